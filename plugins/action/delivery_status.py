@@ -1,0 +1,56 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Writes the delivery status on the controller, from what the nodes' tasks have registered so far."""
+
+from __future__ import annotations
+
+import datetime
+import fcntl
+import json
+import os
+import tempfile
+import typing as t
+
+from ansible.plugins.action import ActionBase
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._status import as_json, as_markdown, collect
+
+
+class ActionModule(ActionBase):
+    _supports_check_mode = True
+    _requires_connection = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+        result: dict[str, t.Any] = super().run(tmp, task_vars)
+        _validated, arguments = self.validate_argument_spec(
+            argument_spec={
+                "directory": {"type": "path", "required": True},
+                "training_host": {"type": "str", "required": True},
+            }
+        )
+        directory = os.path.abspath(arguments["directory"])
+        files = [os.path.join(directory, name) for name in ("STATUS.md", "status.json")]
+        # A report about the nodes is no change of them, so that a run with nothing to do still says changed=0.
+        result.update(changed=False, files=files)
+        if self._task.check_mode or task_vars is None:
+            return result
+        hostvars, training_host = task_vars["hostvars"], arguments["training_host"]
+        os.makedirs(directory, exist_ok=True)
+        with open(os.path.join(directory, ".lock"), "w", encoding="utf-8") as lock:
+            # Every node's task writes the whole; the last to come has seen all the others.
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            rows = collect(hostvars, task_vars["groups"]["agents"], training_host)
+            generated = datetime.datetime.now(tz=datetime.timezone.utc).isoformat(timespec="seconds")
+            address = str(hostvars[training_host].get("ansible_host", training_host))
+            _replace(files[0], as_markdown(rows, generated, training_host, address))
+            _replace(files[1], json.dumps(as_json(rows, generated, training_host), indent=1) + "\n")
+        return result
+
+
+def _replace(path: str, text: str) -> None:
+    """Replace a file in one step, so that whoever reads it sees the old or the new one whole."""
+    with tempfile.NamedTemporaryFile("w", dir=os.path.dirname(path), delete=False, encoding="utf-8") as stream:
+        stream.write(text)
+        os.fchmod(stream.fileno(), 0o644)
+    os.replace(stream.name, path)

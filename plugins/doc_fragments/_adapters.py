@@ -1,0 +1,95 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This doc fragment is PRIVATE to the collection: it may change or vanish in any release.
+
+"""Options that module_utils/_argspec.py gives to more than one module."""
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    # The adapters as the inventory declares them.
+    DOCUMENTATION = r"""
+options:
+  adapters:
+    description:
+      - The adapters as the inventory declares them, one row each.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description: Name of the adapter, which is the name of its directory below O(models_dir).
+        type: str
+        required: true
+      variant:
+        description: Which variant of the agent this is, for example V(3b). For reports only.
+        type: str
+      default:
+        description: Whether this is the agent's default variant. For reports only.
+        type: bool
+        default: false
+      base:
+        description: The base model it was trained on, a key of O(bases).
+        type: str
+        required: true
+      rank:
+        description: The LoRA rank C(r).
+        type: int
+        required: true
+      alpha:
+        description: The C(lora_alpha).
+        type: float
+        required: true
+      target_modules:
+        description:
+          - Names of the modules that carry LoRA layers. The adapter must have exactly these.
+          - When not set, whatever adapter_config.json says is taken, and the tensors must fit it.
+        type: list
+        elements: str
+      peft_config:
+        description:
+          - Keys of adapter_config.json that may differ from plain LoRA, with the value that they must have,
+            for example C(use_rslora=true). Everything not named here must have its default.
+        type: dict
+      extra_files:
+        description: Names of further files that belong to the adapter and travel with it where they exist.
+        type: list
+        elements: str
+      allow_pickle:
+        description:
+          - Accept C(adapter_model.bin), a pickle, where there is no C(adapter_model.safetensors).
+            The node's torch must be 2.10 or newer then.
+        type: bool
+        default: false
+      dataset:
+        description: What it was trained on. For reports only.
+        type: str
+      quality:
+        description: How good it was found to be. For reports only.
+        type: str
+  bases:
+    description:
+      - The base models. A dictionary from the name that O(adapters[].base) uses to a dictionary with the optional keys
+        C(path) (directory of the base on this host), C(config) (the base's config.json, as far as the shapes of
+        its modules need it; read from C(path) when not set) and C(aliases) (other spellings that
+        C(base_model_name_or_path) of adapter_config.json may have).
+    type: dict
+    default: {}
+"""
+
+    # Where things lie on a node.
+    NODE = r"""
+options:
+  models_dir:
+    description: The directory in which each adapter is served under its name, as an absolute path.
+    type: path
+    required: true
+  store:
+    description:
+      - The directory that keeps releases, receipts and staged bytes. It must be outside O(models_dir) and on its file system.
+    type: path
+    required: true
+"""

@@ -1,0 +1,31 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This doc fragment is PRIVATE to the collection: it may change or vanish in any release.
+
+"""The attributes that every module and action of the collection states."""
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    DOCUMENTATION = r"""
+options: {}
+attributes:
+  check_mode:
+    description: Can run in check mode and tell what would change, changing nothing.
+  diff_mode:
+    description: Tells in diff mode what changes.
+  idempotent:
+    description: A second call right after the first changes nothing.
+  platform:
+    description: What it runs on.
+    support: full
+    platforms: linux
+  action_group:
+    description: Use C(group/lorafleet.delivery.delivery) in C(module_defaults) to set defaults for it.
+    support: full
+    membership:
+      - lorafleet.delivery.delivery
+"""

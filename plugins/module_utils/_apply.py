@@ -1,0 +1,168 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# BSD-2-Clause (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+
+# This module util is PRIVATE to the collection: it may change or vanish in any release.
+
+"""Doing what a plan says: a release into the store, NAME in place, bookkeeping, in an order that a crash cannot break."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import typing as t
+
+from ansible_collections.lorafleet.delivery.plugins.module_utils._copy import copy_release
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.module_utils._exchange import exchange, is_unsupported, rename_noreplace
+from ansible_collections.lorafleet.delivery.plugins.module_utils._live import ABSENT, LINK, link_text
+from ansible_collections.lorafleet.delivery.plugins.module_utils._permissions import set_permissions
+from ansible_collections.lorafleet.delivery.plugins.module_utils._plan import (
+    ACTIVATED,
+    AT_NAME,
+    IN_STAGING,
+    ROLLED_BACK,
+    Options,
+    Plan,
+)
+from ansible_collections.lorafleet.delivery.plugins.module_utils._prune import drop_staging, forget_absent, prune
+from ansible_collections.lorafleet.delivery.plugins.module_utils._put_away import empty_trash, put_away, remove
+from ansible_collections.lorafleet.delivery.plugins.module_utils._settle import finish_swap, incoming, inode_of
+from ansible_collections.lorafleet.delivery.plugins.module_utils._state import (
+    ACTIVATE,
+    EXCHANGE,
+    PROMOTE,
+    ROLL_BACK,
+    SYMLINK,
+    Intent,
+    State,
+    write_state,
+)
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store import AdapterPaths, fsync_directory, write_json
+
+
+def apply_plan(plan: Plan, state: State, options: Options) -> t.Optional[str]:
+    """Carry out a plan; return where something was set aside, if it was.
+
+    C(state) is the settled state. The caller holds the lock. Raises OSError and DeliveryError; then C(settle) brings the
+    adapter in order, with the old or the new release at NAME.
+    """
+    paths = plan.request.paths
+    # First, so that whatever comes out of its place later is known for what it is.
+    _record_manifest(plan)
+    adopted = None
+    if plan.source in (IN_STAGING, AT_NAME):
+        adopted = _promote(plan, state, options)
+    elif plan.release_permissions:
+        set_permissions(paths.release(plan.release), plan.manifest, options.permissions)
+    if plan.live_permissions:
+        set_permissions(paths.live, plan.manifest, options.permissions)
+    after = state.activated(plan.release, plan.way)
+    if plan.place:
+        adopted = _put_in_place(plan, state, options) or adopted
+    if after != state:
+        write_state(paths, after)
+    _tidy(plan, after)
+    return adopted
+
+
+def _record_manifest(plan: Plan) -> None:
+    paths = plan.request.paths
+    try:
+        recorded = paths.read_manifest(plan.release)
+    except DeliveryError:
+        recorded = None
+    if recorded is None or recorded.digest != plan.manifest.digest:
+        write_json(paths.manifest(plan.release), plan.manifest.to_json())
+
+
+def _promote(plan: Plan, state: State, options: Options) -> t.Optional[str]:
+    """Make the store's release from what is staged, or from NAME where that has the right bytes."""
+    paths, release = plan.request.paths, plan.release
+    staged, target = paths.staged(release), paths.release(release)
+    if plan.source == AT_NAME:
+        if os.path.lexists(staged):
+            remove(staged)
+        copy_release(paths.live, staged, plan.manifest, options.permissions)
+    set_permissions(staged, plan.manifest, options.permissions)
+    found = options.permissions.differences(staged, plan.manifest, fsync=True)
+    if found:
+        raise DeliveryError.of(
+            f"{paths.name}, release {release}",
+            f"changed in {staged} since it was looked at: {found[0].line()}.",
+            "Deploy it again from the training server.",
+        )
+    fsync_directory(staged)
+    adopted = None
+    if os.path.lexists(target):
+        adopted = _replace_release(paths, release, state)
+    else:
+        os.rename(staged, target)
+    fsync_directory(paths.releases)
+    fsync_directory(paths.staging)
+    return adopted
+
+
+def _replace_release(paths: AdapterPaths, release: str, state: State) -> t.Optional[str]:
+    """Put what is staged in the place of a damaged release."""
+    staged, target, prepared = paths.staged(release), paths.release(release), incoming(paths, release)
+    intent = _begin(paths, state, PROMOTE, release, staged, EXCHANGE)
+    os.rename(staged, prepared)
+    try:
+        exchange(prepared, target)
+    except OSError as exc:
+        if not is_unsupported(exc):
+            raise
+        # For a moment there is no release here; what was here is damaged.
+        adopted = put_away(paths, target)
+        os.rename(prepared, target)
+    else:
+        adopted = finish_swap(paths, intent)
+    write_state(paths, state)
+    return adopted
+
+
+def _put_in_place(plan: Plan, state: State, options: Options) -> t.Optional[str]:
+    """Let NAME lead to the release; return where what stood there was set aside, if it was."""
+    paths, release = plan.request.paths, plan.release
+    prepared = incoming(paths, release)
+    if plan.way == SYMLINK:
+        os.symlink(link_text(paths, release), prepared)
+    else:
+        copy_release(paths.release(release), prepared, plan.manifest, options.permissions)
+    fsync_directory(paths.root)
+    step = ROLL_BACK if plan.action == ROLLED_BACK else ACTIVATE
+    intent = _begin(paths, state, step, release, prepared, plan.way)
+    if plan.live.kind == ABSENT:
+        _rename_to_free(prepared, paths.live)
+    elif plan.live.kind == LINK and plan.way == SYMLINK:
+        os.rename(prepared, paths.live)
+    else:
+        exchange(prepared, paths.live)
+    return finish_swap(paths, intent)
+
+
+def _begin(paths: AdapterPaths, state: State, step: str, release: str, new: str, way: str) -> Intent:
+    intent = Intent(step=step, release=release, inode=t.cast(int, inode_of(new)), way=way)
+    write_state(paths, dataclasses.replace(state, intent=intent))
+    return intent
+
+
+def _rename_to_free(source: str, target: str) -> None:
+    try:
+        rename_noreplace(source, target)
+    except OSError as exc:
+        if not is_unsupported(exc) or not os.path.islink(source):
+            raise
+        os.rename(source, target)
+
+
+def _tidy(plan: Plan, state: State) -> None:
+    paths = plan.request.paths
+    if plan.action == ACTIVATED:
+        drop_staging(paths)
+    if plan.prune:
+        state = prune(paths, state, plan.prune)
+    if plan.action == ACTIVATED or plan.prune:
+        forget_absent(paths, state)
+    empty_trash(paths)

@@ -1,0 +1,42 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# BSD-2-Clause (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+
+# This module util is PRIVATE to the collection: it may change or vanish in any release.
+
+"""Argument specifications that more than one module of the collection has; documented in doc_fragments/_adapters.py."""
+
+from __future__ import annotations
+
+import typing as t
+
+DECLARED: dict[str, t.Any] = {
+    "adapters": {
+        "type": "list",
+        "elements": "dict",
+        "required": True,
+        "options": {
+            "name": {"type": "str", "required": True},
+            "variant": {"type": "str"},
+            "default": {"type": "bool", "default": False},
+            "base": {"type": "str", "required": True},
+            "rank": {"type": "int", "required": True},
+            "alpha": {"type": "float", "required": True},
+            "target_modules": {"type": "list", "elements": "str"},
+            "peft_config": {"type": "dict"},
+            "extra_files": {"type": "list", "elements": "str"},
+            "allow_pickle": {"type": "bool", "default": False},
+            "dataset": {"type": "str"},
+            "quality": {"type": "str"},
+        },
+    },
+    "bases": {
+        "type": "dict",
+        "default": {},
+    },
+}
+
+NODE: dict[str, t.Any] = {
+    "models_dir": {"type": "path", "required": True},
+    "store": {"type": "path", "required": True},
+}

@@ -1,0 +1,36 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# BSD-2-Clause (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+
+# This module util is PRIVATE to the collection: it may change or vanish in any release.
+
+"""What is known of the base models on this host."""
+
+from __future__ import annotations
+
+import os
+import typing as t
+
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store import read_json
+
+
+def with_config(bases: dict[str, t.Any]) -> dict[str, dict[str, t.Any]]:
+    """Return C(bases) with the config.json of each base that has a path on this host and no config in the inventory.
+
+    Raises DeliveryError when a path holds no config.json.
+    """
+    return {name: {**base, "config": base.get("config") or _config_at(name, base.get("path"))} for name, base in bases.items()}
+
+
+def _config_at(name: str, path: t.Optional[str]) -> t.Optional[dict[str, t.Any]]:
+    if not path:
+        return None
+    config = read_json(os.path.join(path, "config.json"))
+    if not isinstance(config, dict):
+        raise DeliveryError.of(
+            f"base {name}",
+            f"is said to lie at {path}, where there is no config.json.",
+            "Correct the path of this base in the inventory, or put the base there.",
+        )
+    return config

@@ -1,0 +1,71 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# BSD-2-Clause (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+
+# This module util is PRIVATE to the collection: it may change or vanish in any release.
+
+"""The models directory and the store of a node: whether they fit together, and the store's own directories."""
+
+from __future__ import annotations
+
+import os
+
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.module_utils._mounts import is_mount_point, mount_of
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store import AdapterPaths, fsync_directory
+
+
+def check_places(models_dir: str, store: str) -> None:
+    """Raise DeliveryError unless releases can go from C(store) to C(models_dir) by rename. Writes nothing."""
+    if not os.path.isdir(models_dir):
+        raise DeliveryError.of(models_dir, "is not a directory.", "Create the models directory on this node first.")
+    if not os.access(models_dir, os.W_OK | os.X_OK):
+        raise DeliveryError.of(
+            models_dir,
+            f"cannot be written by user {os.geteuid()}.",
+            "Run with become, or give that user the right to write there.",
+        )
+    anchor = _nearest_existing(store)
+    if not os.path.isdir(anchor) or not os.access(anchor, os.W_OK | os.X_OK):
+        raise DeliveryError.of(
+            store, f"cannot be written: {anchor} is not a directory that user {os.geteuid()} may write to.", "Run with become."
+        )
+    models, inner = os.path.realpath(models_dir), os.path.realpath(store)
+    if os.path.commonpath([models, inner]) == inner:
+        raise DeliveryError.of(store, f"contains {models_dir}.", "Set the store to a directory beside it.")
+    if os.path.commonpath([models, inner]) == models and not is_mount_point(models):
+        raise DeliveryError.of(
+            store,
+            f"is inside {models_dir}, where staged bytes could be served and a hand-made copy could wipe them.",
+            f"Set the store to a directory beside it, such as {os.path.join(os.path.dirname(models), '.lorafleet')}.",
+        )
+    if os.stat(models).st_dev != os.stat(anchor).st_dev or mount_of(models) != mount_of(anchor):
+        raise DeliveryError.of(
+            store,
+            f"is not on the file system of {models_dir}, so nothing can be put in place in one step.",
+            f"Set the store to a directory below {mount_of(models)}"
+            + (" (inside the models directory, which is a mount point)." if is_mount_point(models) else "."),
+        )
+
+
+def make_store(paths: AdapterPaths) -> None:
+    """Create the directories of one adapter in the store where they are missing, whatever the umask."""
+    # Root and staging may be passed through but not listed: an unprivileged transfer user needs its own directory only.
+    for path, mode in (
+        (os.path.dirname(paths.root), 0o711),
+        (paths.root, 0o711),
+        (paths.releases, 0o755),
+        (paths.manifests, 0o755),
+        (paths.receipts, 0o755),
+        (paths.staging, 0o711),
+    ):
+        if not os.path.isdir(path):
+            os.makedirs(path, exist_ok=True)
+            os.chmod(path, mode)
+            fsync_directory(os.path.dirname(path))
+
+
+def _nearest_existing(path: str) -> str:
+    while not os.path.lexists(path):
+        path = os.path.dirname(path)
+    return path

@@ -1,0 +1,261 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# BSD-2-Clause (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+
+# This module util is PRIVATE to the collection: it may change or vanish in any release.
+
+"""Runs the load test (C(_load_worker)) in another interpreter, and tells what that interpreter's environment is."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import glob
+import hashlib
+import inspect
+import json
+import os
+import re
+import signal
+import subprocess
+import tempfile
+import typing as t
+
+from ansible_collections.lorafleet.delivery.plugins.module_utils import _load_worker
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store import read_json
+
+# What of our environment the child gets; no secrets, no settings of Python, PEFT or the Hub.
+_KEPT = re.compile(r"PATH|LANG|LD_LIBRARY_PATH|TMPDIR|CUDA_.*|NVIDIA_.*")
+_NVIDIA = "/proc/driver/nvidia"
+_INSTALL = "Install the PEFT environment on this host, or set agent_python to an interpreter that has it."
+_LAST_LINES = 12
+
+# Reads what is installed without importing it: torch alone takes seconds.
+_LIST_VERSIONS = f"""
+import importlib.metadata as metadata, json, platform
+found = {{"python": platform.python_version()}}
+for name in {_load_worker.PACKAGES!r}:
+    try:
+        found[name] = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        pass
+print(json.dumps(found))
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """One adapter to load: C(base_path) is the directory of its base with weights, C(base_config) does without."""
+
+    name: str
+    directory: str
+    weights_file: str
+    level: str
+    base_config: t.Optional[dict[str, t.Any]]
+    base_path: t.Optional[str]
+    allow_pickle: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadTest:
+    """What a run gave: a report for each adapter that it came to, and problems of the run itself."""
+
+    reports: dict[str, dict[str, t.Any]]
+    versions: dict[str, str]
+    seconds: float
+    problems: tuple[Problem, ...]
+
+
+def library_versions(python: str) -> dict[str, str]:
+    """The versions of an interpreter and of the packages that the load test needs; those not installed are left out.
+
+    Raises DeliveryError when the interpreter cannot be started or is none.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        child = _run(python, ["-I", "-c", _LIST_VERSIONS], directory, timeout=60)
+    try:
+        found = json.loads(child.output)
+        return {str(name): str(version) for name, version in found.items()}
+    except (ValueError, AttributeError):
+        raise DeliveryError.of(
+            python, f"does not work as a Python interpreter: {child.ending}.{child.last_words}", _INSTALL
+        ) from None
+
+
+def environment(python: str, device: str) -> dict[str, t.Any]:
+    """What a load test depends on beside the adapter and its base: versions, device, GPU models and driver.
+
+    Raises DeliveryError when the interpreter does not work or lacks a package.
+    """
+    versions = library_versions(python)
+    missing = [package for package in _load_worker.PACKAGES if package not in versions]
+    if missing:
+        raise DeliveryError.of(python, f"has no {', '.join(missing)}.", _INSTALL)
+    found: dict[str, t.Any] = {"versions": versions, "device": device}
+    if device != "cpu":
+        found["driver"] = _lines(f"{_NVIDIA}/version", "NVRM version")
+        found["gpus"] = [line for path in sorted(glob.glob(f"{_NVIDIA}/gpus/*/information")) for line in _lines(path, "Model")]
+    return found
+
+
+def base_fingerprint(base: dict[str, t.Any]) -> dict[str, t.Any]:
+    """What tells one base from another without reading its weights. C(base) may have C(path) and C(config).
+
+    Raises DeliveryError when the files of the base cannot be looked at.
+    """
+    path = base.get("path")
+    if not path:
+        return {"config": base.get("config")}
+    try:
+        with open(os.path.join(path, "config.json"), "rb") as stream:
+            config = hashlib.sha256(stream.read()).hexdigest()
+        stats = [(os.path.basename(weights), os.stat(weights)) for weights in _load_worker.base_weights(path)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
+        raise DeliveryError.of(
+            f"base {path}", f"is not whole: {exc}.", "Bring the whole base to this host, or correct its path."
+        ) from exc
+    return {"config": config, "weights": [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]}
+
+
+def digest_of(what: t.Any) -> str:
+    """sha256 of anything that JSON can say, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(what, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def load_test(python: str, device: str, targets: t.Sequence[Target], timeout: int, scratch: str) -> LoadTest:
+    """Load all targets in one process of C(python); C(scratch) is where its private directory is made.
+
+    Never raises DeliveryError: what goes wrong with the run as a whole is among the problems, and the reports of the
+    adapters tested before that are kept.
+    """
+    with tempfile.TemporaryDirectory(dir=scratch) as directory:
+        program, request, outcome = (os.path.join(directory, name) for name in ("load.py", "request.json", "result.json"))
+        with open(program, "w", encoding="utf-8") as code:
+            # A module on a node runs from a zip file, so there is no path to it.
+            code.write(inspect.getsource(_load_worker))
+        with open(request, "w", encoding="utf-8") as stream:
+            json.dump({"device": device, "adapters": [dataclasses.asdict(target) for target in targets]}, stream)
+        try:
+            child = _run(python, ["-I", "-B", program, request, outcome], directory, timeout)
+            result = read_json(outcome) or {}
+            reports = dict(result.get("adapters", {}))
+            current = result.get("current")
+            error = result.get("error")
+            versions = dict(result.get("versions", {}))
+            seconds = float(result.get("seconds", 0.0))
+        except DeliveryError as exc:
+            return LoadTest({}, {}, 0.0, exc.problems)
+    problem = _problem(python, device, child, current, error)
+    if problem is None and any(target.name not in reports for target in targets):
+        problem = Problem(python, f"ended without a result ({child.ending}).{child.last_words}", _INSTALL)
+    return LoadTest(reports, versions, seconds, (problem,) if problem else ())
+
+
+def _problem(
+    python: str, device: str, child: _Child, current: t.Optional[str], error: t.Optional[dict[str, str]]
+) -> t.Optional[Problem]:
+    """What went wrong with the run as a whole, or None."""
+    during = f" while it tested {current}" if current else ""
+    if child.timed_out:
+        return Problem(
+            python,
+            f"did not finish the load test in {child.timeout} seconds{during} and was killed.{child.last_words}",
+            "Look whether the device hangs (nvidia-smi), or raise the timeout.",
+        )
+    if child.code == -signal.SIGKILL:
+        return Problem(
+            python,
+            f"was killed from outside{during}, most likely because memory ran out.",
+            "Look for 'out of memory' in dmesg; free memory, or ask for level adapter.",
+        )
+    if child.code < 0:
+        return Problem(
+            python,
+            f"crashed{during}: {child.ending}.{child.last_words}",
+            "Its torch does not fit this host: compare its build with the driver and the CPU, or install it again.",
+        )
+    if child.code:
+        return Problem(python, f"failed{during}: {child.ending}.{child.last_words}", _INSTALL)
+    if error is None:
+        return None
+    if error["kind"] == "package":
+        return Problem(python, f"has no {error['detail']}.", _INSTALL)
+    if error["kind"] == "import":
+        return Problem(python, f"has a broken package: {error['detail']}.", _INSTALL)
+    return Problem(
+        f"device {device}",
+        f"cannot be used by {python}: {error['detail']}.",
+        "Look at nvidia-smi and at the build of torch there. Where no GPU is meant to be used, ask for device cpu.",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Child:
+    """How a child process ended."""
+
+    code: int
+    timed_out: bool
+    timeout: int
+    output: str
+    errors: str
+
+    @property
+    def ending(self) -> str:
+        if self.code < 0:
+            return f"killed by {signal.Signals(-self.code).name}"
+        return f"exit status {self.code}"
+
+    @property
+    def last_words(self) -> str:
+        lines = self.errors.strip().splitlines()[-_LAST_LINES:]
+        return " Its last words:\n" + "\n".join(line[:500] for line in lines) + "\n" if lines else ""
+
+
+def _run(python: str, arguments: list[str], directory: str, timeout: int) -> _Child:
+    """Run an interpreter in C(directory) with nothing of ours but what it needs. Raises DeliveryError."""
+    kept = {name: value for name, value in os.environ.items() if _KEPT.fullmatch(name)}
+    output, errors = os.path.join(directory, "output"), os.path.join(directory, "errors")
+    with open(output, "wb") as stdout, open(errors, "wb") as stderr:
+        try:
+            child = subprocess.Popen(
+                [python, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                cwd=directory,
+                env={**kept, "HOME": directory},
+                start_new_session=True,
+            )
+        except FileNotFoundError:
+            raise DeliveryError.of(python, "does not exist.", _INSTALL) from None
+        except OSError as exc:
+            raise DeliveryError.of(python, f"cannot be executed: {exc.strerror}.", _INSTALL) from exc
+        timed_out = False
+        try:
+            child.wait(timeout)
+        except subprocess.TimeoutExpired:
+            timed_out = True
+        finally:
+            # The group has its leader's number only as long as that is not waited for.
+            if child.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
+    return _Child(child.returncode, timed_out, timeout, _read(output), _read(errors))
+
+
+def _read(path: str) -> str:
+    """The end of a file that a child wrote."""
+    with open(path, "rb") as stream:
+        stream.seek(-min(os.path.getsize(path), 1 << 16), os.SEEK_END)
+        return stream.read().decode(errors="replace")
+
+
+def _lines(path: str, start: str) -> list[str]:
+    """The lines of a file that begin with C(start), with single spaces; none where there is no such file."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return [" ".join(line.split()) for line in stream if line.startswith(start)]
+    except OSError:
+        return []

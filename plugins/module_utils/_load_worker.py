@@ -1,0 +1,665 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# BSD-2-Clause (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+
+# This module util is PRIVATE to the collection: it may change or vanish in any release.
+
+"""The load test itself: a program of its own, run as C(python -I -B COPY request.json result.json).
+
+It runs in the interpreter that serves the adapters, so it knows nothing of Ansible or of this collection and imports
+torch, transformers, peft and safetensors only inside functions. C(_load_test) starts it and reads its result.
+
+Request: C(device), and C(adapters), each with C(name), C(directory), C(weights_file), C(allow_pickle), C(level)
+(adapter or model), C(base_config) and C(base_path) (either may be null, not both).
+Result: C(adapters) (name to report), C(current) (the adapter in work, for a crash), C(versions), C(seconds) and
+C(error) (what stopped the whole run: C(kind), C(detail)). It is written after every adapter.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import gc
+import json
+import math
+import os
+import platform
+import re
+import signal
+import sys
+import time
+import typing as t
+import warnings
+
+PACKAGES = ("torch", "safetensors", "transformers", "peft")
+# PEFT's name for the adapter under test. Ours may hold dots, which PEFT cannot have in a name.
+INSIDE = "delivery"
+GIB = 1 << 30
+# What a forward pass over a few tokens and CUDA's libraries take beside the weights.
+ADAPTER_MARGIN = GIB // 2
+MODEL_MARGIN = GIB
+# float32 against float64 differs by about 3e-7; TF32 or a wrong kernel by 1e-3 and more.
+TOLERANCE = 1e-4
+TOKENS = 16
+# With older ones even torch.load(weights_only=True) corrupts memory (CVE-2026-24747) or runs code (CVE-2025-32434).
+SAFE_PICKLE_TORCH = (2, 10)
+
+
+class Refused(Exception):
+    """One thing that is wrong with an adapter or its base."""
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.remedy = remedy
+
+
+class CannotRun(Exception):
+    """Nothing can be tested here: C(kind) is package, import or cuda."""
+
+    def __init__(self, kind: str, detail: str) -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.detail = detail
+
+
+def base_weights(path: str) -> list[str]:
+    """Paths of the safetensors files of a base as transformers picks them; empty when it has none."""
+    index = os.path.join(path, "model.safetensors.index.json")
+    single = os.path.join(path, "model.safetensors")
+    if os.path.isfile(single):
+        return [single]
+    if not os.path.isfile(index):
+        return []
+    with open(index, encoding="utf-8") as stream:
+        return sorted({os.path.join(path, name) for name in json.load(stream)["weight_map"].values()})
+
+
+def go_offline(home: str) -> None:
+    """Must run before the first import: huggingface_hub reads these while it is imported."""
+    for name in list(os.environ):
+        if name.startswith(("HF_", "HUGGING", "TRANSFORMERS_")):
+            del os.environ[name]
+    os.environ.update(
+        HF_HOME=home,
+        HF_HUB_OFFLINE="1",
+        TRANSFORMERS_OFFLINE="1",
+        HF_HUB_DISABLE_TELEMETRY="1",
+        HF_HUB_DISABLE_PROGRESS_BARS="1",
+        DO_NOT_TRACK="1",
+        TOKENIZERS_PARALLELISM="false",
+        # With a fixed workspace cuBLAS gives the same bits for the same input.
+        CUBLAS_WORKSPACE_CONFIG=":4096:8",
+    )
+
+
+def versions() -> dict[str, str]:
+    """Import the packages and return their versions. Raises CannotRun."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = str(__import__(package).__version__)
+        except ModuleNotFoundError as exc:
+            raise CannotRun("package", (exc.name or package).partition(".")[0]) from exc
+        except (ImportError, OSError, RuntimeError) as exc:
+            raise CannotRun("import", f"{package} cannot be imported: {exc}") from exc
+    import torch
+
+    if torch.version.cuda:
+        found["cuda"] = str(torch.version.cuda)
+    return found
+
+
+def open_device(name: str) -> t.Any:
+    """The torch.device, proved by one computation, with exact float32 arithmetic. Raises CannotRun."""
+    import torch
+
+    device = torch.device(name)
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+            raise CannotRun("cuda", f"torch {torch.__version__} ({built}) finds no usable GPU")
+        if device.index is None:
+            device = torch.device("cuda", 0)
+        if device.index >= torch.cuda.device_count():
+            raise CannotRun("cuda", f"there is no {name}: torch sees {torch.cuda.device_count()} GPU(s)")
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+    try:
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        if torch.ones(8, device=device).sum().item() != 8:
+            raise CannotRun("cuda", f"{name} adds eight ones up to something else")
+    except RuntimeError as exc:
+        raise CannotRun("cuda", f"{name} cannot be used: {exc}") from exc
+    return device
+
+
+def describe_device(device: t.Any) -> dict[str, t.Any]:
+    """What the report says of the device."""
+    import torch
+
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        driver = _first_match("/proc/driver/nvidia/version", r"Kernel Module\D*([\d.]+)")
+        return {
+            "device": str(device),
+            "device_name": torch.cuda.get_device_name(device),
+            "capability": f"{major}.{minor}",
+            "driver": driver,
+        }
+    model = _first_match("/proc/cpuinfo", r"model name\s*:\s*(.+)")
+    return {"device": str(device), "device_name": model or platform.machine()}
+
+
+def free_memory(device: t.Any) -> t.Optional[int]:
+    """Bytes that this process may take on the device without hurting others there; None when that cannot be told."""
+    import torch
+
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + int(unused)
+    available = _first_match("/proc/meminfo", r"MemAvailable:\s*(\d+) kB")
+    return int(available) * 1024 if available else None
+
+
+def too_big(device: t.Any, need: int, what: str) -> t.Optional[str]:
+    """Why C(need) bytes do not fit the device, or None when they do."""
+    free = free_memory(device)
+    if free is None or free >= need:
+        return None
+    return f"{what} does not fit: it needs {need / GIB:.1f} GiB of memory on {device}, {free / GIB:.1f} GiB are free."
+
+
+def read_tensors(adapter: dict[str, t.Any]) -> dict[str, t.Any]:
+    """All tensors of the weights file on the CPU, by name. Raises Refused."""
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    path = os.path.join(adapter["directory"], adapter["weights_file"])
+    if path.endswith(".safetensors"):
+        try:
+            with safe_open(path, framework="pt", device="cpu") as opened:
+                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  # it is no dict
+        except (SafetensorError, OSError) as exc:
+            raise Refused(f"{path} cannot be read: {exc}.", "Deliver it again.") from exc
+    else:
+        tensors = _unpickle(path, adapter["allow_pickle"])
+    if not tensors:
+        raise Refused(f"{path} holds no tensors.", "Save the adapter again on the training server.")
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise Refused(f"tensor {name} holds NaN or infinity.", "Train or save the adapter again.")
+    gains = [tensor for name, tensor in tensors.items() if "lora_B" in name or "lora_embedding_B" in name]
+    if gains and not any(tensor.any() for tensor in gains):
+        raise Refused("all lora_B tensors are zero: the adapter has no effect.", "It was never trained; save it again.")
+    return tensors
+
+
+def _unpickle(path: str, allowed: bool) -> dict[str, t.Any]:
+    import torch
+
+    remedy = "Save the adapter as safetensors on the training server."
+    if not allowed:
+        raise Refused(f"{path} is a pickle, which may carry code.", f"{remedy} Or set allow_pickle for this adapter.")
+    if _numbers(torch.__version__) < SAFE_PICKLE_TORCH:
+        raise Refused(
+            f"{path} is a pickle and torch {torch.__version__} cannot read one safely.",
+            f"{remedy} Or install torch {'.'.join(map(str, SAFE_PICKLE_TORCH))} or newer on the node.",
+        )
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    # A damaged or hostile pickle raises nearly anything.
+    except Exception as exc:
+        raise Refused(f"{path} cannot be read: {_text(exc)}.", remedy) from exc
+    if not isinstance(loaded, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in loaded.items()
+    ):
+        raise Refused(f"{path} holds something else than tensors with names.", remedy)
+    return {name: tensor.detach() for name, tensor in loaded.items()}
+
+
+def read_base_config(adapter: dict[str, t.Any]) -> t.Any:
+    """The base's configuration as transformers understands it. Raises Refused."""
+    from transformers import AutoConfig
+
+    raw = adapter["base_config"]
+    if adapter["base_path"] is not None:
+        with open(os.path.join(adapter["base_path"], "config.json"), encoding="utf-8") as stream:
+            raw = json.load(stream)
+    # For some such keys transformers 4.56 to 5.2 takes code from the Hub whatever it is told (CVE-2026-4372).
+    hooks = sorted(set(re.findall(r'"(auto_map|\w*_internal\w*)":', json.dumps(raw))))
+    if hooks:
+        raise Refused(f"the base's config.json has {', '.join(hooks)}, which can bring in code.", "Use a base without it.")
+    if adapter["base_path"] is not None:
+        return AutoConfig.from_pretrained(adapter["base_path"], local_files_only=True, trust_remote_code=False)
+    if "model_type" not in raw:
+        raise Refused("the declared config of its base has no model_type.", "Add it in the inventory, or set path.")
+    return AutoConfig.for_model(**raw)
+
+
+def adapter_parameters(model: t.Any) -> dict[str, t.Any]:
+    """PEFT's own answer to: which parameters make the adapter, under the names that its file has."""
+    from peft import get_peft_model_state_dict
+
+    return t.cast(
+        "dict[str, t.Any]",
+        get_peft_model_state_dict(
+            model, state_dict=model.state_dict(keep_vars=True), adapter_name=INSIDE, save_embedding_layers=False
+        ),
+    )
+
+
+def inject(adapter: dict[str, t.Any], base: t.Any, **options: t.Any) -> t.Any:
+    """Put PEFT's layers into the base, as the adapter's configuration says."""
+    from peft import PeftConfig, PeftModelForCausalLM
+
+    return PeftModelForCausalLM(base, PeftConfig.from_pretrained(adapter["directory"]), INSIDE, **options).eval()
+
+
+def check_names(expected: dict[str, t.Any], tensors: dict[str, t.Any]) -> None:
+    """Raises Refused when the file has other tensors than PEFT wants for this configuration and base."""
+    remedy = "The adapter does not belong to this base or configuration: check both, deliver the right one."
+    missing = sorted(set(expected) - set(tensors))
+    if missing:
+        raise Refused(f"{_some(missing)} missing from the weights file.", remedy)
+    extra = sorted(set(tensors) - set(expected))
+    if extra:
+        raise Refused(f"{_some(extra)} in the weights file and not part of the adapter as PEFT builds it.", remedy)
+    for name, wanted in expected.items():
+        if tuple(wanted.shape) != tuple(tensors[name].shape):
+            raise Refused(f"tensor {name} has shape {list(tensors[name].shape)}, PEFT expects {list(wanted.shape)}.", remedy)
+
+
+def check_same(loaded: dict[str, t.Any], tensors: dict[str, t.Any], device: t.Any) -> None:
+    """Raises Refused when a loaded parameter is elsewhere than on the device or differs from the file."""
+    import torch
+
+    for name, tensor in tensors.items():
+        parameter = loaded[name].detach()
+        if parameter.device != device:
+            raise Refused(f"tensor {name} is on {parameter.device} after loading, not on {device}.", _REPORT)
+        back = parameter.cpu()
+        # LoRA tensors may only be widened; whole modules (modules_to_save) take the dtype of the base.
+        wanted = tensor if "lora_" in name else tensor.to(back.dtype)
+        if not torch.equal(back.to(torch.float64), wanted.to(torch.float64)):
+            raise Refused(f"tensor {name} differs from the file after it was loaded on {device}.", _REPORT)
+
+
+def adapter_level(adapter: dict[str, t.Any], tensors: dict[str, t.Any], device: t.Any) -> tuple[float, list[str]]:
+    """PEFT's injection over a base without weights, the adapter's tensors really on the device. Raises Refused."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    need = 2 * sum(tensor.nbytes for tensor in tensors.values()) + ADAPTER_MARGIN
+    reason = too_big(device, need, "the adapter alone")
+    if reason:
+        raise Refused(reason, f"Free memory on {device}, or name another device.")
+    started = time.monotonic()
+    config = read_base_config(adapter)
+    with torch.device("meta"):
+        base = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    model = inject(adapter, base, low_cpu_mem_usage=True, autocast_adapter_dtype=False)
+    expected = adapter_parameters(model)
+    check_names(expected, tensors)
+    # PEFT would move the tensors to where its base is, which is nowhere here; so they are put in by hand.
+    file_names = {id(parameter): name for name, parameter in expected.items()}
+    placed = {
+        name: tensors[file_names[id(parameter)]].to(device)
+        for name, parameter in model.state_dict(keep_vars=True).items()
+        if id(parameter) in file_names
+    }
+    model.load_state_dict(placed, strict=False, assign=True)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    seconds = time.monotonic() - started
+    check_same(adapter_parameters(model), tensors, device)
+    computed, left_out = _compute(model, adapter, device)
+    checks = [
+        f"{len(tensors)} tensors have the names and shapes that PEFT expects.",
+        f"{len(tensors)} tensors are bit-equal to the file on {device}.",
+        f"{computed} modules compute the same as float64, within {TOLERANCE:g}.",
+    ]
+    if left_out:
+        checks.append(f"{left_out} modules are not plain linear ones: names and bits were checked, no computation.")
+    return seconds, checks
+
+
+def _compute(model: t.Any, adapter: dict[str, t.Any], device: t.Any) -> tuple[int, int]:
+    """Compare scaling * B(A(x)) of every module on the device with float64 on the CPU; counts of done and left out."""
+    import torch
+    from peft.tuners.lora import LoraLayer
+
+    with open(os.path.join(adapter["directory"], "adapter_config.json"), encoding="utf-8") as stream:
+        config = json.load(stream)
+    random = torch.Generator().manual_seed(0)
+    computed = left_out = 0
+    for name, layer in model.named_modules():
+        if not isinstance(layer, LoraLayer):
+            continue
+        if INSIDE not in layer.lora_A or not isinstance(layer.lora_A[INSIDE], torch.nn.Linear):
+            left_out += 1
+            continue
+        # What PEFT does too when it loads an adapter of half precision for use.
+        down, up = layer.lora_A[INSIDE].float(), layer.lora_B[INSIDE].float()
+        scaling = layer.scaling[INSIDE]
+        wanted = _scaling(config, down.out_features)
+        if wanted is not None and not math.isclose(scaling, wanted, rel_tol=1e-9):
+            raise Refused(f"PEFT scales {name} by {scaling}, the configuration means {wanted}.", _REPORT)
+        x = torch.randn(4, down.in_features, generator=random)
+        with torch.no_grad():
+            y = (up(down(x.to(device))) * scaling).cpu().double()
+            exact = x.double() @ down.weight.cpu().double().T @ up.weight.cpu().double().T
+            if up.bias is not None:
+                exact = exact + up.bias.cpu().double()
+            exact = exact * scaling
+        if not torch.isfinite(y).all():
+            raise Refused(f"{name} computes NaN or infinity on {device}.", "Train or save the adapter again.")
+        if (y - exact).norm() > TOLERANCE * exact.norm():
+            error = float((y - exact).norm() / exact.norm())
+            raise Refused(f"{name} computes something else on {device} than in float64 (error {error:.1e}).", _HARDWARE)
+        computed += 1
+    return computed, left_out
+
+
+def _scaling(config: dict[str, t.Any], rank: int) -> t.Optional[float]:
+    """What lora_alpha and the rank mean; None where a pattern makes it differ between modules."""
+    if config.get("alpha_pattern"):
+        return None
+    alpha = float(config["lora_alpha"])
+    return alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
+
+
+class LoadedBase:
+    """A base with its weights on the device, loaded at the first use and kept for all adapters that share it."""
+
+    def __init__(self, path: str, device: t.Any, adapter_bytes: int) -> None:
+        self.path = path
+        self.device = device
+        self.adapter_bytes = adapter_bytes
+        self.model: t.Any = None
+        self.ids: t.Any = None
+        self.logits: t.Any = None
+
+    def load(self, config: t.Any) -> t.Optional[str]:
+        """Load the base unless it is there; return why it is left unloaded, or None. Raises Refused."""
+        import torch
+        import transformers
+
+        if self.model is not None:
+            return None
+        # What the last adapter left may hang in a cycle and would be counted as taken.
+        self.drop()
+        files = base_weights(self.path)
+        if not files:
+            raise Refused(f"its base {self.path} has no safetensors weights.", "Put the base there, or correct path.")
+        absent = [path for path in files if not os.path.isfile(path)]
+        if absent:
+            raise Refused(f"its base lacks {_some(absent)}.", "Bring the whole base to the node.")
+        on_gpu = self.device.type == "cuda"
+        # bfloat16 is what is served; on a CPU it is ten times slower than float32.
+        dtype = torch.bfloat16 if on_gpu else torch.float32
+        growth = 2 if not on_gpu and _config_dtype(config) in ("bfloat16", "float16") else 1
+        need = growth * sum(os.path.getsize(path) for path in files) + 2 * self.adapter_bytes + MODEL_MARGIN
+        reason = too_big(self.device, need, f"the base {self.path}")
+        if reason:
+            return reason
+        options: dict[str, t.Any] = {}
+        if on_gpu:
+            # Whatever goes wrong with the estimate, it goes wrong in this process and not in the one that serves.
+            total = torch.cuda.get_device_properties(self.device).total_memory
+            torch.cuda.set_per_process_memory_fraction(min(1.0, need / total), self.device)
+            options["device_map"] = {"": self.device}
+        options["dtype" if _numbers(transformers.__version__) >= (4, 56) else "torch_dtype"] = dtype
+        model, loading = transformers.AutoModelForCausalLM.from_pretrained(
+            self.path,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **options,
+        )
+        missing = sorted(loading["missing_keys"])
+        if missing:
+            raise Refused(f"its base {self.path} lacks {_some(missing)}.", "Bring the whole base to the node.")
+        self.model = model.eval()
+        count = model.get_input_embeddings().num_embeddings
+        self.ids = torch.tensor([[(11 + 7919 * place) % count for place in range(TOKENS)]], device=self.device)
+        self.logits = self.forward()
+        if not torch.isfinite(self.logits).all():
+            self.drop()
+            raise Refused(f"its base {self.path} answers NaN or infinity.", "Bring the base to the node again.")
+        return None
+
+    def forward(self, model: t.Any = None) -> t.Any:
+        """Logits over a fixed sequence of token ids, on the CPU."""
+        import torch
+
+        with torch.no_grad():
+            return (self.model if model is None else model)(input_ids=self.ids, use_cache=False).logits[0].cpu()
+
+    def take_back(self, model: t.Any) -> None:
+        """Take the adapter's layers out of the base for the next adapter; where PEFT cannot, drop the base."""
+        import torch
+
+        try:
+            model.delete_adapter(INSIDE)
+            self.model = model.base_model.unload()
+            whole = torch.equal(self.forward(), self.logits)
+        # Before 0.21 PEFT failed here in several ways for adapters with whole modules (modules_to_save).
+        except Exception:
+            whole = False
+        if not whole:
+            self.drop()
+
+    def drop(self) -> None:
+        """Give the base's memory back."""
+        import torch
+
+        self.model = self.ids = self.logits = None
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def model_level(adapter: dict[str, t.Any], tensors: dict[str, t.Any], base: LoadedBase) -> tuple[float, float, list[str]]:
+    """The adapter on the loaded base, through PEFT's load_adapter: seconds, effect and checks. Raises Refused."""
+    import torch
+
+    started = time.monotonic()
+    model = inject(adapter, base.model)
+    outcome = model.load_adapter(adapter["directory"], INSIDE, torch_device=str(base.device))
+    if base.device.type == "cuda":
+        torch.cuda.synchronize(base.device)
+    seconds = time.monotonic() - started
+    for keys, what in ((outcome.missing_keys, "missing"), (outcome.unexpected_keys, "unexpected")):
+        if keys:
+            raise Refused(f"PEFT reports {what} keys: {_some(sorted(keys))}.", "Deliver the right adapter.")
+    nowhere = [name for name, parameter in model.named_parameters() if parameter.is_meta]
+    if nowhere:
+        raise Refused(f"{_some(nowhere)} without values after loading.", _REPORT)
+    check_same(adapter_parameters(model), tensors, base.device)
+    with_adapter = base.forward(model)
+    if not torch.isfinite(with_adapter).all():
+        raise Refused("the model answers NaN or infinity with this adapter.", "Train or save the adapter again.")
+    without = base.logits.float()
+    effect = float((with_adapter.float() - without).norm() / without.norm())
+    if effect == 0:
+        raise Refused("the adapter does not change the model's answer at all.", "It has no effect: check its training.")
+    with model.disable_adapter():
+        unchanged = torch.equal(base.forward(model), base.logits)
+    if not unchanged:
+        raise Refused("the base answers differently once the adapter is switched off.", "The adapter changes its base.")
+    dtype = str(base.logits.dtype).replace("torch.", "")
+    base.take_back(model)
+    return (
+        seconds,
+        effect,
+        [
+            f"The base was loaded in {dtype} on {base.device}, no weight missing.",
+            f"PEFT loaded {len(tensors)} tensors: none missing, none unexpected, all bit-equal to the file.",
+            f"The logits are finite and the adapter changes them by {effect:.3g} of their norm.",
+            "The base answers bit-equal to before once the adapter is switched off.",
+        ],
+    )
+
+
+def examine(adapter: dict[str, t.Any], base: t.Optional[LoadedBase], device: t.Any) -> dict[str, t.Any]:
+    """The report of one adapter; never raises for anything that is wrong with the adapter."""
+    import torch
+
+    on_gpu = device.type == "cuda"
+    report: dict[str, t.Any] = {
+        **describe_device(device),
+        "passed": False,
+        "level": None,
+        "load_seconds": None,
+        "peak_memory_bytes": None,
+        "effect": None,
+        "checks": [],
+        "why_not_more": None,
+        "warnings": [],
+        "problems": [],
+    }
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(device)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            _climb(adapter, base, device, report)
+            report["passed"] = report["level"] == adapter["level"]
+        except Refused as exc:
+            report["problems"].append(_problem(adapter, exc.problem, exc.remedy))
+        # PEFT and transformers raise what they like; the adapter after this one is to be tested all the same.
+        except Exception as exc:
+            report["problems"].append(_problem(adapter, f"cannot be loaded: {_text(exc)}.", _REPORT))
+            if base is not None:
+                base.drop()
+    from_peft = [one for one in caught if f"{os.sep}peft{os.sep}" in one.filename]
+    report["warnings"] = sorted({str(one.message) for one in from_peft if issubclass(one.category, UserWarning)})
+    if on_gpu:
+        report["peak_memory_bytes"] = int(torch.cuda.max_memory_allocated(device))
+        torch.cuda.empty_cache()
+    return report
+
+
+def _climb(adapter: dict[str, t.Any], base: t.Optional[LoadedBase], device: t.Any, report: dict[str, t.Any]) -> None:
+    """Take the adapter as high as its level asks, noting in the report what was reached. Raises Refused."""
+    import torch
+
+    tensors = read_tensors(adapter)
+    report["load_seconds"], checks = adapter_level(adapter, tensors, device)
+    report["level"] = "adapter"
+    report["checks"] += checks
+    if adapter["level"] == "adapter":
+        return
+    if base is None:
+        raise Refused("level model needs the base's weights.", "Set path of its base, or ask for level adapter.")
+    try:
+        report["why_not_more"] = base.load(read_base_config(adapter))
+        if report["why_not_more"]:
+            return
+        report["load_seconds"], report["effect"], checks = model_level(adapter, tensors, base)
+    except torch.cuda.OutOfMemoryError as exc:
+        base.drop()
+        report["why_not_more"] = f"the memory of {device} ran out: {_text(exc)}."
+        return
+    except Refused:
+        # The base may carry the adapter's layers now, or be changed by it: the next adapter gets a fresh one.
+        base.drop()
+        raise
+    report["level"] = "model"
+    report["checks"] += checks
+
+
+_REPORT = "Try with the versions of PEFT and transformers that it was trained with."
+_HARDWARE = "The device computes wrongly: look at its driver, its errors (dmesg, ECC), and the build of torch."
+
+
+def _problem(adapter: dict[str, t.Any], problem: str, remedy: str) -> dict[str, str]:
+    return {"subject": adapter["name"], "problem": problem, "remedy": remedy}
+
+
+def _text(exc: BaseException) -> str:
+    return f"{type(exc).__name__}: {' '.join(str(exc).split())}".rstrip(". :")[:500]
+
+
+def _some(names: t.Sequence[str]) -> str:
+    """The first names of a list, with a verb that fits."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{', '.join(names[:3])}{more} {'are' if len(names) > 1 else 'is'}"
+
+
+def _size(adapter: dict[str, t.Any]) -> int:
+    path = os.path.join(adapter["directory"], adapter["weights_file"])
+    return os.path.getsize(path) if os.path.isfile(path) else 0
+
+
+def _numbers(version: str) -> tuple[int, int]:
+    found = re.match(r"(\d+)\.(\d+)", version)
+    return (int(found.group(1)), int(found.group(2))) if found else (0, 0)
+
+
+def _config_dtype(config: t.Any) -> str:
+    dtype = getattr(config, "dtype", None) or getattr(config, "torch_dtype", None)
+    return str(dtype).replace("torch.", "")
+
+
+def _first_match(path: str, pattern: str) -> t.Optional[str]:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            found = re.search(pattern, stream.read())
+    except OSError:
+        return None
+    return found.group(1).strip() if found else None
+
+
+def run(request: dict[str, t.Any], save: t.Callable[[dict[str, t.Any]], None]) -> None:
+    """Test all adapters of a request; C(save) gets the whole result whenever there is more of it."""
+    started = time.monotonic()
+    result: dict[str, t.Any] = {"adapters": {}, "current": None, "versions": {}, "error": None, "seconds": 0.0}
+    try:
+        result["versions"] = versions()
+        device = open_device(request["device"])
+        bases = sorted({adapter["base_path"] or "" for adapter in request["adapters"]})
+        for path in bases:
+            group = [adapter for adapter in request["adapters"] if (adapter["base_path"] or "") == path]
+            base = LoadedBase(path, device, max(map(_size, group))) if path else None
+            for adapter in group:
+                result["current"] = adapter["name"]
+                save(result)
+                result["adapters"][adapter["name"]] = examine(adapter, base, device)
+            if base is not None:
+                base.drop()
+    except CannotRun as exc:
+        result["error"] = {"kind": exc.kind, "detail": exc.detail}
+    result["current"] = None
+    result["seconds"] = round(time.monotonic() - started, 3)
+    save(result)
+
+
+def die_with_parent() -> None:
+    """Whoever started this may be killed, and a process left alone would hold the GPU's memory."""
+    set_parent_death_signal = 1
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+
+
+def main() -> None:
+    die_with_parent()
+    faulthandler.enable()
+    request_path, result_path = map(os.path.abspath, sys.argv[1:])
+    go_offline(os.path.join(os.path.dirname(result_path), "huggingface"))
+    with open(request_path, encoding="utf-8") as stream:
+        request = json.load(stream)
+
+    def save(result: dict[str, t.Any]) -> None:
+        temporary = f"{result_path}.new"
+        with open(temporary, "w", encoding="utf-8") as opened:
+            json.dump(result, opened)
+        os.replace(temporary, result_path)
+
+    run(request, save)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# BSD-2-Clause (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+
+# This module util is PRIVATE to the collection: it may change or vanish in any release.
+
+"""The manifest: JSON that describes one adapter exactly. This file knows its form; C(_describe) makes one from a directory."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import typing as t
+
+from ansible_collections.lorafleet.delivery.plugins.module_utils._digest import SHORT, release_digest
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.module_utils._names import check_name
+
+SCHEMA = 1
+CONFIG_FILE = "adapter_config.json"
+SAFETENSORS_FILE = "adapter_model.safetensors"
+PICKLE_FILE = "adapter_model.bin"
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class FileEntry:
+    """One file of an adapter. C(path) is a plain file name: adapters have no subdirectories."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorEntry:
+    """One tensor of the weights file; C(dtype) as safetensors spells it (F32, BF16, ...), C(sha256) of its bytes in the file."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """What one adapter is: its files, tensors, parsed adapter_config.json and the trainer's library versions."""
+
+    name: str
+    files: tuple[FileEntry, ...]
+    tensors: tuple[TensorEntry, ...]
+    config: dict[str, t.Any]
+    versions: dict[str, str]
+
+    @property
+    def digest(self) -> str:
+        """64 hexadecimal digits over the content alone; see C(release_digest)."""
+        return release_digest((entry.path, entry.size, entry.sha256) for entry in self.files)
+
+    @property
+    def release(self) -> str:
+        """The directory name of this release."""
+        return self.digest[:SHORT]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files together."""
+        return sum(entry.size for entry in self.files)
+
+    @property
+    def weights_file(self) -> str:
+        """The name of the one weights file."""
+        paths = {entry.path for entry in self.files}
+        return SAFETENSORS_FILE if SAFETENSORS_FILE in paths else PICKLE_FILE
+
+    def to_json(self) -> dict[str, t.Any]:
+        return {
+            "schema": SCHEMA,
+            "name": self.name,
+            "digest": self.digest,
+            "size": self.size,
+            "files": [dataclasses.asdict(entry) for entry in self.files],
+            "tensors": [{**dataclasses.asdict(entry), "shape": list(entry.shape)} for entry in self.tensors],
+            "config": self.config,
+            "versions": self.versions,
+        }
+
+    @classmethod
+    def from_json(cls, data: t.Any) -> Manifest:
+        """Read a manifest back. Raises DeliveryError for another schema, a bad name or path, or a digest that does not fit."""
+        try:
+            if data["schema"] != SCHEMA:
+                raise DeliveryError.of(
+                    f"manifest of {data['name']}",
+                    f"has schema {data['schema']}, this collection reads schema {SCHEMA}.",
+                    "Use the same version of lorafleet.delivery on both sides.",
+                )
+            manifest = cls(
+                name=check_name(data["name"]),
+                files=tuple(
+                    sorted(
+                        FileEntry(check_name(entry["path"], "file"), int(entry["size"]), _sha256(entry["sha256"]))
+                        for entry in data["files"]
+                    )
+                ),
+                tensors=tuple(
+                    TensorEntry(str(e["name"]), str(e["dtype"]), tuple(int(n) for n in e["shape"]), _sha256(e["sha256"]))
+                    for e in data["tensors"]
+                ),
+                config=dict(data["config"]),
+                versions={str(key): str(value) for key, value in data["versions"].items()},
+            )
+            digest = data["digest"]
+        except (KeyError, TypeError, ValueError, AttributeError) as exc:
+            raise DeliveryError.of(
+                "manifest", f"is not in the form of schema {SCHEMA}: {type(exc).__name__} {exc}.", "Freeze it again."
+            ) from exc
+        if len({entry.path for entry in manifest.files}) != len(manifest.files) or manifest.digest != digest:
+            raise DeliveryError.of(
+                f"manifest of {manifest.name}",
+                f"states digest {str(digest)[:SHORT]}, its files give {manifest.release}.",
+                "It was changed on the way: freeze it again.",
+            )
+        return manifest
+
+
+def _sha256(value: t.Any) -> str:
+    if not isinstance(value, str) or not _SHA256.fullmatch(value):
+        raise ValueError(f"{value!r} is no sha256")
+    return value

@@ -1,0 +1,35 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# BSD-2-Clause (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+
+# This module util is PRIVATE to the collection: it may change or vanish in any release.
+
+"""Mount points of this process, from /proc/self/mountinfo: os.path.ismount does not see a bind mount."""
+
+from __future__ import annotations
+
+import os
+import re
+
+_OCTAL = re.compile(r"\\([0-7]{3})")
+
+
+def is_mount_point(path: str) -> bool:
+    """True when something is mounted on exactly this path; a link at C(path) itself is not followed."""
+    parent, name = os.path.split(os.path.abspath(path))
+    return os.path.join(os.path.realpath(parent), name) in _mount_points()
+
+
+def mount_of(path: str) -> str:
+    """The mount point that an existing path lies under. A rename works only within one of them."""
+    path = os.path.realpath(path)
+    points = _mount_points()
+    while path not in points and path != "/":
+        path = os.path.dirname(path)
+    return path
+
+
+def _mount_points() -> set[str]:
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:
+        fields = (line.split(" ")[4] for line in stream)
+        return {_OCTAL.sub(lambda match: chr(int(match[1], 8)), field) for field in fields}

@@ -1,0 +1,34 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# BSD-2-Clause (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+
+# This module util is PRIVATE to the collection: it may change or vanish in any release.
+
+"""Names that come from an inventory or an adapter directory and end up in paths: checked before any path is made of them."""
+
+from __future__ import annotations
+
+import re
+
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+
+# One path component; starts with a letter or digit (never an option, never hidden), at most 128 characters, no trailing dot.
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9_-])?")
+_SHORT_DIGEST = re.compile(r"[0-9a-f]{12}")
+
+
+def check_name(name: object, what: str = "adapter") -> str:
+    """Return C(name) when it is safe as one path component; raise DeliveryError otherwise."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise DeliveryError.of(
+            f"{what} {name!r}",
+            "is not a valid name.",
+            "Use letters, digits, '.', '_' and '-', at most 128 of them, beginning with a letter or digit"
+            " and not ending in a dot.",
+        )
+    return name
+
+
+def is_release_name(name: str) -> bool:
+    """True for the directory name of a release: the first 12 hexadecimal digits of its digest."""
+    return _SHORT_DIGEST.fullmatch(name) is not None

@@ -1,0 +1,258 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# BSD-2-Clause (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+
+# This module util is PRIVATE to the collection: it may change or vanish in any release.
+
+"""Staging on a node: what has to be brought there, from where on the node itself, and whether it arrived whole."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import os
+import shutil
+import stat
+import typing as t
+
+from ansible_collections.lorafleet.delivery.plugins.module_utils._digest import sha256_of
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
+from ansible_collections.lorafleet.delivery.plugins.module_utils._manifest import FileEntry, Manifest
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store import AdapterPaths, fsync_directory
+from ansible_collections.lorafleet.delivery.plugins.module_utils._verify import differences
+
+# Left free on the file system of the store, whatever is brought.
+_RESERVE_BYTES = 64 << 20
+_RESERVE_FILES = 32
+
+
+@dataclasses.dataclass
+class Plan:
+    """What one adapter needs on this node.
+
+    C(stored) is true when the release is in the store already, whole. Otherwise C(lacking) are the files that staging has
+    not yet got; of these C(local) are on the node under some other path (name -> that path), and C(missing) must come from
+    the source for this adapter.
+    """
+
+    manifest: Manifest
+    paths: AdapterPaths
+    stored: bool = False
+    lacking: list[FileEntry] = dataclasses.field(default_factory=list)
+    local: dict[str, str] = dataclasses.field(default_factory=dict)
+    missing: list[FileEntry] = dataclasses.field(default_factory=list)
+
+    @property
+    def staging(self) -> str:
+        return self.paths.staged(self.manifest.release)
+
+
+def plan_all(manifests: t.Iterable[Manifest], models_dir: str, store: str) -> list[Plan]:
+    """Look at the store and the staging directories and return one Plan for each manifest; changes nothing.
+
+    A file that two of the adapters have in common (a tokenizer, mostly) is missing from the first alone: the others take it
+    from there once it has come.
+    """
+    targets = [(manifest, AdapterPaths(models_dir, store, manifest.name)) for manifest in manifests]
+    seeds = _seeds(targets, store)
+    coming: set[str] = set()
+    return [_plan(manifest, paths, seeds, coming) for manifest, paths in targets]
+
+
+def _plan(manifest: Manifest, paths: AdapterPaths, seeds: dict[str, list[str]], coming: set[str]) -> Plan:
+    release = manifest.release
+    result = Plan(manifest, paths)
+    if os.path.isdir(paths.release(release)) and not differences(paths.release(release), manifest):
+        result.stored = True
+        return result
+    for entry in manifest.files:
+        if _is(os.path.join(result.staging, entry.path), entry):
+            continue
+        result.lacking.append(entry)
+        seed = next((path for path in seeds[entry.sha256] if _is(path, entry)), None)
+        if seed is not None:
+            result.local[entry.path] = seed
+        elif entry.sha256 not in coming:
+            coming.add(entry.sha256)
+            result.missing.append(entry)
+    return result
+
+
+def _seeds(targets: t.Iterable[tuple[Manifest, AdapterPaths]], store: str) -> dict[str, list[str]]:
+    """Return sha256 -> paths on this node that may hold bytes with it; whoever uses one has to hash it first.
+
+    These are the files of every release in the store, those that are served or staged under the name of an adapter that is
+    to be brought: nobody recorded what a hand-copied directory holds, but most often it is what is wanted.
+    """
+    seeds: dict[str, list[str]] = collections.defaultdict(list)
+    for manifest, paths in targets:
+        for entry in manifest.files:
+            seeds[entry.sha256] += [
+                os.path.join(paths.live, entry.path),
+                os.path.join(paths.staged(manifest.release), entry.path),
+            ]
+    for paths in _adapters_in(store):
+        for release in paths.release_names():
+            try:
+                recorded = paths.read_manifest(release)
+            except DeliveryError:
+                # A release whose manifest is damaged serves nobody here; the audit of its own adapter says so.
+                continue
+            for entry in recorded.files if recorded else ():
+                seeds[entry.sha256].append(os.path.join(paths.release(release), entry.path))
+    return seeds
+
+
+def _adapters_in(store: str) -> list[AdapterPaths]:
+    """The paths of every adapter that has something in the store; other names there are passed over."""
+    found = []
+    for name in sorted(os.listdir(store)) if os.path.isdir(store) else ():
+        try:
+            found.append(AdapterPaths("", store, name))
+        except DeliveryError:
+            continue
+    return found
+
+
+def check_space(store: str, plans: t.Iterable[Plan]) -> None:
+    """Raise DeliveryError when the store's file system has too little room for what the plans bring.
+
+    An adapter needs its bytes twice: as the release in the store and as the copy that is served.
+    """
+    moved = [entry for item in plans for entry in item.lacking]
+    needed = 2 * sum(entry.size for entry in moved)
+    existing = store
+    while not os.path.exists(existing):
+        existing = os.path.dirname(existing)
+    room = os.statvfs(existing)
+    free = room.f_bavail * room.f_frsize
+    if moved and free < needed + _RESERVE_BYTES:
+        raise DeliveryError.of(
+            store,
+            f"has too little space: {_mib(needed)} are needed and {_mib(_RESERVE_BYTES)} kept free, {_mib(free)} are there.",
+            "Free some space on this file system, or lower agent_keep so that fewer old releases are kept.",
+        )
+    if moved and room.f_files and room.f_favail < 2 * len(moved) + _RESERVE_FILES:
+        raise DeliveryError.of(
+            store,
+            f"has too few free inodes: {room.f_favail} for {2 * len(moved)} new files.",
+            "Remove small files from this file system.",
+        )
+
+
+def prepare(item: Plan, transfer_uid: t.Optional[int]) -> None:
+    """Make the staging directory ready for what is to come.
+
+    Whoever transfers (C(transfer_uid), or this user) owns the directory until C(settle); files of it that are neither
+    wanted nor a beginning of what is wanted are removed. Raises DeliveryError when the store cannot be written.
+    """
+    wanted = {entry.path: entry for entry in item.manifest.files}
+    try:
+        _make_directories(item)
+        for name in os.listdir(item.staging):
+            path = os.path.join(item.staging, name)
+            found = os.lstat(path)
+            if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1 or name not in wanted:
+                _remove(path)
+            elif found.st_size >= wanted[name].size and wanted[name] in item.missing:
+                # As long as it should be and yet missing: its bytes are wrong, so it is no beginning to go on from.
+                os.unlink(path)
+        if transfer_uid is not None and transfer_uid != os.geteuid():
+            for name in os.listdir(item.staging):
+                os.chown(os.path.join(item.staging, name), transfer_uid, -1, follow_symlinks=False)
+            os.chown(item.staging, transfer_uid, -1)
+    except OSError as exc:
+        raise _unwritable(item, exc) from exc
+
+
+def settle(item: Plan) -> list[Problem]:
+    """Take the staging directory back from whoever filled it, add what the node has itself, compare every byte; fsync all.
+
+    Returns what differs from the manifest; nothing of it is removed, so that a later run can go on from there.
+    """
+    try:
+        os.chmod(item.staging, 0o700)
+        if os.geteuid() == 0:
+            os.chown(item.staging, 0, 0)
+        for name in os.listdir(item.staging):
+            path = os.path.join(item.staging, name)
+            if stat.S_ISREG(os.lstat(path).st_mode):
+                os.chmod(path, 0o600)
+                if os.geteuid() == 0:
+                    os.chown(path, 0, 0)
+        for name, seed in sorted(item.local.items()):
+            target = os.path.join(item.staging, name)
+            if os.path.lexists(target):
+                # Never written through: the directory was somebody else's until now.
+                _remove(target)
+            shutil.copyfile(seed, target, follow_symlinks=False)
+            os.chmod(target, 0o600)
+        found = differences(item.staging, item.manifest, fsync=True)
+        fsync_directory(item.staging)
+    except OSError as exc:
+        raise _unwritable(item, exc) from exc
+    return [
+        Problem(
+            item.manifest.name,
+            f"what arrived is not what was described: {difference.line()}.",
+            "It changed at the source after it was described, or on the way, or on the node: run again."
+            " What is served was not touched.",
+        )
+        for difference in found
+    ]
+
+
+def _make_directories(item: Plan) -> None:
+    # Others may pass through these but not list them: the user that transfers need not be the one that owns the store.
+    for directory, mode in (
+        (os.path.dirname(item.paths.root), 0o711),
+        (item.paths.root, 0o711),
+        (item.paths.staging, 0o711),
+        (item.staging, 0o700),
+    ):
+        try:
+            os.mkdir(directory)
+        except FileExistsError:
+            continue
+        except FileNotFoundError:
+            raise DeliveryError.of(
+                directory,
+                "cannot be made, since the directory it belongs into does not exist.",
+                "Create it on this node, or correct agent_store in the inventory.",
+            ) from None
+        os.chmod(directory, mode)
+
+
+def _is(path: str, entry: FileEntry) -> bool:
+    """True when C(path) is a plain file of its own with exactly the size and bytes of C(entry)."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    if not stat.S_ISREG(found.st_mode) or found.st_size != entry.size:
+        return False
+    try:
+        return sha256_of(path) == (entry.size, entry.sha256)
+    except DeliveryError:
+        return False
+
+
+def _remove(path: str) -> None:
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+    else:
+        os.unlink(path)
+
+
+def _unwritable(item: Plan, exc: OSError) -> DeliveryError:
+    return DeliveryError.of(
+        item.manifest.name,
+        f"cannot be staged in {exc.filename or item.staging}: {exc.strerror}.",
+        "Look at the space, the permissions and the mount of this file system on the node, then run again."
+        " What is served was not touched.",
+    )
+
+
+def _mib(count: int) -> str:
+    return f"{count / (1 << 20):.1f} MiB"
+

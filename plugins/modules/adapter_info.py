@@ -1,0 +1,194 @@
+#!/usr/bin/python
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: adapter_info
+short_description: Describe LoRA adapter directories as manifests
+version_added: 0.1.0
+author:
+  - The lorafleet.delivery authors (@lorafleet)
+description:
+  - Makes a manifest of each adapter directory that the inventory declares - files with size and sha256, tensors with
+    dtype, shape and sha256, the parsed adapter_config.json, and the digest that names the release.
+  - Refuses a directory that is not the adapter that is declared, is damaged, or is still being written. What PEFT would let
+    pass in silence (unexpected or missing tensors, tensors that overwrite the base, NaN, all-zero weights, another scaling
+    or base) is refused here.
+  - Which files belong to an adapter is decided by what is there. adapter_config.json and exactly one weights file are
+    required, the tokenizer's files go along where they exist, everything else stays behind.
+  - The hashes are cached by inode, size, mtime and ctime of each file.
+extends_documentation_fragment:
+  - lorafleet.delivery._adapters
+  - lorafleet.delivery._attributes
+attributes:
+  check_mode:
+    support: full
+    details: The module only looks. In check mode it does not write its cache either.
+  diff_mode:
+    support: N/A
+    details: The module changes nothing.
+  idempotent:
+    support: full
+options:
+  models_dir:
+    description: The directory in which each adapter lies under its name, as an absolute path.
+    type: path
+    required: true
+  cache_dir:
+    description: Where the hashes are cached, so that an unchanged adapter is read once however often it is delivered.
+    type: path
+    default: ~/.cache/lorafleet
+  python:
+    description:
+      - The interpreter of the training environment. When set, the versions of its torch, transformers, peft and safetensors
+        go into the manifests.
+    type: path
+seealso:
+  - module: lorafleet.delivery.adapter_audit
+  - module: lorafleet.delivery.adapter_sync
+"""
+
+EXAMPLES = r"""
+- name: Describe what the training server offers
+  lorafleet.delivery.adapter_info:
+    models_dir: /home/models
+    adapters:
+      - name: llama32_3b_grammar_lora
+        base: meta-llama/Llama-3.2-3B-Instruct
+        rank: 16
+        alpha: 32
+    bases:
+      meta-llama/Llama-3.2-3B-Instruct:
+        path: /data/base/Llama-3.2-3B-Instruct
+  register: frozen
+"""
+
+RETURN = r"""
+manifests:
+  description: The manifest of each adapter that was found to be as declared, in the order of O(adapters).
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    schema:
+      description: Version of this form.
+      type: int
+      sample: 1
+    name:
+      description: Name of the adapter.
+      type: str
+      sample: llama32_3b_grammar_lora
+    digest:
+      description: sha256 over the paths, sizes and sha256s of its files. Its first 12 digits name the release.
+      type: str
+      sample: 5f1c0f1f0f0b7e3b2f9d1f6f0c3a55ef1d6e1b0e7a4c8b4b6f1f7c2d3e4f5a6b
+    size:
+      description: Bytes of all files.
+      type: int
+      sample: 114312871
+    files:
+      description: Files with C(path), C(size) in bytes and C(sha256).
+      type: list
+      elements: dict
+      sample:
+        - path: adapter_config.json
+          size: 1175
+          sha256: 0a9b5d7c6b1e0f3a2d4c5b6a79880f1e2d3c4b5a69788796a5b4c3d2e1f00112
+    tensors:
+      description: Tensors with C(name), C(dtype), C(shape) and C(sha256) of their bytes. Empty for a pickle.
+      type: list
+      elements: dict
+    config:
+      description: The parsed adapter_config.json.
+      type: dict
+    versions:
+      description: The trainer's library versions as far as they are known.
+      type: dict
+      sample:
+        peft: 0.21.2
+left_behind:
+  description: For each adapter the names in its directory that do not belong to it and do not travel.
+  returned: always
+  type: dict
+  sample:
+    llama32_3b_grammar_lora:
+      - README.md
+      - training_args.bin
+cached:
+  description: Names of the adapters whose files were not read again because nothing about them had changed.
+  returned: always
+  type: list
+  elements: str
+problems:
+  description: What is wrong, one entry for each thing, over all adapters.
+  returned: failure
+  type: list
+  elements: dict
+  sample:
+    - subject: llama32_3b_grammar_lora
+      problem: "lora_alpha is 64, the inventory declares 32."
+      remedy: Correct the inventory, or train and save the adapter again.
+"""
+
+import hashlib
+import os
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import DECLARED
+from ansible_collections.lorafleet.delivery.plugins.module_utils._base_model import with_config
+from ansible_collections.lorafleet.delivery.plugins.module_utils._declared import Declared
+from ansible_collections.lorafleet.delivery.plugins.module_utils._describe import describe
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test import library_versions
+
+
+def cache_entry(cache_dir: str, directory: str) -> str:
+    """The path of a directory's cache entry: two directories of the same name have different ones."""
+    return os.path.join(cache_dir, hashlib.sha256(os.fsencode(os.path.realpath(directory))).hexdigest()[:32] + ".json")
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            **DECLARED,
+            "models_dir": {"type": "path", "required": True},
+            "cache_dir": {"type": "path", "default": "~/.cache/lorafleet"},
+            "python": {"type": "path"},
+        },
+        supports_check_mode=True,
+    )
+    manifests: list[dict[str, t.Any]] = []
+    left_behind: dict[str, list[str]] = {}
+    cached: list[str] = []
+    problems: list[Problem] = []
+    try:
+        versions = library_versions(module.params["python"]) if module.params["python"] else {}
+        bases = with_config(module.params["bases"])
+    except DeliveryError as exc:
+        module.fail_json(msg=str(exc), problems=exc.to_json())
+    for row in module.params["adapters"]:
+        try:
+            declared = Declared.from_row(row, bases.get(row["base"], {}))
+            directory = os.path.join(module.params["models_dir"], declared.name)
+            cache = cache_entry(module.params["cache_dir"], directory)
+            found = describe(directory, declared, versions, cache, remember=not module.check_mode)
+        except DeliveryError as exc:
+            problems.extend(exc.problems)
+            continue
+        manifests.append(found.manifest.to_json())
+        left_behind[declared.name] = found.left_behind
+        if found.cached:
+            cached.append(declared.name)
+    results: dict[str, t.Any] = {"manifests": manifests, "left_behind": left_behind, "cached": cached}
+    if problems:
+        error = DeliveryError(*problems)
+        module.fail_json(msg=str(error), problems=error.to_json(), **results)
+    module.exit_json(changed=False, **results)
+
+
+if __name__ == "__main__":
+    main()

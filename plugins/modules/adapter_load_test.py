@@ -1,0 +1,581 @@
+#!/usr/bin/python
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: adapter_load_test
+short_description: Load LoRA adapters with PEFT on the device that will serve them
+version_added: 0.1.0
+author:
+  - The lorafleet.delivery authors (@lorafleet)
+description:
+  - Loads staged or active releases with PEFT on this host's device and proves that what PEFT has then is what the file holds.
+    PEFT itself accepts missing tensors, tensors that overwrite the base, NaN and untrained weights without an error.
+  - All adapters of a host are loaded in one child process of the interpreter that serves them, with a time limit, without
+    a network, and without any code from the adapters. A crash of that process is a failure of the task, no more.
+  - What passed gets a receipt in the store. As long as the release, the packages, the device and the base stay the same,
+    the receipt stands and the adapter is not loaded again.
+extends_documentation_fragment:
+  - lorafleet.delivery._adapters
+  - lorafleet.delivery._adapters.node
+  - lorafleet.delivery._attributes
+attributes:
+  check_mode:
+    support: full
+    details: The structure of a release that is there is judged, nothing is loaded and no receipt is written.
+  diff_mode:
+    support: full
+  idempotent:
+    support: full
+options:
+  manifests:
+    description:
+      - Manifests of the releases to test, as RV(lorafleet.delivery.adapter_info#module:manifests) gives them, one for each
+        of O(adapters).
+      - When not set, the active release of each adapter is tested.
+    type: list
+    elements: dict
+  python:
+    description: The interpreter that serves the adapters. It must have torch, transformers, peft and safetensors.
+    type: path
+    required: true
+  device:
+    description: Where to load. V(cuda) is the first GPU that the interpreter sees, V(cuda:1) the second, V(cpu) no GPU at all.
+    type: str
+    default: cuda
+  level:
+    description:
+      - How far the test must go. Each level contains the ones before it, and an adapter that does not reach it has failed.
+      - V(structure) reads the files alone - names, shapes and values of all tensors, the configuration. It needs no PEFT.
+      - V(adapter) has PEFT build its layers over a base without weights, brings all tensors onto the device, compares them
+        with the file bit by bit and computes with each module. It takes less than 1 GB of the device's memory.
+      - V(model) also loads the base from O(bases) and the adapter through PEFT's own loading, and compares the answers of the
+        model with and without the adapter. It looks first whether the memory that is free suffices.
+      - V(available) is V(model) for an adapter whose base has a C(path), V(adapter) for others.
+    type: str
+    choices:
+      - structure
+      - adapter
+      - model
+      - available
+    default: available
+  timeout:
+    description: Seconds that the child process may take for all adapters together.
+    type: int
+    default: 900
+  force:
+    description: Test again even where a receipt stands.
+    type: bool
+    default: false
+  record:
+    description: Write receipts. Without them the module changes nothing.
+    type: bool
+    default: true
+notes:
+  - Bytes of the weights and the configuration are compared with the manifest whenever a release is tested.
+    To compare all files, whatever the receipts say, is the work of M(lorafleet.delivery.adapter_sync) and
+    M(lorafleet.delivery.adapter_release).
+seealso:
+  - module: lorafleet.delivery.adapter_info
+  - module: lorafleet.delivery.adapter_release
+"""
+
+EXAMPLES = r"""
+- name: Load what was staged, before it is activated
+  lorafleet.delivery.adapter_load_test:
+    adapters:
+      - name: llama32_3b_grammar_lora
+        base: meta-llama/Llama-3.2-3B-Instruct
+        rank: 16
+        alpha: 32
+    bases:
+      meta-llama/Llama-3.2-3B-Instruct:
+        path: /data/base/Llama-3.2-3B-Instruct
+    manifests: "{{ described.manifests }}"
+    models_dir: /home/models
+    store: /home/.lorafleet
+    python: /opt/lorafleet/bin/python
+
+- name: Load what is served once more, beside the process that serves it
+  lorafleet.delivery.adapter_load_test:
+    adapters: "{{ agent_adapters }}"
+    bases: "{{ agent_bases }}"
+    models_dir: /home/models
+    store: /home/.lorafleet
+    python: /opt/lorafleet/bin/python
+    level: adapter
+    force: true
+    record: false
+"""
+
+RETURN = r"""
+adapters:
+  description: How far each adapter came, in the order of O(adapters).
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: Name of the adapter.
+      type: str
+      sample: llama32_3b_grammar_lora
+    release:
+      description: The release that was tested. Not set when none is active.
+      type: str
+      sample: 5f1c0f1f0f0b
+    required_level:
+      description: The level that it must reach.
+      type: str
+      sample: model
+    level:
+      description: The level that it reached. Not set when it reached none, or was not tested because of check mode.
+      type: str
+      sample: model
+    device:
+      description: The device that it was loaded on. Not set at level V(structure).
+      type: str
+      sample: cuda:0
+    device_name:
+      description: What that device is.
+      type: str
+      sample: NVIDIA H200
+    versions:
+      description: Versions of the interpreter and its packages, of CUDA and of the driver, as far as they are there.
+      type: dict
+      sample:
+        python: 3.12.3
+        torch: 2.10.0
+        peft: 0.21.2
+        transformers: 5.23.0
+        safetensors: 0.8.0
+        cuda: "12.8"
+        driver: "570.86"
+    load_seconds:
+      description: Seconds that PEFT took to load the adapter, without the base.
+      type: float
+      sample: 1.26
+    peak_memory_bytes:
+      description: The most memory of the GPU that the test had at once. Not set on a CPU.
+      type: int
+      sample: 6700000000
+    effect:
+      description: By how much the adapter changes the model's answer, relative to the norm of its logits. From level V(model).
+      type: float
+      sample: 0.151
+    why_not_more:
+      description: Why the test did not go to a higher level. Not set when there is none.
+      type: str
+      sample: Its base has no path on this host.
+    from_receipt:
+      description: Whether a receipt stood, so that the adapter was not loaded.
+      type: bool
+      sample: false
+    checks:
+      description: What was proved, one short sentence each.
+      type: list
+      elements: str
+      sample:
+        - PEFT loaded 392 tensors - none missing, none unexpected, all bit-equal to the file.
+seconds:
+  description: Seconds that the child process took. 0 when none was started.
+  returned: always
+  type: float
+  sample: 14.2
+problems:
+  description: What is wrong, one entry for each thing, over all adapters.
+  returned: failure
+  type: list
+  elements: dict
+  sample:
+    - subject: adapter llama32_3b_grammar_lora
+      problem: "failed the load test at level adapter on cuda: tensor x differs from the file after it was loaded on cuda:0."
+      remedy: Try with the versions of PEFT and transformers that it was trained with.
+"""
+
+import dataclasses
+import os
+import re
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import DECLARED, NODE
+from ansible_collections.lorafleet.delivery.plugins.module_utils._base_model import with_config
+from ansible_collections.lorafleet.delivery.plugins.module_utils._declared import Declared
+from ansible_collections.lorafleet.delivery.plugins.module_utils._digest import sha256_of
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
+from ansible_collections.lorafleet.delivery.plugins.module_utils._layout import make_store
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test import (
+    Target,
+    base_fingerprint,
+    digest_of,
+    environment,
+    load_test,
+)
+from ansible_collections.lorafleet.delivery.plugins.module_utils._lora_config import config_problems, read_lora_config
+from ansible_collections.lorafleet.delivery.plugins.module_utils._manifest import (
+    CONFIG_FILE,
+    SAFETENSORS_FILE,
+    Manifest,
+)
+from ansible_collections.lorafleet.delivery.plugins.module_utils._receipt import reaches, read_receipt, write_receipt
+from ansible_collections.lorafleet.delivery.plugins.module_utils._safetensors import scan
+from ansible_collections.lorafleet.delivery.plugins.module_utils._state import read_state
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store import AdapterPaths
+from ansible_collections.lorafleet.delivery.plugins.module_utils._structure import structure_problems
+
+# What a receipt keeps of a test, and what the result says of it.
+FACTS = (
+    "level",
+    "device",
+    "device_name",
+    "versions",
+    "load_seconds",
+    "peak_memory_bytes",
+    "effect",
+    "why_not_more",
+    "checks",
+)
+
+
+@dataclasses.dataclass
+class Case:
+    """One adapter to test: what is known of it before, and C(facts), what the test found."""
+
+    declared: Declared
+    base: dict[str, t.Any]
+    paths: AdapterPaths
+    manifest: Manifest
+    required: str
+    directory: t.Optional[str]
+    base_digest: str
+    receipt: t.Optional[dict[str, t.Any]]
+    facts: dict[str, t.Any] = dataclasses.field(default_factory=dict)
+    passed: bool = False
+    from_receipt: bool = False
+
+    @property
+    def subject(self) -> str:
+        return f"adapter {self.declared.name}"
+
+    def result(self) -> dict[str, t.Any]:
+        return {
+            "name": self.declared.name,
+            "release": self.manifest.release,
+            "required_level": self.required,
+            "from_receipt": self.from_receipt,
+            **{fact: self.facts.get(fact) for fact in FACTS},
+            "versions": self.facts.get("versions") or {},
+            "checks": self.facts.get("checks") or [],
+        }
+
+    def stands(self, environment_digest: t.Optional[str]) -> bool:
+        """Whether its receipt is of the required level, this base and, where anything is loaded, this environment."""
+        receipt = self.receipt
+        if receipt is None or receipt.get("base") != self.base_digest or not reaches(receipt["level"], self.required):
+            return False
+        return self.required == "structure" or receipt.get("environment") == environment_digest
+
+    def target(self) -> Target:
+        assert self.directory is not None
+        return Target(
+            name=self.declared.name,
+            directory=self.directory,
+            weights_file=self.manifest.weights_file,
+            level=self.required,
+            base_config=self.base.get("config"),
+            base_path=self.base.get("path") or None,
+            allow_pickle=self.declared.allow_pickle,
+        )
+
+
+def case_of(params: dict[str, t.Any], row: dict[str, t.Any], manifests: t.Optional[dict[str, Manifest]]) -> Case:
+    """What is to be tested for one row of the inventory. Raises DeliveryError."""
+    known = with_config({row["base"]: params["bases"].get(row["base"]) or {}})[row["base"]]
+    declared = Declared.from_row(row, known)
+    subject = f"adapter {declared.name}"
+    required = params["level"]
+    if required == "available":
+        required = "model" if known.get("path") else "adapter"
+    if required == "model" and not known.get("path"):
+        raise DeliveryError.of(
+            subject,
+            f"cannot reach level model: base {declared.base} has no path on this host.",
+            "Set the base's path in the inventory, or ask for level adapter.",
+        )
+    if required == "adapter" and not known.get("path") and not known.get("config"):
+        raise DeliveryError.of(
+            subject,
+            f"cannot reach level adapter: of base {declared.base} neither path nor config is known.",
+            "Put one of them into the inventory, or ask for level structure.",
+        )
+    paths = AdapterPaths(params["models_dir"], params["store"], declared.name)
+    manifest = manifest_of(paths, manifests)
+    places = (paths.release(manifest.release), paths.staged(manifest.release))
+    return Case(
+        declared=declared,
+        base=known,
+        paths=paths,
+        manifest=manifest,
+        required=required,
+        directory=next((place for place in places if os.path.isdir(place)), None),
+        base_digest=digest_of(base_fingerprint(known)),
+        receipt=read_receipt(paths, manifest.release),
+    )
+
+
+def manifest_of(paths: AdapterPaths, manifests: t.Optional[dict[str, Manifest]]) -> Manifest:
+    """The manifest that was given for an adapter, or else the recorded one of its active release. Raises DeliveryError."""
+    if manifests is not None:
+        if paths.name not in manifests:
+            raise DeliveryError.of(
+                f"adapter {paths.name}", "has no manifest among those given.", "Describe it with adapter_info first."
+            )
+        return manifests[paths.name]
+    active = read_state(paths).active
+    if active is None:
+        raise DeliveryError.of(f"adapter {paths.name}", "has no active release on this host.", "Deploy it first.")
+    manifest = paths.read_manifest(active)
+    if manifest is None:
+        raise DeliveryError.of(f"adapter {paths.name}", f"has no manifest of its active release {active}.", "Deploy it again.")
+    return manifest
+
+
+def judge_config(case: Case, directory: str) -> dict[str, t.Any]:
+    """The adapter's configuration, known to be as declared. Raises DeliveryError."""
+    config = read_lora_config(os.path.join(directory, CONFIG_FILE))
+    problems = config_problems(config, case.declared)
+    if problems:
+        raise DeliveryError(*problems)
+    return config
+
+
+def judge_structure(case: Case, directory: str) -> None:
+    """Take a case to level structure. Raises DeliveryError."""
+    weights_file = case.manifest.weights_file
+    weights = os.path.join(directory, weights_file)
+    config = judge_config(case, directory)
+    seen = {CONFIG_FILE: sha256_of(os.path.join(directory, CONFIG_FILE))}
+    tensors = None
+    if weights_file == SAFETENSORS_FILE:
+        found = scan(weights)
+        seen[weights_file] = (found.size, found.sha256)
+        tensors = found.tensors
+    elif case.required == "structure":
+        raise DeliveryError.of(
+            case.subject,
+            f"has a pickle ({weights_file}), which level structure cannot judge.",
+            "Save it as safetensors, or ask for level adapter.",
+        )
+    else:
+        seen[weights_file] = sha256_of(weights)
+    for entry in case.manifest.files:
+        if entry.path in seen and seen[entry.path] != (entry.size, entry.sha256):
+            raise DeliveryError.of(
+                case.subject,
+                f"{os.path.join(directory, entry.path)} is not what the manifest of release {case.manifest.release} says.",
+                "Deploy again: it is brought anew.",
+            )
+    if tensors is None:
+        return
+    problems = structure_problems(case.declared.name, tensors, config, case.declared.base_config)
+    if problems:
+        raise DeliveryError(*problems)
+    case.facts.update(
+        level="structure", checks=[f"{len(tensors)} tensors have the names, shapes and values of a trained adapter."]
+    )
+
+
+def explain_level(case: Case) -> t.Optional[str]:
+    """Why a case that passed was not taken further."""
+    if case.required == "model":
+        return None
+    if case.required == "adapter" and not case.base.get("path"):
+        return "Its base has no path on this host."
+    return f"Level {case.required} was asked for."
+
+
+def take_report(case: Case, report: dict[str, t.Any], versions: dict[str, str]) -> list[Problem]:
+    """Put what the child found into the case; returns what is wrong."""
+    before = case.facts.get("checks", [])
+    case.facts.update({fact: report[fact] for fact in FACTS if fact in report})
+    case.facts["checks"] = [*before, *report["checks"]]
+    case.facts["level"] = report["level"] or ("structure" if before else None)
+    case.facts["versions"] = {**versions, **({"driver": report["driver"]} if report.get("driver") else {})}
+    where = f"the load test at level {case.required} on {report['device']}"
+    problems = [Problem(case.subject, f"failed {where}: {found['problem']}", found["remedy"]) for found in report["problems"]]
+    if not report["passed"] and not problems:
+        problems = [
+            Problem(
+                case.subject,
+                f"reached level {report['level']} in {where}: {report['why_not_more']}",
+                f"Make room on {report['device']}, name another device, or ask for level {report['level']}.",
+            )
+        ]
+    case.passed = not problems
+    return problems
+
+
+def receipt_of(case: Case, environment_digest: t.Optional[str]) -> dict[str, t.Any]:
+    return {**{fact: case.result()[fact] for fact in FACTS}, "environment": environment_digest, "base": case.base_digest}
+
+
+def said(receipt: t.Optional[dict[str, t.Any]]) -> str:
+    """A receipt in a few words, for the diff."""
+    if receipt is None:
+        return "not tested"
+    packages = " ".join(f"{name} {version}" for name, version in sorted(receipt["versions"].items()))
+    return " ".join(filter(None, (f"level {receipt['level']}", receipt.get("device"), receipt.get("device_name"), packages)))
+
+
+def diff_of(cases: list[Case], after: t.Callable[[Case], str]) -> dict[str, str]:
+    def text(words: t.Callable[[Case], str]) -> str:
+        return "".join(f"{case.declared.name} {case.manifest.release}: {words(case)}\n" for case in cases)
+
+    return {
+        "before_header": "receipts",
+        "after_header": "receipts",
+        "before": text(lambda case: said(case.receipt)),
+        "after": text(after),
+    }
+
+
+def prepare(params: dict[str, t.Any]) -> tuple[list[Case], list[Problem]]:
+    """The cases of all rows of the inventory, and what is wrong with the rest. Raises DeliveryError for a bad manifest."""
+    manifests = None
+    if params["manifests"] is not None:
+        manifests = {manifest.name: manifest for manifest in map(Manifest.from_json, params["manifests"])}
+    cases: list[Case] = []
+    problems: list[Problem] = []
+    for row in params["adapters"]:
+        try:
+            cases.append(case_of(params, row, manifests))
+        except DeliveryError as exc:
+            problems.extend(exc.problems)
+    return cases, problems
+
+
+def judge(case: Case, environment_digest: t.Optional[str], force: bool, check_mode: bool) -> None:
+    """Take a case as far as it goes without loading. Raises DeliveryError."""
+    if case.directory is None:
+        if not check_mode:
+            raise DeliveryError.of(
+                case.subject,
+                f"release {case.manifest.release} is not on this host, neither staged nor in the store.",
+                "Bring it with adapter_sync first.",
+            )
+        case.facts["why_not_more"] = "Not tested in check mode: the release is not on this host yet."
+    elif not force and case.stands(environment_digest):
+        judge_config(case, case.directory)
+        case.facts = dict(case.receipt or {})
+        case.from_receipt = case.passed = True
+    else:
+        judge_structure(case, case.directory)
+        case.passed = case.required == "structure"
+        case.facts["why_not_more"] = explain_level(case) if case.passed else "Not loaded in check mode."
+
+
+def load(module: AnsibleModule, cases: list[Case]) -> tuple[float, list[Problem]]:
+    """Load cases with PEFT in one child process; returns its seconds and what is wrong."""
+    params = module.params
+    targets = [case.target() for case in cases]
+    outcome = load_test(params["python"], params["device"], targets, params["timeout"], module.tmpdir)
+    problems = list(outcome.problems)
+    for case in cases:
+        report = outcome.reports.get(case.declared.name)
+        if report is None:
+            problems.append(not_loaded(case, params["device"]))
+            continue
+        problems.extend(take_report(case, report, outcome.versions))
+        if case.passed:
+            case.facts["why_not_more"] = explain_level(case)
+        for warning in report["warnings"]:
+            module.warn(f"{case.subject}: {warning}")
+    return outcome.seconds, problems
+
+
+def not_loaded(case: Case, device: str) -> Problem:
+    case.facts["why_not_more"] = f"It was not loaded: the load test on {device} broke off."
+    return Problem(
+        case.subject,
+        f"was not tested at level {case.required} on {device}, because the load test broke off.",
+        "The cause stands above.",
+    )
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            **DECLARED,
+            **NODE,
+            "manifests": {"type": "list", "elements": "dict"},
+            "python": {"type": "path", "required": True},
+            "device": {"type": "str", "default": "cuda"},
+            "level": {"type": "str", "choices": ["structure", "adapter", "model", "available"], "default": "available"},
+            "timeout": {"type": "int", "default": 900},
+            "force": {"type": "bool", "default": False},
+            "record": {"type": "bool", "default": True},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", params["device"]):
+        module.fail_json(msg=f"device is {params['device']}: expected cpu, cuda, or cuda: and a number.")
+    try:
+        cases, problems = prepare(params)
+    except DeliveryError as exc:
+        module.fail_json(msg=str(exc), problems=exc.to_json())
+
+    environment_digest = None
+    environment_works = True
+    if any(case.required != "structure" for case in cases):
+        try:
+            environment_digest = digest_of(environment(params["python"], params["device"]))
+        except DeliveryError as exc:
+            environment_works = False
+            # In check mode it may be what an earlier task of the same run would install.
+            if not module.check_mode:
+                problems.extend(exc.problems)
+
+    pending: list[Case] = []
+    for case in cases:
+        try:
+            judge(case, environment_digest, params["force"], module.check_mode)
+        except DeliveryError as exc:
+            problems.extend(exc.problems)
+        else:
+            if not case.from_receipt:
+                pending.append(case)
+
+    seconds = 0.0
+    to_load = [case for case in pending if case.required != "structure"]
+    if to_load and not module.check_mode:
+        if environment_works:
+            seconds, found = load(module, to_load)
+            problems.extend(found)
+        else:
+            problems.extend(not_loaded(case, params["device"]) for case in to_load)
+
+    new = [case for case in pending if case.passed or module.check_mode] if params["record"] else []
+    results: dict[str, t.Any] = {"changed": bool(new), "adapters": [case.result() for case in cases], "seconds": seconds}
+    if module.check_mode:
+        results["diff"] = diff_of(new, lambda case: f"to be tested at level {case.required} on {params['device']}")
+    else:
+        results["diff"] = diff_of(new, lambda case: said(case.result()))
+        for case in new:
+            try:
+                make_store(case.paths)
+                write_receipt(case.paths, case.manifest.release, receipt_of(case, environment_digest))
+            except OSError as exc:
+                problem = f"passed, but its receipt cannot be written: {exc}."
+                problems.append(Problem(case.subject, problem, "Run with become, and look for space in the store."))
+    if problems:
+        error = DeliveryError(*problems)
+        module.fail_json(msg=str(error), problems=error.to_json(), **results)
+    module.exit_json(**results)
+
+
+if __name__ == "__main__":
+    main()

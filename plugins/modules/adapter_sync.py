@@ -1,0 +1,229 @@
+#!/usr/bin/python
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: adapter_sync
+short_description: Bring LoRA adapters to a node as staged releases
+version_added: 0.1.0
+author:
+  - The lorafleet.delivery authors (@lorafleet)
+description:
+  - Brings the files of given manifests from the source into the staging directories of a node's store, and compares every
+    byte that arrived with the manifests, on the node. What is served is not touched.
+  - The bytes pass through the controller as a stream, by rsync at both ends, over the connections that Ansible has for
+    the two hosts; neither host needs a key for the other. Host keys are always checked.
+  - A file that is on the node already, in any release of any adapter or in the directory that is served, is taken from there.
+    What an interrupted transfer left is gone on from.
+  - Nothing is sent for a release that is in the store already, whole.
+extends_documentation_fragment:
+  - lorafleet.delivery._adapters.node
+  - lorafleet.delivery._attributes
+notes:
+  - Both hosts need rsync 3.1 or newer. The controller needs ssh, and rsync where it is one of the two.
+  - The files are received by the user that Ansible connects as, before C(become). That user must be able to pass
+    through O(store).
+  - At the source they are read by the user that Ansible connects as there.
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
+  idempotent:
+    support: full
+options:
+  manifests:
+    description: Manifests as RV(lorafleet.delivery.adapter_info#module:manifests) gives them.
+    type: list
+    elements: dict
+    required: true
+  source:
+    description: The inventory name of the host that offers the adapters.
+    type: str
+    required: true
+  source_models_dir:
+    description: The directory at the source in which each adapter lies under its name.
+    type: path
+    required: true
+  transfer_timeout:
+    description: Seconds without a byte after which a transfer is given up.
+    type: int
+    default: 60
+  transfer_tries:
+    description: How often a transfer that a connection broke off is tried; each try goes on where the last one stopped.
+    type: int
+    default: 3
+  phase:
+    description:
+      - Which of its two steps on the node the module performs.
+      - Set by the action plugin of the same name, which moves the bytes in between. Do not set it.
+    type: str
+    choices:
+      - plan
+      - settle
+  transfer_uid:
+    description:
+      - The numeric user that receives the files.
+      - Set by the action plugin of the same name. Do not set it.
+    type: int
+seealso:
+  - module: lorafleet.delivery.adapter_info
+  - module: lorafleet.delivery.adapter_release
+"""
+
+EXAMPLES = r"""
+- name: Bring what the training server offers to this node
+  lorafleet.delivery.adapter_sync:
+    manifests: "{{ frozen.manifests }}"
+    source: sbs29
+    source_models_dir: /home/models
+    models_dir: /home/models
+    store: /home/.lorafleet
+"""
+
+RETURN = r"""
+adapters:
+  description: What was done for each adapter.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: Name of the adapter.
+      type: str
+      sample: llama32_3b_grammar_lora
+    release:
+      description: The release that it is.
+      type: str
+      sample: 5f1c0f1f0f0b
+    stored:
+      description: Whether the release was in the store already.
+      type: bool
+      sample: false
+    sent:
+      description: Files that came from the source, or would in check mode.
+      type: list
+      elements: str
+      sample:
+        - adapter_config.json
+        - adapter_model.safetensors
+    sent_bytes:
+      description: Bytes of these files.
+      type: int
+      sample: 97308719
+    taken:
+      description: Files that were on the node already and were taken from there, with the path they were taken from.
+      type: dict
+      sample:
+        tokenizer.json: /home/.lorafleet/llama31_8b_grammar_lora/releases/0b1e2f3a4d5c/tokenizer.json
+wire_bytes:
+  description: Bytes that the node received from the source.
+  returned: when anything was sent
+  type: int
+  sample: 97333220
+rsync:
+  description: The version of rsync on the node.
+  returned: success
+  type: str
+  sample: 3.5.0
+commands:
+  description: The commands that were run on the controller, the node's end and the source's end of each transfer.
+  returned: when anything was sent
+  type: list
+  elements: list
+problems:
+  description: What is wrong, one entry for each thing.
+  returned: failure
+  type: list
+  elements: dict
+"""
+
+import os
+import re
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import NODE
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
+from ansible_collections.lorafleet.delivery.plugins.module_utils._manifest import Manifest
+from ansible_collections.lorafleet.delivery.plugins.module_utils._staging import (
+    Plan,
+    check_space,
+    plan_all,
+    prepare,
+    settle,
+)
+
+
+def rsync_version(module: AnsibleModule) -> str:
+    """The version of this host's rsync. Raises DeliveryError when there is none."""
+    program = module.get_bin_path("rsync")
+    if program is None:
+        raise DeliveryError.of("rsync", "is not installed on this node.", "Install the package rsync on it.")
+    _rc, out, _err = module.run_command([program, "--version"], check_rc=True)
+    found = re.search(r"version v?(\S+)", out)
+    return found[1] if found else "unknown"
+
+
+def planned(item: Plan) -> dict[str, t.Any]:
+    return {
+        "name": item.manifest.name,
+        "release": item.manifest.release,
+        "stored": item.stored,
+        "sent": [entry.path for entry in item.missing],
+        "sent_bytes": sum(entry.size for entry in item.missing),
+        "taken": item.local,
+        "lacking": [entry.path for entry in item.lacking],
+        "staging": item.staging,
+    }
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            **NODE,
+            "manifests": {"type": "list", "elements": "dict", "required": True},
+            "source": {"type": "str", "required": True},
+            "source_models_dir": {"type": "path", "required": True},
+            "transfer_timeout": {"type": "int", "default": 60},
+            "transfer_tries": {"type": "int", "default": 3},
+            "phase": {"type": "str", "choices": ["plan", "settle"]},
+            "transfer_uid": {"type": "int"},
+        },
+        supports_check_mode=True,
+    )
+    # Nothing that is staged is for anybody else to read, whatever the umask of this session.
+    os.umask(0o077)
+    problems: list[Problem] = []
+    rsync = ""
+    try:
+        manifests = [Manifest.from_json(manifest) for manifest in module.params["manifests"]]
+        plans = plan_all(manifests, module.params["models_dir"], module.params["store"])
+        changed = any(item.lacking for item in plans)
+        if module.params["phase"] == "plan":
+            rsync = rsync_version(module)
+            check_space(module.params["store"], plans)
+            if not module.check_mode:
+                for item in plans:
+                    if item.lacking:
+                        prepare(item, module.params["transfer_uid"])
+        elif module.params["phase"] == "settle":
+            for item in plans:
+                if not item.stored:
+                    problems += settle(item)
+        else:
+            raise DeliveryError.of(
+                "adapter_sync", "was run without its action plugin.", "Call it as lorafleet.delivery.adapter_sync."
+            )
+        if problems:
+            raise DeliveryError(*problems)
+    except DeliveryError as exc:
+        module.fail_json(msg=str(exc), problems=exc.to_json())
+    module.exit_json(changed=changed, adapters=[planned(item) for item in plans], rsync=rsync)
+
+
+if __name__ == "__main__":
+    main()

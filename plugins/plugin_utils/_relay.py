@@ -1,0 +1,153 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This plugin util is PRIVATE to the collection: it may change or vanish in any release.
+
+"""Moves files from one host to another through the controller: two ends of rsync, joined crosswise by two pipes.
+
+The node runs the rsync client, the source the server, and neither needs to know of the other or hold a key for it: each
+talks to the controller alone, over the connection that Ansible has for it, or as a process here where that is local.
+Nothing is spooled; the kernel moves the bytes from one pipe to the other::
+
+    source: rsync --server --sender  ---->  controller  ---->  rsync SOURCE:files STAGING/ :node
+                                     <----              <----
+
+The client asks for files and chooses where they go, so a hostile source cannot write elsewhere on a node.
+"""
+
+from __future__ import annotations
+
+import collections.abc as c
+import dataclasses
+import os
+import re
+import subprocess
+import tempfile
+import typing as t
+
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._ssh import ssh_argv
+
+# Kept out of both ends: each of these changes what rsync does without being seen in its arguments.
+_UNSET = ("RSYNC_OLD_ARGS", "RSYNC_PROTECT_ARGS", "RSYNC_RSH", "RSYNC_PARTIAL_DIR", "RSYNC_CHECKSUM_LIST", "RSYNC_ICONV")
+_ENV = ("env", *(word for name in _UNSET for word in ("-u", name)), "LC_ALL=C")
+
+# Descriptors 3 and 4 are the way to the controller; rsync's own messages go to standard error.
+_CLIENT_SHELL = 'exec 3<&0 4>&1; exec "$@" </dev/null >&2'
+# What rsync starts as its "remote shell": it joins rsync to those descriptors, and ends when the source's end does.
+_JOIN = "sh -c 'exec 5<&0; cat <&5 >&4 & exec cat <&3'"
+
+# Exit codes of rsync and ssh after which another try goes on where this one stopped.
+_PASSING = frozenset({10, 12, 20, 30, 35, 255})
+_REASONS = {
+    3: "the staging directory or a source file cannot be used",
+    11: "reading or writing failed on the node (is its disk full?)",
+    12: "the connection between the two ends broke",
+    20: "it was interrupted",
+    23: "a source file is missing or cannot be read by the user that Ansible connects as",
+    24: "a source file vanished while it was sent",
+    30: "no byte came for {timeout} seconds",
+    127: "there is no rsync on one of the two hosts",
+    255: "an ssh connection failed",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class End:
+    """One end of a transfer: the options of its ssh connection, or None where it is this machine."""
+
+    ssh: t.Optional[c.Mapping[str, t.Any]]
+
+    def argv(self, command: c.Sequence[str]) -> list[str]:
+        return list(command) if self.ssh is None else ssh_argv(self.ssh, command)
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a transfer ended. C(received) is in bytes on the wire, C(commands) what was run, node's end first."""
+
+    returncode: int
+    received: int
+    messages: str
+    commands: tuple[list[str], list[str]]
+
+    @property
+    def passing(self) -> bool:
+        """True when the same transfer may well succeed if it is tried again."""
+        return self.returncode in _PASSING
+
+    def reason(self, timeout: int) -> str:
+        """Why it failed, in words."""
+        said = " ".join(self.messages.split())
+        reason = _REASONS.get(self.returncode, f"rsync ended with status {self.returncode}").format(timeout=timeout)
+        return f"{reason}: {said[-600:]}" if said else reason
+
+
+def client_command(names: c.Sequence[str], source_dir: str, staging: str, timeout: int) -> list[str]:
+    """The node's end: fetch C(names) of the source's directory into the staging directory.
+
+    --inplace is what resumes after a killed receiver; it is safe because staging is named by the digest of what it is
+    to hold and shares no inode with any release. Secluded arguments keep every name out of a remote shell.
+    """
+    return [
+        "sh", "-c", _CLIENT_SHELL, "adapter_sync",
+        *_ENV, "rsync", "--secluded-args", "--inplace", "--no-whole-file", "--ignore-times", "--blocking-io",
+        "--no-links", "--no-devices", "--no-specials", "--no-perms", "--no-owner", "--no-group",
+        f"--timeout={timeout}", "--info=stats2", "--no-human-readable", "--rsh", _JOIN,
+        *(f"source:{os.path.join(source_dir, name)}" for name in names),
+        os.path.join(staging, ""),
+    ]  # fmt: skip
+
+
+def server_command() -> list[str]:
+    """The source's end; what is asked for comes from the client, through the pipe."""
+    return [*_ENV, "rsync", "--server", "--sender", "-s"]
+
+
+def transfer(source: End, node: End, names: c.Sequence[str], source_dir: str, staging: str, timeout: int) -> Outcome:
+    """Bring files from the source's directory to the node's staging directory; returns when both ends have ended."""
+    commands = (node.argv(client_command(names, source_dir, staging, timeout)), source.argv(server_command()))
+    with tempfile.TemporaryFile() as client_said, tempfile.TemporaryFile() as server_said:
+        client = subprocess.Popen(commands[0], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=client_said)
+        try:
+            server = subprocess.Popen(commands[1], stdin=client.stdout, stdout=client.stdin, stderr=server_said)
+        except BaseException:
+            client.kill()
+            client.wait()
+            raise
+        finally:
+            # The two ends hold the pipes now; with a copy open here neither would see the other end.
+            for pipe in (client.stdin, client.stdout):
+                if pipe is not None:
+                    pipe.close()
+        try:
+            codes = (client.wait(), server.wait())
+        except BaseException:
+            client.kill()
+            server.kill()
+            raise
+        messages = "\n".join(_text(said) for said in (server_said, client_said))
+    received = re.search(r"^Total bytes received: (\d+)$", messages, re.MULTILINE)
+    return Outcome(
+        # The end that failed by itself says more than the one whose partner went away.
+        returncode=_decisive(codes),
+        received=int(received[1]) if received else 0,
+        messages=_without_statistics(messages),
+        commands=commands,
+    )
+
+
+def _decisive(codes: tuple[int, int]) -> int:
+    """The exit status to report: of two failures, the one that is not merely 'the other end went away' (10, 12)."""
+    failures = [code for code in codes if code]
+    return next((code for code in failures if code not in (10, 12)), failures[0] if failures else 0)
+
+
+def _text(stream: t.IO[bytes]) -> str:
+    stream.seek(0)
+    return stream.read().decode(errors="replace")
+
+
+def _without_statistics(messages: str) -> str:
+    statistics = re.compile(r"(Number of |Total |Literal |Matched |File list |sent |total size |\s*$)")
+    return "\n".join(line for line in messages.splitlines() if not statistics.match(line))

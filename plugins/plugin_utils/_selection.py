@@ -1,0 +1,50 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This plugin util is PRIVATE to the collection: it may change or vanish in any release.
+
+"""Which adapters of a host a run is about, as its tags say."""
+
+from __future__ import annotations
+
+import collections.abc as c
+import typing as t
+
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+
+# Tags with a meaning of Ansible's own; they select no agent and no variant.
+_SPECIAL = frozenset({"all", "always", "never", "tagged", "untagged"})
+
+
+def select(
+    adapters: c.Sequence[dict[str, t.Any]],
+    agent: str,
+    fleet: c.Mapping[str, c.Sequence[str]],
+    run_tags: c.Sequence[str],
+    skip_tags: c.Sequence[str],
+) -> list[dict[str, t.Any]]:
+    """Return the rows of one agent's C(adapters) that a run is about.
+
+    Tags that name agents add up, tags that name variants add up, and the two narrow each other: C(cleaner,8b) is the
+    cleaner's 8b alone. Without tags of one kind, all of that kind are meant. C(fleet) maps every agent of the inventory to
+    its variants. Raises DeliveryError for a tag that names nothing in it, so that a typing error does not deliver nothing.
+    """
+    agents = set(fleet)
+    variants = {variant for of_agent in fleet.values() for variant in of_agent}
+    wanted = set(run_tags) - _SPECIAL
+    skipped = set(skip_tags) - _SPECIAL
+    unknown = sorted((wanted | skipped) - agents - variants)
+    if unknown:
+        raise DeliveryError.of(
+            f"tag {', '.join(unknown)}",
+            "names no agent and no variant of the inventory.",
+            f"Agents: {', '.join(sorted(agents))}. Variants: {', '.join(sorted(variants))}.",
+        )
+    if (wanted & agents and agent not in wanted) or agent in skipped:
+        return []
+    return [
+        row
+        for row in adapters
+        if (not wanted & variants or row["variant"] in wanted) and row["variant"] not in skipped
+    ]

@@ -1,0 +1,81 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This plugin util is PRIVATE to the collection: it may change or vanish in any release.
+
+"""The ssh command line of a transfer, made of the settings that Ansible's own ssh connection plugin has."""
+
+from __future__ import annotations
+
+import collections.abc as c
+import os
+import shlex
+import typing as t
+
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+
+# ssh takes the first value it is given for an option, so nothing in the user's arguments can weaken these.
+_FIRST = (
+    "BatchMode=yes",
+    "StrictHostKeyChecking=yes",
+    # A connection of its own: a master that Ansible opened with -C would compress every byte of the weights.
+    "ControlMaster=no",
+    "ControlPath=none",
+    "Compression=no",
+    "ServerAliveInterval=15",
+    "ServerAliveCountMax=4",
+)
+# Likewise the user's own value, where there is one, wins over these.
+_LAST = ("Ciphers=^aes128-gcm@openssh.com",)
+
+# Options of ansible.builtin.ssh that are read here.
+OPTIONS = (
+    "host",
+    "password",
+    "port",
+    "private_key_file",
+    "remote_user",
+    "ssh_args",
+    "ssh_common_args",
+    "ssh_executable",
+    "ssh_extra_args",
+    "timeout",
+)
+
+
+def ssh_argv(options: c.Mapping[str, t.Any], command: c.Sequence[str]) -> list[str]:
+    """Return the argv that runs C(command) on the host of an ssh connection.
+
+    C(options) are values of the connection plugin's options named in OPTIONS. Host keys are always checked, prompts never
+    answered: raises DeliveryError when the connection needs a password.
+    """
+    host = str(options["host"])
+    if options.get("password"):
+        raise DeliveryError.of(
+            host,
+            "is reached with an ssh password; a transfer cannot answer a prompt.",
+            "Use a key, or an ssh agent that holds one (ansible_ssh_private_key_file).",
+        )
+    argv = [str(options["ssh_executable"])]
+    for option in _FIRST:
+        argv += ["-o", option]
+    argv += _words(options.get("ssh_args"))
+    if options.get("port") is not None:
+        argv += ["-o", f"Port={options['port']}"]
+    if options.get("private_key_file"):
+        argv += ["-o", f'IdentityFile="{os.path.expanduser(str(options["private_key_file"]))}"']
+    if options.get("remote_user"):
+        argv += ["-o", f'User="{options["remote_user"]}"']
+    if options.get("timeout") is not None:
+        argv += ["-o", f"ConnectTimeout={options['timeout']}"]
+    argv += _words(options.get("ssh_common_args")) + _words(options.get("ssh_extra_args"))
+    for option in _LAST:
+        argv += ["-o", option]
+    # The remote side is a shell: one string, quoted for it.
+    return [*argv, "--", host, shlex.join(command)]
+
+
+def _words(arguments: t.Any) -> list[str]:
+    """Split arguments as Ansible does, without -C: given as a flag it would win over Compression=no."""
+    return [word for word in shlex.split(str(arguments or "")) if word != "-C"]

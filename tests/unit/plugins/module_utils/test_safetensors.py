@@ -1,0 +1,296 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The safetensors reader: damaged files are named for what they are, and it is never laxer than the official library."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pathlib
+import pickle
+import struct
+import typing as t
+
+import numpy as np
+import pytest
+import safetensors
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.lorafleet.delivery.plugins.module_utils import _safetensors
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.module_utils._safetensors import read_header, scan
+
+
+def build(header: bytes | dict[str, t.Any], data: bytes = b"", length: int | None = None) -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + data
+
+
+def entry(dtype: str = "F32", shape: t.Sequence[t.Any] = (2,), offsets: t.Sequence[t.Any] = (0, 8)) -> dict[str, t.Any]:
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets)}
+
+
+@pytest.fixture
+def weights(adapter: pathlib.Path) -> pathlib.Path:
+    return adapter / "adapter_model.safetensors"
+
+
+def refusal(path: pathlib.Path) -> str:
+    """The message with which both ways to read refuse the file."""
+    with pytest.raises(DeliveryError) as by_header:
+        read_header(str(path))
+    with pytest.raises(DeliveryError) as by_scan:
+        scan(str(path))
+    message = str(by_header.value)
+    assert message == str(by_scan.value)
+    assert str(path) in message
+    assert len(message) < 1000
+    assert "\n" not in message
+    return message
+
+
+def test_a_real_file_is_read_as_the_official_library_reads_it(weights: pathlib.Path) -> None:
+    content = weights.read_bytes()
+    official = {
+        name: (found["dtype"], tuple(found["shape"]), hashlib.sha256(found["data"]).hexdigest())
+        for name, found in safetensors.deserialize(content)
+    }
+    result = scan(str(weights))
+    assert {info.name: (info.dtype, info.shape, info.sha256) for info in result.tensors} == official
+    assert len(result.tensors) == 28
+    assert [info.name for info in result.tensors] == sorted(official)
+    assert (result.size, result.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+    assert result.metadata == {"format": "pt"}
+    assert all(info.finite and not info.zero for info in result.tensors)
+    header = read_header(str(weights))
+    assert {info.name: (info.dtype, info.shape) for info in header.tensors} == {k: v[:2] for k, v in official.items()}
+
+
+def test_a_flipped_bit_shows_in_the_one_tensor(weights: pathlib.Path) -> None:
+    before = scan(str(weights))
+    victim = read_header(str(weights)).tensors[5]
+    content = bytearray(weights.read_bytes())
+    (length,) = struct.unpack("<Q", content[:8])
+    content[8 + length + victim.start] ^= 1
+    weights.write_bytes(content)
+    after = scan(str(weights))
+    changed = [new.name for old, new in zip(before.tensors, after.tensors) if old != new]
+    assert changed == [victim.name]
+    assert before.sha256 != after.sha256
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda content: b"", "is empty"),
+        (lambda content: content[:5], "is truncated: it has 5 bytes"),
+        (lambda content: content[:1000], "is truncated within its header"),
+        (lambda content: content[: len(content) // 2], "is truncated by"),
+        (lambda content: content[:-1], "is truncated by 1 bytes"),
+        (lambda content: content + b"\0", "is too long by 1 bytes"),
+        (lambda content: bytes(len(content)), "is filled with zeros"),
+        (lambda content: b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 97307544\n", "Git LFS pointer"),
+        (lambda content: b"\n<!DOCTYPE html>\n<html><body>404</body></html>", "an HTML page"),
+        (lambda content: b"<html>" + bytes(20), "an HTML page"),
+        (lambda content: pickle.dumps({"lora_A": [1.0]}, protocol=2), "is a pickle"),
+        (lambda content: pickle.dumps({"lora_A": [1.0]}, protocol=5), "is a pickle"),
+        (lambda content: b"PK\x03\x04" + bytes(100), "is a zip archive"),
+        (lambda content: b'{"error": "not found"}', "is no safetensors file"),
+        (lambda content: struct.pack("<Q", (1 << 24) + 1) + bytes(1 << 25), "at most 16777216 are accepted"),
+        (lambda content: build(b" {}"), "its header is no JSON object"),
+        (lambda content: build(b"[]"), "its header is no JSON object"),
+    ],
+)
+def test_damaged_files_are_named_for_what_they_are(
+    weights: pathlib.Path, damage: t.Callable[[bytes], bytes], words: str
+) -> None:
+    weights.write_bytes(damage(weights.read_bytes()))
+    assert words in refusal(weights)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (build(b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"a":{}}', bytes(8)), "the key 'a' twice"),
+        (build(b'{"a":{"dtype":"F32","dtype":"F32","shape":[2],"data_offsets":[0,8]}}', bytes(8)), "'dtype' twice"),
+        (build(b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[-0,8]}}', bytes(8)), "the number -0"),
+        (build(b'{"a":{"dtype":"F32","shape":[2.0],"data_offsets":[0,8]}}', bytes(8)), "the number 2.0"),
+        (build(b'{"a":{"dtype":"F32","shape":[NaN],"data_offsets":[0,8]}}', bytes(8)), "NaN"),
+        (build(b'{"\\ud800":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}', bytes(8)), "not valid JSON"),
+        (build(b'{"a":' + b"[" * 50_000 + b"]" * 50_000 + b"}"), "not valid JSON"),
+        (build(b'{"a":\xff}'), "not valid JSON"),
+        (build({"__metadata__": None}), "__metadata__"),
+        (build({"__metadata__": {"format": 1}}), "__metadata__"),
+        (build({"a": []}), "tensor 'a': is not described by"),
+        (build({"a": {**entry(), "extra": 1}}, bytes(8)), "tensor 'a': is not described by"),
+        (build({"a": entry("F33")}, bytes(8)), "unknown dtype 'F33'"),
+        (build({"a": {**entry(), "dtype": ["F32"]}}, bytes(8)), "unknown dtype"),
+        (build({"a": {**entry(), "shape": 2}}, bytes(8)), "has the shape 2"),
+        (build({"a": entry(shape=[True, 2])}, bytes(8)), "has the shape [True, 2]"),
+        (build({"a": entry(shape=[1 << 62, 1 << 62, 0], offsets=[0, 0])}), "too large"),
+        (build({"a": entry(offsets=[0])}, bytes(8)), "data_offsets [0]"),
+        (build({"a": entry(offsets=[8, 0])}, bytes(8)), "data_offsets [8, 0]"),
+        (build({"a": entry(offsets=[0, 12])}, bytes(12)), "has 12 bytes, expected 8 for F32 [2]"),
+        (build({"a": entry("F4", [1], [0, 1])}, bytes(1)), "has 1 bytes, expected 0.5"),
+        (build({"a": entry(offsets=[4, 12])}, bytes(12)), "begins at byte 4 of the data, expected 0"),
+        (build({"a": entry(), "b": entry(offsets=[4, 12])}, bytes(12)), "tensor 'b': begins at byte 4 of the data, expected 8"),
+        (build({"a": entry(), "b": entry()}, bytes(8)), "tensor 'b': begins at byte 0 of the data, expected 8"),
+        (build({"x" * 10_000 + "\n": entry(offsets=[4, 12])}, bytes(12)), "xxx..."),
+    ],
+)
+def test_bad_headers_are_refused(tmp_path: pathlib.Path, content: bytes, words: str) -> None:
+    path = tmp_path / "adapter_model.safetensors"
+    path.write_bytes(content)
+    assert words in refusal(path)
+
+
+def test_links_and_missing_files_are_refused(weights: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(weights)
+    assert "cannot be read" in refusal(link)
+    assert "cannot be read" in refusal(tmp_path / "nothing")
+
+
+def test_a_file_that_shrinks_meanwhile_is_refused(weights: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = _safetensors._read_header
+
+    def shrink(stream: t.BinaryIO, path: str) -> t.Any:
+        result = real(stream, path)
+        with open(path, "r+b") as file:
+            file.truncate(len(result[0]) + 100)
+        return result
+
+    monkeypatch.setattr(_safetensors, "_read_header", shrink)
+    monkeypatch.setattr(_safetensors, "_BLOCK", 64)
+    with pytest.raises(DeliveryError, match="changed its size while it was read"):
+        scan(str(weights))
+
+
+DTYPES = sorted(_safetensors._BITS)
+FRAGMENTS = [
+    b"", b" ", b"\n", b"0", b"1", b"-0", b"-1", b"8", b"00", b"1.0", b"1e0", b"9" * 25, b"NaN", b"null", b"true", b'""',
+    b'"a"', b'"\\ud800"', b'"\\u0000"', b"\\", b'"', b"{", b"}", b"[", b"]", b",", b":", b"{}", b"[]", b'"a":1,', b"[0,0]",
+    b'"__metadata__":null,', b'"__metadata__":{"a":"b"},', b'"__metadata__":{"a":1},', b'"dtype":"F32",', b"\xff", b"\xc3\xa9",
+]  # fmt: skip
+
+
+@st.composite
+def files(draw: st.DrawFn) -> bytes:
+    """A valid file of up to three tensors."""
+    header: dict[str, t.Any] = {}
+    position = 0
+    for name in draw(st.lists(st.text(st.characters(codec="utf-8"), max_size=4), max_size=3, unique=True)):
+        dtype = draw(st.sampled_from(DTYPES))
+        shape = draw(st.lists(st.integers(0, 4), max_size=3))
+        bits = _safetensors._BITS[dtype] * int(np.prod(shape, dtype=int))
+        if bits % 8 or name == "__metadata__":
+            continue
+        header[name] = entry(dtype, shape, [position, position + bits // 8])
+        position += bits // 8
+    if draw(st.booleans()):
+        header["__metadata__"] = {"format": "pt"}
+    text = json.dumps(header, ensure_ascii=draw(st.booleans())).encode() + b" " * draw(st.integers(0, 9))
+    return build(text, draw(st.binary(min_size=position, max_size=position)))
+
+
+@st.composite
+def damaged_files(draw: st.DrawFn) -> bytes:
+    """A valid file in which some spans were replaced, mostly with the length of the header set right again."""
+    content = draw(files())
+    (length,) = struct.unpack("<Q", content[:8])
+    text, data = content[8 : 8 + length], content[8 + length :]
+    for _ in range(draw(st.integers(0, 3))):
+        start = draw(st.integers(0, len(text)))
+        end = min(len(text), start + draw(st.integers(0, 6)))
+        text = text[:start] + draw(st.sampled_from(FRAGMENTS)) + text[end:]
+    wrong = draw(st.sampled_from([0, 0, 0, 0, 1, -1]))
+    data = data[: len(data) - draw(st.sampled_from([0, 0, 0, 1]))] + draw(st.sampled_from([b"", b"", b"", b"\0"]))
+    return build(text, data, max(0, len(text) + wrong))
+
+
+def officially(content: bytes) -> dict[str, tuple[str, tuple[int, ...], str]] | None:
+    try:
+        found = safetensors.deserialize(content)
+    except safetensors.SafetensorError:
+        return None
+    return {
+        name: (info["dtype"], tuple(info["shape"]), hashlib.sha256(info["data"]).hexdigest()) for name, info in found
+    }
+
+
+def ours(path: pathlib.Path) -> dict[str, tuple[str, tuple[int, ...], str]] | None:
+    try:
+        tensors = scan(str(path)).tensors
+    except DeliveryError as exc:
+        assert exc.problems
+        return None
+    return {info.name: (info.dtype, info.shape, info.sha256) for info in tensors}
+
+
+@given(content=files())
+def test_valid_files_are_read_alike(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "valid.safetensors"
+    path.write_bytes(content)
+    assert ours(path) == officially(content) is not None
+
+
+@given(content=damaged_files())
+def test_nothing_is_accepted_that_the_official_library_refuses(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "damaged.safetensors"
+    path.write_bytes(content)
+    found = ours(path)
+    if found is not None:
+        assert found == officially(content)
+
+
+# Per dtype: the unsigned integer of its width, and how numpy sees values of it.
+VIEWS: dict[str, tuple[str, t.Callable[[t.Any], t.Any]]] = {
+    "F16": ("<u2", lambda raw: raw.view("<f2")),
+    "BF16": ("<u2", lambda raw: (raw.astype("<u4") << 16).view("<f4")),
+    "F32": ("<u4", lambda raw: raw.view("<f4")),
+    "F64": ("<u8", lambda raw: raw.view("<f8")),
+}
+
+
+def scan_values(path: pathlib.Path, dtype: str, raw: t.Any) -> _safetensors.TensorScan:
+    data = raw.tobytes()
+    path.write_bytes(build({"a": entry(dtype, [len(raw)], [0, len(data)])}, data))
+    return scan(str(path)).tensors[0]
+
+
+@given(data=st.data(), dtype=st.sampled_from(sorted(VIEWS)))
+def test_finite_and_zero_are_what_numpy_says(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, dtype: str
+) -> None:
+    code, view = VIEWS[dtype]
+    bits = np.dtype(code).itemsize * 8
+    sign = 1 << (bits - 1)
+    # Every value near an edge: zeros, the smallest, the largest finite, infinities, NaNs, and their neighbours.
+    infinity = {"F16": 0x7C00, "BF16": 0x7F80, "F32": 0x7F800000, "F64": 0x7FF0000000000000}[dtype]
+    edges = [sign * s + value for s in (0, 1) for value in (0, 1, 0x80, infinity - 1, infinity, infinity + 1, sign - 1)]
+    values = st.one_of(st.sampled_from(edges), st.sampled_from([0, sign]), st.integers(0, 2**bits - 1))
+    raw = np.array(data.draw(st.lists(values, min_size=1, max_size=6)), dtype=code)
+    found = scan_values(tmp_path_factory.getbasetemp() / "values.safetensors", dtype, raw)
+    assert found.finite == bool(np.isfinite(view(raw)).all())
+    assert found.zero == bool((view(raw) == 0).all())
+
+
+@pytest.mark.parametrize("where", ["first", "before edge", "at edge", "last"])
+@pytest.mark.parametrize("dtype", sorted(VIEWS))
+def test_one_bad_value_is_found_anywhere(tmp_path: pathlib.Path, dtype: str, where: str) -> None:
+    code, view = VIEWS[dtype]
+    per_block = _safetensors._BLOCK // np.dtype(code).itemsize
+    raw = np.zeros(2 * per_block + 3, dtype=code)
+    index = {"first": 0, "before edge": per_block - 1, "at edge": per_block, "last": len(raw) - 1}[where]
+    path = tmp_path / "values.safetensors"
+    assert (scan_values(path, dtype, raw).finite, scan_values(path, dtype, raw).zero) == (True, True)
+    raw[index] = 1
+    assert (scan_values(path, dtype, raw).finite, scan_values(path, dtype, raw).zero) == (True, False)
+    raw[index] = np.iinfo(code).max
+    assert np.isnan(view(raw)[index])
+    assert (scan_values(path, dtype, raw).finite, scan_values(path, dtype, raw).zero) == (False, False)
