@@ -93,3 +93,22 @@ options:
     type: path
     required: true
 """
+
+    # What files and directories that are served look like.
+    PERMISSIONS = r"""
+options:
+  owner:
+    description: Name or number of the user that owns what is served. Left as it is when not set.
+    type: str
+  group:
+    description: Name or number of the group of what is served. Left as it is when not set.
+    type: str
+  file_mode:
+    description: Permissions of served files, four octal digits.
+    type: str
+    default: "0644"
+  directory_mode:
+    description: Permissions of served directories, four octal digits.
+    type: str
+    default: "0755"
+"""

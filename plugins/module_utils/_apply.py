@@ -57,9 +57,9 @@ def apply_plan(plan: Plan, state: State, options: Options) -> t.Optional[str]:
         set_permissions(paths.release(plan.release), plan.manifest, options.permissions)
     if plan.live_permissions:
         set_permissions(paths.live, plan.manifest, options.permissions)
-    after = state.activated(plan.release, plan.way)
     if plan.place:
         adopted = _put_in_place(plan, state, options) or adopted
+    after = state.activated(plan.release, plan.way).without(plan.prune)
     if after != state:
         write_state(paths, after)
     _tidy(plan, after)
@@ -162,7 +162,7 @@ def _tidy(plan: Plan, state: State) -> None:
     if plan.action == ACTIVATED:
         drop_staging(paths)
     if plan.prune:
-        state = prune(paths, state, plan.prune)
+        prune(paths, plan.prune)
     if plan.action == ACTIVATED or plan.prune:
         forget_absent(paths, state)
     empty_trash(paths)

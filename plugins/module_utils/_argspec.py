@@ -40,3 +40,10 @@ NODE: dict[str, t.Any] = {
     "models_dir": {"type": "path", "required": True},
     "store": {"type": "path", "required": True},
 }
+
+PERMISSIONS: dict[str, t.Any] = {
+    "owner": {"type": "str"},
+    "group": {"type": "str"},
+    "file_mode": {"type": "str", "default": "0644"},
+    "directory_mode": {"type": "str", "default": "0755"},
+}

@@ -8,7 +8,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
 import os
 import stat
 import typing as t
@@ -69,6 +71,20 @@ def describe(
     Raises DeliveryError when the directory holds no adapter, holds another one than declared, is damaged, or changes
     while it is looked at.
     """
+    with _alone(cache) if remember else contextlib.nullcontext():
+        return _describe(directory, declared, versions, cache, remember)
+
+
+@contextlib.contextmanager
+def _alone(cache: str) -> t.Iterator[None]:
+    """Let one process at a time read an adapter: of many nodes that ask for it, the first hashes and the others wait for it."""
+    os.makedirs(os.path.dirname(cache), mode=0o700, exist_ok=True)
+    with open(f"{cache}.lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _describe(directory: str, declared: Declared, versions: dict[str, str], cache: str, remember: bool) -> Description:
     names, left_behind = _travelling(directory, declared)
     before = _look(directory, names)
     entry = _cached(cache, before)
@@ -195,7 +211,6 @@ def _write_cache(
     tensors: tuple[TensorScan, ...],
     config: dict[str, t.Any],
 ) -> None:
-    os.makedirs(os.path.dirname(cache), mode=0o700, exist_ok=True)
     entry = {
         "schema": _CACHE_SCHEMA,
         "signature": signature,

@@ -39,15 +39,19 @@ def open_regular(path: str) -> t.BinaryIO:
 def sha256_of(path: str, fsync: bool = False) -> tuple[int, str]:
     """Return (size in bytes, hexadecimal sha256) of a plain file, read as a stream.
 
-    With C(fsync) the bytes are on the disk when this returns. Raises DeliveryError (see C(open_regular)).
+    With C(fsync) the bytes are on the disk when this returns. Raises DeliveryError (see C(open_regular)), also for a file
+    that turns out unreadable, and OSError when the disk cannot take it.
     """
     digest = hashlib.sha256()
     size = 0
     buffer = memoryview(bytearray(CHUNK))
     with open_regular(path) as stream:
-        while count := stream.readinto(buffer):  # type: ignore[attr-defined]
-            digest.update(buffer[:count])
-            size += count
+        try:
+            while count := stream.readinto(buffer):  # type: ignore[attr-defined]
+                digest.update(buffer[:count])
+                size += count
+        except OSError as exc:
+            raise DeliveryError.of(path, f"cannot be read: {exc.strerror}.", "Check the disk of this host.") from exc
         if fsync:
             os.fsync(stream.fileno())
     return size, digest.hexdigest()

@@ -138,18 +138,23 @@ def load_test(python: str, device: str, targets: t.Sequence[Target], timeout: in
             json.dump({"device": device, "adapters": [dataclasses.asdict(target) for target in targets]}, stream)
         try:
             child = _run(python, ["-I", "-B", program, request, outcome], directory, timeout)
-            result = read_json(outcome) or {}
-            reports = dict(result.get("adapters", {}))
-            current = result.get("current")
-            error = result.get("error")
-            versions = dict(result.get("versions", {}))
-            seconds = float(result.get("seconds", 0.0))
         except DeliveryError as exc:
             return LoadTest({}, {}, 0.0, exc.problems)
-    problem = _problem(python, device, child, current, error)
-    if problem is None and any(target.name not in reports for target in targets):
+        result = _read_result(outcome)
+    problem = _problem(python, device, child, result["current"], result["error"])
+    if problem is None and any(target.name not in result["adapters"] for target in targets):
         problem = Problem(python, f"ended without a result ({child.ending}).{child.last_words}", _INSTALL)
-    return LoadTest(reports, versions, seconds, (problem,) if problem else ())
+    return LoadTest(result["adapters"], result["versions"], result["seconds"], (problem,) if problem else ())
+
+
+def _read_result(path: str) -> dict[str, t.Any]:
+    """What the program has written so far; an empty result where that is nothing, or nothing that it would write."""
+    result: dict[str, t.Any] = {"adapters": {}, "current": None, "error": None, "versions": {}, "seconds": 0.0}
+    with contextlib.suppress(DeliveryError):
+        found = read_json(path)
+        if isinstance(found, dict) and all(isinstance(found.get(key), dict) for key in ("adapters", "versions")):
+            result.update(found)
+    return result
 
 
 def _problem(
@@ -176,7 +181,11 @@ def _problem(
             "Its torch does not fit this host: compare its build with the driver and the CPU, or install it again.",
         )
     if child.code:
-        return Problem(python, f"failed{during}: {child.ending}.{child.last_words}", _INSTALL)
+        return Problem(
+            python,
+            f"failed{during}: {child.ending}.{child.last_words}",
+            "When these lines speak of a package, install that one again.",
+        )
     if error is None:
         return None
     if error["kind"] == "package":

@@ -262,10 +262,10 @@ def check_names(expected: dict[str, t.Any], tensors: dict[str, t.Any]) -> None:
     remedy = "The adapter does not belong to this base or configuration: check both, deliver the right one."
     missing = sorted(set(expected) - set(tensors))
     if missing:
-        raise Refused(f"{_some(missing)} missing from the weights file.", remedy)
+        raise Refused(f"the weights file lacks {_some(missing)}.", remedy)
     extra = sorted(set(tensors) - set(expected))
     if extra:
-        raise Refused(f"{_some(extra)} in the weights file and not part of the adapter as PEFT builds it.", remedy)
+        raise Refused(f"the weights file has {_some(extra)}, which PEFT does not make for such an adapter.", remedy)
     for name, wanted in expected.items():
         if tuple(wanted.shape) != tuple(tensors[name].shape):
             raise Refused(f"tensor {name} has shape {list(tensors[name].shape)}, PEFT expects {list(wanted.shape)}.", remedy)
@@ -477,7 +477,7 @@ def model_level(adapter: dict[str, t.Any], tensors: dict[str, t.Any], base: Load
             raise Refused(f"PEFT reports {what} keys: {_some(sorted(keys))}.", "Deliver the right adapter.")
     nowhere = [name for name, parameter in model.named_parameters() if parameter.is_meta]
     if nowhere:
-        raise Refused(f"{_some(nowhere)} without values after loading.", _REPORT)
+        raise Refused(f"PEFT left without values: {_some(nowhere)}.", _REPORT)
     check_same(adapter_parameters(model), tensors, base.device)
     with_adapter = base.forward(model)
     if not torch.isfinite(with_adapter).all():
@@ -585,9 +585,8 @@ def _text(exc: BaseException) -> str:
 
 
 def _some(names: t.Sequence[str]) -> str:
-    """The first names of a list, with a verb that fits."""
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{', '.join(names[:3])}{more} {'are' if len(names) > 1 else 'is'}"
+    """The first names of a list, and how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _size(adapter: dict[str, t.Any]) -> int:

@@ -100,12 +100,12 @@ class Manifest:
                 name=check_name(data["name"]),
                 files=tuple(
                     sorted(
-                        FileEntry(check_name(entry["path"], "file"), int(entry["size"]), _sha256(entry["sha256"]))
+                        FileEntry(check_name(entry["path"], "file"), _natural(entry["size"]), _sha256(entry["sha256"]))
                         for entry in data["files"]
                     )
                 ),
                 tensors=tuple(
-                    TensorEntry(str(e["name"]), str(e["dtype"]), tuple(int(n) for n in e["shape"]), _sha256(e["sha256"]))
+                    TensorEntry(str(e["name"]), str(e["dtype"]), tuple(map(_natural, e["shape"])), _sha256(e["sha256"]))
                     for e in data["tensors"]
                 ),
                 config=dict(data["config"]),
@@ -123,6 +123,13 @@ class Manifest:
                 "It was changed on the way: freeze it again.",
             )
         return manifest
+
+
+def _natural(value: t.Any) -> int:
+    # bool is a subclass of int.
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is no size")
+    return value
 
 
 def _sha256(value: t.Any) -> str:

@@ -9,12 +9,19 @@
 from __future__ import annotations
 
 import dataclasses
+import grp
 import os
+import pwd
+import re
 import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._digest import open_regular
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._manifest import Manifest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._verify import Difference, differences
+
+# A leading zero is asked for: YAML turns an unquoted 0644 into 420.
+_MODE = re.compile(r"0[0-7]{3}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +36,40 @@ class Permissions:
     def differences(self, directory: str, manifest: Manifest, fsync: bool = False) -> list[Difference]:
         """C(_verify.differences) with these."""
         return differences(directory, manifest, self.file_mode, self.directory_mode, self.uid, self.gid, fsync)
+
+
+def permissions_of(params: dict[str, t.Any]) -> Permissions:
+    """Read the options of C(_argspec.PERMISSIONS).
+
+    Raises DeliveryError for a mode or name that is none, and for an owner or group that this user cannot give to files.
+    """
+    return Permissions(
+        file_mode=_mode(params, "file_mode"),
+        directory_mode=_mode(params, "directory_mode"),
+        uid=_identity(params, "owner", lambda name: pwd.getpwnam(name).pw_uid, {os.geteuid()}),
+        gid=_identity(params, "group", lambda name: grp.getgrnam(name).gr_gid, {os.getegid(), *os.getgroups()}),
+    )
+
+
+def _mode(params: dict[str, t.Any], option: str) -> int:
+    if not _MODE.fullmatch(params[option]):
+        raise DeliveryError.of(option, f"is {params[option]!r}.", 'Write it with four octal digits in quotes, such as "0644".')
+    return int(params[option], 8)
+
+
+def _identity(
+    params: dict[str, t.Any], option: str, number_of: t.Callable[[str], int], own: t.Collection[int]
+) -> t.Optional[int]:
+    name = params[option]
+    if name is None:
+        return None
+    try:
+        number = int(name) if name.isdigit() else number_of(name)
+    except KeyError as exc:
+        raise DeliveryError.of(f"{option} {name}", "is not known on this node.", "Create it there, or set another.") from exc
+    if os.geteuid() != 0 and number not in own:
+        raise DeliveryError.of(f"{option} {name}", f"cannot be given to files by user {os.geteuid()}.", "Run with become.")
+    return number
 
 
 def set_permissions(directory: str, manifest: Manifest, permissions: Permissions) -> None:

@@ -16,7 +16,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._in_use import 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._names import is_release_name
 from ansible_collections.lorafleet.delivery.plugins.module_utils._put_away import to_trash
 from ansible_collections.lorafleet.delivery.plugins.module_utils._receipt import read_receipt
-from ansible_collections.lorafleet.delivery.plugins.module_utils._state import State, write_state
+from ansible_collections.lorafleet.delivery.plugins.module_utils._state import State
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store import AdapterPaths
 
 
@@ -35,13 +35,10 @@ def prunable(paths: AdapterPaths, state: State, keep: int, linked: t.Optional[st
     return sorted(name for name in doomed if paths.release(name) not in used)
 
 
-def prune(paths: AdapterPaths, state: State, doomed: t.Sequence[str]) -> State:
-    """Take releases away; their manifests and receipts go with C(forget_absent). Returns the state without them."""
+def prune(paths: AdapterPaths, doomed: t.Iterable[str]) -> None:
+    """Take releases away; their manifests and receipts go with C(forget_absent)."""
     for name in doomed:
         to_trash(paths, paths.release(name))
-    state = state.without(doomed)
-    write_state(paths, state)
-    return state
 
 
 def drop_staging(paths: AdapterPaths) -> None:

@@ -18,7 +18,7 @@ import typing as t
 from ansible_collections.lorafleet.delivery.plugins.module_utils._digest import open_regular
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._strict_json import parse_object
-from ansible_collections.lorafleet.delivery.plugins.module_utils._text import cut
+from ansible_collections.lorafleet.delivery.plugins.module_utils._text import count, cut
 
 # The format allows 100 MB; the header of an adapter for a base of 8B parameters has 60 kB. Parsed JSON takes many
 # times its size in memory.
@@ -182,8 +182,12 @@ def _read_header(stream: t.BinaryIO, path: str) -> tuple[bytes, Header]:
         position = info.end
     expected = 8 + length + position
     if size != expected:
-        what = f"is truncated by {expected - size}" if size < expected else f"is too long by {size - expected}"
-        problem = f"{what} bytes: its header describes {expected} bytes, it has {size}."
+        what = (
+            f"is truncated by {count(expected - size, 'byte')}"
+            if size < expected
+            else f"is too long by {count(size - expected, 'byte')}"
+        )
+        problem = f"{what}: its header describes {expected} bytes, it has {size}."
         raise DeliveryError.of(path, problem, _DAMAGED)
     return head + raw, Header(tuple(tensors), metadata)
 
@@ -217,7 +221,7 @@ def _tensor(path: str, name: str, entry: t.Any) -> TensorInfo:
         if bits >= 1 << 63:
             raise wrong(f"has the shape {_shown(shape)}, which is too large.")
     if bits % 8 or bits // 8 != offsets[1] - offsets[0]:
-        raise wrong(f"has {offsets[1] - offsets[0]} bytes, expected {bits / 8:.15g} for {dtype} {_shown(shape)}.")
+        raise wrong(f"has {count(offsets[1] - offsets[0], 'byte')}, expected {bits / 8:.15g} for {dtype} {_shown(shape)}.")
     return TensorInfo(name, dtype, tuple(shape), offsets[0], offsets[1])
 
 
@@ -265,7 +269,7 @@ def _no_header(path: str, head: bytes, size: int, length: int) -> DeliveryError:
     elif not head.strip(b"\0"):
         problem = f"is filled with zeros where its header should be ({size} bytes in all)."
     elif size < 10:
-        problem = f"is truncated: it has {size} bytes, the smallest safetensors file has 10."
+        problem = f"is truncated: it has {count(size, 'byte')}, the smallest safetensors file has 10."
     elif length > MAX_HEADER:
         problem = f"is no safetensors file: its header would have {length} bytes, at most {MAX_HEADER} are accepted."
     elif 8 + length > size:

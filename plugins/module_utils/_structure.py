@@ -22,7 +22,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._lora_config im
     targets,
 )
 from ansible_collections.lorafleet.delivery.plugins.module_utils._safetensors import TensorScan
-from ansible_collections.lorafleet.delivery.plugins.module_utils._text import cut, first
+from ansible_collections.lorafleet.delivery.plugins.module_utils._text import count, cut, first
 
 _PREFIX = "base_model.model."
 _LORA_TENSOR = re.compile(
@@ -106,7 +106,7 @@ def _name_problems(name: str, found: dict[str, TensorScan], config: Config, modu
 
     missing = [tensor for tensor in expected if tensor not in found]
     if missing:
-        problem = f"lacks {len(missing)} of {len(expected)} tensors: {first(missing)}."
+        problem = f"lacks {len(missing)} of {count(len(expected), 'tensor')}: {first(missing)}."
         yield Problem(subject, problem, "PEFT would put untrained ones in their place. Save the adapter again, whole.")
 
     extra = [tensor for tensor in found if tensor not in expected]
@@ -114,7 +114,7 @@ def _name_problems(name: str, found: dict[str, TensorScan], config: Config, modu
     overwriting = [tensor for tensor in extra if tensor.startswith(_PREFIX) and "lora_" not in tensor]
     if overwriting:
         listed = first(map(_shown, overwriting))
-        problem = f"has {len(overwriting)} tensors that would overwrite weights of the base: {listed}."
+        problem = f"has {count(len(overwriting), 'tensor')} that would overwrite weights of the base: {listed}."
         remedy = (
             "Save the adapter again with save_embedding_layers=False, or train with modules_to_save and declare that"
             " in its peft_config; never load this file into a base that others use."
@@ -122,14 +122,14 @@ def _name_problems(name: str, found: dict[str, TensorScan], config: Config, modu
         yield Problem(subject, problem, remedy)
     ignored = [tensor for tensor in extra if tensor not in overwriting]
     if ignored:
-        problem = f"has {len(ignored)} tensors that PEFT would silently leave out: {first(map(_shown, ignored))}."
+        problem = f"has {count(len(ignored), 'tensor')} that PEFT would silently leave out: {first(map(_shown, ignored))}."
         remedy = "The base has no such module, or target_modules does not name it. Correct what is wrong of the two."
         yield Problem(subject, problem, remedy)
 
     misshapen = [key for key, shape in expected.items() if key in found and not _fits(found[key].shape, shape)]
     if misshapen:
         shapes = (f"{key} is {_spelt(found[key].shape)}, expected {_spelt(expected[key])}" for key in misshapen)
-        problem = f"has {len(misshapen)} tensors of a wrong shape: {first(shapes)}."
+        problem = f"has {count(len(misshapen), 'tensor')} of a wrong shape: {first(shapes)}."
         yield Problem(subject, problem, "Its rank or its base is another than its configuration says.")
 
 
@@ -137,7 +137,7 @@ def _value_problems(name: str, found: dict[str, TensorScan]) -> t.Iterator[Probl
     subject = f"adapter {name}"
     wrong = [f"{_shown(tensor.name)} is {tensor.dtype}" for tensor in found.values() if tensor.dtype not in _DTYPES]
     if wrong:
-        problem = f"has {len(wrong)} tensors of a wrong dtype: {first(wrong)}; expected {', '.join(_DTYPES)}."
+        problem = f"has {count(len(wrong), 'tensor')} of a wrong dtype: {first(wrong)}; expected {', '.join(_DTYPES)}."
         yield Problem(subject, problem, "Save the adapter in one of them.")
     # Modules that are saved whole keep the dtype of the base, so only the LoRA tensors must agree.
     dtypes = {tensor.dtype: tensor.name for tensor in found.values() if "lora_" in tensor.name}
@@ -147,7 +147,7 @@ def _value_problems(name: str, found: dict[str, TensorScan]) -> t.Iterator[Probl
 
     broken = [_shown(tensor.name) for tensor in found.values() if not tensor.finite]
     if broken:
-        problem = f"has NaN or infinite values in {len(broken)} of {len(found)} tensors: {first(broken)}."
+        problem = f"has NaN or infinite values in {len(broken)} of {count(len(found), 'tensor')}: {first(broken)}."
         yield Problem(subject, problem, "The training diverged: deliver an earlier checkpoint.")
 
     pairs: dict[str, list[bool]] = {}
@@ -164,7 +164,7 @@ def _value_problems(name: str, found: dict[str, TensorScan]) -> t.Iterator[Probl
         yield Problem(subject, problem, "Deliver the adapter as it was after the training.")
     elif dead:
         # A zero lora_B is accepted in single layers: they may not have learnt. lora_A is random from the first step on.
-        problem = f"is all zeros in {len(dead)} tensors that training never makes zero: {first(dead)}."
+        problem = f"is all zeros in {count(len(dead), 'tensor')} that training never makes zero: {first(dead)}."
         yield Problem(subject, problem, "The file was damaged when it was written: save the adapter again.")
 
 

@@ -20,3 +20,8 @@ def first(items: t.Iterable[str]) -> str:
     """The first three items, and how many more there are."""
     known = list(items)
     return ", ".join(known[:3]) + (f" and {len(known) - 3} more" if len(known) > 3 else "")
+
+
+def count(number: int, what: str) -> str:
+    """C(1 tensor), C(2 tensors)."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

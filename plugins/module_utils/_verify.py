@@ -114,7 +114,7 @@ def _hash_or_reason(path: str) -> t.Union[tuple[int, str], str]:
     except OSError as exc:
         return f"cannot be read: {exc.strerror}"
     except DeliveryError as exc:
-        return exc.problems[0].problem
+        return exc.problems[0].problem.rstrip(".")
 
 
 def _permission_differences(

@@ -12,7 +12,7 @@ module: adapter_release
 short_description: Make releases of adapters active on a node, or go back to earlier ones
 version_added: 0.1.0
 author:
-  - lorafleet.delivery authors (@lorafleet)
+  - The lorafleet.delivery authors (@lorafleet)
 description:
   - Makes staged and verified releases the ones that C(MODELS_DIR/NAME) opens, in one step each.
   - What stood there before is kept. It stays a release in the store where its bytes are those of a known manifest,
@@ -24,25 +24,20 @@ description:
   - A release needs a receipt of the load test. See O(level).
 extends_documentation_fragment:
   - lorafleet.delivery._adapters.node
+  - lorafleet.delivery._adapters.permissions
+  - lorafleet.delivery._attributes
 attributes:
   check_mode:
-    description: Can predict what it would do without writing anything.
     support: full
     details:
       - A release that is not staged, or has no receipt, is taken to be brought and verified by the tasks before.
       - Whether the file system can exchange is not probed. See O(activation).
   diff_mode:
-    description: Returns what sets the new release apart from the old one.
     support: full
   idempotent:
-    description: Running again with nothing to do changes nothing.
     support: partial
     details:
       - O(state=rolled_back) without O(release) goes to the previous release, so doing it twice returns.
-  platform:
-    description: Where it runs.
-    support: full
-    platforms: linux
 options:
   state:
     description:
@@ -83,20 +78,6 @@ options:
       - The active and the previous release and those that a process has open stay in any case.
     type: int
     default: 3
-  owner:
-    description: Name or number of the user to own the files. Left as it is when not set.
-    type: str
-  group:
-    description: Name or number of the group of the files. Left as it is when not set.
-    type: str
-  file_mode:
-    description: Permissions of the files, in octal digits.
-    type: str
-    default: "0644"
-  directory_mode:
-    description: Permissions of the directories that hold the files, in octal digits.
-    type: str
-    default: "0755"
   lock_timeout:
     description: How many seconds to wait for another run that changes the same adapter.
     type: float
@@ -112,7 +93,7 @@ EXAMPLES = r"""
   lorafleet.delivery.adapter_release:
     models_dir: /home/models
     store: /home/.lorafleet
-    manifests: "{{ frozen.adapters | map(attribute='manifest') }}"
+    manifests: "{{ described.manifests }}"
     level: adapter
     owner: root
     group: models
@@ -231,26 +212,19 @@ problems:
       sample: Run the load test at that level first; nothing was activated.
 """
 
-import grp
-import os
-import pwd
-import re
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import NODE
+from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import NODE, PERMISSIONS
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._manifest import Manifest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._names import is_release_name
-from ansible_collections.lorafleet.delivery.plugins.module_utils._permissions import Permissions
+from ansible_collections.lorafleet.delivery.plugins.module_utils._permissions import permissions_of
 from ansible_collections.lorafleet.delivery.plugins.module_utils._plan import AUTO, Options, Request
 from ansible_collections.lorafleet.delivery.plugins.module_utils._receipt import LEVELS
 from ansible_collections.lorafleet.delivery.plugins.module_utils._state import EXCHANGE, SYMLINK
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store import AdapterPaths
 from ansible_collections.lorafleet.delivery.plugins.module_utils._transaction import Outcome, carry_out
-
-# A leading zero is asked for: YAML turns an unquoted 0644 into 420.
-_MODE = re.compile(r"0[0-7]{3}")
 
 
 def _requests(params: dict[str, t.Any]) -> list[Request]:
@@ -275,42 +249,17 @@ def _options(params: dict[str, t.Any]) -> Options:
         level=params["level"],
         activation=params["activation"],
         keep=params["keep"],
-        permissions=Permissions(
-            file_mode=_mode(params, "file_mode"),
-            directory_mode=_mode(params, "directory_mode"),
-            uid=_identity(params, "owner", lambda name: pwd.getpwnam(name).pw_uid, {os.geteuid()}),
-            gid=_identity(params, "group", lambda name: grp.getgrnam(name).gr_gid, {os.getegid(), *os.getgroups()}),
-        ),
+        permissions=permissions_of(params),
         run=params["run"],
         lock_timeout=params["lock_timeout"],
     )
-
-
-def _mode(params: dict[str, t.Any], option: str) -> int:
-    if not _MODE.fullmatch(params[option]):
-        raise DeliveryError.of(option, f"is {params[option]!r}.", 'Write it with four octal digits in quotes, such as "0644".')
-    return int(params[option], 8)
-
-
-def _identity(
-    params: dict[str, t.Any], option: str, number_of: t.Callable[[str], int], own: t.Collection[int]
-) -> t.Optional[int]:
-    name = params[option]
-    if name is None:
-        return None
-    try:
-        number = int(name) if name.isdigit() else number_of(name)
-    except KeyError as exc:
-        raise DeliveryError.of(f"{option} {name}", "is not known on this node.", "Create it there, or set another.") from exc
-    if os.geteuid() != 0 and number not in own:
-        raise DeliveryError.of(f"{option} {name}", f"cannot be given to files by user {os.geteuid()}.", "Run with become.")
-    return number
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **NODE,
+            **PERMISSIONS,
             "state": {"type": "str", "choices": ["active", "rolled_back"], "default": "active"},
             "manifests": {"type": "list", "elements": "dict"},
             "names": {"type": "list", "elements": "str"},
@@ -318,10 +267,6 @@ def main() -> None:
             "level": {"type": "str", "choices": list(LEVELS), "default": LEVELS[0]},
             "activation": {"type": "str", "choices": [AUTO, EXCHANGE, SYMLINK], "default": AUTO},
             "keep": {"type": "int", "default": 3},
-            "owner": {"type": "str"},
-            "group": {"type": "str"},
-            "file_mode": {"type": "str", "default": "0644"},
-            "directory_mode": {"type": "str", "default": "0755"},
             "lock_timeout": {"type": "float", "default": 10},
             "run": {"type": "str", "default": ""},
         },

@@ -35,7 +35,8 @@ _ENV = ("env", *(word for name in _UNSET for word in ("-u", name)), "LC_ALL=C")
 # Descriptors 3 and 4 are the way to the controller; rsync's own messages go to standard error.
 _CLIENT_SHELL = 'exec 3<&0 4>&1; exec "$@" </dev/null >&2'
 # What rsync starts as its "remote shell": it joins rsync to those descriptors, and ends when the source's end does.
-_JOIN = "sh -c 'exec 5<&0; cat <&5 >&4 & exec cat <&3'"
+# Each of the two holds one direction alone: were the other open in it, a source whose client was killed would wait for ever.
+_JOIN = "sh -c 'exec 5<&0; cat <&5 >&4 3<&- 4>&- 5<&- & exec cat <&3 3<&- 4>&- 5<&-'"
 
 # Exit codes of rsync and ssh after which another try goes on where this one stopped.
 _PASSING = frozenset({10, 12, 20, 30, 35, 255})

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import collections.abc as c
 import os
+import re
 import shlex
 import typing as t
 
@@ -28,6 +29,9 @@ _FIRST = (
 )
 # Likewise the user's own value, where there is one, wins over these.
 _LAST = ("Ciphers=^aes128-gcm@openssh.com",)
+
+# Flags of ssh that take no value, of which one word can hold several.
+_FLAGS = re.compile(r"-[46AaCfGgKkMNnqsTtVvXxYy]+")
 
 # Options of ansible.builtin.ssh that are read here.
 OPTIONS = (
@@ -78,4 +82,5 @@ def ssh_argv(options: c.Mapping[str, t.Any], command: c.Sequence[str]) -> list[s
 
 def _words(arguments: t.Any) -> list[str]:
     """Split arguments as Ansible does, without -C: given as a flag it would win over Compression=no."""
-    return [word for word in shlex.split(str(arguments or "")) if word != "-C"]
+    words = shlex.split(str(arguments or ""))
+    return [word for word in (w.replace("C", "") if _FLAGS.fullmatch(w) else w for w in words) if word != "-"]

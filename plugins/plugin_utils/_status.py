@@ -86,7 +86,7 @@ def _with_evidence(row: Row, found: c.Mapping[str, t.Any]) -> Row:
         digest=found["digest"],
         size=found["size"],
         level=receipt.get("level", ""),
-        device=receipt.get("device_name") or receipt.get("device", ""),
+        device=" ".join(str(receipt.get(key) or "") for key in ("device", "device_name")).strip(),
         verified=True,
         tested=bool(receipt),
     )

@@ -198,19 +198,19 @@ def test_level_adapter_needs_no_weights_of_the_base(run: LoadTest) -> None:
 @pytest.mark.parametrize(
     ("name", "level", "problem"),
     [
-        ("missing", None, f"{PREFIX}.lora_B.weight is missing from the weights file"),
-        ("overwriting", None, "base_model.model.model.norm.weight is in the weights file and not part of the adapter"),
-        ("unknown", None, "layers.9.self_attn.q_proj.lora_A.weight is in the weights file and not part"),
+        ("missing", None, f"the weights file lacks {PREFIX}.lora_B.weight."),
+        ("overwriting", None, "the weights file has base_model.model.model.norm.weight, which PEFT does not make"),
+        ("unknown", None, "layers.9.self_attn.q_proj.lora_A.weight, which PEFT does not make"),
         ("misshapen", None, "has shape [8, 64], PEFT expects [16, 64]"),
         ("nan", None, "holds NaN or infinity"),
         ("untrained", None, "no effect"),
         ("absent", None, "cannot be read"),
         ("r8", None, "PEFT expects [8, 64]"),
-        ("other-base", None, "PEFT expects [16, 96]"),
+        ("other-base", None, "has shape [128, 16], PEFT expects [96, 16]"),
         ("pickle-refused", None, "which may carry code"),
         ("hostile", None, "cannot be read: UnpicklingError"),
         ("code-in-base", None, "has auto_map, which can bring in code"),
-        ("base-cut", "adapter", "lacks model.norm.weight"),
+        ("base-cut", "adapter", "lacks model.norm.weight."),
         ("base-empty", "adapter", "has no safetensors weights"),
     ],
 )
@@ -231,7 +231,7 @@ def test_a_hostile_pickle_ran_nothing(run: LoadTest, victim: pathlib.Path) -> No
 def test_a_base_that_does_not_fit_is_no_fault_of_the_adapter(run: LoadTest) -> None:
     report = run.reports["base-huge"]
     assert (report["passed"], report["level"], report["problems"]) == (False, "adapter", [])
-    assert "does not fit: it needs 8192" in report["why_not_more"] or "needs 16" in report["why_not_more"]
+    assert "huge does not fit: it needs 8193.0 GiB of memory on cpu, " in report["why_not_more"]
 
 
 def test_another_scaling_cannot_be_seen_here(run: LoadTest) -> None:
@@ -348,7 +348,7 @@ def tampered(tiny: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> di
         ("unknown", "PEFT reports unexpected keys"),
         ("overwriting", "the base answers differently once the adapter is switched off"),
         ("silent", "does not change the model's answer"),
-        ("on meta", "without values after loading"),
+        ("on meta", "PEFT left without values: base_model"),
         ("equal", None),
         ("widened", None),
         ("one bit", "differs from the file after it was loaded on cpu"),

@@ -17,10 +17,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._lora_config import (
     Config,
     config_problems,
-    is_well_formed,
-    rank_of,
     read_lora_config,
-    targets,
 )
 
 Declare = t.Callable[..., Declared]
@@ -207,22 +204,3 @@ def test_target_modules_may_be_spelt_in_full_where_the_base_is_known(
     (message,) = messages({**config, "target_modules": full[:-1]}, declare(target_modules=["q_proj", "v_proj"]))
     assert "They differ in model.layers.1.self_attn.v_proj." in message
     assert messages({**config, "target_modules": full}, declare(None, target_modules=["q_proj", "v_proj"]))
-
-
-def test_which_modules_are_targets_and_at_which_rank(config: Config) -> None:
-    q, v, head = "model.layers.1.self_attn.q_proj", "model.layers.1.self_attn.v_proj", "lm_head"
-    some = {**config, "target_modules": ["q_proj", "lm_head", v], "layers_to_transform": 0}
-    assert not targets(some, q)
-    assert targets(some, v), "a full name is a target in any layer"
-    assert not targets(some, head)
-    assert targets({**some, "layers_to_transform": [0, 1]}, q)
-    assert targets({**some, "layers_to_transform": []}, head)
-    assert not targets({**some, "exclude_modules": ["v_proj"]}, v)
-    assert not targets({**some, "layers_to_transform": None, "modules_to_save": ["lm_head"]}, head)
-    assert not targets({**config, "target_modules": ["proj"]}, q)
-    assert is_well_formed(some)
-
-    ranked = {**config, "rank_pattern": {"layers.1.self_attn.q_proj": 4, "q_proj": 8, "^v_proj": 2}}
-    assert rank_of(ranked, q) == 4
-    assert rank_of(ranked, "model.layers.0.self_attn.q_proj") == 8
-    assert rank_of(ranked, v) == 16

@@ -89,8 +89,8 @@ def test_a_flipped_bit_shows_in_the_one_tensor(weights: pathlib.Path) -> None:
         (lambda content: content[:5], "is truncated: it has 5 bytes"),
         (lambda content: content[:1000], "is truncated within its header"),
         (lambda content: content[: len(content) // 2], "is truncated by"),
-        (lambda content: content[:-1], "is truncated by 1 bytes"),
-        (lambda content: content + b"\0", "is too long by 1 bytes"),
+        (lambda content: content[:-1], "is truncated by 1 byte:"),
+        (lambda content: content + b"\0", "is too long by 1 byte:"),
         (lambda content: bytes(len(content)), "is filled with zeros"),
         (lambda content: b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 97307544\n", "Git LFS pointer"),
         (lambda content: b"\n<!DOCTYPE html>\n<html><body>404</body></html>", "an HTML page"),
@@ -104,9 +104,7 @@ def test_a_flipped_bit_shows_in_the_one_tensor(weights: pathlib.Path) -> None:
         (lambda content: build(b"[]"), "its header is no JSON object"),
     ],
 )
-def test_damaged_files_are_named_for_what_they_are(
-    weights: pathlib.Path, damage: t.Callable[[bytes], bytes], words: str
-) -> None:
+def test_damaged_files_are_named_for_what_they_are(weights: pathlib.Path, damage: t.Callable[[bytes], bytes], words: str) -> None:
     weights.write_bytes(damage(weights.read_bytes()))
     assert words in refusal(weights)
 
@@ -134,7 +132,7 @@ def test_damaged_files_are_named_for_what_they_are(
         (build({"a": entry(offsets=[0])}, bytes(8)), "data_offsets [0]"),
         (build({"a": entry(offsets=[8, 0])}, bytes(8)), "data_offsets [8, 0]"),
         (build({"a": entry(offsets=[0, 12])}, bytes(12)), "has 12 bytes, expected 8 for F32 [2]"),
-        (build({"a": entry("F4", [1], [0, 1])}, bytes(1)), "has 1 bytes, expected 0.5"),
+        (build({"a": entry("F4", [1], [0, 1])}, bytes(1)), "has 1 byte, expected 0.5"),
         (build({"a": entry(offsets=[4, 12])}, bytes(12)), "begins at byte 4 of the data, expected 0"),
         (build({"a": entry(), "b": entry(offsets=[4, 12])}, bytes(12)), "tensor 'b': begins at byte 4 of the data, expected 8"),
         (build({"a": entry(), "b": entry()}, bytes(8)), "tensor 'b': begins at byte 0 of the data, expected 8"),
@@ -216,9 +214,7 @@ def officially(content: bytes) -> dict[str, tuple[str, tuple[int, ...], str]] | 
         found = safetensors.deserialize(content)
     except safetensors.SafetensorError:
         return None
-    return {
-        name: (info["dtype"], tuple(info["shape"]), hashlib.sha256(info["data"]).hexdigest()) for name, info in found
-    }
+    return {name: (info["dtype"], tuple(info["shape"]), hashlib.sha256(info["data"]).hexdigest()) for name, info in found}
 
 
 def ours(path: pathlib.Path) -> dict[str, tuple[str, tuple[int, ...], str]] | None:
@@ -238,9 +234,7 @@ def test_valid_files_are_read_alike(tmp_path_factory: pytest.TempPathFactory, co
 
 
 @given(content=damaged_files())
-def test_nothing_is_accepted_that_the_official_library_refuses(
-    tmp_path_factory: pytest.TempPathFactory, content: bytes
-) -> None:
+def test_nothing_is_accepted_that_the_official_library_refuses(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "damaged.safetensors"
     path.write_bytes(content)
     found = ours(path)
@@ -264,9 +258,7 @@ def scan_values(path: pathlib.Path, dtype: str, raw: t.Any) -> _safetensors.Tens
 
 
 @given(data=st.data(), dtype=st.sampled_from(sorted(VIEWS)))
-def test_finite_and_zero_are_what_numpy_says(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, dtype: str
-) -> None:
+def test_finite_and_zero_are_what_numpy_says(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, dtype: str) -> None:
     code, view = VIEWS[dtype]
     bits = np.dtype(code).itemsize * 8
     sign = 1 << (bits - 1)

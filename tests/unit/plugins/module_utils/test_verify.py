@@ -115,4 +115,4 @@ def test_hostile_name_makes_one_line(release: pathlib.Path) -> None:
 def test_unreadable_file_is_a_difference(release: pathlib.Path) -> None:
     (release / WEIGHTS).chmod(0)
     (difference,) = differences(str(release), MANIFEST)
-    assert difference == Difference("changed", WEIGHTS, "cannot be read: Permission denied.")
+    assert difference == Difference("changed", WEIGHTS, "cannot be read: Permission denied")

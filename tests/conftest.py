@@ -1,0 +1,30 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What unit and integration tests share."""
+
+from __future__ import annotations
+
+import pathlib
+import typing as t
+
+import hypothesis
+import pytest
+
+from tests import sshd as sshd_server
+
+# A busy machine is slow, not wrong.
+hypothesis.settings.register_profile("lorafleet", deadline=None, max_examples=50)
+hypothesis.settings.load_profile("lorafleet")
+
+
+@pytest.fixture(scope="session")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[sshd_server.Server]:
+    """A real ssh server on the loopback interface that only this run's key can log in to, as the user of this run."""
+    lacking = sshd_server.lacking()
+    if lacking:
+        pytest.skip(lacking)
+    directory: pathlib.Path = tmp_path_factory.mktemp("sshd")
+    with sshd_server.running(directory) as server:
+        yield server

@@ -1,0 +1,127 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import os
+import string
+
+import pytest
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.module_utils._names import check_name, is_release_name
+from hypothesis import given
+from hypothesis import strategies as st
+
+SAFE = string.ascii_letters + string.digits + "._-"
+
+HOSTILE = [
+    "",
+    ".",
+    "..",
+    "../etc",
+    "/etc",
+    "a/b",
+    "a/",
+    "a//b",
+    "a\\b",
+    ".hidden",
+    "-rf",
+    "--delete",
+    "_leading",
+    "name.",
+    "name..",
+    "name\n",
+    "\nname",
+    "na\nme",
+    "na\rme",
+    "na\0me",
+    "na me",
+    " name",
+    "name ",
+    "na\tme",
+    "~",
+    "~root",
+    "*",
+    "na?me",
+    "na[me]",
+    "$HOME",
+    "$(id)",
+    "`id`",
+    "na;me",
+    "na|me",
+    "na&me",
+    "na'me",
+    'na"me',
+    "host:name",
+    "user@host",
+    "{{ name }}",
+    "%n",
+    "name\u2024",  # one dot leader
+    "na\u2215me",  # division slash
+    "na\u2044me",  # fraction slash
+    "n\u0430me",  # Cyrillic a
+    "name\u200b",  # zero width space
+    "na\u0301me",  # combining accent
+    "\uff0e\uff0e",  # full-width dots
+    "\u0661\u0662",  # digits to str.isdigit()
+    "\udcff",  # what os.listdir makes of a byte that is no UTF-8
+    "a" * 129,
+]
+
+
+@pytest.mark.parametrize("name", [*HOSTILE, None, 7, 1.5, True, b"name", ["name"], {"name": 1}], ids=ascii)
+def test_refuses(name: object) -> None:
+    with pytest.raises(DeliveryError) as caught:
+        check_name(name)
+    # The message has to stay one line whatever the name is.
+    assert str(caught.value).isprintable()
+    assert repr(name) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["llama32_3b_grammar_lora", "a", "7", "A-b.c_d", "adapter_model.safetensors", "a..b", "a-", "a_", "CON", "a" * 128],
+)
+def test_accepts(name: str) -> None:
+    assert check_name(name) == name
+
+
+def test_says_what_kind_of_name_it_is() -> None:
+    with pytest.raises(DeliveryError, match="^file '../x': is not a valid name"):
+        check_name("../x", "file")
+
+
+@given(st.text() | st.text(SAFE, max_size=130) | st.text(SAFE + "/\n ", max_size=8))
+def test_what_is_accepted_is_one_safe_component(name: str) -> None:
+    try:
+        check_name(name)
+    except DeliveryError:
+        return
+    assert os.path.split(os.path.normpath(os.path.join("/models", name))) == ("/models", name)
+    assert set(name) <= set(SAFE)
+    assert name[0] not in "-._"
+    assert not name.endswith(".")
+    assert 1 <= len(name) <= 128
+
+
+@given(st.text(SAFE, max_size=126), st.sampled_from(string.ascii_letters + string.digits))
+def test_every_plain_name_is_accepted(middle: str, end: str) -> None:
+    assert check_name(end + middle + end) == end + middle + end
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("0123456789ab", True),
+        ("0123456789a", False),
+        ("0123456789abc", False),
+        ("0123456789AB", False),
+        ("0123456789ag", False),
+        ("0123456789ab\n", False),
+        ("", False),
+        ("..", False),
+    ],
+)
+def test_release_names(name: str, expected: bool) -> None:
+    assert is_release_name(name) is expected
