@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import pathlib
+import subprocess
 import typing as t
 
 import hypothesis
@@ -28,3 +29,17 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[sshd_server.Ser
     directory: pathlib.Path = tmp_path_factory.mktemp("sshd")
     with sshd_server.running(directory) as server:
         yield server
+
+
+@pytest.fixture
+def small_file_system(tmp_path: pathlib.Path) -> t.Iterator[pathlib.Path]:
+    """An empty file system of 1 MiB."""
+    path = tmp_path / "small"
+    path.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", path], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a small file system: {mounted.stderr.strip()}")
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", path], check=True)

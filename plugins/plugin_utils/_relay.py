@@ -45,7 +45,7 @@ _REASONS = {
     11: "reading or writing failed on the node (is its disk full?)",
     12: "the connection between the two ends broke",
     20: "it was interrupted",
-    23: "a source file is missing or cannot be read by the user that Ansible connects as",
+    23: "a file is missing at the source, or the users that Ansible connects as cannot read it there or write it on the node",
     24: "a source file vanished while it was sent",
     30: "no byte came for {timeout} seconds",
     127: "there is no rsync on one of the two hosts",
@@ -75,12 +75,13 @@ class Outcome:
     @property
     def passing(self) -> bool:
         """True when the same transfer may well succeed if it is tried again."""
-        return self.returncode in _PASSING
+        return self.returncode in _PASSING or self.returncode < 0
 
     def reason(self, timeout: int) -> str:
         """Why it failed, in words."""
         said = " ".join(self.messages.split())
-        reason = _REASONS.get(self.returncode, f"rsync ended with status {self.returncode}").format(timeout=timeout)
+        ended = f"status {self.returncode}" if self.returncode >= 0 else f"signal {-self.returncode}"
+        reason = _REASONS.get(self.returncode, f"rsync ended with {ended}").format(timeout=timeout)
         return f"{reason}: {said[-600:]}" if said else reason
 
 
@@ -88,12 +89,13 @@ def client_command(names: c.Sequence[str], source_dir: str, staging: str, timeou
     """The node's end: fetch C(names) of the source's directory into the staging directory.
 
     --inplace is what resumes after a killed receiver; it is safe because staging is named by the digest of what it is
-    to hold and shares no inode with any release. Secluded arguments keep every name out of a remote shell.
+    to hold and shares no inode with any release. -s keeps every name out of a remote shell; before rsync 3.2.6 its long
+    name was another. A file that is read-only at the source must not become so here while it may have to be gone on with.
     """
     return [
         "sh", "-c", _CLIENT_SHELL, "adapter_sync",
-        *_ENV, "rsync", "--secluded-args", "--inplace", "--no-whole-file", "--ignore-times", "--blocking-io",
-        "--no-links", "--no-devices", "--no-specials", "--no-perms", "--no-owner", "--no-group",
+        *_ENV, "rsync", "-s", "--inplace", "--no-whole-file", "--ignore-times", "--blocking-io",
+        "--no-links", "--no-devices", "--no-specials", "--no-perms", "--chmod=F600", "--no-owner", "--no-group",
         f"--timeout={timeout}", "--info=stats2", "--no-human-readable", "--rsh", _JOIN,
         *(f"source:{os.path.join(source_dir, name)}" for name in names),
         os.path.join(staging, ""),

@@ -12,7 +12,6 @@ import shutil
 import typing as t
 
 import pytest
-
 from ansible_collections.lorafleet.delivery.plugins.module_utils._declared import Declared
 from ansible_collections.lorafleet.delivery.tests import tiny_adapters
 

@@ -11,7 +11,6 @@ import subprocess
 import typing as t
 
 import pytest
-
 from ansible_collections.lorafleet.delivery.plugins.module_utils._architecture import base_modules
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.tests import tiny_adapters

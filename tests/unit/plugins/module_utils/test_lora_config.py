@@ -11,7 +11,6 @@ import pathlib
 import typing as t
 
 import pytest
-
 from ansible_collections.lorafleet.delivery.plugins.module_utils._declared import Declared
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._lora_config import (
@@ -62,7 +61,8 @@ def test_keys_that_older_or_newer_peft_does_not_share(config: Config, declare: D
         for key in ("peft_type", "task_type", "r", "lora_alpha", "target_modules", "base_model_name_or_path", "bias")
     }
     assert messages({**old, "enable_lora": None, "merge_weights": False}, declare()) == []
-    for empty in (None, False, {}, []):
+    empties: list[t.Any] = [None, False, {}, []]
+    for empty in empties:
         assert messages({**config, "of_the_future": empty}, declare()) == []
     for value in (True, 0, 1, "", "x", [0], {"a": None}):
         (message,) = messages({**config, "of_the_future": value}, declare())
@@ -174,14 +174,14 @@ def test_refused_even_when_declared(config: Config, declare: Declare, key: str, 
 
 
 def test_all_problems_are_named_at_once(config: Config, declare: Declare) -> None:
-    wrong = {**config, "r": 8, "lora_alpha": 64, "base_model_name_or_path": "/tmp/other", "use_rslora": True}
+    wrong = {**config, "r": 8, "lora_alpha": 64, "base_model_name_or_path": "other/base", "use_rslora": True}
     found = messages(wrong, declare(target_modules=["q_proj", "v_proj"]))
     assert len(found) == 5
     joined = "\n".join(found)
     for words in (
         "r in adapter_config.json: is 8; the inventory declares rank 16",
         "lora_alpha in adapter_config.json: is 64; the inventory declares alpha 32",
-        'base_model_name_or_path in adapter_config.json: is "/tmp/other"; the inventory declares tiny/Llama-64',
+        'base_model_name_or_path in adapter_config.json: is "other/base"; the inventory declares tiny/Llama-64',
         "use_rslora in adapter_config.json: is true",
         "target_modules in adapter_config.json: is down_proj, gate_proj, k_proj and 4 more",
     ):

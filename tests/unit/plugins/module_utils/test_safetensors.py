@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pathlib
 import pickle
 import struct
@@ -16,12 +17,11 @@ import typing as t
 import numpy as np
 import pytest
 import safetensors
-from hypothesis import given
-from hypothesis import strategies as st
-
 from ansible_collections.lorafleet.delivery.plugins.module_utils import _safetensors
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._safetensors import read_header, scan
+from hypothesis import given
+from hypothesis import strategies as st
 
 
 def build(header: bytes | dict[str, t.Any], data: bytes = b"", length: int | None = None) -> bytes:
@@ -31,6 +31,23 @@ def build(header: bytes | dict[str, t.Any], data: bytes = b"", length: int | Non
 
 def entry(dtype: str = "F32", shape: t.Sequence[t.Any] = (2,), offsets: t.Sequence[t.Any] = (0, 8)) -> dict[str, t.Any]:
     return {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets)}
+
+
+def officially(content: bytes) -> dict[str, tuple[str, tuple[int, ...], str]] | None:
+    try:
+        found = safetensors.deserialize(content)  # type: ignore[no-untyped-call]
+    except safetensors.SafetensorError:
+        return None
+    return {name: (info["dtype"], tuple(info["shape"]), hashlib.sha256(info["data"]).hexdigest()) for name, info in found}
+
+
+def ours(path: pathlib.Path) -> dict[str, tuple[str, tuple[int, ...], str]] | None:
+    try:
+        tensors = scan(str(path)).tensors
+    except DeliveryError as exc:
+        assert exc.problems
+        return None
+    return {info.name: (info.dtype, info.shape, info.sha256) for info in tensors}
 
 
 @pytest.fixture
@@ -54,19 +71,16 @@ def refusal(path: pathlib.Path) -> str:
 
 def test_a_real_file_is_read_as_the_official_library_reads_it(weights: pathlib.Path) -> None:
     content = weights.read_bytes()
-    official = {
-        name: (found["dtype"], tuple(found["shape"]), hashlib.sha256(found["data"]).hexdigest())
-        for name, found in safetensors.deserialize(content)
-    }
     result = scan(str(weights))
-    assert {info.name: (info.dtype, info.shape, info.sha256) for info in result.tensors} == official
+    assert ours(weights) == officially(content)
     assert len(result.tensors) == 28
-    assert [info.name for info in result.tensors] == sorted(official)
+    assert [info.name for info in result.tensors] == sorted(info.name for info in result.tensors)
     assert (result.size, result.sha256) == (len(content), hashlib.sha256(content).hexdigest())
     assert result.metadata == {"format": "pt"}
     assert all(info.finite and not info.zero for info in result.tensors)
     header = read_header(str(weights))
-    assert {info.name: (info.dtype, info.shape) for info in header.tensors} == {k: v[:2] for k, v in official.items()}
+    scanned = {(info.name, info.dtype, info.shape) for info in result.tensors}
+    assert {(info.name, info.dtype, info.shape) for info in header.tensors} == scanned
 
 
 def test_a_flipped_bit_shows_in_the_one_tensor(weights: pathlib.Path) -> None:
@@ -152,16 +166,19 @@ def test_links_and_missing_files_are_refused(weights: pathlib.Path, tmp_path: pa
     assert "cannot be read" in refusal(tmp_path / "nothing")
 
 
-def test_a_file_that_shrinks_meanwhile_is_refused(weights: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("change", [-100, 1])
+def test_a_file_that_changes_its_size_meanwhile_is_refused(
+    weights: pathlib.Path, monkeypatch: pytest.MonkeyPatch, change: int
+) -> None:
     real = _safetensors._read_header
 
-    def shrink(stream: t.BinaryIO, path: str) -> t.Any:
+    def and_change(stream: t.BinaryIO, path: str) -> t.Any:
         result = real(stream, path)
-        with open(path, "r+b") as file:
-            file.truncate(len(result[0]) + 100)
+        os.truncate(path, os.path.getsize(path) + change)
         return result
 
-    monkeypatch.setattr(_safetensors, "_read_header", shrink)
+    monkeypatch.setattr(_safetensors, "_read_header", and_change)
+    # So that the end of the file has not been read ahead.
     monkeypatch.setattr(_safetensors, "_BLOCK", 64)
     with pytest.raises(DeliveryError, match="changed its size while it was read"):
         scan(str(weights))
@@ -209,23 +226,6 @@ def damaged_files(draw: st.DrawFn) -> bytes:
     return build(text, data, max(0, len(text) + wrong))
 
 
-def officially(content: bytes) -> dict[str, tuple[str, tuple[int, ...], str]] | None:
-    try:
-        found = safetensors.deserialize(content)
-    except safetensors.SafetensorError:
-        return None
-    return {name: (info["dtype"], tuple(info["shape"]), hashlib.sha256(info["data"]).hexdigest()) for name, info in found}
-
-
-def ours(path: pathlib.Path) -> dict[str, tuple[str, tuple[int, ...], str]] | None:
-    try:
-        tensors = scan(str(path)).tensors
-    except DeliveryError as exc:
-        assert exc.problems
-        return None
-    return {info.name: (info.dtype, info.shape, info.sha256) for info in tensors}
-
-
 @given(content=files())
 def test_valid_files_are_read_alike(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "valid.safetensors"
@@ -242,13 +242,21 @@ def test_nothing_is_accepted_that_the_official_library_refuses(tmp_path_factory:
         assert found == officially(content)
 
 
-# Per dtype: the unsigned integer of its width, and how numpy sees values of it.
-VIEWS: dict[str, tuple[str, t.Callable[[t.Any], t.Any]]] = {
-    "F16": ("<u2", lambda raw: raw.view("<f2")),
-    "BF16": ("<u2", lambda raw: (raw.astype("<u4") << 16).view("<f4")),
-    "F32": ("<u4", lambda raw: raw.view("<f4")),
-    "F64": ("<u8", lambda raw: raw.view("<f8")),
+# Per dtype: the unsigned integer of its width, how numpy sees values of it, and the bits of its infinity.
+VIEWS: dict[str, tuple[str, t.Callable[[t.Any], t.Any], int]] = {
+    "F16": ("<u2", lambda raw: raw.view("<f2"), 0x7C00),
+    "BF16": ("<u2", lambda raw: (raw.astype("<u4") << 16).view("<f4"), 0x7F80),
+    "F32": ("<u4", lambda raw: raw.view("<f4"), 0x7F800000),
+    "F64": ("<u8", lambda raw: raw.view("<f8"), 0x7FF0000000000000),
 }
+
+
+def edges(dtype: str) -> list[int]:
+    """Zeros, the smallest and the largest values, infinities, NaNs, and infinities that lack one bit."""
+    code, _, infinity = VIEWS[dtype]
+    sign = 1 << (np.dtype(code).itemsize * 8 - 1)
+    lacking = [infinity & ~(1 << bit) for bit in range(sign.bit_length())]
+    return [s | value for s in (0, sign) for value in (0, 1, 0x80, infinity - 1, infinity + 1, sign - 1, *lacking)]
 
 
 def scan_values(path: pathlib.Path, dtype: str, raw: t.Any) -> _safetensors.TensorScan:
@@ -257,25 +265,31 @@ def scan_values(path: pathlib.Path, dtype: str, raw: t.Any) -> _safetensors.Tens
     return scan(str(path)).tensors[0]
 
 
-@given(data=st.data(), dtype=st.sampled_from(sorted(VIEWS)))
-def test_finite_and_zero_are_what_numpy_says(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, dtype: str) -> None:
-    code, view = VIEWS[dtype]
-    bits = np.dtype(code).itemsize * 8
-    sign = 1 << (bits - 1)
-    # Every value near an edge: zeros, the smallest, the largest finite, infinities, NaNs, and their neighbours.
-    infinity = {"F16": 0x7C00, "BF16": 0x7F80, "F32": 0x7F800000, "F64": 0x7FF0000000000000}[dtype]
-    edges = [sign * s + value for s in (0, 1) for value in (0, 1, 0x80, infinity - 1, infinity, infinity + 1, sign - 1)]
-    values = st.one_of(st.sampled_from(edges), st.sampled_from([0, sign]), st.integers(0, 2**bits - 1))
-    raw = np.array(data.draw(st.lists(values, min_size=1, max_size=6)), dtype=code)
-    found = scan_values(tmp_path_factory.getbasetemp() / "values.safetensors", dtype, raw)
+def check_values(path: pathlib.Path, dtype: str, bits: list[int]) -> None:
+    code, view, _ = VIEWS[dtype]
+    raw = np.array(bits, dtype=code)
+    found = scan_values(path, dtype, raw)
     assert found.finite == bool(np.isfinite(view(raw)).all())
     assert found.zero == bool((view(raw) == 0).all())
+
+
+@pytest.mark.parametrize("dtype", sorted(VIEWS))
+def test_every_edge_alone_is_what_numpy_says(tmp_path: pathlib.Path, dtype: str) -> None:
+    for value in edges(dtype):
+        check_values(tmp_path / "values.safetensors", dtype, [value])
+
+
+@given(data=st.data(), dtype=st.sampled_from(sorted(VIEWS)))
+def test_finite_and_zero_are_what_numpy_says(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, dtype: str) -> None:
+    value = st.one_of(st.sampled_from(edges(dtype)), st.integers(0, int(np.iinfo(VIEWS[dtype][0]).max)))
+    bits = data.draw(st.lists(value, min_size=1, max_size=6))
+    check_values(tmp_path_factory.getbasetemp() / "values.safetensors", dtype, bits)
 
 
 @pytest.mark.parametrize("where", ["first", "before edge", "at edge", "last"])
 @pytest.mark.parametrize("dtype", sorted(VIEWS))
 def test_one_bad_value_is_found_anywhere(tmp_path: pathlib.Path, dtype: str, where: str) -> None:
-    code, view = VIEWS[dtype]
+    code, view, _ = VIEWS[dtype]
     per_block = _safetensors._BLOCK // np.dtype(code).itemsize
     raw = np.zeros(2 * per_block + 3, dtype=code)
     index = {"first": 0, "before edge": per_block - 1, "at edge": per_block, "last": len(raw) - 1}[where]

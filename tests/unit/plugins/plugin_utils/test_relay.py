@@ -1,0 +1,395 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Real transfers by the rsync of this machine: between local directories, and over a real ssh server."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import os
+import pathlib
+import shutil
+import signal
+import stat
+import time
+import typing as t
+
+import pytest
+
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._relay import End, Outcome, transfer
+from tests.sshd import Server
+
+pytestmark = pytest.mark.skipif(shutil.which("rsync") is None, reason="no rsync on this machine")
+
+LOCAL = End(None)
+LIMIT = 60
+MIB = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Wrapped(End):
+    """An end whose command is started by another, which breaks it in one way or another."""
+
+    wrapper: tuple[str, ...]
+
+    def argv(self, command: t.Any) -> list[str]:
+        return [*self.wrapper, *super().argv(command)]
+
+
+def cut_after(count: int) -> Wrapped:
+    """A source whose connection breaks after so many bytes."""
+    return Wrapped(None, ("sh", "-c", f'"$@" | head -c {count}', "cut"))
+
+
+@pytest.fixture
+def source(tmp_path: pathlib.Path) -> pathlib.Path:
+    (tmp_path / "source").mkdir()
+    return tmp_path / "source"
+
+
+@pytest.fixture
+def staging(tmp_path: pathlib.Path) -> pathlib.Path:
+    (tmp_path / "staging").mkdir(0o700)
+    return tmp_path / "staging"
+
+
+def bring(
+    source: pathlib.Path, staging: pathlib.Path, *names: str, at_source: End = LOCAL, at_node: End = LOCAL, timeout: int = 30
+) -> Outcome:
+    """A transfer that cannot wait for ever: what hangs is killed, and the test fails."""
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        before = _children()
+        running = pool.submit(transfer, at_source, at_node, names, str(source), str(staging), timeout)
+        try:
+            return running.result(LIMIT)
+        except concurrent.futures.TimeoutError:
+            for child in _children() - before:
+                os.kill(child, signal.SIGKILL)
+            raise
+
+
+def _children() -> set[int]:
+    found: set[int] = set()
+    for task in pathlib.Path("/proc/self/task").iterdir():
+        found.update(int(number) for number in (task / "children").read_text().split())
+    return found
+
+
+def _processes_with(argument: str) -> set[int]:
+    """Processes that have an argument of that very text, which is unique to a test."""
+    found = set()
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            arguments = (process / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if argument.encode() in arguments:
+            found.add(int(process.name))
+    return found
+
+
+def assert_arrived(source: pathlib.Path, staging: pathlib.Path, *names: str) -> None:
+    assert sorted(os.listdir(staging)) == sorted(names)
+    for name in names:
+        assert (staging / name).read_bytes() == (source / name).read_bytes()
+
+
+def test_brings_the_files_that_are_asked_for_and_no_others(source: pathlib.Path, staging: pathlib.Path) -> None:
+    for name in ("adapter_config.json", "adapter_model.safetensors", "README.md"):
+        (source / name).write_bytes(os.urandom(MIB))
+    outcome = bring(source, staging, "adapter_config.json", "adapter_model.safetensors")
+    assert outcome.returncode == 0
+    assert 2 * MIB <= outcome.received <= 2 * MIB + 65536
+    assert not outcome.messages
+    assert_arrived(source, staging, "adapter_config.json", "adapter_model.safetensors")
+
+
+def test_brings_an_empty_file(source: pathlib.Path, staging: pathlib.Path) -> None:
+    (source / "merges.txt").touch()
+    assert bring(source, staging, "merges.txt").returncode == 0
+    assert_arrived(source, staging, "merges.txt")
+
+
+def test_odd_yet_valid_names(source: pathlib.Path, staging: pathlib.Path) -> None:
+    names = ["a", "0", "a..b", "a-", "a_", "CON", "a" * 128, "x.tar.gz", "source-x", "A.B-c_d"]
+    for name in names:
+        (source / name).write_text(name)
+    assert bring(source, staging, *names).returncode == 0
+    assert_arrived(source, staging, *names)
+
+
+def test_directories_with_spaces_and_quotes(tmp_path: pathlib.Path) -> None:
+    source, staging = tmp_path / "it's a $HOME; \"source\"", tmp_path / "the node's staging"
+    source.mkdir()
+    staging.mkdir()
+    (source / "file").write_bytes(b"bytes")
+    assert bring(source, staging, "file").returncode == 0
+    assert_arrived(source, staging, "file")
+
+
+def test_goes_on_where_the_last_one_stopped(source: pathlib.Path, staging: pathlib.Path) -> None:
+    data = os.urandom(8 * MIB)
+    (source / "weights").write_bytes(data)
+    (staging / "weights").write_bytes(data[: 5 * MIB])
+    outcome = bring(source, staging, "weights")
+    assert outcome.returncode == 0
+    assert_arrived(source, staging, "weights")
+    assert 3 * MIB <= outcome.received <= 3.2 * MIB
+
+
+def test_the_same_size_and_time_does_not_mean_the_same_bytes(source: pathlib.Path, staging: pathlib.Path) -> None:
+    # As a retrained adapter is.
+    for directory, data in ((source, os.urandom(MIB)), (staging, os.urandom(MIB))):
+        (directory / "weights").write_bytes(data)
+        os.utime(directory / "weights", (1_700_000_000, 1_700_000_000))
+    assert bring(source, staging, "weights").returncode == 0
+    assert_arrived(source, staging, "weights")
+
+
+def test_what_is_too_long_is_cut(source: pathlib.Path, staging: pathlib.Path) -> None:
+    (source / "weights").write_bytes(b"short")
+    (staging / "weights").write_bytes(os.urandom(MIB))
+    assert bring(source, staging, "weights").returncode == 0
+    assert_arrived(source, staging, "weights")
+
+
+def test_a_broken_connection_is_gone_on_from(source: pathlib.Path, staging: pathlib.Path) -> None:
+    (source / "weights").write_bytes(os.urandom(16 * MIB))
+    broken = bring(source, staging, "weights", at_source=cut_after(10 * MIB))
+    assert broken.returncode == 12
+    assert broken.passing
+    assert broken.reason(30).startswith("the connection between the two ends broke: ")
+    begun = (staging / "weights").stat().st_size
+    assert 0 < begun < 16 * MIB
+    outcome = bring(source, staging, "weights")
+    assert outcome.returncode == 0
+    assert_arrived(source, staging, "weights")
+    assert outcome.received <= 16 * MIB - begun + MIB
+
+
+def test_a_killed_receiver_is_gone_on_from(source: pathlib.Path, staging: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    (source / "weights").write_bytes(os.urandom(16 * MIB))
+    os.mkfifo(tmp_path / "go")
+    # A source that sends ten of its megabytes and then nothing, until somebody opens the FIFO.
+    stalling = Wrapped(None, ("sh", "-c", f'"$@" | {{ head -c {10 * MIB}; cat "{tmp_path}/go"; }}', "stall"))
+    begun = staging / "weights"
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        running = pool.submit(bring, source, staging, "weights", at_source=stalling)
+        deadline = time.monotonic() + LIMIT
+        while not (begun.exists() and begun.stat().st_size):
+            assert time.monotonic() < deadline
+        receivers = _processes_with(f"{staging}/")
+        assert receivers
+        for receiver in receivers:
+            os.kill(receiver, signal.SIGKILL)
+        (tmp_path / "go").write_bytes(b"")
+        killed = running.result(LIMIT)
+    assert killed.returncode == -signal.SIGKILL
+    assert killed.passing
+    assert killed.reason(30).startswith("rsync ended with signal 9")
+    assert 0 < begun.stat().st_size < 16 * MIB
+    assert bring(source, staging, "weights").returncode == 0
+    assert_arrived(source, staging, "weights")
+
+
+KILLED_AT_ONCE = """\
+#!{python}
+import os, shlex, signal, subprocess, sys
+rsh = shlex.split(sys.argv[sys.argv.index("--rsh") + 1])
+subprocess.Popen([*rsh, "source"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, close_fds=False)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_the_source_does_not_wait_for_a_client_that_was_killed(
+    source: pathlib.Path, staging: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    # Killed before it has said anything: the source knows of no time limit yet.
+    (source / "weights").write_bytes(b"bytes")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "rsync").write_text(KILLED_AT_ONCE.format(python=shutil.which("python3")))
+    (tmp_path / "bin" / "rsync").chmod(0o755)
+    node = Wrapped(None, ("env", f"PATH={tmp_path}/bin:{os.environ['PATH']}"))
+    assert bring(source, staging, "weights", at_node=node).returncode == -signal.SIGKILL
+
+
+def test_a_silent_source_is_given_up(source: pathlib.Path, staging: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    (source / "weights").write_bytes(os.urandom(MIB))
+    os.mkfifo(tmp_path / "never")
+    # Opened for both, a FIFO has a writer that never writes, for as long as its reader lives.
+    silent = Wrapped(None, ("sh", "-c", f'"$@" | {{ head -c 1000; exec timeout 20 cat <>"{tmp_path}/never"; }}', "silent"))
+    outcome = bring(source, staging, "weights", at_source=silent, timeout=1)
+    assert outcome.returncode == 30
+    assert outcome.passing
+    assert outcome.reason(1).startswith("no byte came for 1 seconds")
+
+
+def test_a_missing_file_is_named(source: pathlib.Path, staging: pathlib.Path) -> None:
+    (source / "there").write_text("there")
+    outcome = bring(source, staging, "there", "missing")
+    assert outcome.returncode == 23
+    assert not outcome.passing
+    assert f'link_stat "{source}/missing" failed' in outcome.reason(30)
+    assert_arrived(source, staging, "there")
+
+
+def test_a_missing_source_directory_is_named(source: pathlib.Path, staging: pathlib.Path) -> None:
+    outcome = bring(source / "missing", staging, "file")
+    assert outcome.returncode == 23
+    assert f"{source}/missing" in outcome.reason(30)
+
+
+def test_a_missing_staging_directory_is_named(source: pathlib.Path, staging: pathlib.Path) -> None:
+    (source / "file").write_text("bytes")
+    outcome = bring(source, staging / "not" / "there", "file")
+    assert outcome.returncode == 11
+    assert not outcome.passing
+    assert f"{staging}/not/there" in outcome.reason(30)
+
+
+def test_a_full_disk_is_said_to_be_one(
+    source: pathlib.Path, small_file_system: pathlib.Path
+) -> None:
+    (source / "weights").write_bytes(os.urandom(2 * MIB))
+    outcome = bring(source, small_file_system, "weights")
+    assert outcome.returncode == 11
+    assert not outcome.passing
+    assert outcome.reason(30).startswith("reading or writing failed on the node (is its disk full?): ")
+    assert "No space left on device" in outcome.reason(30)
+
+
+def test_a_host_without_rsync(source: pathlib.Path, staging: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    (source / "file").write_text("bytes")
+    (tmp_path / "bin").mkdir()
+    for program in ("env", "sh", "cat"):
+        (tmp_path / "bin" / program).symlink_to(str(shutil.which(program)))
+    bare = Wrapped(None, ("env", f"PATH={tmp_path}/bin"))
+    for ends in ({"at_node": bare}, {"at_source": bare}):
+        outcome = bring(source, staging, "file", **ends)
+        assert outcome.returncode == 127
+        assert outcome.reason(30).startswith("there is no rsync on one of the two hosts")
+    assert os.listdir(staging) == []
+
+
+def test_links_never_travel_and_none_is_written_through(
+    source: pathlib.Path, staging: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "secret").write_text("secret of the source")
+    (tmp_path / "victim").write_text("kept")
+    (source / "link").symlink_to(tmp_path / "secret")
+    (source / "plain").write_text("bytes")
+    (staging / "plain").symlink_to(tmp_path / "victim")
+    outcome = bring(source, staging, "link", "plain")
+    assert outcome.returncode == 0
+    assert_arrived(source, staging, "plain")
+    assert not (staging / "plain").is_symlink()
+    assert (tmp_path / "victim").read_text() == "kept"
+
+
+def test_a_read_only_file_stays_writable_while_it_is_staged(source: pathlib.Path, staging: pathlib.Path) -> None:
+    (source / "file").write_text("bytes")
+    (source / "file").chmod(0o444)
+    assert bring(source, staging, "file").returncode == 0
+    assert stat.S_IMODE((staging / "file").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("RSYNC_OLD_ARGS", "1"),
+        ("RSYNC_PROTECT_ARGS", "0"),
+        ("RSYNC_RSH", "false"),
+        ("RSYNC_PARTIAL_DIR", ".partial"),
+        ("RSYNC_CHECKSUM_LIST", "none-such"),
+        ("RSYNC_ICONV", "utf-8,latin1"),
+        ("LC_ALL", "de_DE.UTF-8"),
+    ],
+)
+def test_the_environment_changes_nothing(
+    tmp_path: pathlib.Path, staging: pathlib.Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    # With old arguments, a shell at the source would take this name apart.
+    source = tmp_path / "two words"
+    source.mkdir()
+    (source / "weights").write_bytes(os.urandom(MIB))
+    (staging / "weights").write_bytes((source / "weights").read_bytes()[: MIB // 2])
+    monkeypatch.setenv(variable, value)
+    outcome = bring(source, staging, "weights")
+    assert outcome.returncode == 0
+    assert MIB // 2 <= outcome.received <= MIB // 2 + 65536
+    assert_arrived(source, staging, "weights")
+
+
+def test_the_commands_are_reported_as_they_were_run(source: pathlib.Path, staging: pathlib.Path) -> None:
+    (source / "file").write_text("bytes")
+    at_node, at_source = bring(source, staging, "file").commands
+    assert at_node[0] == "sh"
+    assert f"source:{source}/file" in at_node
+    assert at_node[-1] == f"{staging}/"
+    assert at_source[-4:] == ["rsync", "--server", "--sender", "-s"]
+
+
+@pytest.mark.parametrize("remote", [("node",), ("source",), ("source", "node")], ids="+".join)
+def test_over_ssh(sshd: Server, tmp_path: pathlib.Path, remote: tuple[str, ...]) -> None:
+    over_ssh = End(sshd.options())
+    source, staging = tmp_path / "it's the source", tmp_path / "the staging"
+    source.mkdir()
+    staging.mkdir()
+    data = os.urandom(4 * MIB)
+    (source / "adapter_model.safetensors").write_bytes(data)
+    (source / "adapter_config.json").write_bytes(b"{}")
+    (staging / "adapter_model.safetensors").write_bytes(data[: 3 * MIB])
+    before = _logins(sshd)
+    outcome = bring(
+        source,
+        staging,
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        at_source=over_ssh if "source" in remote else LOCAL,
+        at_node=over_ssh if "node" in remote else LOCAL,
+    )
+    assert outcome.returncode == 0, outcome.messages
+    assert_arrived(source, staging, "adapter_config.json", "adapter_model.safetensors")
+    assert MIB <= outcome.received <= 1.2 * MIB
+    assert _logins(sshd) - before == len(remote)
+
+
+def _logins(sshd: Server) -> int:
+    return sum(line.startswith("Accepted publickey") for line in sshd.log)
+
+
+@pytest.mark.parametrize("remote", ["node", "source"])
+def test_a_wrong_host_key_is_refused(
+    sshd: Server, source: pathlib.Path, staging: pathlib.Path, tmp_path: pathlib.Path, remote: str
+) -> None:
+    kind, _key = (sshd.private_key.with_suffix(".pub")).read_text().split()[:2]
+    another = (sshd.private_key.with_suffix(".pub")).read_text().split()[1]
+    (tmp_path / "known_hosts").write_text(f"[127.0.0.1]:{sshd.port} {kind} {another}\n")
+    outcome = _over_ssh_at(remote, sshd, source, staging, tmp_path / "known_hosts", "-o StrictHostKeyChecking=no")
+    assert "REMOTE HOST IDENTIFICATION HAS CHANGED" in outcome.messages
+
+
+@pytest.mark.parametrize("remote", ["node", "source"])
+def test_an_unknown_host_key_is_refused(
+    sshd: Server, source: pathlib.Path, staging: pathlib.Path, tmp_path: pathlib.Path, remote: str
+) -> None:
+    (tmp_path / "known_hosts").touch()
+    outcome = _over_ssh_at(remote, sshd, source, staging, tmp_path / "known_hosts", "-o StrictHostKeyChecking=accept-new")
+    assert "Host key verification failed" in outcome.reason(30)
+    assert (tmp_path / "known_hosts").read_text() == ""
+
+
+def _over_ssh_at(
+    remote: str, sshd: Server, source: pathlib.Path, staging: pathlib.Path, known_hosts: pathlib.Path, weakened: str
+) -> Outcome:
+    """The outcome at an ssh server whose key is not the known one, however much the user weakens the check."""
+    (source / "file").write_text("bytes")
+    arguments = f"-F none -o IdentitiesOnly=yes -o UserKnownHostsFile={known_hosts} -o GlobalKnownHostsFile=/dev/null {weakened}"
+    over_ssh = End(sshd.options(ssh_common_args=arguments, ssh_args=weakened))
+    outcome = bring(source, staging, "file", **{"at_node" if remote == "node" else "at_source": over_ssh})
+    assert outcome.returncode == 255
+    assert outcome.reason(30).startswith("an ssh connection failed: ")
+    assert os.listdir(staging) == []
+    return outcome
