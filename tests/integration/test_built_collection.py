@@ -1,0 +1,72 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The collection built, installed into an empty path and used from there, without anything of the checkout."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tarfile
+
+import pytest
+
+from tests.integration.fleet import CHECKOUT, CLEANER_3B, LIMIT, Fleet, contents, travelling
+
+BIN = pathlib.Path(sys.executable).parent
+# What a user needs at run time lies in the first four.
+BELONGS = {"meta", "plugins", "roles", "playbooks", "LICENSES"}
+BELONGS |= {"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "FILES.json", "MANIFEST.json"}
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    directory = tmp_path_factory.mktemp("built")
+    command = [BIN / "ansible-galaxy", "collection", "build", CHECKOUT, "--output-path", directory]
+    subprocess.run(command, check=True, capture_output=True, timeout=LIMIT)
+    (built,) = directory.glob("lorafleet-delivery-*.tar.gz")
+    return built
+
+
+def test_nothing_but_the_collection_is_built(artifact: pathlib.Path) -> None:
+    with tarfile.open(artifact) as archive:
+        names = {name.split("/")[0] for name in archive.getnames()}
+    assert names <= BELONGS
+
+
+def test_the_installed_collection_delivers_audits_and_is_documented(
+    artifact: pathlib.Path, fleet: Fleet, tmp_path: pathlib.Path
+) -> None:
+    collections, elsewhere = tmp_path / "collections", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "PYTHONPATH"))}
+    environment.update(ANSIBLE_COLLECTIONS_PATH=str(collections), HOME=str(tmp_path), ANSIBLE_NOCOLOR="1")
+
+    def run(program: str, *arguments: object) -> str:
+        command = [str(BIN / program), *map(str, arguments)]
+        done = subprocess.run(
+            command, env=environment, cwd=elsewhere, capture_output=True, text=True, timeout=LIMIT, stdin=subprocess.DEVNULL
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    run("ansible-galaxy", "collection", "install", "--offline", artifact, "-p", collections)
+    inventory = fleet.write_inventory()
+    run("ansible-playbook", "-i", inventory, "lorafleet.delivery.freeze")
+    run("ansible-playbook", "-i", inventory, "lorafleet.delivery.deploy")
+    assert contents(fleet.served("jw2-1", CLEANER_3B)) == travelling(fleet.source / CLEANER_3B)
+    assert all(fleet.boxes().values())
+    run("ansible-playbook", "-i", inventory, "lorafleet.delivery.audit")
+
+    modules = json.loads(run("ansible-doc", "--json", "--list", "lorafleet.delivery"))
+    assert {name.rpartition(".")[2] for name in modules} == {
+        path.stem for path in (CHECKOUT / "plugins" / "modules").glob("*.py")
+    }
+    documented = json.loads(run("ansible-doc", "--json", *modules))
+    for name, entry in documented.items():
+        assert entry["examples"], name
+        assert entry["return"], name
