@@ -14,6 +14,7 @@ import hypothesis
 import pytest
 
 from tests import sshd as sshd_server
+from tests import tiny_adapters
 
 # A busy machine is slow, not wrong.
 hypothesis.settings.register_profile("lorafleet", deadline=None, max_examples=50)
@@ -43,3 +44,9 @@ def small_file_system(tmp_path: pathlib.Path) -> t.Iterator[pathlib.Path]:
         yield path
     finally:
         subprocess.run(["umount", path], check=True)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> pathlib.Path:
+    """The directory with base/ and the adapters. Shared and kept between runs: read it, never write to it."""
+    return tiny_adapters.cached()

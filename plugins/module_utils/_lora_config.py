@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import typing as t
 
@@ -30,7 +29,7 @@ _SAVED_MODULES = ("embed_tokens", "lm_head")
 
 def read_lora_config(path: str) -> Config:
     """Return the adapter_config.json at C(path). Raises DeliveryError when it cannot be read or is no strict JSON."""
-    return read_object(path, f"Save the adapter again with PEFT; {os.path.basename(path)} is not to be edited by hand.")
+    return read_object(path, _SAVE_AGAIN)
 
 
 def named(names: t.Sequence[str] | None, module: str) -> bool:

@@ -25,12 +25,6 @@ TRAVELS = (
 )
 
 
-@pytest.fixture(scope="session")
-def tiny() -> pathlib.Path:
-    """The directory with base/ and the adapters. Shared and kept between runs: read it, never write to it."""
-    return tiny_adapters.cached()
-
-
 @pytest.fixture
 def adapter(tiny: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
     """A fresh copy of the plain adapter, to be damaged at will: only the files that travel."""

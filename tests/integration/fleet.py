@@ -1,0 +1,236 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A fleet in a temporary directory, and the real playbooks run on it.
+
+The training server and the nodes are directories of this machine, as in inventories/demo, or hosts behind a real ssh server
+that leads back to it. What is delivered are the tiny adapters of tests/tiny_adapters.py.
+"""
+
+from __future__ import annotations
+
+import collections.abc as c
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import typing as t
+
+from tests import tiny_adapters
+
+CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
+PLAYBOOK = pathlib.Path(sys.executable).with_name("ansible-playbook")
+# A run takes seconds; this is for a machine that does much else.
+LIMIT = 300
+
+CLEANER_3B = "llama32_3b_grammar_lora"
+CLEANER_8B = "llama31_8b_grammar_lora"
+DESCRIBER_3B = "llama32_3b_wikipedia_only_lora"
+# Which of the tiny adapters stands for each.
+TINY = {CLEANER_3B: "adapter", CLEANER_8B: "adapter_b", DESCRIBER_3B: "bf16"}
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+# What a delivery brings of each; the model card stays behind.
+TRAVELS = {CONFIG, WEIGHTS, "chat_template.jinja", "tokenizer.json", "tokenizer_config.json"}
+
+Variables = dict[str, t.Any]
+
+
+def row(name: str, variant: str, rank: int, **more: t.Any) -> Variables:
+    """An adapter as an inventory declares it."""
+    base = {"base": tiny_adapters.BASE_NAME, "alpha": 32, "target_modules": tiny_adapters.ALL_LINEAR}
+    return {"name": name, "variant": variant, "default": variant == "3b", "rank": rank, **base, **more}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """How a playbook ended. C(results) holds each task's result, in the order in which they came in."""
+
+    rc: int
+    output: str
+    results: list[Variables]
+
+    def of(self, host: str, action: str) -> Variables:
+        """The one result of a module or action on a host."""
+        found = [entry for entry in self.results if entry["host"] == host and entry["action"].endswith(action)]
+        assert len(found) == 1, f"{len(found)} results of {action} on {host}\n{self.output}"
+        return t.cast("Variables", found[0]["result"])
+
+    def failures(self, host: str) -> list[str]:
+        """The messages of what failed on a host, or made it unreachable."""
+        bad = [entry for entry in self.results if entry["host"] == host and entry["status"] != "ok"]
+        return [str(entry["result"].get("msg", entry["result"])) for entry in bad]
+
+    def worked_on(self) -> set[str]:
+        """The hosts for which anything was done but to look at their variables."""
+        return {entry["host"] for entry in self.results if not entry["action"].endswith("validate_argument_spec")}
+
+    def changed(self, host: str | None = None) -> list[str]:
+        """The tasks that said that they changed something, sorted: hosts take turns as they like."""
+        return sorted(
+            f"{entry['host']}: {entry['task']}"
+            for entry in self.results
+            if entry["result"].get("changed") and host in (None, entry["host"])
+        )
+
+    def adapters(self, host: str, action: str) -> dict[str, Variables]:
+        """The entries of a module's list C(adapters), by name."""
+        return {adapter["name"]: adapter for adapter in self.of(host, action)["adapters"]}
+
+
+class Fleet:
+    """The training server C(sbs29) and the nodes C(jw2-1) (two adapters) and C(jw3-1) (one) in C(root).
+
+    C(groups) and C(hosts) are the inventory's variables: a test changes them before it calls C(run).
+    """
+
+    def __init__(self, root: pathlib.Path, tiny: pathlib.Path) -> None:
+        self.root, self.tiny = root, tiny
+        self.source = root / "sbs29" / "home" / "models"
+        self.status = root / "status"
+        config = json.loads((tiny / "base" / "config.json").read_text(encoding="utf-8"))
+        self.base: Variables = {"config": config}
+        self.hosts: dict[str, Variables] = {"sbs29": {}}
+        self.members = {"training": ["sbs29"], "jw2": [], "jw3": []}
+        bases = {tiny_adapters.BASE_NAME: self.base}
+        self.groups: dict[str, Variables] = {
+            "all": {"ansible_connection": "local", "ansible_python_interpreter": sys.executable},
+            "training": {
+                "training_models_dir": str(self.source),
+                "training_cache_dir": str(root / "sbs29" / "cache"),
+                "training_bases": bases,
+            },
+            "agents": {
+                "agent_python": tiny_adapters.PEFT_PYTHON,
+                "agent_device": "cpu",
+                "agent_level": "structure",
+                "agent_bases": bases,
+                "agent_status_dir": str(self.status),
+            },
+            "jw2": {"agent_name": "cleaner", "agent_adapters": [row(CLEANER_3B, "3b", 16), row(CLEANER_8B, "8b", 32)]},
+            "jw3": {"agent_name": "describer", "agent_adapters": [row(DESCRIBER_3B, "3b", 16)]},
+        }
+        for name in TINY:
+            self.offer(name)
+        self.add_node("jw2", "jw2-1")
+        self.add_node("jw3", "jw3-1")
+
+    def add_node(self, group: str, node: str, **variables: t.Any) -> None:
+        """Put an empty node into a group."""
+        self.home(node).joinpath("models").mkdir(parents=True, exist_ok=True)
+        models, store = str(self.home(node) / "models"), str(self.home(node) / ".lorafleet")
+        self.hosts[node] = {"agent_models_dir": models, "agent_store": store, **variables}
+        self.members[group].append(node)
+
+    def offer(self, name: str, kind: str = "", into: pathlib.Path | None = None) -> pathlib.Path:
+        """Let the training server have an adapter, in place of an older one; C(kind) says which of the tiny ones."""
+        directory = (into or self.source) / name
+        shutil.rmtree(directory, ignore_errors=True)
+        shutil.copytree(self.tiny / (kind or TINY[name]), directory)
+        return directory
+
+    def home(self, node: str) -> pathlib.Path:
+        return self.root / node / "home"
+
+    def served(self, node: str, name: str) -> pathlib.Path:
+        return self.home(node) / "models" / name
+
+    def stored(self, node: str, name: str) -> pathlib.Path:
+        return self.home(node) / ".lorafleet" / name
+
+    def run(
+        self, playbook: str, *arguments: str, environment: c.Mapping[str, str] | None = None, limit: float = LIMIT
+    ) -> Run:
+        """Run a playbook of the checkout on the whole fleet, but for what the arguments say."""
+        record = self.root / "record.jsonl"
+        record.unlink(missing_ok=True)
+        command = [str(PLAYBOOK), "-i", str(self.write_inventory()), str(CHECKOUT / "playbooks" / f"{playbook}.yml")]
+        process = subprocess.Popen(
+            [*command, *arguments],
+            env={**_environment(record), **(environment or {})},
+            cwd=self.root,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        try:
+            output, _nothing = process.communicate(timeout=limit)
+        except BaseException:
+            # With all that it has started: a transfer that hangs would outlive it.
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
+        lines = record.read_text(encoding="utf-8").splitlines() if record.exists() else []
+        return Run(process.returncode, output, [json.loads(line) for line in lines])
+
+    def deploy(self, *arguments: str) -> Run:
+        """Run the deploy playbook, which has to succeed."""
+        done = self.run("deploy", *arguments)
+        assert done.rc == 0, done.output
+        return done
+
+    def write_inventory(self) -> pathlib.Path:
+        def group(name: str) -> Variables:
+            hosts = {host: self.hosts[host] for host in self.members[name]}
+            return {"hosts": hosts, "vars": self.groups.get(name, {})}
+
+        agents = [name for name in self.members if name != "training"]
+        inventory = {
+            "all": {
+                "vars": self.groups["all"],
+                "children": {
+                    "training": group("training"),
+                    "agents": {"vars": self.groups["agents"], "children": {name: group(name) for name in agents}},
+                },
+            }
+        }
+        path = self.root / "inventory.yml"
+        # JSON is YAML.
+        path.write_text(json.dumps(inventory, indent=1), encoding="utf-8")
+        return path
+
+    def boxes(self) -> dict[str, bool]:
+        """The check boxes of the status file: what each says, and whether it is ticked."""
+        lines = (self.status / "STATUS.md").read_text(encoding="utf-8").splitlines()
+        return {line[len("- [x] ") :]: line.startswith("- [x]") for line in lines if line.startswith(("- [x] ", "- [ ] "))}
+
+
+def _environment(record: pathlib.Path) -> dict[str, str]:
+    """Nothing of what the developer has set for Ansible but the settings of the checkout."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
+    return {
+        **inherited,
+        "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg"),
+        "ANSIBLE_NOCOLOR": "1",
+        "ANSIBLE_CALLBACK_PLUGINS": str(pathlib.Path(__file__).with_name("callback")),
+        "ANSIBLE_CALLBACKS_ENABLED": "fleet_record",
+        "FLEET_RECORD": str(record),
+    }
+
+
+def contents(directory: pathlib.Path) -> dict[str, bytes]:
+    """All files below a directory with their bytes, and its directories with none."""
+    return {
+        str(path.relative_to(directory)): b"" if path.is_dir() else path.read_bytes() for path in sorted(directory.rglob("*"))
+    }
+
+
+def identity(directory: pathlib.Path) -> dict[str, tuple[int, int, int]]:
+    """Inode, mtime and ctime of a directory and of all that is below it: equal only if nothing was written."""
+    found = {}
+    for path in [directory, *sorted(directory.rglob("*"))]:
+        status = path.lstat()
+        found[str(path.relative_to(directory))] = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
+    return found
+
+
+def travelling(directory: pathlib.Path) -> dict[str, bytes]:
+    """What a delivery brings of a source's directory."""
+    return {name: content for name, content in contents(directory).items() if name in TRAVELS}

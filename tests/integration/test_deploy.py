@@ -1,0 +1,226 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The deploy playbook on a fleet of directories, with real adapters and the real rsync."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import re
+import shutil
+
+from ansible_collections.lorafleet.delivery.plugins.module_utils._receipt import read_receipt
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store import AdapterPaths
+from tests.integration.fleet import (
+    CLEANER_3B,
+    CLEANER_8B,
+    CONFIG,
+    DESCRIBER_3B,
+    TRAVELS,
+    WEIGHTS,
+    Fleet,
+    contents,
+    identity,
+    travelling,
+)
+
+TOKENIZER = TRAVELS - {CONFIG, WEIGHTS}
+ALL = ((CLEANER_3B, "jw2-1"), (CLEANER_8B, "jw2-1"), (DESCRIBER_3B, "jw3-1"))
+BOXES = ["Cleaner models → jw2", "Describer models → jw3", "All checksums verified", "All nodes tested"]
+
+
+def delivered(fleet: Fleet) -> set[str]:
+    """The names of what is served anywhere; each has to be what the training server offers."""
+    found = set()
+    for name, node in ALL:
+        if fleet.served(node, name).exists():
+            assert contents(fleet.served(node, name)) == travelling(fleet.source / name)
+            found.add(name)
+    return found
+
+
+def test_check_then_deploy_then_nothing_to_do(fleet: Fleet) -> None:
+    clean = contents(fleet.root)
+    checked = fleet.deploy("--check", "--diff")
+    # The inventory and the record are this test's own.
+    written = contents(fleet.root).keys() - clean.keys()
+    assert written == {"inventory.yml", "record.jsonl"}
+
+    done = fleet.deploy("--diff")
+    assert delivered(fleet) == {CLEANER_3B, CLEANER_8B, DESCRIBER_3B}
+    assert fleet.boxes() == dict.fromkeys(BOXES, True)
+    assert done.changed()
+    # What check mode said is what came.
+    assert checked.changed() == done.changed()
+    for node in ("jw2-1", "jw3-1"):
+        assert _prediction(checked.adapters(node, "adapter_sync")) == _prediction(done.adapters(node, "adapter_sync"))
+        predicted, came = (run.adapters(node, "adapter_release") for run in (checked, done))
+        assert {name: entry["action"] for name, entry in predicted.items()} == dict.fromkeys(predicted, "activated")
+        assert [entry["release"] for entry in predicted.values()] == [entry["release"] for entry in came.values()]
+        assert checked.of(node, "adapter_release")["diff"] == done.of(node, "adapter_release")["diff"]
+    # The tokenizer of the first adapter is the second one's too: it comes once.
+    sent = done.adapters("jw2-1", "adapter_sync")
+    assert set(sent[CLEANER_3B]["sent"]) == TRAVELS
+    assert set(sent[CLEANER_8B]["sent"]) == {CONFIG, WEIGHTS}
+
+    def state() -> dict[str, object]:
+        found = {f"{node} {path}": value for node in ("jw2-1", "jw3-1") for path, value in identity(fleet.home(node)).items()}
+        # Who holds a lock is written into it.
+        return {path: value for path, value in found.items() if not path.endswith("/lock")}
+
+    first = state()
+    for arguments in ((), ("--check",)):
+        again = fleet.deploy(*arguments)
+        assert again.changed() == []
+        assert "wire_bytes" not in again.of("jw2-1", "adapter_sync")
+        assert {entry["action"] for entry in again.adapters("jw2-1", "adapter_release").values()} == {"unchanged"}
+        assert state() == first
+        assert fleet.boxes() == dict.fromkeys(BOXES, True)
+
+
+def _prediction(synced: dict[str, dict[str, object]]) -> dict[str, object]:
+    return {name: (entry["release"], entry["stored"], entry["sent"], entry["sent_bytes"]) for name, entry in synced.items()}
+
+
+def test_tags_and_limits(fleet: Fleet) -> None:
+    wrong = fleet.run("deploy", "--tags", "cleaner,16b")
+    assert wrong.rc != 0
+    assert "tag 16b: names no agent and no variant of the inventory. Agents: cleaner, describer. Variants: 3b, 8b." in wrong.output
+    assert delivered(fleet) == set()
+
+    fleet.deploy("--tags", "8b")
+    assert delivered(fleet) == {CLEANER_8B}
+    assert not any(fleet.boxes().values())
+
+    # Narrowing to nothing is no error: the tags are those of the inventory, and the describer has no 8b.
+    assert fleet.deploy("--tags", "describer,8b").worked_on() == set()
+
+    fleet.deploy("--tags", "cleaner")
+    assert delivered(fleet) == {CLEANER_3B, CLEANER_8B}
+    assert fleet.boxes() == {**dict.fromkeys(BOXES, False), BOXES[0]: True}
+
+    selected = fleet.deploy("--tags", "cleaner,8b", "--check")
+    assert list(selected.adapters("jw2-1", "adapter_sync")) == [CLEANER_8B]
+    assert selected.worked_on() == {"jw2-1"}
+    selected = fleet.deploy("--skip-tags", "describer,3b", "--check")
+    assert list(selected.adapters("jw2-1", "adapter_sync")) == [CLEANER_8B]
+    assert selected.worked_on() == {"jw2-1"}
+
+    # The training server need not be named.
+    limited = fleet.deploy("--limit", "jw3")
+    assert limited.worked_on() == {"jw3-1"}
+    assert delivered(fleet) == {CLEANER_3B, CLEANER_8B, DESCRIBER_3B}
+
+
+def test_an_upgrade_sends_what_changed_and_keeps_the_old_release(fleet: Fleet) -> None:
+    fleet.deploy("--limit", "jw3")
+    old = contents(fleet.served("jw3-1", DESCRIBER_3B))
+    # The next training has another rank and the same tokenizer.
+    fleet.offer(DESCRIBER_3B, "adapter_b")
+    fleet.groups["jw3"]["agent_adapters"][0]["rank"] = 32
+    checked = fleet.deploy("--limit", "jw3", "--check", "--diff")
+    assert contents(fleet.served("jw3-1", DESCRIBER_3B)) == old
+    for line in (r"- +rank: 16", r"\+ +rank: 32", r"\+ +tensors: 28 of 28 tensors changed", r"\+ +tokenizer: same"):
+        assert re.search(line, checked.output), checked.output
+
+    done = fleet.deploy("--limit", "jw3")
+    assert checked.changed() == done.changed()
+    assert contents(fleet.served("jw3-1", DESCRIBER_3B)) == travelling(fleet.source / DESCRIBER_3B)
+    synced = done.adapters("jw3-1", "adapter_sync")[DESCRIBER_3B]
+    assert set(synced["sent"]) == {CONFIG, WEIGHTS}
+    assert set(synced["taken"]) == TOKENIZER
+    tokenizer = (fleet.source / DESCRIBER_3B / "tokenizer.json").stat().st_size
+    assert done.of("jw3-1", "adapter_sync")["wire_bytes"] < synced["sent_bytes"] + tokenizer // 2
+    released = done.adapters("jw3-1", "adapter_release")[DESCRIBER_3B]
+    assert released["action"] == "activated"
+    assert contents(fleet.stored("jw3-1", DESCRIBER_3B) / "releases" / released["previous"]) == old
+    assert contents(pathlib.Path(released["path"])) == contents(fleet.served("jw3-1", DESCRIBER_3B))
+    assert fleet.deploy("--limit", "jw3").changed() == []
+
+
+def test_directories_that_were_copied_by_hand_are_taken_over(fleet: Fleet) -> None:
+    # As the hand procedure left them: one is what is offered now, the other is something else.
+    by_hand = fleet.offer(CLEANER_3B, into=fleet.home("jw2-1") / "models")
+    (by_hand / "README.md").unlink()
+    other = fleet.offer(CLEANER_8B, "rslora", into=fleet.home("jw2-1") / "models")
+    found = contents(other)
+    done = fleet.deploy("--limit", "jw2")
+    assert contents(by_hand) == travelling(fleet.source / CLEANER_3B)
+    assert contents(other) == travelling(fleet.source / CLEANER_8B)
+    assert done.adapters("jw2-1", "adapter_sync")[CLEANER_3B]["sent"] == []
+    released = done.adapters("jw2-1", "adapter_release")
+    assert released[CLEANER_3B]["adopted"] is None
+    assert not list(fleet.stored("jw2-1", CLEANER_3B).glob("adopted-*"))
+    [adopted] = fleet.stored("jw2-1", CLEANER_8B).glob("adopted-*")
+    assert released[CLEANER_8B]["adopted"] == str(adopted)
+    assert contents(adopted) == found
+    assert fleet.deploy("--limit", "jw2").changed() == []
+
+
+def test_drift_is_repaired_without_the_network(fleet: Fleet) -> None:
+    fleet.deploy("--limit", "jw2")
+    wanted = {name: contents(fleet.served("jw2-1", name)) for name in (CLEANER_3B, CLEANER_8B)}
+    served = fleet.served("jw2-1", CLEANER_3B)
+    weights = bytearray((served / WEIGHTS).read_bytes())
+    weights[-1] ^= 1
+    (served / WEIGHTS).write_bytes(weights)
+    (served / CONFIG).unlink()
+    (served / "notes.txt").write_text("mine")
+    shutil.rmtree(fleet.served("jw2-1", CLEANER_8B))
+
+    checked = fleet.deploy("--limit", "jw2", "--check")
+    done = fleet.deploy("--limit", "jw2")
+    assert {name: contents(fleet.served("jw2-1", name)) for name in (CLEANER_3B, CLEANER_8B)} == wanted
+    assert "wire_bytes" not in done.of("jw2-1", "adapter_sync")
+    assert checked.changed() == done.changed()
+    predicted, came = (run.adapters("jw2-1", "adapter_release") for run in (checked, done))
+    assert {name: entry["action"] for name, entry in came.items()} == dict.fromkeys(wanted, "repaired")
+    assert {name: entry["drift"] for name, entry in predicted.items()} == {name: entry["drift"] for name, entry in came.items()}
+    drift = "\n".join(came[CLEANER_3B]["drift"])
+    for line in (f"changed  {served / WEIGHTS}", f"missing  {served / CONFIG}", f"extra    {served / 'notes.txt'}"):
+        assert line in drift
+    # Nobody's file is lost.
+    [adopted] = fleet.stored("jw2-1", CLEANER_3B).glob("adopted-*")
+    assert (adopted / "notes.txt").read_text() == "mine"
+    assert (adopted / WEIGHTS).read_bytes() == weights
+    assert fleet.deploy("--limit", "jw2").changed() == []
+
+
+def test_what_is_lost_in_the_store_comes_from_what_is_served(fleet: Fleet) -> None:
+    fleet.deploy("--limit", "jw3")
+    shutil.rmtree(fleet.home("jw3-1") / ".lorafleet")
+    before = identity(fleet.served("jw3-1", DESCRIBER_3B))
+    done = fleet.deploy("--limit", "jw3")
+    assert done.adapters("jw3-1", "adapter_sync")[DESCRIBER_3B]["sent"] == []
+    assert contents(fleet.served("jw3-1", DESCRIBER_3B)) == travelling(fleet.source / DESCRIBER_3B)
+    assert identity(fleet.served("jw3-1", DESCRIBER_3B)) == before
+    assert fleet.deploy("--limit", "jw3").changed() == []
+
+
+def test_loaded_with_peft_once_and_again_when_asked(fleet: Fleet) -> None:
+    fleet.base["path"] = str(fleet.tiny / "base")
+    fleet.groups["agents"]["agent_level"] = "model"
+    done = fleet.deploy("--limit", "jw3")
+    tested = done.adapters("jw3-1", "adapter_load_test")[DESCRIBER_3B]
+    assert (tested["level"], tested["device"], tested["from_receipt"]) == ("model", "cpu", False)
+    paths = AdapterPaths(str(fleet.home("jw3-1") / "models"), str(fleet.home("jw3-1") / ".lorafleet"), DESCRIBER_3B)
+    receipt = read_receipt(paths, tested["release"])
+    assert receipt is not None
+    assert (receipt["level"], receipt["device"], receipt["release"]) == ("model", "cpu", tested["release"])
+    assert {"python", "torch", "peft", "transformers", "safetensors"} <= set(receipt["versions"])
+    assert receipt["effect"] > 0.01
+    status = json.loads((fleet.status / "status.json").read_text(encoding="utf-8"))
+    [written] = [entry for entry in status["adapters"] if entry["adapter"] == DESCRIBER_3B]
+    assert (written["level"], written["verified"], written["tested"]) == ("model", True, True)
+    assert written["device"].startswith("cpu")
+
+    again = fleet.deploy("--limit", "jw3")
+    assert again.changed() == []
+    assert again.adapters("jw3-1", "adapter_load_test")[DESCRIBER_3B]["from_receipt"]
+    asked = fleet.deploy("--limit", "jw3", "-e", '{"agent_load_test_again": true}')
+    assert not asked.adapters("jw3-1", "adapter_load_test")[DESCRIBER_3B]["from_receipt"]
+    renewed = read_receipt(paths, tested["release"])
+    assert renewed is not None
+    assert renewed["checks"] == receipt["checks"]
