@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import fcntl
 import os
 import shutil
 import stat
@@ -149,6 +150,7 @@ def prepare(item: Plan, transfer_uid: t.Optional[int]) -> None:
     wanted = {entry.path: entry for entry in item.manifest.files}
     try:
         _make_directories(item)
+        _refuse_while_busy(item)
         for name in os.listdir(item.staging):
             path = os.path.join(item.staging, name)
             found = os.lstat(path)
@@ -221,6 +223,21 @@ def _make_directories(item: Plan) -> None:
                 "Create it on this node, or correct agent_store in the inventory.",
             ) from None
         os.chmod(directory, mode)
+
+
+def _refuse_while_busy(item: Plan) -> None:
+    """Raise DeliveryError while a receiver of another run lives: it holds a lock on the directory that it writes to."""
+    descriptor = os.open(item.staging, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise DeliveryError.of(
+            item.manifest.name,
+            f"is being brought to this node by another run: an rsync writes to {item.staging}.",
+            "Let it finish, or end that process (fuser -v shows it), and run again.",
+        ) from None
+    finally:
+        os.close(descriptor)
 
 
 def _is(path: str, entry: FileEntry) -> bool:

@@ -32,23 +32,30 @@ from ansible_collections.lorafleet.delivery.plugins.plugin_utils._ssh import ssh
 _UNSET = ("RSYNC_OLD_ARGS", "RSYNC_PROTECT_ARGS", "RSYNC_RSH", "RSYNC_PARTIAL_DIR", "RSYNC_CHECKSUM_LIST", "RSYNC_ICONV")
 _ENV = ("env", *(word for name in _UNSET for word in ("-u", name)), "LC_ALL=C")
 
-# Descriptors 3 and 4 are the way to the controller; rsync's own messages go to standard error.
-_CLIENT_SHELL = 'exec 3<&0 4>&1; exec "$@" </dev/null >&2'
+_BUSY = 75
+_UNUSABLE = 11
+# Descriptors 3 and 4 are the way to the controller; rsync's own messages go to standard error. Descriptor 6 is a lock on the
+# staging directory ($0), held for as long as a receiver lives, even one that lost its connection and nobody waits for.
+_CLIENT_SHELL = (
+    f'test -r "$0" || {{ echo "$0 cannot be opened" >&2; exit {_UNUSABLE}; }}; '
+    f'exec 3<&0 4>&1 6<"$0"; flock --nonblock --conflict-exit-code {_BUSY} 6 || exit; exec "$@" </dev/null >&2'
+)
 # What rsync starts as its "remote shell": it joins rsync to those descriptors, and ends when the source's end does.
 # Each of the two holds one direction alone: were the other open in it, a source whose client was killed would wait for ever.
-_JOIN = "sh -c 'exec 5<&0; cat <&5 >&4 3<&- 4>&- 5<&- & exec cat <&3 3<&- 4>&- 5<&-'"
+_JOIN = "sh -c 'exec 5<&0 6<&-; cat <&5 >&4 3<&- 4>&- 5<&- & exec cat <&3 3<&- 4>&- 5<&-'"
 
 # Exit codes of rsync and ssh after which another try goes on where this one stopped.
 _PASSING = frozenset({10, 12, 20, 30, 35, 255})
 _REASONS = {
     3: "the staging directory or a source file cannot be used",
-    11: "reading or writing failed on the node (is its disk full?)",
+    _UNUSABLE: "reading or writing failed on the node (is its disk full?)",
     12: "the connection between the two ends broke",
     20: "it was interrupted",
     23: "a file is missing at the source, or the users that Ansible connects as cannot read it there or write it on the node",
     24: "a source file vanished while it was sent",
     30: "no byte came for {timeout} seconds",
-    127: "there is no rsync on one of the two hosts",
+    _BUSY: "another run is still writing there",
+    127: "there is no rsync, or no flock, on one of the two hosts",
     255: "an ssh connection failed",
 }
 
@@ -93,7 +100,7 @@ def client_command(names: c.Sequence[str], source_dir: str, staging: str, timeou
     name was another. A file that is read-only at the source must not become so here while it may have to be gone on with.
     """
     return [
-        "sh", "-c", _CLIENT_SHELL, "adapter_sync",
+        "sh", "-c", _CLIENT_SHELL, staging,
         *_ENV, "rsync", "-s", "--inplace", "--no-whole-file", "--ignore-times", "--blocking-io",
         "--no-links", "--no-devices", "--no-specials", "--no-perms", "--chmod=F600", "--no-owner", "--no-group",
         f"--timeout={timeout}", "--info=stats2", "--no-human-readable", "--rsh", _JOIN,

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import fcntl
 import dataclasses
 import os
 import pathlib
@@ -227,6 +228,21 @@ def test_the_source_does_not_wait_for_a_client_that_was_killed(
     assert bring(source, staging, "weights", at_node=node).returncode == -signal.SIGKILL
 
 
+def test_two_receivers_never_write_to_one_directory(source: pathlib.Path, staging: pathlib.Path) -> None:
+    (source / "weights").write_bytes(b"bytes")
+    descriptor = os.open(staging, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        outcome = bring(source, staging, "weights")
+    finally:
+        os.close(descriptor)
+    assert outcome.returncode == 75
+    assert not outcome.passing
+    assert "another run is still writing there" in outcome.reason(30)
+    assert os.listdir(staging) == []
+    assert bring(source, staging, "weights").returncode == 0
+
+
 def test_a_silent_source_is_given_up(source: pathlib.Path, staging: pathlib.Path) -> None:
     (source / "weights").write_bytes(os.urandom(MIB))
     outcome = bring(source, staging, "weights", at_source=failing_after(MIB // 2, "stall"), timeout=1)
@@ -272,13 +288,13 @@ def test_a_full_disk_is_said_to_be_one(
 def test_a_host_without_rsync(source: pathlib.Path, staging: pathlib.Path, tmp_path: pathlib.Path) -> None:
     (source / "file").write_text("bytes")
     (tmp_path / "bin").mkdir()
-    for program in ("env", "sh", "cat"):
+    for program in ("env", "sh", "cat", "flock"):
         (tmp_path / "bin" / program).symlink_to(str(shutil.which(program)))
     bare = Wrapped(None, ("env", f"PATH={tmp_path}/bin"))
     for ends in ({"at_node": bare}, {"at_source": bare}):
         outcome = bring(source, staging, "file", **ends)
         assert outcome.returncode == 127
-        assert outcome.reason(30).startswith("there is no rsync on one of the two hosts")
+        assert outcome.reason(30).startswith("there is no rsync, or no flock, on one of the two hosts")
     assert os.listdir(staging) == []
 
 
