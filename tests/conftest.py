@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import subprocess
 import typing as t
@@ -33,17 +34,20 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[sshd_server.Ser
 
 
 @pytest.fixture
-def small_file_system(tmp_path: pathlib.Path) -> t.Iterator[pathlib.Path]:
-    """An empty file system of 1 MiB."""
-    path = tmp_path / "small"
-    path.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", path], capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"cannot mount a small file system: {mounted.stderr.strip()}")
-    try:
-        yield path
-    finally:
-        subprocess.run(["umount", path], check=True)
+def file_system(tmp_path: pathlib.Path) -> t.Iterator[t.Callable[[str], pathlib.Path]]:
+    """Mounts an empty file system with the options of tmpfs that are given, for the time of the test."""
+    with contextlib.ExitStack() as mounted:
+
+        def mount(options: str) -> pathlib.Path:
+            path = tmp_path / "mounted"
+            path.mkdir()
+            done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", path], capture_output=True, text=True)
+            if done.returncode:
+                pytest.skip(f"cannot mount a file system: {done.stderr.strip()}")
+            mounted.callback(subprocess.run, ["umount", path], check=True)
+            return path
+
+        yield mount
 
 
 @pytest.fixture(scope="session")

@@ -84,15 +84,15 @@ def _promote(plan: Plan, state: State, options: Options) -> t.Optional[str]:
         if os.path.lexists(staged):
             remove(staged)
         copy_release(paths.live, staged, plan.manifest, options.permissions)
+    # This also brings every byte to the disk; then it is read back.
     set_permissions(staged, plan.manifest, options.permissions)
-    found = options.permissions.differences(staged, plan.manifest, fsync=True)
+    found = options.permissions.differences(staged, plan.manifest)
     if found:
         raise DeliveryError.of(
             f"{paths.name}, release {release}",
             f"changed in {staged} since it was looked at: {found[0].line()}.",
             "Deploy it again from the training server.",
         )
-    fsync_directory(staged)
     adopted = None
     if os.path.lexists(target):
         adopted = _replace_release(paths, release, state)

@@ -13,6 +13,7 @@ import dataclasses
 import fcntl
 import os
 import stat
+import time
 import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._declared import Declared
@@ -46,6 +47,8 @@ TOKENIZER_FILES = (
 
 # Of the form of a cache entry; an entry of another form is made anew.
 _CACHE_SCHEMA = 1
+# Two writes within one tick of the clock of a file system leave the same times: 10 ms at most, with some to spare.
+_CLOCK_TICK_NS = 20_000_000
 
 # What a look at a file tells without reading it; the same for two looks when nothing was written in between.
 Signature = list[list[t.Any]]
@@ -66,7 +69,8 @@ def describe(
     """Return the Description of the adapter in C(directory).
 
     C(versions) are the trainer's library versions as far as they are known. C(cache) is the path of this adapter's cache
-    entry, valid while inode, size, mtime_ns and ctime_ns of every file stay the same; it is written if C(remember).
+    entry, valid while inode, size, mtime_ns and ctime_ns of every file stay the same; it is written if C(remember), unless
+    a file has changed so shortly ago that these could stay the same over another change.
 
     Raises DeliveryError when the directory holds no adapter, holds another one than declared, is damaged, or changes
     while it is looked at.
@@ -78,14 +82,18 @@ def describe(
 @contextlib.contextmanager
 def _alone(cache: str) -> t.Iterator[None]:
     """Let one process at a time read an adapter: of many nodes that ask for it, the first hashes and the others wait for it."""
-    os.makedirs(os.path.dirname(cache), mode=0o700, exist_ok=True)
-    with open(f"{cache}.lock", "w", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with contextlib.ExitStack() as held:
+        # Where nothing can be written, every one reads for itself, which is no reason to deliver nothing.
+        with contextlib.suppress(OSError):
+            os.makedirs(os.path.dirname(cache), mode=0o700, exist_ok=True)
+            lock = held.enter_context(open(f"{cache}.lock", "w", encoding="utf-8"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def _describe(directory: str, declared: Declared, versions: dict[str, str], cache: str, remember: bool) -> Description:
     names, left_behind = _travelling(directory, declared)
+    started = time.time_ns()
     before = _look(directory, names)
     entry = _cached(cache, before)
     if entry is None:
@@ -101,17 +109,13 @@ def _describe(directory: str, declared: Declared, versions: dict[str, str], cach
     else:
         files, tensors, config = entry
     if _look(directory, names) != before:
-        raise DeliveryError.of(
-            declared.name,
-            f"changed while it was read: {directory} is still being written.",
-            "Wait until the training has ended and run again.",
-        )
+        raise _changed(directory, declared)
     problems = config_problems(config, declared)
     if SAFETENSORS_FILE in names:
         problems += structure_problems(declared.name, tensors, config, declared.base_config)
     if problems:
         raise DeliveryError(*problems)
-    if entry is None and remember:
+    if entry is None and remember and all(ctime < started - _CLOCK_TICK_NS for *_seen, ctime in before):
         _write_cache(cache, before, files, tensors, config)
     if "peft_version" in config:
         versions = {"peft": str(config["peft_version"]), **versions}
@@ -155,7 +159,10 @@ def _travelling(directory: str, declared: Declared) -> tuple[list[str], list[str
     travelling = {CONFIG_FILE, *weights, *TOKENIZER_FILES, *declared.extra_files} & set(present)
     problems = []
     for name in sorted(travelling):
-        mode = os.lstat(os.path.join(directory, name)).st_mode
+        try:
+            mode = os.lstat(os.path.join(directory, name)).st_mode
+        except FileNotFoundError:
+            raise _changed(directory, declared) from None
         if not stat.S_ISREG(mode):
             kind = "a symbolic link" if stat.S_ISLNK(mode) else "not a plain file"
             problems.append(
@@ -173,6 +180,14 @@ def _travelling(directory: str, declared: Declared) -> tuple[list[str], list[str
 def _no_adapter(declared: Declared, found: str) -> DeliveryError:
     return DeliveryError.of(
         declared.name, found, "Check the name in the inventory and that the training has saved the adapter there."
+    )
+
+
+def _changed(directory: str, declared: Declared) -> DeliveryError:
+    return DeliveryError.of(
+        declared.name,
+        f"changed while it was read: {directory} is still being written.",
+        "Wait until the training has ended and run again.",
     )
 
 
@@ -218,4 +233,6 @@ def _write_cache(
         "tensors": [dataclasses.asdict(tensor) for tensor in tensors],
         "config": config,
     }
-    write_json(cache, entry, mode=0o600)
+    # Without an entry the next run reads the files again.
+    with contextlib.suppress(OSError):
+        write_json(cache, entry, mode=0o600)

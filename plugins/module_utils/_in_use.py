@@ -14,28 +14,39 @@ import typing as t
 
 
 def in_use(directories: t.Iterable[str]) -> set[str]:
-    """Those of C(directories) of which the directory or a file in it is open or mapped by any process that can be seen."""
-    owners: dict[int, str] = {}
+    """Those of C(directories) of which any visible process has the directory, or a file in it, open or mapped."""
+    opened: dict[tuple[int, int], str] = {}
+    mapped: dict[tuple[int, bytes], str] = {}
     for directory in directories:
         for top, _names, files in os.walk(directory):
             for path in (top, *(os.path.join(top, name) for name in files)):
                 with contextlib.suppress(FileNotFoundError):
-                    owners[os.lstat(path).st_ino] = directory
-    if not owners:
+                    status = os.lstat(path)
+                    opened[status.st_dev, status.st_ino] = directory
+                    mapped[status.st_ino, os.fsencode(os.path.basename(path))] = directory
+    if not opened:
         return set()
-    # By inode alone: device numbers in maps differ from those of stat on some file systems, and a wrong match only
-    # keeps a release for longer.
-    return {owners[inode] for inode in _inodes() if inode in owners}
-
-
-def _inodes() -> t.Iterator[int]:
-    for pid in os.listdir("/proc"):
-        if not pid.isdigit():
-            continue
+    used = set()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
         # A process that ended meanwhile, or one that belongs to somebody else.
-        with contextlib.suppress(OSError), open(f"/proc/{pid}/maps", "rb") as stream:
-            yield from (int(line.split(None, 5)[4]) for line in stream)
         with contextlib.suppress(OSError):
-            for descriptor in os.listdir(f"/proc/{pid}/fd"):
-                with contextlib.suppress(OSError):
-                    yield os.stat(f"/proc/{pid}/fd/{descriptor}").st_ino
+            used |= {mapped[mapping] for mapping in _mappings(pid) if mapping in mapped}
+        with contextlib.suppress(OSError):
+            used |= {opened[descriptor] for descriptor in _descriptors(pid) if descriptor in opened}
+    return used
+
+
+def _mappings(pid: str) -> t.Iterator[tuple[int, bytes]]:
+    """Inodes and file names. The device is of no use: on some file systems it is another one here than in stat."""
+    with open(f"/proc/{pid}/maps", "rb") as stream:
+        for line in stream:
+            fields = line.rstrip(b"\n").split(None, 5)
+            if len(fields) == 6:
+                yield int(fields[4]), os.path.basename(fields[5])
+
+
+def _descriptors(pid: str) -> t.Iterator[tuple[int, int]]:
+    for descriptor in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(OSError):
+            status = os.stat(f"/proc/{pid}/fd/{descriptor}")
+            yield status.st_dev, status.st_ino

@@ -33,9 +33,9 @@ class Permissions:
     uid: t.Optional[int] = None
     gid: t.Optional[int] = None
 
-    def differences(self, directory: str, manifest: Manifest, fsync: bool = False) -> list[Difference]:
+    def differences(self, directory: str, manifest: Manifest) -> list[Difference]:
         """C(_verify.differences) with these."""
-        return differences(directory, manifest, self.file_mode, self.directory_mode, self.uid, self.gid, fsync)
+        return differences(directory, manifest, self.file_mode, self.directory_mode, self.uid, self.gid)
 
 
 def permissions_of(params: dict[str, t.Any]) -> Permissions:
@@ -73,7 +73,7 @@ def _identity(
 
 
 def set_permissions(directory: str, manifest: Manifest, permissions: Permissions) -> None:
-    """Give a directory and the files of C(manifest) in it their owner and modes, where they differ.
+    """Give a directory and the files of C(manifest) in it their owner and modes, and bring all of it to the disk.
 
     Raises OSError, and DeliveryError for a file that is none (links are never followed).
     """

@@ -135,7 +135,7 @@ def _apply(plan: Plan, options: Options) -> t.Optional[str]:
             settle(paths)
         raise DeliveryError.of(
             f"{paths.name}, release {plan.release}",
-            f"could not be made active: {_reason(exc)}. {_what_is_active(paths)}",
+            f"was not made active to the end: {_reason(exc)}. {_what_is_active(paths)}",
             "Mend that and run again; what was staged is kept.",
         ) from exc
 

@@ -12,6 +12,8 @@ import json
 import os
 import pathlib
 import pickle
+import subprocess
+import sys
 import time
 import typing as t
 
@@ -267,8 +269,8 @@ def test_all_that_is_wrong_is_said_at_once(look: Look) -> None:
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda data: data[:-1], "is truncated by 1 bytes"),
-        (lambda data: data + b"\0", "is too long by 1 bytes"),
+        (lambda data: data[:-1], "is truncated by 1 byte"),
+        (lambda data: data + b"\0", "is too long by 1 byte"),
         (lambda data: b"", "is empty"),
         (lambda data: b"\0" * len(data), "is filled with zeros"),
         (lambda data: b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
@@ -300,7 +302,7 @@ def test_nothing_is_read_again_while_nothing_changes(adapter: pathlib.Path, look
     assert again.manifest == first.manifest
     assert cache.stat().st_mode & 0o777 == 0o600
     assert cache.parent.stat().st_mode & 0o777 == 0o700
-    assert os.listdir(cache.parent) == [cache.name]
+    assert sorted(os.listdir(cache.parent)) == [cache.name, f"{cache.name}.lock"]
 
 
 def test_what_is_cached_is_still_compared_with_the_inventory(adapter: pathlib.Path, look: Look) -> None:
@@ -354,15 +356,11 @@ def test_a_file_more_or_less_is_seen(adapter: pathlib.Path, look: Look) -> None:
     assert len(less.manifest.files) == len(more.manifest.files) - 1
 
 
-def test_a_file_that_changed_a_moment_ago_is_not_believed_to_stay_the_same(adapter: pathlib.Path, look: Look) -> None:
+def test_a_file_that_changed_a_moment_ago_is_read_again(look: Look, monkeypatch: pytest.MonkeyPatch) -> None:
     # A second write within the same tick of the file system's clock would leave size and times as they are.
-    ahead = time.time_ns()
-    while (adapter / WEIGHTS).stat().st_ctime_ns < ahead:
-        os.utime(adapter / WEIGHTS)
+    monkeypatch.setattr(_describe, "_CLOCK_TICK_NS", 3600 * 10**9)
     assert not look().cached
-    found = look()
-    recent = time.time_ns() - (adapter / WEIGHTS).stat().st_ctime_ns < _describe._CLOCK_TICK_NS
-    assert not (recent and found.cached)
+    assert not look().cached
 
 
 def test_without_remember_nothing_is_written(adapter: pathlib.Path, look: Look, cache: pathlib.Path) -> None:
@@ -413,32 +411,39 @@ def test_a_cache_that_cannot_be_written_costs_time_alone(adapter: pathlib.Path, 
     assert not expected.cached
 
 
-def test_two_nodes_may_ask_for_the_same_adapter_at_once(
-    adapter: pathlib.Path, look: Look, cache: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+ASK = """\
+import json, sys
+from ansible_collections.lorafleet.delivery.plugins.module_utils._declared import Declared
+from ansible_collections.lorafleet.delivery.plugins.module_utils._describe import describe
+directory, cache, row, base = sys.argv[1:]
+print(describe(directory, Declared.from_row(json.loads(row), json.loads(base)), {}, cache).cached)
+"""
+
+
+def test_of_two_nodes_that_ask_at_once_the_second_waits_for_the_first(
+    adapter: pathlib.Path, look: Look, cache: pathlib.Path, declare: Declare, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever is second writes the whole entry while the first is about to rename its own."""
     let_time_pass(adapter)
-    fsync = os.fsync
-    pending = [True]
+    declared = declare()
+    row = {
+        **{"name": declared.name, "base": declared.base, "rank": declared.rank, "alpha": declared.alpha},
+        **dict.fromkeys(["target_modules", "peft_config", "extra_files", "allow_pickle"]),
+    }
+    command = [sys.executable, "-c", ASK, str(adapter), str(cache), json.dumps(row), json.dumps({})]
+    second: list[subprocess.Popen[str]] = []
 
-    def another_writes_first(descriptor: int) -> None:
-        fsync(descriptor)
-        if pending.pop() if pending else False:
-            child = os.fork()
-            if not child:
-                code = 1
-                try:
-                    look()
-                    code = 0
-                finally:
-                    os._exit(code)
-            assert os.waitpid(child, 0)[1] == 0
+    def ask_too() -> None:
+        second.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        inode = cache.with_name(f"{cache.name}.lock").stat().st_ino
+        deadline = time.monotonic() + 60
+        while not any("->" in line and f":{inode} " in line for line in pathlib.Path("/proc/locks").read_text().splitlines()):
+            assert second[0].poll() is None, "the second did not wait"
+            assert time.monotonic() < deadline
 
-    monkeypatch.setattr(os, "fsync", another_writes_first)
-    look()
-    assert not pending
-    assert look().cached
-    assert os.listdir(cache.parent) == [cache.name]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    changed_while_read(monkeypatch, ask_too)
+    assert not look().cached
+    assert second[0].communicate(timeout=60)[0] == "True\n"
 
 
 def changed_while_read(monkeypatch: pytest.MonkeyPatch, change: t.Callable[[], t.Any]) -> None:

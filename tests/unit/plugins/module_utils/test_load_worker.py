@@ -291,6 +291,13 @@ examine("overwriting", "overwriting", check_names=anything, adapter_level=lambda
 examine("silent", inject=lambda one, base, **options: _silent(inject(one, base, **options)))
 examine("on meta", "missing", check_names=anything, adapter_level=lambda *ignored: (0, []), check_same=anything,
         inject=lambda one, base, **options: _quiet(inject(one, base, **{**options, "low_cpu_mem_usage": True})))
+base = worker.LoadedBase(sys.argv[3], cpu, 0)
+used = []
+for _ in range(2):
+    worker.examine(adapter("whole"), base, cpu)
+    used.append(base.model)
+plain = used[0] is not None and not any("lora" in name for name, _ in used[0].named_modules())
+said["shared"] = [] if plain and used[0] is used[1] else ["the base was not kept as it was"]
 weights = torch.rand(4, 4)
 same("equal", weights.clone(), weights)
 same("widened", weights.bfloat16().float(), weights.bfloat16())
@@ -349,6 +356,7 @@ def tampered(tiny: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> di
         ("overwriting", "the base answers differently once the adapter is switched off"),
         ("silent", "does not change the model's answer"),
         ("on meta", "PEFT left without values: base_model"),
+        ("shared", None),
         ("equal", None),
         ("widened", None),
         ("one bit", "differs from the file after it was loaded on cpu"),

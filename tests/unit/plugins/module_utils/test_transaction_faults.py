@@ -146,6 +146,11 @@ class Faults:
         shutil.copytree(self.template, self.directory, symlinks=True)
         return Node(self.directory)
 
+    def keep_as_template(self) -> None:
+        """Let every fault from now on find the node as it is."""
+        shutil.rmtree(self.template)
+        self.directory.rename(self.template)
+
     def points(self) -> list[tuple[str, int, bool]]:
         """Each system call to strike at, which one of its kind it is in its thread, and whether it finds the disk changed.
 
@@ -226,6 +231,18 @@ def directory(tmp_path: pathlib.Path) -> t.Iterator[pathlib.Path]:
 def test_killed_at_every_step(directory: pathlib.Path, way: Way, scenario: str) -> None:
     faults = Faults(directory, scenario, way)
     # A second fsync in a row finds the disk as the first one did.
+    faults.strike_at("signal=KILL", [(call, number) for call, number, changed in faults.points() if changed])
+
+
+def test_killed_again_while_bringing_it_in_order(directory: pathlib.Path) -> None:
+    """After a kill between the exchange and its bookkeeping, the next run is killed too, at every step."""
+    faults = Faults(directory, "take_over", "exchange")
+    rename = max(number for call, number, _changed in faults.points() if call == "rename")
+    # What came out is set aside by a rename, and recorded by another one.
+    node, _status = faults.strike("rename", rename - 1, "signal=KILL")
+    assert weights_at(node.live) == 2
+    assert list(node.root.glob("incoming-*"))
+    faults.keep_as_template()
     faults.strike_at("signal=KILL", [(call, number) for call, number, changed in faults.points() if changed])
 
 

@@ -275,10 +275,10 @@ def test_a_missing_staging_directory_is_named(source: pathlib.Path, staging: pat
 
 
 def test_a_full_disk_is_said_to_be_one(
-    source: pathlib.Path, small_file_system: pathlib.Path
+    source: pathlib.Path, file_system: t.Callable[[str], pathlib.Path]
 ) -> None:
     (source / "weights").write_bytes(os.urandom(2 * MIB))
-    outcome = bring(source, small_file_system, "weights")
+    outcome = bring(source, file_system("size=1m"), "weights")
     assert outcome.returncode == 11
     assert not outcome.passing
     assert outcome.reason(30).startswith("reading or writing failed on the node (is its disk full?): ")

@@ -1,0 +1,372 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What must not be delivered is refused with a message that says what to do; nothing is activated, nothing is lost.
+
+Every row of the table has two nodes: one to which nothing was delivered yet, and one that serves an earlier release of the
+adapter. The rows of a batch share one run of the deploy playbook, in which a healthy node has to be delivered all the same.
+"""
+
+from __future__ import annotations
+
+import collections.abc as c
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import pathlib
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import typing as t
+
+import numpy
+import pytest
+import safetensors.numpy
+
+from tests.integration.fleet import CLEANER_3B, CONFIG, DESCRIBER_3B, WEIGHTS, Fleet, Variables, contents, row, travelling
+
+SAVED_AGAIN = "Save the adapter again with PEFT"
+
+
+@dataclasses.dataclass(frozen=True)
+class Bad:
+    """A row of the table. C(says) are parts of the message, C(declared) is what the inventory says otherwise.
+
+    C(kind) is one of the tiny adapters, where it is not the plain one. C(source) damages its directory at the training server.
+    C(node) damages a node and returns variables for it; what it registers with the stack is undone after the run.
+    """
+
+    batch: str
+    says: tuple[str, ...]
+    source: c.Callable[[pathlib.Path], object] | None = None
+    declared: Variables = dataclasses.field(default_factory=dict)
+    kind: str = ""
+    node: c.Callable[[Fleet, str, contextlib.ExitStack], Variables] | None = None
+
+
+def tensors(change: c.Callable[[dict[str, t.Any]], object]) -> c.Callable[[pathlib.Path], None]:
+    """Change the tensors of an adapter and save it as a healthy file."""
+
+    def damage(directory: pathlib.Path) -> None:
+        loaded = safetensors.numpy.load_file(directory / WEIGHTS)
+        change(loaded)
+        safetensors.numpy.save_file(loaded, directory / WEIGHTS, {"format": "pt"})
+
+    return damage
+
+
+def config(**values: t.Any) -> c.Callable[[pathlib.Path], None]:
+    """Change keys of adapter_config.json."""
+
+    def damage(directory: pathlib.Path) -> None:
+        path = directory / CONFIG
+        path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **values}), encoding="utf-8")
+
+    return damage
+
+
+def weights(change: c.Callable[[bytes], bytes]) -> c.Callable[[pathlib.Path], None]:
+    """Change the bytes of the weights file."""
+    return lambda directory: (directory / WEIGHTS).write_bytes(change((directory / WEIGHTS).read_bytes()))
+
+
+def split(data: bytes) -> tuple[dict[str, t.Any], bytes]:
+    """The parsed header of a safetensors file, and what follows it."""
+    (length,) = struct.unpack("<Q", data[:8])
+    return json.loads(data[8 : 8 + length]), data[8 + length :]
+
+
+def joined(header: dict[str, t.Any], rest: bytes) -> bytes:
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + rest
+
+
+def lying(data: bytes) -> bytes:
+    """The header gives the first tensor the bytes of the second as well."""
+    header, rest = split(data)
+    first, second = sorted((name for name in header if name != "__metadata__"), key=lambda name: header[name]["data_offsets"])[:2]
+    header[first]["data_offsets"][1] = header[second]["data_offsets"][1]
+    header[first]["shape"] = [(header[first]["data_offsets"][1] - header[first]["data_offsets"][0]) // 4]
+    return joined(header, rest)
+
+
+def one(loaded: dict[str, t.Any], end: str) -> str:
+    return next(name for name in sorted(loaded) if name.endswith(end))
+
+
+def nan(loaded: dict[str, t.Any]) -> None:
+    loaded[one(loaded, "lora_A.weight")].flat[-1] = numpy.nan
+
+
+def trained_on(loaded: dict[str, t.Any]) -> None:
+    for values in loaded.values():
+        values *= 1.5
+
+
+def untrained(loaded: dict[str, t.Any]) -> None:
+    for name in loaded:
+        if "lora_B" in name:
+            loaded[name][:] = 0
+
+
+def with_base_layer(loaded: dict[str, t.Any]) -> None:
+    name = one(loaded, "q_proj.lora_A.weight").replace("lora_A", "base_layer")
+    loaded[name] = numpy.ones((64, 64), numpy.float32)
+
+
+def with_embeddings(loaded: dict[str, t.Any]) -> None:
+    loaded["base_model.model.model.embed_tokens.weight"] = numpy.ones((512, 64), numpy.float32)
+
+
+def as_pickle(directory: pathlib.Path) -> None:
+    (directory / WEIGHTS).rename(directory / "adapter_model.bin")
+
+
+def both(directory: pathlib.Path) -> None:
+    shutil.copy(directory / WEIGHTS, directory / "adapter_model.bin")
+
+
+def emptied(directory: pathlib.Path) -> None:
+    shutil.rmtree(directory)
+    directory.mkdir()
+
+
+def link_outside(directory: pathlib.Path) -> None:
+    (directory / "tokenizer.json").unlink()
+    (directory / "tokenizer.json").symlink_to("/etc/passwd")
+
+
+def called(name: str) -> Variables:
+    return {"name": name}
+
+
+def interpreter(text: str) -> c.Callable[[Fleet, str, contextlib.ExitStack], Variables]:
+    """The node's Python is a script that does something before each module; $home, $source and $module are the node's."""
+
+    def make(fleet: Fleet, node: str, _stack: contextlib.ExitStack) -> Variables:
+        script = fleet.root / node / "python"
+        source = fleet.hosts[node]["agent_source_models_dir"]
+        lines = ["#!/bin/sh", f"home={fleet.home(node)} source={source}/{CLEANER_3B} module=$1", text]
+        script.write_text("\n".join([*lines, f'exec {sys.executable} "$@"', ""]), encoding="utf-8")
+        script.chmod(0o755)
+        return {"ansible_python_interpreter": str(script)}
+
+    return make
+
+
+def before_module(name: str, command: str) -> c.Callable[[Fleet, str, contextlib.ExitStack], Variables]:
+    """Do something on the node once, just before it runs a module."""
+    once = f"test -e $home/done || {{ : > $home/done; {command}; }}"
+    return interpreter(f"case $module in *AnsiballZ_{name}.py) {once} ;; esac")
+
+
+def without_models_dir(fleet: Fleet, node: str, _stack: contextlib.ExitStack) -> Variables:
+    return {"agent_models_dir": str(fleet.home(node) / "nowhere")}
+
+
+def unwritable(fleet: Fleet, node: str, stack: contextlib.ExitStack) -> Variables:
+    """Nobody can put anything into the models directory, not even root."""
+    models = fleet.home(node) / "models"
+    if os.geteuid() == 0:
+        if subprocess.run(["chattr", "+i", models], capture_output=True).returncode:
+            raise Impossible("this file system has no immutable directories")
+        stack.callback(subprocess.run, ["chattr", "-i", models], check=True)
+    else:
+        models.chmod(0o555)
+        stack.callback(models.chmod, 0o755)
+    return {}
+
+
+def on_tmpfs(option: str, later: str) -> c.Callable[[Fleet, str, contextlib.ExitStack], Variables]:
+    """The node's home is a file system of its own."""
+
+    def make(fleet: Fleet, node: str, stack: contextlib.ExitStack) -> Variables:
+        home = fleet.home(node)
+        kept = home.with_name("kept")
+        home.rename(kept)
+        home.mkdir()
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", option, "none", home], capture_output=True).returncode:
+            raise Impossible("cannot mount a file system here")
+        stack.callback(subprocess.run, ["umount", home], check=True)
+        # What the test compares afterwards is looked at while it is mounted.
+        shutil.copytree(kept, home, dirs_exist_ok=True)
+        if later:
+            subprocess.run(["mount", "-o", later, home], check=True)
+        return {}
+
+    return make
+
+
+def locked(fleet: Fleet, node: str, stack: contextlib.ExitStack) -> Variables:
+    """Another run has the adapter in its hands."""
+    root = fleet.stored(node, CLEANER_3B)
+    root.mkdir(parents=True, exist_ok=True)
+    lock = stack.enter_context((root / "lock").open("w"))
+    holder = {"run": "deploy by kim", "controller": "192.0.2.7", "pid": 4711, "at": "2026-01-31T12:00:00+00:00"}
+    lock.write(json.dumps(holder))
+    lock.flush()
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return {}
+
+
+def settings(**variables: t.Any) -> c.Callable[[Fleet, str, contextlib.ExitStack], Variables]:
+    return lambda _fleet, _node, _stack: variables
+
+
+class Impossible(Exception):
+    """This row cannot be made on this machine."""
+
+
+# Redirections expand no pattern.
+SPOIL_STAGED = f'for file in $home/.lorafleet/{CLEANER_3B}/staging/*/{WEIGHTS}; do printf x >> "$file"; done'
+
+TABLE: dict[str, Bad] = {
+    "source directory missing": Bad("directory", (), source=shutil.rmtree),
+    "source directory empty": Bad("directory", (), source=emptied),
+    "no adapter_config.json": Bad("directory", (), source=lambda directory: (directory / CONFIG).unlink()),
+    "no weights": Bad("directory", (), source=lambda directory: (directory / WEIGHTS).unlink()),
+    "safetensors and bin": Bad("directory", (), source=both),
+    "bin only": Bad("directory", (), source=as_pickle),
+    "link that leads outside": Bad("directory", (), source=link_outside),
+    "name with a slash": Bad("directory", (), declared=called("grammar/lora")),
+    "name that leads up": Bad("directory", (), declared=called("../models/lora")),
+    "name that is an option": Bad("directory", (), declared=called("-lora")),
+    "name with a newline": Bad("directory", (), declared=called("lora\nPLAY RECAP")),
+    "safetensors truncated": Bad("weights", (), source=weights(lambda data: data[:-1])),
+    "safetensors truncated in the header": Bad("weights", (), source=weights(lambda data: data[:100])),
+    "safetensors padded": Bad("weights", (), source=weights(lambda data: data + bytes(8))),
+    "safetensors all zeros": Bad("weights", (), source=weights(lambda data: bytes(len(data)))),
+    "safetensors with a tail of zeros": Bad("weights", (), source=weights(lambda data: data[:-65536] + bytes(65536))),
+    "safetensors header lies": Bad("weights", (), source=weights(lying)),
+    "NaN": Bad("weights", (), source=tensors(nan)),
+    "lora_B all zeros": Bad("weights", (), source=tensors(untrained)),
+    "tensor embed_tokens": Bad("weights", (), source=tensors(with_embeddings)),
+    "tensor base_layer": Bad("weights", (), source=tensors(with_base_layer)),
+    "tensor missing": Bad("weights", (), source=tensors(lambda loaded: loaded.pop(one(loaded, "v_proj.lora_B.weight")))),
+    "tensor too many": Bad(
+        "weights",
+        (),
+        source=tensors(lambda loaded: loaded.update({"base_model.model.lm_head.lora_A.weight": numpy.ones((16, 64), "f4")})),
+    ),
+    "rank other than declared": Bad("config", (), declared={"rank": 32}),
+    "alpha other than declared": Bad("config", (), declared={"alpha": 64}),
+    "base other than declared": Bad("config", (), source=config(base_model_name_or_path="tiny/Llama-128")),
+    "target modules other than declared": Bad("config", (), declared={"target_modules": ["q_proj", "v_proj"]}),
+    "config is no JSON": Bad("config", (), source=lambda directory: (directory / CONFIG).write_text('{"r": 16,')),
+    "DoRA": Bad("config", (), kind="dora"),
+    "rsLoRA": Bad("config", (), kind="rslora"),
+    "PiSSA": Bad("config", (), source=config(init_lora_weights="pissa")),
+    "modules_to_save": Bad("config", (), kind="lm_head_saved"),
+    "key of a newer PEFT": Bad("config", (), source=config(use_later_lora=True)),
+    "models directory missing": Bad("node", (), node=without_models_dir),
+    "models directory unwritable": Bad("node", (), node=unwritable),
+    "file system read-only": Bad("node", (), node=on_tmpfs("size=128m", "remount,ro")),
+    "file system full": Bad("node", (), node=on_tmpfs("size=1m", "")),
+    "no rsync": Bad("node", (), node=interpreter("PATH=/nonexistent")),
+    "another run": Bad("node", (), node=locked),
+    "changed at the source after it was described": Bad(
+        "node", (), node=before_module("adapter_sync", f"printf x >> $source/{WEIGHTS}")
+    ),
+    "replaced at the source after it was described": Bad(
+        "node", (), node=before_module("adapter_sync", f"cp $source/tokenizer.json $source/{WEIGHTS}")
+    ),
+    "gone at the source after it was described": Bad("node", (), node=before_module("adapter_sync", "rm -r $source")),
+    "changed on the node before the load test": Bad("node", (), node=before_module("adapter_load_test", SPOIL_STAGED)),
+    "changed on the node after the load test": Bad("node", (), node=before_module("adapter_release", SPOIL_STAGED)),
+    "agent_python missing": Bad(
+        "interpreter", (), node=settings(agent_level="adapter", agent_python="/nonexistent/python")
+    ),
+    "agent_python without PEFT": Bad("interpreter", (), node=settings(agent_level="adapter", agent_python=sys.executable)),
+    "no CUDA where it is required": Bad("interpreter", (), node=settings(agent_level="adapter", agent_device="cuda")),
+    "base not on the node": Bad("interpreter", (), node=settings(agent_level="model")),
+}
+
+Verdict = dict[str, t.Any]
+
+
+@pytest.fixture(scope="session")
+def verdict(tmp_path_factory: pytest.TempPathFactory, tiny: pathlib.Path) -> c.Callable[[str], Verdict]:
+    """What became of a row; its batch is run once, whichever of several workers asks first."""
+    if shutil.which("rsync") is None:
+        pytest.skip("no rsync on this machine")
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "bad-input"
+    shared.mkdir(exist_ok=True)
+
+    def of(item: str) -> Verdict:
+        batch = TABLE[item].batch
+        verdicts = shared / f"{batch}.json"
+        with (shared / f"{batch}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not verdicts.exists():
+                directory = pathlib.Path(tempfile.mkdtemp(dir=shared, prefix=batch))
+                verdicts.write_text(json.dumps(deliver(batch, directory, tiny)), encoding="utf-8")
+        found: dict[str, Verdict] = json.loads(verdicts.read_text(encoding="utf-8"))
+        return found[item]
+
+    return of
+
+
+def deliver(batch: str, root: pathlib.Path, tiny: pathlib.Path) -> dict[str, Verdict]:
+    """Run the deploy playbook on all rows of a batch, and say what became of each."""
+    fleet = Fleet(root, tiny)
+    fleet.deploy("--tags", "cleaner,3b")
+    items = {item: bad for item, bad in TABLE.items() if bad.batch == batch}
+    verdicts: dict[str, Verdict] = {item: {"nodes": {}} for item in items}
+    with contextlib.ExitStack() as stack:
+        for number, (item, bad) in enumerate(items.items()):
+            source = root / f"source-{number}"
+            # What is offered now is not what the older node has.
+            directory = fleet.offer(CLEANER_3B, bad.kind, into=source)
+            tensors(trained_on)(directory)
+            if bad.source:
+                bad.source(directory)
+            for state in ("clean", "older"):
+                node = f"{state}-{number}"
+                variables = {
+                    "agent_source_models_dir": str(source),
+                    "agent_adapters": [{**row(CLEANER_3B, "3b", 16), **bad.declared}],
+                }
+                fleet.add_node("jw2", node, **variables)
+                if state == "older":
+                    shutil.copytree(fleet.home("jw2-1"), fleet.home(node), dirs_exist_ok=True)
+                try:
+                    fleet.hosts[node].update(bad.node(fleet, node, stack) if bad.node else {})
+                except Impossible as exc:
+                    verdicts[item]["impossible"] = str(exc)
+                    fleet.members["jw2"].remove(node)
+                    continue
+                verdicts[item]["nodes"][node] = {}
+        fleet.members["jw2"].remove("jw2-1")
+        before = {node: contents(fleet.home(node) / "models") for node in fleet.members["jw2"]}
+        done = fleet.run("deploy")
+        after = {node: contents(fleet.home(node) / "models") for node in fleet.members["jw2"]}
+    (root / "output.txt").write_text(done.output, encoding="utf-8")
+    for found in verdicts.values():
+        found["rc"] = done.rc
+        found["healthy"] = contents(fleet.served("jw3-1", DESCRIBER_3B)) == travelling(fleet.source / DESCRIBER_3B)
+        for node, of_node in found["nodes"].items():
+            of_node["message"] = "\n".join(done.failures(node))
+            of_node["untouched"] = before[node] == after[node]
+    return verdicts
+
+
+@pytest.mark.parametrize("item", TABLE)
+def test_bad_input_is_refused(item: str, verdict: c.Callable[[str], Verdict]) -> None:
+    bad, found = TABLE[item], verdict(item)
+    if "impossible" in found:
+        pytest.skip(found["impossible"])
+    assert found["rc"] != 0
+    assert found["healthy"]
+    assert len(found["nodes"]) == 2
+    for node, of_node in found["nodes"].items():
+        assert of_node["untouched"], node
+        message = of_node["message"]
+        for part in bad.says:
+            assert part in message, message
