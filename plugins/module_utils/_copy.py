@@ -13,7 +13,6 @@ import fcntl
 import os
 import platform
 import shutil
-import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._digest import CHUNK, open_regular
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
@@ -31,10 +30,7 @@ def copy_release(source: str, target: str, manifest: Manifest, permissions: Perm
     """
     os.mkdir(target, 0o700)
     for entry in manifest.files:
-        with open_regular(os.path.join(source, entry.path)) as original:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            with os.fdopen(os.open(os.path.join(target, entry.path), flags, 0o600), "wb") as copy:
-                _copy_bytes(original, copy)
+        copy_file(os.path.join(source, entry.path), os.path.join(target, entry.path))
     set_permissions(target, manifest, permissions)
     found = permissions.differences(target, manifest)
     if found:
@@ -45,8 +41,14 @@ def copy_release(source: str, target: str, manifest: Manifest, permissions: Perm
         )
 
 
-def _copy_bytes(original: t.BinaryIO, copy: t.BinaryIO) -> None:
-    with contextlib.suppress(OSError):
-        fcntl.ioctl(copy.fileno(), _FICLONE, original.fileno())
-        return
-    shutil.copyfileobj(original, copy, CHUNK)
+def copy_file(source: str, target: str) -> None:
+    """Copy a plain file to C(target), which must not exist; for its owner alone. Follows no links.
+
+    Raises OSError, and DeliveryError when C(source) is no plain file.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open_regular(source) as original, os.fdopen(os.open(target, flags, 0o600), "wb") as copy:
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(copy.fileno(), _FICLONE, original.fileno())
+            return
+        shutil.copyfileobj(original, copy, CHUNK)

@@ -16,6 +16,7 @@ import shutil
 import stat
 import typing as t
 
+from ansible_collections.lorafleet.delivery.plugins.module_utils._copy import copy_file
 from ansible_collections.lorafleet.delivery.plugins.module_utils._digest import sha256_of
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
 from ansible_collections.lorafleet.delivery.plugins.module_utils._manifest import FileEntry, Manifest
@@ -67,10 +68,11 @@ def _plan(manifest: Manifest, paths: AdapterPaths, seeds: dict[str, list[str]], 
         result.stored = True
         return result
     for entry in manifest.files:
-        if _is(os.path.join(result.staging, entry.path), entry):
+        target = os.path.join(result.staging, entry.path)
+        if _is(target, entry) and os.lstat(target).st_nlink == 1:
             continue
         result.lacking.append(entry)
-        seed = next((path for path in seeds[entry.sha256] if _is(path, entry)), None)
+        seed = next((path for path in seeds[entry.sha256] if path != target and _is(path, entry)), None)
         if seed is not None:
             result.local[entry.path] = seed
         elif entry.sha256 not in coming:
@@ -122,7 +124,7 @@ def check_space(store: str, plans: t.Iterable[Plan]) -> None:
     """
     moved = [entry for item in plans for entry in item.lacking]
     needed = 2 * sum(entry.size for entry in moved)
-    existing = store
+    existing = os.path.abspath(store)
     while not os.path.exists(existing):
         existing = os.path.dirname(existing)
     room = os.statvfs(existing)
@@ -178,7 +180,9 @@ def settle(item: Plan) -> list[Problem]:
             os.chown(item.staging, 0, 0)
         for name in os.listdir(item.staging):
             path = os.path.join(item.staging, name)
-            if stat.S_ISREG(os.lstat(path).st_mode):
+            # What has another name elsewhere is somebody's file, and refused below.
+            found = os.lstat(path)
+            if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
                 os.chmod(path, 0o600)
                 if os.geteuid() == 0:
                     os.chown(path, 0, 0)
@@ -187,9 +191,8 @@ def settle(item: Plan) -> list[Problem]:
             if os.path.lexists(target):
                 # Never written through: the directory was somebody else's until now.
                 _remove(target)
-            shutil.copyfile(seed, target, follow_symlinks=False)
-            os.chmod(target, 0o600)
-        found = differences(item.staging, item.manifest, fsync=True)
+            copy_file(seed, target)
+        differing = differences(item.staging, item.manifest, fsync=True)
         fsync_directory(item.staging)
     except OSError as exc:
         raise _unwritable(item, exc) from exc
@@ -200,7 +203,7 @@ def settle(item: Plan) -> list[Problem]:
             "It changed at the source after it was described, or on the way, or on the node: run again."
             " What is served was not touched.",
         )
-        for difference in found
+        for difference in differing
     ]
 
 
@@ -241,7 +244,7 @@ def _refuse_while_busy(item: Plan) -> None:
 
 
 def _is(path: str, entry: FileEntry) -> bool:
-    """True when C(path) is a plain file of its own with exactly the size and bytes of C(entry)."""
+    """True when C(path) is a plain file with exactly the size and bytes of C(entry)."""
     try:
         found = os.lstat(path)
     except OSError:

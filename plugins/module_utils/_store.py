@@ -58,7 +58,7 @@ class AdapterPaths:
         """Names of the releases in the store, sorted; other names in that directory are not ours and not listed."""
         try:
             return sorted(name for name in os.listdir(self.releases) if is_release_name(name))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
 
     def read_manifest(self, release: str) -> t.Optional[Manifest]:

@@ -90,24 +90,21 @@ def test_refusal_names_adapter_and_remedy(node: Node) -> None:
     done = run(node, manifests=[manifest.to_json()], level="model")
     assert done["failed"]
     assert not done["changed"]
-    assert done["problems"] == [
-        {
-            "subject": f"{NAME}, release {manifest.release}",
-            "problem": "was verified at level structure only on this node, level model is required.",
-            "remedy": "Run the load test at that level first; nothing was activated.",
-        }
-    ]
-    assert done["msg"] == " ".join(done["problems"][0][key] for key in ("subject", "problem", "remedy")).replace(
-        manifest.release, f"{manifest.release}:", 1
-    )
+    (problem,) = done["problems"]
+    assert problem == {
+        "subject": f"{NAME}, release {manifest.release}",
+        "problem": "was verified at level structure only on this node, level model is required.",
+        "remedy": "Run the load test at that level first; nothing was activated.",
+    }
+    assert done["msg"] == f"{problem['subject']}: {problem['problem']} {problem['remedy']}"
     assert not node.live.exists()
 
 
 def test_what_was_done_before_a_failure_is_told(node: Node) -> None:
     other = Node(node.base, "other_lora")
     manifests = [stage(node.paths, 1), stage(other.paths, 2)]
-    # Where the copy for the second one goes, there is something that cannot be settled away before.
-    pathlib.Path(other.paths.manifest(f"{manifests[1].release}") + ".new").mkdir()
+    # In the way of the first thing that is written for the second one, and not looked at before.
+    pathlib.Path(other.paths.manifest(manifests[1].release) + ".new").mkdir()
     done = run(node, manifests=[manifest.to_json() for manifest in manifests])
     assert done["failed"]
     assert done["changed"]

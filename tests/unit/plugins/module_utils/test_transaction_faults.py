@@ -19,7 +19,7 @@ import typing as t
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 
-from tests.small_releases import WEIGHTS, release_of, stage, version_at, write_version
+from tests.small_releases import WEIGHTS, content, release_of, stage, version_at, write_version
 from tests.small_transactions import Node, Way
 
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
@@ -250,6 +250,22 @@ def test_killed_again_while_bringing_it_in_order(directory: pathlib.Path) -> Non
 def test_failed_fsync_is_never_a_success(directory: pathlib.Path, way: Way, scenario: str) -> None:
     faults = Faults(directory, scenario, way)
     faults.strike_at("error=EIO", [(call, number) for call, number, _changed in faults.points() if call == "fsync"])
+
+
+def test_every_byte_is_on_the_disk_before_it_is_put_in_place(directory: pathlib.Path) -> None:
+    """A kill does not show this: after a power cut, a file that was not flushed is empty."""
+    node = Node(directory)
+    take_over(node, "exchange")
+    log = directory / "strace"
+    assert child(node, "take_over", "exchange", "-y", "-o", str(log), "-e", "trace=fsync,renameat2") == 0
+    calls = log.read_text().splitlines()
+    # The first one is the probe.
+    swap = max(number for number, line in enumerate(calls) if "renameat2(" in line)
+    flushed = {path for line in calls[:swap] for path in re.findall(r"fsync\(\d+<([^>]*)>", line)}
+    for made in (node.paths.staged(release_of(2)), str(node.root / f"incoming-{release_of(2)}")):
+        assert {made, *(f"{made}/{name}" for name in content(2))} <= flushed
+    assert {str(node.root), node.paths.releases, node.paths.manifests} <= flushed
+    assert str(node.models) in {path for line in calls[swap:] for path in re.findall(r"fsync\(\d+<([^>]*)>", line)}
 
 
 def test_full_disk(directory: pathlib.Path) -> None:
