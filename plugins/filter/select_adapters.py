@@ -70,7 +70,7 @@ def select_adapters(
     run_tags: list[str],
     skip_tags: t.Sequence[str] = (),
 ) -> list[dict[str, t.Any]]:
-    variants: dict[str, list[str]] = collections.defaultdict(list)
+    variants: dict[str, list[t.Any]] = collections.defaultdict(list)
     for node in fleet:
         variants[hostvars[node]["agent_name"]] += [row["variant"] for row in hostvars[node]["agent_adapters"]]
     selected: list[dict[str, t.Any]] = []

@@ -20,7 +20,9 @@ def with_config(bases: dict[str, t.Any]) -> dict[str, dict[str, t.Any]]:
 
     Raises DeliveryError when a path holds no config.json.
     """
-    return {name: {**base, "config": base.get("config") or _config_at(name, base.get("path"))} for name, base in bases.items()}
+    # A key without a value in YAML is None: a base of which nothing is known.
+    known = {name: base or {} for name, base in bases.items()}
+    return {name: {**base, "config": base.get("config") or _config_at(name, base.get("path"))} for name, base in known.items()}
 
 
 def _config_at(name: str, path: t.Optional[str]) -> t.Optional[dict[str, t.Any]]:

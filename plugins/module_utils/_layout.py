@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
@@ -25,7 +26,13 @@ def check_places(models_dir: str, store: str) -> None:
             f"cannot be written by user {os.geteuid()}.",
             "Run with become, or give that user the right to write there.",
         )
-    anchor = _nearest_existing(store)
+    anchor = store if os.path.lexists(store) else os.path.dirname(store)
+    if not os.path.lexists(anchor):
+        raise DeliveryError.of(
+            store,
+            "cannot be made, since the directory it belongs into does not exist.",
+            "Create that on this node, or correct agent_store in the inventory.",
+        )
     if not os.path.isdir(anchor) or not os.access(anchor, os.W_OK | os.X_OK):
         raise DeliveryError.of(
             store, f"cannot be written: {anchor} is not a directory that user {os.geteuid()} may write to.", "Run with become."
@@ -59,13 +66,7 @@ def make_store(paths: AdapterPaths) -> None:
         (paths.receipts, 0o755),
         (paths.staging, 0o711),
     ):
-        if not os.path.isdir(path):
-            os.makedirs(path, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path)
             os.chmod(path, mode)
             fsync_directory(os.path.dirname(path))
-
-
-def _nearest_existing(path: str) -> str:
-    while not os.path.lexists(path):
-        path = os.path.dirname(path)
-    return path

@@ -233,7 +233,8 @@ def _run(python: str, arguments: list[str], directory: str, timeout: int) -> _Ch
                 stdout=stdout,
                 stderr=stderr,
                 cwd=directory,
-                env={**kept, "HOME": directory},
+                # Threads that wait by spinning take the cores from what the node serves.
+                env={**kept, "HOME": directory, "OMP_WAIT_POLICY": "PASSIVE"},
                 start_new_session=True,
             )
         except FileNotFoundError:

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import fcntl
 import os
@@ -19,6 +20,7 @@ import typing as t
 from ansible_collections.lorafleet.delivery.plugins.module_utils._copy import copy_file
 from ansible_collections.lorafleet.delivery.plugins.module_utils._digest import sha256_of
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
+from ansible_collections.lorafleet.delivery.plugins.module_utils._layout import make_store
 from ansible_collections.lorafleet.delivery.plugins.module_utils._manifest import FileEntry, Manifest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store import AdapterPaths, fsync_directory
 from ansible_collections.lorafleet.delivery.plugins.module_utils._verify import differences
@@ -151,7 +153,9 @@ def prepare(item: Plan, transfer_uid: t.Optional[int]) -> None:
     """
     wanted = {entry.path: entry for entry in item.manifest.files}
     try:
-        _make_directories(item)
+        make_store(item.paths)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(item.staging, 0o700)
         _refuse_while_busy(item)
         for name in os.listdir(item.staging):
             path = os.path.join(item.staging, name)
@@ -205,27 +209,6 @@ def settle(item: Plan) -> list[Problem]:
         )
         for difference in differing
     ]
-
-
-def _make_directories(item: Plan) -> None:
-    # Others may pass through these but not list them: the user that transfers need not be the one that owns the store.
-    for directory, mode in (
-        (os.path.dirname(item.paths.root), 0o711),
-        (item.paths.root, 0o711),
-        (item.paths.staging, 0o711),
-        (item.staging, 0o700),
-    ):
-        try:
-            os.mkdir(directory)
-        except FileExistsError:
-            continue
-        except FileNotFoundError:
-            raise DeliveryError.of(
-                directory,
-                "cannot be made, since the directory it belongs into does not exist.",
-                "Create it on this node, or correct agent_store in the inventory.",
-            ) from None
-        os.chmod(directory, mode)
 
 
 def _refuse_while_busy(item: Plan) -> None:

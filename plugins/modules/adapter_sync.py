@@ -148,6 +148,7 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import NODE
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
+from ansible_collections.lorafleet.delivery.plugins.module_utils._layout import check_places
 from ansible_collections.lorafleet.delivery.plugins.module_utils._manifest import Manifest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._staging import (
     Plan,
@@ -204,6 +205,7 @@ def main() -> None:
         plans = plan_all(manifests, module.params["models_dir"], module.params["store"])
         changed = any(item.lacking for item in plans)
         if module.params["phase"] == "plan":
+            check_places(module.params["models_dir"], module.params["store"])
             rsync = rsync_version(module)
             check_space(module.params["store"], plans)
             if not module.check_mode:

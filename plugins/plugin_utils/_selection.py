@@ -20,7 +20,7 @@ _SPECIAL = frozenset({"all", "always", "never", "tagged", "untagged"})
 def select(
     adapters: c.Sequence[dict[str, t.Any]],
     agent: str,
-    fleet: c.Mapping[str, c.Sequence[str]],
+    fleet: c.Mapping[str, c.Sequence[t.Any]],
     run_tags: c.Sequence[str],
     skip_tags: c.Sequence[str],
 ) -> list[dict[str, t.Any]]:
@@ -31,7 +31,8 @@ def select(
     its variants. Raises DeliveryError for a tag that names nothing in it, so that a typing error does not deliver nothing.
     """
     agents = set(fleet)
-    variants = {variant for of_agent in fleet.values() for variant in of_agent}
+    # YAML may have read a variant as a number; tags are always text.
+    variants = {str(variant) for of_agent in fleet.values() for variant in of_agent}
     wanted = set(run_tags) - _SPECIAL
     skipped = set(skip_tags) - _SPECIAL
     unknown = sorted((wanted | skipped) - agents - variants)
@@ -46,5 +47,5 @@ def select(
     return [
         row
         for row in adapters
-        if (not wanted & variants or row["variant"] in wanted) and row["variant"] not in skipped
+        if (not wanted & variants or str(row["variant"]) in wanted) and str(row["variant"]) not in skipped
     ]

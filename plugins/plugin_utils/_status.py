@@ -58,7 +58,7 @@ def collect(hostvars: c.Mapping[str, t.Any], nodes: c.Sequence[str], training_ho
             declared = Row(
                 agent=of_node["agent_name"],
                 purpose=str(of_node.get("agent_purpose", "")),
-                group=next((name for name in of_node["group_names"] if name != "agents"), "agents"),
+                group=_group(hostvars, of_node),
                 node=node,
                 address=str(of_node.get("ansible_host", node)),
                 adapter=adapter["name"],
@@ -74,6 +74,16 @@ def collect(hostvars: c.Mapping[str, t.Any], nodes: c.Sequence[str], training_ho
             found = released.get(declared.adapter)
             rows.append(_with_evidence(declared, found) if found else declared)
     return rows
+
+
+def _group(hostvars: c.Mapping[str, t.Any], of_node: c.Mapping[str, t.Any]) -> str:
+    """The group that carries a node's agent: all its hosts have that agent. A node may be in other groups besides."""
+    for name in of_node["group_names"]:
+        if name != "agents" and all(
+            hostvars[host].get("agent_name") == of_node["agent_name"] for host in of_node["groups"][name]
+        ):
+            return str(name)
+    return "agents"
 
 
 def _with_evidence(row: Row, found: c.Mapping[str, t.Any]) -> Row:
@@ -165,7 +175,7 @@ def as_markdown(rows: c.Sequence[Row], generated: str, training_host: str, train
     for agent, group in dict.fromkeys((row.agent, row.group) for row in rows):
         of_agent = [row for row in rows if (row.agent, row.group) == (agent, group)]
         addresses = ", ".join(dict.fromkeys(row.address for row in of_agent))
-        purpose = f" ({of_agent[0].purpose})" if of_agent[0].purpose else ""
+        purpose = f" ({_one_line(of_agent[0].purpose)})" if of_agent[0].purpose else ""
         lines += [
             "",
             f"## {agent.capitalize()} Agent{purpose} → {group} ({addresses})",
@@ -201,7 +211,7 @@ def _table_row(row: Row) -> str:
         row.device,
         "failed, see below" if row.result.startswith("failed: ") else row.result,
     )
-    return "| " + " | ".join(_one_line(cell).replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(_one_line(cell).replace("\\", "\\\\").replace("|", "\\|") for cell in cells) + " |"
 
 
 def _one_line(text: str) -> str:

@@ -142,9 +142,7 @@ class Fleet:
     def stored(self, node: str, name: str) -> pathlib.Path:
         return self.home(node) / ".lorafleet" / name
 
-    def run(
-        self, playbook: str, *arguments: str, environment: c.Mapping[str, str] | None = None, limit: float = LIMIT
-    ) -> Run:
+    def run(self, playbook: str, *arguments: str, environment: c.Mapping[str, str] | None = None, limit: float = LIMIT) -> Run:
         """Run a playbook of the checkout on the whole fleet, but for what the arguments say."""
         record = self.root / "record.jsonl"
         record.unlink(missing_ok=True)

@@ -227,64 +227,218 @@ class Impossible(Exception):
 SPOIL_STAGED = f'for file in $home/.lorafleet/{CLEANER_3B}/staging/*/{WEIGHTS}; do printf x >> "$file"; done'
 
 TABLE: dict[str, Bad] = {
-    "source directory missing": Bad("directory", (), source=shutil.rmtree),
-    "source directory empty": Bad("directory", (), source=emptied),
-    "no adapter_config.json": Bad("directory", (), source=lambda directory: (directory / CONFIG).unlink()),
-    "no weights": Bad("directory", (), source=lambda directory: (directory / WEIGHTS).unlink()),
-    "safetensors and bin": Bad("directory", (), source=both),
-    "bin only": Bad("directory", (), source=as_pickle),
-    "link that leads outside": Bad("directory", (), source=link_outside),
-    "name with a slash": Bad("directory", (), declared=called("grammar/lora")),
-    "name that leads up": Bad("directory", (), declared=called("../models/lora")),
-    "name that is an option": Bad("directory", (), declared=called("-lora")),
-    "name with a newline": Bad("directory", (), declared=called("lora\nPLAY RECAP")),
-    "safetensors truncated": Bad("weights", (), source=weights(lambda data: data[:-1])),
-    "safetensors truncated in the header": Bad("weights", (), source=weights(lambda data: data[:100])),
-    "safetensors padded": Bad("weights", (), source=weights(lambda data: data + bytes(8))),
-    "safetensors all zeros": Bad("weights", (), source=weights(lambda data: bytes(len(data)))),
-    "safetensors with a tail of zeros": Bad("weights", (), source=weights(lambda data: data[:-65536] + bytes(65536))),
-    "safetensors header lies": Bad("weights", (), source=weights(lying)),
-    "NaN": Bad("weights", (), source=tensors(nan)),
-    "lora_B all zeros": Bad("weights", (), source=tensors(untrained)),
-    "tensor embed_tokens": Bad("weights", (), source=tensors(with_embeddings)),
-    "tensor base_layer": Bad("weights", (), source=tensors(with_base_layer)),
-    "tensor missing": Bad("weights", (), source=tensors(lambda loaded: loaded.pop(one(loaded, "v_proj.lora_B.weight")))),
+    "source directory missing": Bad("directory", ("does not exist.", "Check the name in the inventory"), source=shutil.rmtree),
+    "source directory empty": Bad("directory", ("is empty.", "that the training has saved the adapter there."), source=emptied),
+    "no adapter_config.json": Bad(
+        "directory",
+        ("has no adapter_config.json.", "that the training has saved the adapter there."),
+        source=lambda directory: (directory / CONFIG).unlink(),
+    ),
+    "no weights": Bad(
+        "directory",
+        ("has no adapter_model.safetensors.", "that the training has saved the adapter there."),
+        source=lambda directory: (directory / WEIGHTS).unlink(),
+    ),
+    "safetensors and bin": Bad(
+        "directory", ("has both adapter_model.safetensors and adapter_model.bin", "Remove adapter_model.bin"), source=both
+    ),
+    "bin only": Bad("directory", ("as adapter_model.bin, a pickle", "Save it as adapter_model.safetensors"), source=as_pickle),
+    "link that leads outside": Bad(
+        "directory", ("tokenizer.json is a symbolic link.", "Put the file itself there"), source=link_outside
+    ),
+    "name with a slash": Bad(
+        "directory", ("'grammar/lora': is not a valid name.", "Use letters, digits"), declared=called("grammar/lora")
+    ),
+    "name that leads up": Bad(
+        "directory", ("'../models/lora': is not a valid name.", "Use letters, digits"), declared=called("../models/lora")
+    ),
+    "name that is an option": Bad(
+        "directory", ("'-lora': is not a valid name.", "Use letters, digits"), declared=called("-lora")
+    ),
+    "name with a newline": Bad(
+        "directory", ("'lora\\nPLAY RECAP': is not a valid name.", "Use letters, digits"), declared=called("lora\nPLAY RECAP")
+    ),
+    "safetensors truncated": Bad(
+        "weights",
+        ("is truncated by 1 byte: its header describes", "Copy or save the file again"),
+        source=weights(lambda data: data[:-1]),
+    ),
+    "safetensors truncated in the header": Bad(
+        "weights", ("is truncated within its header", "Copy or save the file again"), source=weights(lambda data: data[:100])
+    ),
+    "safetensors padded": Bad(
+        "weights", ("is too long by 8 bytes", "Copy or save the file again"), source=weights(lambda data: data + bytes(8))
+    ),
+    "safetensors all zeros": Bad(
+        "weights",
+        ("is filled with zeros where its header should be", "Copy or save the file again"),
+        source=weights(lambda data: bytes(len(data))),
+    ),
+    "safetensors with a tail of zeros": Bad(
+        "weights",
+        ("tensors that training never makes zero", "save the adapter again."),
+        source=weights(lambda data: data[:-65536] + bytes(65536)),
+    ),
+    "safetensors header lies": Bad(
+        "weights", ("a gap or an overlap.", "Copy or save the file again"), source=weights(lying)
+    ),
+    "NaN": Bad(
+        "weights", ("has NaN or infinite values in 1 of 28 tensors", "deliver an earlier checkpoint."), source=tensors(nan)
+    ),
+    "lora_B all zeros": Bad(
+        "weights",
+        ("has no effect: in every LoRA layer lora_A or lora_B is all zeros", "Deliver the adapter as it was after the training."),
+        source=tensors(untrained),
+    ),
+    "tensor embed_tokens": Bad(
+        "weights",
+        (
+            "would overwrite weights of the base: base_model.model.model.embed_tokens.weight.",
+            "Save the adapter again with save_embedding_layers=False",
+        ),
+        source=tensors(with_embeddings),
+    ),
+    "tensor base_layer": Bad(
+        "weights",
+        ("would overwrite weights of the base", "q_proj.base_layer.weight", "Save the adapter again"),
+        source=tensors(with_base_layer),
+    ),
+    "tensor missing": Bad(
+        "weights",
+        ("lacks 1 of 28 tensors", "v_proj.lora_B.weight", "Save the adapter again, whole."),
+        source=tensors(lambda loaded: loaded.pop(one(loaded, "v_proj.lora_B.weight"))),
+    ),
     "tensor too many": Bad(
         "weights",
-        (),
+        (
+            "has 1 tensor that PEFT would silently leave out: base_model.model.lm_head.lora_A.weight.",
+            "Correct what is wrong of the two.",
+        ),
         source=tensors(lambda loaded: loaded.update({"base_model.model.lm_head.lora_A.weight": numpy.ones((16, 64), "f4")})),
     ),
-    "rank other than declared": Bad("config", (), declared={"rank": 32}),
-    "alpha other than declared": Bad("config", (), declared={"alpha": 64}),
-    "base other than declared": Bad("config", (), source=config(base_model_name_or_path="tiny/Llama-128")),
-    "target modules other than declared": Bad("config", (), declared={"target_modules": ["q_proj", "v_proj"]}),
-    "config is no JSON": Bad("config", (), source=lambda directory: (directory / CONFIG).write_text('{"r": 16,')),
-    "DoRA": Bad("config", (), kind="dora"),
-    "rsLoRA": Bad("config", (), kind="rslora"),
-    "PiSSA": Bad("config", (), source=config(init_lora_weights="pissa")),
-    "modules_to_save": Bad("config", (), kind="lm_head_saved"),
-    "key of a newer PEFT": Bad("config", (), source=config(use_later_lora=True)),
-    "models directory missing": Bad("node", (), node=without_models_dir),
-    "models directory unwritable": Bad("node", (), node=unwritable),
-    "file system read-only": Bad("node", (), node=on_tmpfs("size=128m", "remount,ro")),
-    "file system full": Bad("node", (), node=on_tmpfs("size=1m", "")),
-    "no rsync": Bad("node", (), node=interpreter("PATH=/nonexistent")),
-    "another run": Bad("node", (), node=locked),
+    "rank other than declared": Bad(
+        "config",
+        ("r in adapter_config.json: is 16; the inventory declares rank 32.", "or correct the inventory."),
+        declared={"rank": 32},
+    ),
+    "alpha other than declared": Bad(
+        "config",
+        ("lora_alpha in adapter_config.json: is 32; the inventory declares alpha 64.", "or correct the inventory."),
+        declared={"alpha": 64},
+    ),
+    "base other than declared": Bad(
+        "config",
+        ('is "tiny/Llama-128"; the inventory declares tiny/Llama-64.', "add that to the base's aliases."),
+        source=config(base_model_name_or_path="tiny/Llama-128"),
+    ),
+    "target modules other than declared": Bad(
+        "config",
+        ("the inventory declares q_proj, v_proj.", "or correct the inventory."),
+        declared={"target_modules": ["q_proj", "v_proj"]},
+    ),
+    "config is no JSON": Bad(
+        "config",
+        ("adapter_config.json: is not valid JSON", "Save the adapter again with PEFT."),
+        source=lambda directory: (directory / CONFIG).write_text('{"r": 16,'),
+    ),
+    "DoRA": Bad(
+        "config",
+        (
+            "use_dora in adapter_config.json: is true, which is not plain LoRA and not declared.",
+            "declare it with this very value",
+        ),
+        kind="dora",
+    ),
+    "rsLoRA": Bad(
+        "config",
+        (
+            "use_rslora in adapter_config.json: is true, which is not plain LoRA and not declared.",
+            "declare it with this very value",
+        ),
+        kind="rslora",
+    ),
+    "PiSSA": Bad(
+        "config",
+        ('init_lora_weights in adapter_config.json: is "pissa", which is not plain LoRA', "declare it with this very value"),
+        source=config(init_lora_weights="pissa"),
+    ),
+    "modules_to_save": Bad(
+        "config",
+        ('modules_to_save in adapter_config.json: is ["lm_head"], which is not plain LoRA', "declare it with this very value"),
+        kind="lm_head_saved",
+    ),
+    "key of a newer PEFT": Bad(
+        "config",
+        ("use_later_lora in adapter_config.json: is true, which is not plain LoRA", "declare it with this very value"),
+        source=config(use_later_lora=True),
+    ),
+    "models directory missing": Bad(
+        "node", ("/home/nowhere: is not a directory.", "Create the models directory on this node first."), node=without_models_dir
+    ),
+    "models directory unwritable": Bad(
+        "node", ("/home/models: cannot be written by user", "give that user the right to write there."), node=unwritable
+    ),
+    "file system read-only": Bad(
+        "node", ("Read-only file system.", "What is served was not touched."), node=on_tmpfs("size=128m", "remount,ro")
+    ),
+    "file system full": Bad(
+        "node", ("has too little space: 0.3 MiB are needed", "Free some space on this file system"), node=on_tmpfs("size=1m", "")
+    ),
+    "no rsync": Bad(
+        "node",
+        ("rsync: is not installed on this node.", "Install the package rsync on it."),
+        node=interpreter("PATH=/nonexistent"),
+    ),
+    "another run": Bad(
+        "node",
+        ("is being changed by another run: deploy by kim from 192.0.2.7, process 4711", "Let it finish, or end that process"),
+        node=locked,
+    ),
     "changed at the source after it was described": Bad(
-        "node", (), node=before_module("adapter_sync", f"printf x >> $source/{WEIGHTS}")
+        "node",
+        ("what arrived is not what was described: changed  adapter_model.safetensors", "run again."),
+        node=before_module("adapter_sync", f"printf x >> $source/{WEIGHTS}"),
     ),
     "replaced at the source after it was described": Bad(
-        "node", (), node=before_module("adapter_sync", f"cp $source/tokenizer.json $source/{WEIGHTS}")
+        "node",
+        ("what arrived is not what was described: changed  adapter_model.safetensors", "run again."),
+        node=before_module("adapter_sync", f"cp $source/tokenizer.json $source/{WEIGHTS}"),
     ),
-    "gone at the source after it was described": Bad("node", (), node=before_module("adapter_sync", "rm -r $source")),
-    "changed on the node before the load test": Bad("node", (), node=before_module("adapter_load_test", SPOIL_STAGED)),
-    "changed on the node after the load test": Bad("node", (), node=before_module("adapter_release", SPOIL_STAGED)),
+    "gone at the source after it was described": Bad(
+        "node",
+        ("could not be brought from sbs29:", "a file is missing at the source", "run again to go on from there."),
+        node=before_module("adapter_sync", "rm -r $source"),
+    ),
+    "changed on the node before the load test": Bad(
+        "node",
+        ("adapter_model.safetensors: is too long by 1 byte", "Copy or save the file again"),
+        node=before_module("adapter_load_test", SPOIL_STAGED),
+    ),
+    "changed on the node after the load test": Bad(
+        "node",
+        ("is not whole in", "changed  adapter_model.safetensors", "Deploy it again"),
+        node=before_module("adapter_release", SPOIL_STAGED),
+    ),
     "agent_python missing": Bad(
-        "interpreter", (), node=settings(agent_level="adapter", agent_python="/nonexistent/python")
+        "interpreter",
+        ("/nonexistent/python: does not exist.", "Install the PEFT environment on this host"),
+        node=settings(agent_level="adapter", agent_python="/nonexistent/python"),
     ),
-    "agent_python without PEFT": Bad("interpreter", (), node=settings(agent_level="adapter", agent_python=sys.executable)),
-    "no CUDA where it is required": Bad("interpreter", (), node=settings(agent_level="adapter", agent_device="cuda")),
-    "base not on the node": Bad("interpreter", (), node=settings(agent_level="model")),
+    "agent_python without PEFT": Bad(
+        "interpreter",
+        ("has no torch, transformers, peft.", "Install the PEFT environment on this host"),
+        node=settings(agent_level="adapter", agent_python=sys.executable),
+    ),
+    "no CUDA where it is required": Bad(
+        "interpreter",
+        ("device cuda: cannot be used", "finds no usable GPU", "ask for device cpu."),
+        node=settings(agent_level="adapter", agent_device="cuda"),
+    ),
+    "base not on the node": Bad(
+        "interpreter",
+        ("cannot reach level model: base tiny/Llama-64 has no path on this host.", "Set the base's path in the inventory"),
+        node=settings(agent_level="model"),
+    ),
 }
 
 Verdict = dict[str, t.Any]

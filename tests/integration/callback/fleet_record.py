@@ -6,18 +6,18 @@
 
 from __future__ import annotations
 
+import json
+import os
+import typing as t
+
+from ansible.plugins.callback import CallbackBase
+
 DOCUMENTATION = r"""
 name: fleet_record
 short_description: Write every result as JSON
 description: For the tests of this collection alone.
 type: notification
 """
-
-import json
-import os
-import typing as t
-
-from ansible.plugins.callback import CallbackBase
 
 
 class CallbackModule(CallbackBase):

@@ -18,7 +18,6 @@ import time
 import typing as t
 
 import pytest
-
 from ansible_collections.lorafleet.delivery.plugins.module_utils import _describe
 from ansible_collections.lorafleet.delivery.plugins.module_utils._declared import Declared
 from ansible_collections.lorafleet.delivery.plugins.module_utils._describe import Description, describe
@@ -144,8 +143,10 @@ def test_what_is_no_part_of_the_adapter_stays_behind(adapter: pathlib.Path, look
     found = look(remember=False)
     assert found.manifest == clean
     assert found.left_behind == sorted(
-        ["README.md", "optimizer.pt", "rng_state.pth", "training_args.bin", ".gitattributes", "handler.py"]
-        + ["checkpoint-500", "runs", "fifo"]
+        [
+            *("README.md", "optimizer.pt", "rng_state.pth", "training_args.bin", ".gitattributes", "handler.py"),
+            *("checkpoint-500", "runs", "fifo"),
+        ]
     )
 
 
@@ -426,7 +427,10 @@ def test_of_two_nodes_that_ask_at_once_the_second_waits_for_the_first(
     let_time_pass(adapter)
     declared = declare()
     row = {
-        **{"name": declared.name, "base": declared.base, "rank": declared.rank, "alpha": declared.alpha},
+        "name": declared.name,
+        "base": declared.base,
+        "rank": declared.rank,
+        "alpha": declared.alpha,
         **dict.fromkeys(["target_modules", "peft_config", "extra_files", "allow_pickle"]),
     }
     command = [sys.executable, "-c", ASK, str(adapter), str(cache), json.dumps(row), json.dumps({})]

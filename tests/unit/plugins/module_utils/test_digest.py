@@ -135,9 +135,7 @@ def _nothing(_path: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize("make", [_link, _dangling_link, _directory, _fifo, _socket, _nothing])
-def test_refuses_what_is_no_plain_file_without_hanging(
-    tmp_path: pathlib.Path, make: t.Callable[[pathlib.Path], None]
-) -> None:
+def test_refuses_what_is_no_plain_file_without_hanging(tmp_path: pathlib.Path, make: t.Callable[[pathlib.Path], None]) -> None:
     path = tmp_path / "thing"
     make(path)
     descriptors = os.listdir("/proc/self/fd")

@@ -15,8 +15,8 @@ import stat
 import typing as t
 
 import pytest
-
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.module_utils._layout import check_places
 from ansible_collections.lorafleet.delivery.plugins.module_utils._manifest import FileEntry, Manifest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._staging import (
     Plan,
@@ -26,6 +26,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._staging import
     settle,
 )
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store import AdapterPaths
+
 from tests.small_releases import NAME, WEIGHTS, content, manifest_of, write_version
 
 CONFIG, TOKENIZER = "adapter_config.json", "tokenizer.json"
@@ -136,9 +137,9 @@ def test_directories_are_for_passing_through_alone(node: Node) -> None:
 def test_what_is_staged_is_nobodys_to_read(node: Node) -> None:
     item = node.prepared()
     arrive(item)
-    os.chmod(item.staging, 0o777)
+    os.chmod(item.staging, 0o777)  # noqa: S103
     for name in ALL:
-        os.chmod(os.path.join(item.staging, name), 0o666)
+        os.chmod(os.path.join(item.staging, name), 0o666)  # noqa: S103
     assert settle(item) == []
     assert stat.S_IMODE(os.stat(item.staging).st_mode) == 0o700
     assert {stat.S_IMODE(path.stat().st_mode) for path in pathlib.Path(item.staging).iterdir()} == {0o600}
@@ -525,9 +526,8 @@ def test_space_for_a_relative_store(node: Node, tmp_path: pathlib.Path, monkeypa
 
 
 def test_no_place_for_the_store(tmp_path: pathlib.Path, node: Node) -> None:
-    [item] = plan_all([manifest_of(1)], str(node.models), str(tmp_path / "not" / "there"))
-    with pytest.raises(DeliveryError, match="the directory it belongs into does not exist.*correct agent_store"):
-        prepare(item, None)
+    with pytest.raises(DeliveryError, match=r"the directory it belongs into does not exist.*correct agent_store"):
+        check_places(str(node.models), str(tmp_path / "not" / "there"))
 
 
 def test_a_store_that_is_a_file(node: Node) -> None:

@@ -7,8 +7,9 @@
 from __future__ import annotations
 
 import concurrent.futures
-import fcntl
+import contextlib
 import dataclasses
+import fcntl
 import os
 import pathlib
 import shutil
@@ -19,8 +20,8 @@ import time
 import typing as t
 
 import pytest
-
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._relay import End, Outcome, transfer
+
 from tests.sshd import Server
 
 pytestmark = pytest.mark.skipif(shutil.which("rsync") is None, reason="no rsync on this machine")
@@ -90,7 +91,9 @@ def bring(
 def _children() -> set[int]:
     found: set[int] = set()
     for task in pathlib.Path("/proc/self/task").iterdir():
-        found.update(int(number) for number in (task / "children").read_text().split())
+        # A thread may end while it is looked at.
+        with contextlib.suppress(FileNotFoundError):
+            found.update(int(number) for number in (task / "children").read_text().split())
     return found
 
 
@@ -138,7 +141,7 @@ def test_odd_yet_valid_names(source: pathlib.Path, staging: pathlib.Path) -> Non
 
 
 def test_directories_with_spaces_and_quotes(tmp_path: pathlib.Path) -> None:
-    source, staging = tmp_path / "it's a $HOME; \"source\"", tmp_path / "the node's staging"
+    source, staging = tmp_path / 'it\'s a $HOME; "source"', tmp_path / "the node's staging"
     source.mkdir()
     staging.mkdir()
     (source / "file").write_bytes(b"bytes")
@@ -274,9 +277,7 @@ def test_a_missing_staging_directory_is_named(source: pathlib.Path, staging: pat
     assert f"{staging}/not/there" in outcome.reason(30)
 
 
-def test_a_full_disk_is_said_to_be_one(
-    source: pathlib.Path, file_system: t.Callable[[str], pathlib.Path]
-) -> None:
+def test_a_full_disk_is_said_to_be_one(source: pathlib.Path, file_system: t.Callable[[str], pathlib.Path]) -> None:
     (source / "weights").write_bytes(os.urandom(2 * MIB))
     outcome = bring(source, file_system("size=1m"), "weights")
     assert outcome.returncode == 11

@@ -11,7 +11,6 @@ import subprocess
 import typing as t
 
 import pytest
-
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._ssh import OPTIONS, ssh_argv
 
@@ -110,9 +109,7 @@ def test_weights_are_never_compressed(option: str, flag: str) -> None:
         ("-J bastion", "proxyjump", "bastion"),
     ],
 )
-def test_what_the_users_arguments_can_change_and_what_not(
-    option: str, arguments: str, setting: str, expected: str
-) -> None:
+def test_what_the_users_arguments_can_change_and_what_not(option: str, arguments: str, setting: str, expected: str) -> None:
     assert understood(**{option: f"-F none {arguments}"})[setting] == expected
 
 
@@ -126,7 +123,7 @@ def test_ssh_understands_what_is_set() -> None:
 
 
 def test_a_password_is_refused_in_words() -> None:
-    with pytest.raises(DeliveryError, match="jw2: is reached with an ssh password.*Use a key") as caught:
+    with pytest.raises(DeliveryError, match=r"jw2: is reached with an ssh password.*Use a key") as caught:
         argv(password="secret")  # noqa: S106
     assert "secret" not in str(caught.value)
 
