@@ -131,7 +131,7 @@ def transfer(source: End, node: End, names: c.Sequence[str], source_dir: str, st
                 if pipe is not None:
                     pipe.close()
         try:
-            codes = (client.wait(), server.wait())
+            codes = (client.wait(), _end_of(server, timeout))
         except BaseException:
             client.kill()
             server.kill()
@@ -145,6 +145,15 @@ def transfer(source: End, node: End, names: c.Sequence[str], source_dir: str, st
         messages=_without_statistics(messages),
         commands=commands,
     )
+
+
+def _end_of(server: subprocess.Popen[bytes], timeout: int) -> int:
+    """The exit status of the source's end, which has nobody to talk to any more: it is not waited for without end."""
+    try:
+        return server.wait(timeout)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        return server.wait()
 
 
 def _decisive(codes: tuple[int, int]) -> int:
