@@ -33,15 +33,15 @@ class ActionModule(ActionBase):
         plan = self._phase("plan", variables)
         if plan.get("failed") or self._task.check_mode:
             return {**result, **_public(plan)}
-        lacking = [adapter for adapter in plan["adapters"] if adapter["lacking"]]
         outcomes: list[Outcome] = []
-        if lacking:
-            try:
-                for adapter in lacking:
-                    if adapter["sent"]:
-                        outcomes.append(self._send(adapter, variables))
-            except DeliveryError as exc:
-                return {**result, "failed": True, "msg": str(exc), "problems": exc.to_json()}
+        try:
+            for adapter in plan["adapters"]:
+                if adapter["sent"]:
+                    outcomes.append(self._send(adapter, variables))
+        except DeliveryError as exc:
+            return {**result, "failed": True, "msg": str(exc), "problems": exc.to_json()}
+        # Also where nothing was lacking: an earlier run may have ended between the transfer and this.
+        if not all(adapter["stored"] for adapter in plan["adapters"]):
             settled = self._phase("settle", variables)
             if settled.get("failed"):
                 return {**result, **_public(settled)}
@@ -115,9 +115,8 @@ def _end(host: str, connection: t.Any) -> End:
 
 def _public(found: dict[str, t.Any]) -> dict[str, t.Any]:
     """A module's result without what only this action needs."""
-    private = ("lacking", "staging")
     adapters = [
-        {key: value for key, value in adapter.items() if key not in private} for adapter in found.get("adapters", ())
+        {key: value for key, value in adapter.items() if key != "staging"} for adapter in found.get("adapters", ())
     ]
     public = {key: value for key, value in found.items() if key not in ("invocation", "adapters")}
     return {**public, "adapters": adapters} if "adapters" in found else public

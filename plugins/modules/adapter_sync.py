@@ -26,7 +26,7 @@ notes:
   - Both hosts need rsync 3.1 or newer. The controller needs ssh, and rsync where it is one of the two.
   - The files are received by the user that Ansible connects as, before C(become). That user must be able to pass
     through O(store).
-  - At the source they are read by the user that Ansible connects as there.
+  - At the source they are read by the user that Ansible connects as there, by the inventory's variables of that host.
 attributes:
   check_mode:
     support: full
@@ -177,7 +177,6 @@ def planned(item: Plan) -> dict[str, t.Any]:
         "sent": [entry.path for entry in item.missing],
         "sent_bytes": sum(entry.size for entry in item.missing),
         "taken": item.local,
-        "lacking": [entry.path for entry in item.lacking],
         "staging": item.staging,
     }
 

@@ -121,6 +121,13 @@ def test_refuses_what_was_changed_on_the_way(how: str) -> None:
     assert all(problem.remedy for problem in caught.value.problems)
 
 
+@pytest.mark.parametrize("path", ["../adapter_config.json", "/etc/passwd", "checkpoint/file", "..", "-rf", ".hidden", ""])
+def test_a_hostile_path_is_refused_even_where_the_digest_fits(path: str) -> None:
+    hostile = Manifest("name", (FileEntry(path, 1, "0" * 64),), (), {}, {}).to_json()
+    with pytest.raises(DeliveryError, match="is not a valid name"):
+        Manifest.from_json(hostile)
+
+
 def test_another_schema_says_what_to_do() -> None:
     with pytest.raises(DeliveryError, match="manifest of grammar_lora: has schema 2, this collection reads schema 1"):
         Manifest.from_json({**manifest_of(1).to_json(), "schema": 2})

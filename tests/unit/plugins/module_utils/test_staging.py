@@ -208,6 +208,14 @@ def test_a_file_with_another_name_is_not_taken_over(node: Node, tmp_path: pathli
     assert settle(item) == []
 
 
+def test_a_beginning_with_another_name_is_not_gone_on_with(node: Node, victim: pathlib.Path) -> None:
+    # To go on with it would be to write to that other file.
+    staging = pathlib.Path(node.prepared().staging)
+    (staging / WEIGHTS).hardlink_to(victim)
+    assert staged(node.prepared()) == {}
+    assert_untouched(victim)
+
+
 def test_what_is_in_the_store_is_not_brought(node: Node) -> None:
     node.keep_release(1)
     item = node.one()

@@ -92,7 +92,7 @@ def _children() -> set[int]:
     found: set[int] = set()
     for task in pathlib.Path("/proc/self/task").iterdir():
         # A thread may end while it is looked at.
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             found.update(int(number) for number in (task / "children").read_text().split())
     return found
 
@@ -231,7 +231,7 @@ def test_the_source_does_not_wait_for_a_client_that_was_killed(
     (tmp_path / "bin" / "rsync").write_text(KILLED_AT_ONCE.format(python=sys.executable))
     (tmp_path / "bin" / "rsync").chmod(0o755)
     node = Wrapped(None, ("env", f"PATH={tmp_path}/bin:{os.environ['PATH']}"))
-    assert bring(source, staging, "weights", at_node=node).returncode == -signal.SIGKILL
+    assert bring(source, staging, "weights", at_node=node, timeout=3600).returncode == -signal.SIGKILL
 
 
 def test_two_receivers_never_write_to_one_directory(source: pathlib.Path, staging: pathlib.Path) -> None:
