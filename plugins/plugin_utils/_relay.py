@@ -4,11 +4,11 @@
 
 # This plugin util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Moves files from one host to another through the controller: two ends of rsync, joined crosswise by two pipes.
+"""Moves files from one host to another through the controller: two ends of rsync, joined crosswise.
 
 The node runs the rsync client, the source the server, and neither needs to know of the other or hold a key for it: each
 talks to the controller alone, over the connection that Ansible has for it, or as a process here where that is local.
-Nothing is spooled; the kernel moves the bytes from one pipe to the other::
+Nothing is spooled; the bytes are handed on as they come::
 
     source: rsync --server --sender  ---->  controller  ---->  rsync SOURCE:files STAGING/ :node
                                      <----              <----
@@ -22,6 +22,7 @@ import collections.abc as c
 import dataclasses
 import os
 import re
+import select
 import subprocess
 import tempfile
 import typing as t
@@ -32,7 +33,9 @@ from ansible_collections.lorafleet.delivery.plugins.plugin_utils._ssh import ssh
 _UNSET = ("RSYNC_OLD_ARGS", "RSYNC_PROTECT_ARGS", "RSYNC_RSH", "RSYNC_PARTIAL_DIR", "RSYNC_CHECKSUM_LIST", "RSYNC_ICONV")
 _ENV = ("env", *(word for name in _UNSET for word in ("-u", name)), "LC_ALL=C")
 
+_CHUNK = 1 << 18
 _BUSY = 75
+_STALLED = 30
 _UNUSABLE = 11
 # Descriptors 3 and 4 are the way to the controller; rsync's own messages go to standard error. Descriptor 6 is a lock on the
 # staging directory ($0), held for as long as a receiver lives, even one that lost its connection and nobody waits for.
@@ -53,7 +56,7 @@ _REASONS = {
     20: "it was interrupted",
     23: "a file is missing at the source, or the users that Ansible connects as cannot read it there or write it on the node",
     24: "a source file vanished while it was sent",
-    30: "no byte came for {timeout} seconds",
+    _STALLED: "no byte came for {timeout} seconds",
     _BUSY: "another run is still writing there",
     127: "there is no rsync, or no flock, on one of the two hosts",
     255: "an ssh connection failed",
@@ -117,25 +120,19 @@ def server_command() -> list[str]:
 def transfer(source: End, node: End, names: c.Sequence[str], source_dir: str, staging: str, timeout: int) -> Outcome:
     """Bring files from the source's directory to the node's staging directory; returns when both ends have ended."""
     commands = (node.argv(client_command(names, source_dir, staging, timeout)), source.argv(server_command()))
+    ends: list[subprocess.Popen[bytes]] = []
     with tempfile.TemporaryFile() as client_said, tempfile.TemporaryFile() as server_said:
-        client = subprocess.Popen(commands[0], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=client_said)
         try:
-            server = subprocess.Popen(commands[1], stdin=client.stdout, stdout=client.stdin, stderr=server_said)
-        except BaseException:
-            client.kill()
-            client.wait()
-            raise
+            client = _start(ends, commands[0], subprocess.PIPE, client_said)
+            server = _start(ends, commands[1], client.stdout, server_said)
+            # What the node asks for goes to the source directly: with a copy open here it would not see the node go.
+            t.cast("t.IO[bytes]", client.stdout).close()
+            moved = _pump(t.cast("t.IO[bytes]", server.stdout), t.cast("t.IO[bytes]", client.stdin), timeout)
+            codes = (client.wait(), _end_of(server, timeout)) if moved else (_STALLED, 0)
         finally:
-            # The two ends hold the pipes now; with a copy open here neither would see the other end.
-            for pipe in (client.stdin, client.stdout):
-                if pipe is not None:
-                    pipe.close()
-        try:
-            codes = (client.wait(), _end_of(server, timeout))
-        except BaseException:
-            client.kill()
-            server.kill()
-            raise
+            for end in ends:
+                end.kill()
+                end.wait()
         messages = "\n".join(_text(said) for said in (server_said, client_said))
     received = re.search(r"^Total bytes received: (\d+)$", messages, re.MULTILINE)
     return Outcome(
@@ -145,6 +142,45 @@ def transfer(source: End, node: End, names: c.Sequence[str], source_dir: str, st
         messages=_without_statistics(messages),
         commands=commands,
     )
+
+
+def _start(
+    ends: list[subprocess.Popen[bytes]], command: list[str], stdin: t.Any, said: t.IO[bytes]
+) -> subprocess.Popen[bytes]:
+    ends.append(subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=said))
+    return ends[-1]
+
+
+def _pump(source: t.IO[bytes], node: t.IO[bytes], timeout: int) -> bool:
+    """Hand on what the source sends until one of the two ends; False when nothing moved for C(timeout) seconds.
+
+    rsync's own time limit is not enough: its ends keep each other alive with empty messages while no file moves.
+    """
+    with source, node:
+        os.set_blocking(node.fileno(), False)
+        readable, writable = select.poll(), select.poll()
+        readable.register(source, select.POLLIN)
+        # Asks for nothing, and so tells only that the node has gone.
+        readable.register(node, 0)
+        writable.register(node, select.POLLOUT)
+        while True:
+            events = dict(readable.poll(timeout * 1000))
+            if not events:
+                return False
+            if node.fileno() in events:
+                return True
+            data = memoryview(os.read(source.fileno(), _CHUNK))
+            if not data:
+                return True
+            while data:
+                if not writable.poll(timeout * 1000):
+                    return False
+                try:
+                    data = data[os.write(node.fileno(), data) :]
+                except BlockingIOError:
+                    continue
+                except BrokenPipeError:
+                    return True
 
 
 def _end_of(server: subprocess.Popen[bytes], timeout: int) -> int:

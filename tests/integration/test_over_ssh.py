@@ -1,0 +1,245 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Deliveries over real ssh connections: to a server on the loopback interface that leads back to this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import pwd
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import typing as t
+
+import pytest
+
+from tests import sshd as sshd_server
+from tests.integration.fleet import (
+    CLEANER_3B,
+    CLEANER_8B,
+    DESCRIBER_3B,
+    LIMIT,
+    TRAVELS,
+    WEIGHTS,
+    Fleet,
+    Run,
+    contents,
+    travelling,
+)
+
+MIB = 1 << 20
+
+SLOW_SSH = """\
+#!{python}
+import os, subprocess, sys, time
+if "--sender" not in " ".join(sys.argv):
+    os.execvp("ssh", ["ssh", *sys.argv[1:]])
+source = subprocess.Popen(["ssh", *sys.argv[1:]], stdout=subprocess.PIPE)
+left = {first}
+while left and (data := os.read(source.stdout.fileno(), min(left, 65536))):
+    os.write(1, data)
+    left -= len(data)
+while not left and not os.path.exists({stop!r}):
+    time.sleep(0.1)
+source.kill()
+"""
+
+
+def served_as_offered(fleet: Fleet, node: str, *names: str) -> bool:
+    return all(contents(fleet.served(node, name)) == travelling(fleet.source / name) for name in names)
+
+
+def test_either_end_or_both_over_ssh(fleet: Fleet, sshd: sshd_server.Server) -> None:
+    fleet.hosts["jw2-1"].update(sshd.variables())
+    fleet.deploy()
+    assert served_as_offered(fleet, "jw2-1", CLEANER_3B, CLEANER_8B)
+    assert served_as_offered(fleet, "jw3-1", DESCRIBER_3B)
+
+    fleet.hosts["sbs29"].update(sshd.variables())
+    fleet.offer(CLEANER_3B, "bf16")
+    fleet.offer(DESCRIBER_3B, "adapter")
+    done = fleet.deploy()
+    assert served_as_offered(fleet, "jw2-1", CLEANER_3B, CLEANER_8B)
+    assert served_as_offered(fleet, "jw3-1", DESCRIBER_3B)
+    # What each end was started by: nothing for the local node, ssh for all others.
+    starters = {node: [command[0] for command in done.of(node, "adapter_sync")["commands"]] for node in ("jw2-1", "jw3-1")}
+    assert starters == {"jw2-1": ["ssh", "ssh"], "jw3-1": ["sh", "ssh"]}
+    assert fleet.deploy().changed() == []
+
+
+def test_who_cannot_be_reached_does_not_stop_the_others(fleet: Fleet, sshd: sshd_server.Server, tmp_path: pathlib.Path) -> None:
+    other_key = tmp_path / "other_key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", other_key], check=True)
+    wrong_hosts = tmp_path / "wrong_hosts"
+    wrong_hosts.write_text(f"[127.0.0.1]:{sshd.port} {other_key.with_suffix('.pub').read_text(encoding='utf-8')}")
+    closed = {**sshd.variables(), "ansible_port": 1}
+    # Of their own: a connection that Ansible holds open to that server for others has been checked already.
+    alone = {"ansible_ssh_args": "-o ControlMaster=no"}
+    wrong_key = {**dataclasses.replace(sshd, known_hosts=wrong_hosts).variables(), **alone}
+    fleet.add_node("jw2", "jw2-2", **wrong_key)
+    fleet.add_node("jw3", "jw3-2", agent_training_host="sbs30")
+    fleet.hosts["jw2-1"].update(closed)
+    fleet.hosts["sbs30"] = wrong_key
+    fleet.members["training"].append("sbs30")
+    done = fleet.run("deploy")
+    assert done.rc != 0
+    assert "127.0.0.1 port 1: Connection refused" in done.failures("jw2-1")[0]
+    assert "Host key verification failed" in done.failures("jw2-2")[0]
+    assert "Host key verification failed" in done.failures("jw3-2")[0]
+    for node in ("jw2-1", "jw2-2", "jw3-2"):
+        assert contents(fleet.home(node)) == {"models": b""}
+    assert served_as_offered(fleet, "jw3-1", DESCRIBER_3B)
+    assert not any(fleet.boxes().values())
+
+
+def test_no_rsync_at_the_source(fleet: Fleet, sshd: sshd_server.Server, tmp_path: pathlib.Path) -> None:
+    """The controller, which is the training server here, has all programs but rsync; the node has its own search path."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for directory in reversed(os.environ["PATH"].split(os.pathsep)):
+        for path in pathlib.Path(directory).glob("*") if directory else ():
+            (programs / path.name).unlink(missing_ok=True)
+            (programs / path.name).symlink_to(path)
+    (programs / "rsync").unlink()
+    fleet.hosts["jw3-1"].update(sshd.variables())
+    done = fleet.run("deploy", "--limit", "jw3", environment={"PATH": str(programs)})
+    assert done.rc != 0
+    [message] = done.failures("jw3-1")
+    assert f"{DESCRIBER_3B}: could not be brought from sbs29:" in message
+    assert "there is no rsync, or no flock, on one of the two hosts" in message
+    assert not fleet.served("jw3-1", DESCRIBER_3B).exists()
+
+
+def test_a_killed_receiver_is_gone_on_from(fleet: Fleet, sshd: sshd_server.Server) -> None:
+    size, first = 48 * MIB, 16 * MIB
+    directory = fleet.offer(DESCRIBER_3B)
+    (directory / "merges.bin").write_bytes(os.urandom(size))
+    fleet.groups["jw3"]["agent_adapters"][0]["extra_files"] = ["merges.bin"]
+    # The source's connection stands still after the first bytes, and stays so when the other end has gone.
+    slow, stop = fleet.root / "slow-ssh", fleet.root / "stop"
+    slow.write_text(SLOW_SSH.format(python=sys.executable, first=first, stop=str(stop)), encoding="utf-8")
+    slow.chmod(0o755)
+    fleet.hosts["sbs29"].update(sshd.variables(), ansible_ssh_executable=str(slow))
+    fleet.groups["agents"]["agent_transfer_timeout"] = 15
+    ended: list[Run] = []
+    deploy = threading.Thread(target=lambda: ended.append(fleet.run("deploy", "--limit", "jw3")))
+    deploy.start()
+    staging = fleet.stored("jw3-1", DESCRIBER_3B) / "staging"
+    try:
+        until(lambda: any(path.stat().st_size >= first // 2 for path in staging.glob("*/merges.bin")) or not deploy.is_alive())
+        receivers = processes_with(str(staging))
+        for number in receivers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
+        deploy.join()
+    finally:
+        stop.touch()
+    assert receivers
+    [killed] = ended
+    assert killed.rc != 0
+    assert "run again to go on from there" in killed.failures("jw3-1")[0]
+    assert not fleet.served("jw3-1", DESCRIBER_3B).exists()
+    [kept] = staging.glob("*/merges.bin")
+    arrived = kept.stat().st_size
+    assert first // 2 <= arrived < size
+
+    done = fleet.deploy("--limit", "jw3")
+    assert (fleet.served("jw3-1", DESCRIBER_3B) / "merges.bin").read_bytes() == (directory / "merges.bin").read_bytes()
+    assert served_but(fleet, "merges.bin")
+    assert done.of("jw3-1", "adapter_sync")["wire_bytes"] < size - arrived + MIB
+
+
+def served_but(fleet: Fleet, name: str) -> bool:
+    found = contents(fleet.served("jw3-1", DESCRIBER_3B))
+    return {key: value for key, value in found.items() if key != name} == travelling(fleet.source / DESCRIBER_3B)
+
+
+def until(happened: t.Callable[[], bool]) -> None:
+    deadline = time.monotonic() + LIMIT
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def processes_with(argument: str) -> list[int]:
+    """The rsync processes that have this in one of their arguments."""
+    found = []
+    for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            command = path.read_bytes().split(b"\0")
+            if pathlib.Path(os.fsdecode(command[0])).name == "rsync" and any(argument.encode() in word for word in command):
+                found.append(int(path.parent.name))
+    return found
+
+
+@pytest.fixture
+def operator() -> t.Iterator[sshd_server.Server]:
+    """An ssh server, and an unprivileged user on it that may become root by sudo."""
+    if os.environ.get("LORAFLEET_TEST_SUDO") != "1":
+        pytest.skip("makes a user and a sudo rule on this machine: set LORAFLEET_TEST_SUDO=1 if it may")
+    if os.geteuid() != 0 or not shutil.which("sudo") or not shutil.which("useradd"):
+        pytest.skip("wants root, sudo and useradd")
+    lacking = sshd_server.lacking()
+    if lacking:
+        pytest.skip(lacking)
+    user = f"lorafleet-{os.getpid()}"
+    rule = pathlib.Path("/etc/sudoers.d") / user
+    with contextlib.ExitStack() as stack:
+        # Everybody may pass through it, unlike pytest's own.
+        home = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lorafleet-")))
+        home.chmod(0o755)
+        (home / "sshd").mkdir()
+        # Without PAM, an account whose password is locked cannot log in by key either; "*" is no password, and no lock.
+        subprocess.run(
+            ["useradd", "--create-home", "--base-dir", home, "--password", "*", "--shell", "/bin/sh", user], check=True
+        )
+        stack.callback(subprocess.run, ["userdel", "--force", user], check=True, capture_output=True)
+        rule.write_text(f"{user} ALL=(ALL) NOPASSWD: ALL\n", encoding="utf-8")
+        stack.callback(rule.unlink)
+        rule.chmod(0o440)
+        server = stack.enter_context(sshd_server.running(home / "sshd"))
+        yield dataclasses.replace(server, user=user)
+
+
+def test_an_unprivileged_user_becomes_root(fleet: Fleet, operator: sshd_server.Server) -> None:
+    home = operator.private_key.parent.parent
+    become = {**operator.variables(), "ansible_become": True}
+    fleet.hosts["jw2-1"].update(become, agent_models_dir=str(home / "models"), agent_store=str(home / ".lorafleet"))
+    fleet.groups["agents"].update(agent_owner="root", agent_group=operator.user)
+    (home / "models").mkdir(mode=0o755)
+    group = pwd.getpwnam(operator.user).pw_gid
+    fleet.deploy("--limit", "jw2")
+    for name in (CLEANER_3B, CLEANER_8B):
+        assert contents(home / "models" / name) == travelling(fleet.source / name)
+        for file in TRAVELS:
+            status = (home / "models" / name / file).stat()
+            assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (0, group, 0o644)
+        # What was the transferring user's for a while is nobody else's now.
+        assert not list((home / ".lorafleet" / name / "staging").iterdir())
+        assert {path.stat().st_uid for path in (home / ".lorafleet" / name).rglob("*")} == {0}
+    assert fleet.deploy("--limit", "jw2").changed() == []
+
+    # safetensors saves its files for their owner alone; root describes them, and the user that sends them cannot read them.
+    source = home / "source"
+    fleet.offer(CLEANER_3B, "bf16", into=source)
+    fleet.offer(CLEANER_8B, into=source)
+    (source / CLEANER_3B / WEIGHTS).chmod(0o600)
+    fleet.hosts["sbs29"].update(become, training_models_dir=str(source))
+    refused = fleet.run("deploy", "--limit", "jw2")
+    assert refused.rc != 0
+    [message] = refused.failures("jw2-1")
+    assert f"{CLEANER_3B}: could not be brought from sbs29:{source / CLEANER_3B}" in message
+    assert "the users that Ansible connects as cannot read it there" in message
+    assert contents(home / "models" / CLEANER_3B) == travelling(fleet.source / CLEANER_3B)
+    (source / CLEANER_3B / WEIGHTS).chmod(0o644)
+    fleet.deploy("--limit", "jw2")
+    assert contents(home / "models" / CLEANER_3B) == travelling(source / CLEANER_3B)
