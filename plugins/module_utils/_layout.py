@@ -20,12 +20,7 @@ def check_places(models_dir: str, store: str) -> None:
     """Raise DeliveryError unless releases can go from C(store) to C(models_dir) by rename. Writes nothing."""
     if not os.path.isdir(models_dir):
         raise DeliveryError.of(models_dir, "is not a directory.", "Create the models directory on this node first.")
-    if not os.access(models_dir, os.W_OK | os.X_OK):
-        raise DeliveryError.of(
-            models_dir,
-            f"cannot be written by user {os.geteuid()}.",
-            "Run with become, or give that user the right to write there.",
-        )
+    _check_writable(models_dir, models_dir)
     anchor = store if os.path.lexists(store) else os.path.dirname(store)
     if not os.path.lexists(anchor):
         raise DeliveryError.of(
@@ -33,10 +28,9 @@ def check_places(models_dir: str, store: str) -> None:
             "cannot be made, since the directory it belongs into does not exist.",
             "Create that on this node, or correct agent_store in the inventory.",
         )
-    if not os.path.isdir(anchor) or not os.access(anchor, os.W_OK | os.X_OK):
-        raise DeliveryError.of(
-            store, f"cannot be written: {anchor} is not a directory that user {os.geteuid()} may write to.", "Run with become."
-        )
+    if not os.path.isdir(anchor):
+        raise DeliveryError.of(store, f"cannot be made: {anchor} is not a directory.", "Correct agent_store in the inventory.")
+    _check_writable(anchor, store)
     models, inner = os.path.realpath(models_dir), os.path.realpath(store)
     if os.path.commonpath([models, inner]) == inner:
         raise DeliveryError.of(store, f"contains {models_dir}.", "Set the store to a directory beside it.")
@@ -53,6 +47,18 @@ def check_places(models_dir: str, store: str) -> None:
             f"Set the store to a directory below {mount_of(models)}"
             + (" (inside the models directory, which is a mount point)." if is_mount_point(models) else "."),
         )
+
+
+def _check_writable(directory: str, place: str) -> None:
+    if os.access(directory, os.W_OK | os.X_OK):
+        return
+    if os.statvfs(directory).f_flag & os.ST_RDONLY:
+        raise DeliveryError.of(place, "is on a read-only file system.", "Mount it writable on this node, or look why it is not.")
+    raise DeliveryError.of(
+        place,
+        f"cannot be written by user {os.geteuid()}.",
+        "Run with become, or give that user the right to write there.",
+    )
 
 
 def make_store(paths: AdapterPaths) -> None:

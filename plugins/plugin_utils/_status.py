@@ -98,7 +98,8 @@ def _with_evidence(row: Row, found: c.Mapping[str, t.Any]) -> Row:
         level=receipt.get("level", ""),
         device=" ".join(str(receipt.get(key) or "") for key in ("device", "device_name")).strip(),
         verified=True,
-        tested=bool(receipt),
+        # The box stands for "can be loaded with PEFT", which level structure does not try.
+        tested=receipt.get("level", "structure") != "structure",
     )
 
 

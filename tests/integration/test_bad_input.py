@@ -379,7 +379,7 @@ TABLE: dict[str, Bad] = {
         "node", ("/home/models: cannot be written by user", "give that user the right to write there."), node=unwritable
     ),
     "file system read-only": Bad(
-        "node", ("Read-only file system.", "What is served was not touched."), node=on_tmpfs("size=128m", "remount,ro")
+        "node", ("is on a read-only file system.", "Mount it writable on this node"), node=on_tmpfs("size=128m", "remount,ro")
     ),
     "file system full": Bad(
         "node", ("has too little space: 0.3 MiB are needed", "Free some space on this file system"), node=on_tmpfs("size=1m", "")

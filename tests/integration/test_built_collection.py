@@ -55,6 +55,7 @@ def test_the_installed_collection_delivers_audits_and_is_documented(
         return done.stdout
 
     run("ansible-galaxy", "collection", "install", "--offline", artifact, "-p", collections)
+    fleet.groups["agents"]["agent_level"] = "adapter"
     inventory = fleet.write_inventory()
     run("ansible-playbook", "-i", inventory, "lorafleet.delivery.freeze")
     run("ansible-playbook", "-i", inventory, "lorafleet.delivery.deploy")

@@ -27,7 +27,6 @@ from tests.integration.fleet import (
     CLEANER_3B,
     CLEANER_8B,
     DESCRIBER_3B,
-    LIMIT,
     TRAVELS,
     WEIGHTS,
     Fleet,
@@ -120,23 +119,27 @@ def test_no_rsync_at_the_source(fleet: Fleet, sshd: sshd_server.Server, tmp_path
 
 
 def test_a_killed_receiver_is_gone_on_from(fleet: Fleet, sshd: sshd_server.Server) -> None:
-    size, first = 48 * MIB, 16 * MIB
+    size, first = 40 * MIB, 8 * MIB
     directory = fleet.offer(DESCRIBER_3B)
     (directory / "merges.bin").write_bytes(os.urandom(size))
     fleet.groups["jw3"]["agent_adapters"][0]["extra_files"] = ["merges.bin"]
-    # The source's connection stands still after the first bytes, and stays so when the other end has gone.
+    # The source's connection stands still after the first bytes of every try, and stays so when the other end has gone.
     slow, stop = fleet.root / "slow-ssh", fleet.root / "stop"
     slow.write_text(SLOW_SSH.format(python=sys.executable, first=first, stop=str(stop)), encoding="utf-8")
     slow.chmod(0o755)
     fleet.hosts["sbs29"].update(sshd.variables(), ansible_ssh_executable=str(slow))
-    fleet.groups["agents"]["agent_transfer_timeout"] = 15
+    fleet.groups["agents"]["agent_transfer_timeout"] = 5
     ended: list[Run] = []
     deploy = threading.Thread(target=lambda: ended.append(fleet.run("deploy", "--limit", "jw3")))
     deploy.start()
     staging = fleet.stored("jw3-1", DESCRIBER_3B) / "staging"
+    receivers: list[int] = []
     try:
-        until(lambda: any(path.stat().st_size >= first // 2 for path in staging.glob("*/merges.bin")) or not deploy.is_alive())
-        receivers = processes_with(str(staging))
+        # Whole tries may pass while a busy machine does not let this one look.
+        while not receivers and deploy.is_alive():
+            time.sleep(0.02)
+            if any(path.stat().st_size >= first // 2 for path in staging.glob("*/merges.bin")):
+                receivers = processes_with(str(staging))
         for number in receivers:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(number, signal.SIGKILL)
@@ -150,7 +153,8 @@ def test_a_killed_receiver_is_gone_on_from(fleet: Fleet, sshd: sshd_server.Serve
     assert not fleet.served("jw3-1", DESCRIBER_3B).exists()
     [kept] = staging.glob("*/merges.bin")
     arrived = kept.stat().st_size
-    assert first // 2 <= arrived < size
+    # Every try went on where the one before had stopped.
+    assert first < arrived < size
 
     done = fleet.deploy("--limit", "jw3")
     assert (fleet.served("jw3-1", DESCRIBER_3B) / "merges.bin").read_bytes() == (directory / "merges.bin").read_bytes()
@@ -161,13 +165,6 @@ def test_a_killed_receiver_is_gone_on_from(fleet: Fleet, sshd: sshd_server.Serve
 def served_but(fleet: Fleet, name: str) -> bool:
     found = contents(fleet.served("jw3-1", DESCRIBER_3B))
     return {key: value for key, value in found.items() if key != name} == travelling(fleet.source / DESCRIBER_3B)
-
-
-def until(happened: t.Callable[[], bool]) -> None:
-    deadline = time.monotonic() + LIMIT
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def processes_with(argument: str) -> list[int]:

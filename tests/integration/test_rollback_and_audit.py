@@ -44,7 +44,7 @@ def test_rollback_needs_no_training_server_and_returns(fleet: Fleet) -> None:
     back = fleet.run("rollback", "--tags", "cleaner,3b", "-vvv")
     assert back.rc == 0, back.output
     run = back.of("jw2-1", "adapter_release")["invocation"]["module_args"]["run"]
-    assert run == f"Take back the last delivery by {getpass.getuser()}@{os.uname().nodename}"
+    assert run == f"Go back to the previous releases by {getpass.getuser()}@{os.uname().nodename}"
     assert checked.changed() == back.changed() != []
     assert back.adapters("jw2-1", "adapter_release")[CLEANER_3B]["action"] == "rolled_back"
     assert {name: contents(fleet.served("jw2-1", name)) for name in first} == first
