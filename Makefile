@@ -98,7 +98,7 @@ system:
 
 .PHONY: system-test
 system-test:
-	$(call NEED,sshd:openssh-server)
+	$(call NEED,sshd:openssh-server sudo:sudo)
 
 $(CONTROLLER)/.installed: requirements/controller.txt
 	$(SAY) "Installing Ansible into $(CONTROLLER) (about 20 s)"
