@@ -15,6 +15,15 @@ BASE := .cache/demo/base/SmolLM2-135M-Instruct
 DEMO_NODES := jw2-1 jw3-1 kcloud-1
 STATUS := .cache/demo/status/STATUS.md
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check
+PEFT_REQUIREMENTS := roles/runtime/files/requirements.txt
+
+# The lab's hosts are containers. Their image is made from this one; empty: from Debian's packages, no registry is asked.
+# For example, where there is no mmdebstrap: make lab LAB_BASE=docker.io/library/debian:bookworm-slim
+LAB_BASE ?=
+LAB_PACKAGES := openssh-server,rsync,python3,python3-venv,sudo,iproute2,procps
+LAB := .cache/lab
+LAB_PLAYBOOK := $(CONTROLLER)/bin/ansible-playbook -i inventories/lab extensions/molecule/default
+export CONTAINERS_CONF := $(CURDIR)/extensions/molecule/containers.conf
 
 # Python's name is looked for only where a rule uses it.
 PYTHON ?= $(or $(shell for python in python3.11 python3.12 python3.13 python3; do \
@@ -35,7 +44,7 @@ endef
 # $(call NEED,command:package ...) installs the packages whose command is missing.
 define NEED
 	@PATH=$$PATH:/usr/sbin packages=; for pair in $(1); do \
-		command -v "$${pair%:*}" > /dev/null || packages="$$packages $${pair#*:}"; \
+		command -v "$${pair%:*}" > /dev/null || packages="$$packages $$(echo "$${pair#*:}" | tr + ' ')"; \
 	done; \
 	if test -n "$$packages"; then $(APT_INSTALL); fi
 endef
@@ -85,6 +94,27 @@ test: lint system-test  ## Run all checks and tests
 	$(SAY) "All tests"
 	@$(CONTROLLER)/bin/pytest -n 2 tests/unit tests/integration
 
+.PHONY: lab
+lab: setup $(CONTROLLER)/.installed-lab lab-image $(LAB)/wheelhouse/.filled  ## Bring up the fleet as containers, and leave it up (as root)
+	@$(LAB_PLAYBOOK)/create.yml
+	@printf '\n== The lab is up. Deploy to it:\n%s -i inventories/lab playbooks/deploy.yml\nLog in:\nssh -F %s jw2-1\n' \
+		$(CONTROLLER)/bin/ansible-playbook $(LAB)/ssh_config
+
+.PHONY: lab-down
+lab-down: $(CONTROLLER)/.installed-lab  ## Take the lab down
+	@$(LAB_PLAYBOOK)/destroy.yml
+
+.PHONY: lab-image
+lab-image: system-lab
+	@test "$$(id -u)" = 0 || { echo "The lab's hosts have addresses of their own: that needs root. Run sudo make lab." >&2; exit 1; }
+	@mkdir -p $(LAB)
+	@test -n "$(LAB_BASE)" || podman image exists localhost/lorafleet-lab-base || { \
+		echo "== Making the lab's base image from Debian's packages (about 1 minute)" && \
+		mmdebstrap --quiet --variant=minbase --include=$(LAB_PACKAGES) bookworm $(LAB)/base.tar && \
+		podman import --quiet $(LAB)/base.tar localhost/lorafleet-lab-base > /dev/null && rm $(LAB)/base.tar; }
+	@podman build --quiet --network host --tag localhost/lorafleet-lab --build-arg PACKAGES="$(LAB_PACKAGES)" \
+		--build-arg BASE=$(or $(LAB_BASE),localhost/lorafleet-lab-base) extensions/molecule/image > /dev/null
+
 .PHONY: clean
 clean:  ## Remove everything that was made here
 	rm -rf .cache .collections .ansible .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -100,6 +130,11 @@ system:
 system-test:
 	$(call NEED,sshd:openssh-server sudo:sudo)
 
+.PHONY: system-lab
+system-lab:
+	$(call NEED,podman:podman runc:runc /usr/lib/podman/netavark:netavark iptables:iptables \
+		$(if $(LAB_BASE),,mmdebstrap:mmdebstrap+debian-archive-keyring))
+
 $(CONTROLLER)/.installed: requirements/controller.txt
 	$(SAY) "Installing Ansible into $(CONTROLLER) (about 20 s)"
 	$(call VENV,$(CONTROLLER))
@@ -111,7 +146,20 @@ $(CONTROLLER)/.installed-test: requirements/test.txt $(CONTROLLER)/.installed
 	@$(CONTROLLER)/bin/python $(PIP_INSTALL) -r $<
 	@touch $@
 
-$(PEFT)/.installed: requirements/peft.txt
+$(CONTROLLER)/.installed-lab: requirements/lab.txt $(CONTROLLER)/.installed
+	$(SAY) "Installing molecule and Ansible's collections into $(CONTROLLER) (about 30 s)"
+	@$(CONTROLLER)/bin/python $(PIP_INSTALL) --no-compile -r $<
+	@touch $@
+
+# The lab's hosts are Debian 12 with Python 3.11, whatever this machine is.
+$(LAB)/wheelhouse/.filled: $(PEFT_REQUIREMENTS)
+	$(SAY) "Collecting the wheels of the PEFT environment (about 20 s)"
+	@mkdir -p $(@D)
+	@$(CONTROLLER)/bin/python -m pip download -qq --disable-pip-version-check --python-version 3.11 --only-binary=:all: \
+		--dest $(@D) '$(TORCH)' -r $<
+	@touch $@
+
+$(PEFT)/.installed: $(PEFT_REQUIREMENTS)
 	$(SAY) "Installing PEFT and $(TORCH) into $(PEFT) (1 to 2 minutes; longer where a CUDA build is downloaded)"
 	$(call VENV,$(PEFT))
 	@$(PEFT)/bin/python $(PIP_INSTALL) '$(TORCH)' -r $<

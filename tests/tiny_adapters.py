@@ -31,6 +31,11 @@ ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "d
 VARIANTS: dict[str, dict[str, t.Any]] = {
     "adapter": {},
     "adapter_b": {"r": 32},
+    # Trained from other random numbers: the adapters of other agents, or a later version of the same one.
+    "adapter_2": {"seed": 2},
+    "adapter_b_2": {"r": 32, "seed": 2},
+    "adapter_3": {"seed": 3},
+    "adapter_b_3": {"r": 32, "seed": 3},
     "qv": {"target_modules": ["q_proj", "v_proj"]},
     "rslora": {"use_rslora": True},
     "dora": {"use_dora": True},
@@ -112,7 +117,8 @@ def make(into: pathlib.Path) -> None:
 
     batches = torch.tensor(tokenizer(text)["input_ids"][: 10 * 4 * 32]).reshape(10, 4, 32)
     for name, options in VARIANTS.items():
-        torch.manual_seed(1)
+        options = dict(options)
+        torch.manual_seed(options.pop("seed", 1))
         model = transformers.AutoModelForCausalLM.from_pretrained(into / "base", dtype=torch.float32)
         model.name_or_path = BASE_NAME
         model.config._name_or_path = BASE_NAME

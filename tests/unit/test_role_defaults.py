@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 CHECKOUT = pathlib.Path(__file__).parents[2]
-ROLES = ("agent", "training")
+ROLES = ("agent", "runtime", "training")
 
 
 def load(role: str, part: str) -> t.Any:
