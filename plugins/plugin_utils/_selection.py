@@ -28,14 +28,15 @@ def select(
 
     Tags that name agents add up, tags that name variants add up, and the two narrow each other: C(cleaner,8b) is the
     cleaner's 8b alone. Without tags of one kind, all of that kind are meant. C(fleet) maps every agent of the inventory to
-    its variants. Raises DeliveryError for a tag that names nothing in it, so that a typing error does not deliver nothing.
+    its variants. Raises DeliveryError for a tag that names nothing in it, so that a typing error does not deliver nothing;
+    a tag to skip may be about another part of the user's playbook, or given by a tool that calls it, and means nothing here.
     """
     agents = set(fleet)
     # YAML may have read a variant as a number; tags are always text.
     variants = {str(variant) for of_agent in fleet.values() for variant in of_agent}
     wanted = set(run_tags) - _SPECIAL
     skipped = set(skip_tags) - _SPECIAL
-    unknown = sorted((wanted | skipped) - agents - variants)
+    unknown = sorted(wanted - agents - variants)
     if unknown:
         raise DeliveryError.of(
             f"tag {', '.join(unknown)}",
