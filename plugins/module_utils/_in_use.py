@@ -12,6 +12,9 @@ import contextlib
 import os
 import typing as t
 
+# Linux, capabilities(7).
+_CAP_SYS_PTRACE = 19
+
 
 def in_use(directories: t.Iterable[str]) -> set[str]:
     """Those of C(directories) of which any visible process has the directory, or a file in it, open or mapped."""
@@ -34,6 +37,15 @@ def in_use(directories: t.Iterable[str]) -> set[str]:
         with contextlib.suppress(OSError):
             used |= {opened[descriptor] for descriptor in _descriptors(pid) if descriptor in opened}
     return used
+
+
+def sees_all_processes() -> bool:
+    """Whether the processes of all users are visible to C(in_use). Root in a container often lacks this capability."""
+    with open("/proc/self/status", "rb") as stream:
+        for line in stream:
+            if line.startswith(b"CapEff:"):
+                return bool(int(line.split()[1], 16) >> _CAP_SYS_PTRACE & 1)
+    return False
 
 
 def _mappings(pid: str) -> t.Iterator[tuple[int, bytes]]:

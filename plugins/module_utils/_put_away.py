@@ -12,10 +12,11 @@ import datetime
 import os
 import shutil
 import stat
+import time
 import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
-from ansible_collections.lorafleet.delivery.plugins.module_utils._in_use import in_use
+from ansible_collections.lorafleet.delivery.plugins.module_utils._in_use import in_use, sees_all_processes
 from ansible_collections.lorafleet.delivery.plugins.module_utils._live import linked_release
 from ansible_collections.lorafleet.delivery.plugins.module_utils._manifest import Manifest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._names import is_release_name
@@ -23,6 +24,8 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._store import A
 from ansible_collections.lorafleet.delivery.plugins.module_utils._verify import MISSING, differences, in_content
 
 _TRASH = "trash-"
+# Seconds that are enough for whoever has opened a directory to open all files in it. Where it cannot be seen that nobody has.
+_GRACE = 600
 
 # What becomes of a directory: the bytes are in the store, or they are a release that the store lacks, or they are unknown.
 DISCARD = "discard"
@@ -114,10 +117,12 @@ def to_trash(paths: AdapterPaths, path: str) -> None:
 
 
 def empty_trash(paths: AdapterPaths) -> None:
-    """Delete what is in the trash, except what a process still reads: that goes the next time."""
+    """Delete what is in the trash, except what a process reads, or may just have begun to read: that goes the next time."""
     trash = [entry.path for entry in os.scandir(paths.root) if entry.name.startswith(_TRASH)]
     for path in set(trash) - in_use(trash):
-        remove(path)
+        # ctime is when it was taken out of its place; one from the future says nothing.
+        if sees_all_processes() or not 0 <= time.time() - os.lstat(path).st_ctime < _GRACE:
+            remove(path)
 
 
 def remove(path: str) -> None:
