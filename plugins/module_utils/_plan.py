@@ -78,6 +78,8 @@ class Plan:
     way: str
     action: str
     source: str
+    # What is going to be recorded.
+    after: State
     # Modes or owners of the release, or of the directory at NAME, are to be set where they are.
     release_permissions: bool
     live_permissions: bool
@@ -91,10 +93,6 @@ class Plan:
     @property
     def release(self) -> str:
         return self.manifest.release
-
-    @property
-    def after(self) -> State:
-        return self.before.activated(self.release, self.way)
 
 
 def make_plan(
@@ -127,7 +125,7 @@ def make_plan(
         action = ACTIVATED if request.manifest is not None else ROLLED_BACK
     else:
         action = REPAIRED if drift else UNCHANGED
-    after = before.activated(release, way)
+    after = state.activated(release, way)
     return Plan(
         request=request,
         manifest=manifest,
@@ -137,6 +135,7 @@ def make_plan(
         way=way,
         action=action,
         source=source,
+        after=after,
         release_permissions=release_permissions,
         live_permissions=live_permissions,
         place=place,
