@@ -154,9 +154,10 @@ def _manifest_to_go_back_to(request: Request, before: State, state: State) -> Ma
         # Going back a second time would return: an interrupted one is finished instead.
         wanted = state.active if interrupted else before.previous
     if wanted is None:
-        raise DeliveryError.of(
-            paths.name, "has no previous release on this node to go back to.", "Deploy the release that you want instead."
-        )
+        # Where the recorded state was lost, the releases are still there.
+        others = ", ".join(name for name in paths.release_names() if name != state.active)
+        remedy = f"Name one of those in the store: {others}." if others else "Deploy the release that you want instead."
+        raise DeliveryError.of(paths.name, "has no previous release on this node to go back to.", remedy)
     manifest = paths.read_manifest(wanted)
     if manifest is None or manifest.release != wanted:
         known = ", ".join(paths.release_names()) or "none"
