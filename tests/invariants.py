@@ -235,7 +235,7 @@ class _Adapter:
     def _false_releases(self) -> t.Iterator[tuple[str, str]]:
         top = os.path.join(self.root, "releases")
         for release in sorted(filter(_RELEASE.fullmatch, os.listdir(top) if os.path.isdir(top) else [])):
-            if release in self.damaged and self.code != 0:
+            if release in self.damaged and not (release == self.wanted and self.code == 0):
                 continue
             path = os.path.join(top, release)
             if not stat.S_ISDIR(os.lstat(path).st_mode):

@@ -22,7 +22,7 @@ Count = t.Callable[[str, int], None]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--all-faults", action="store_true", help="also let every call fail that only reads (minutes more)")
+    parser.addoption("--all-faults", action="store_true", help="let every call of every scenario fail, in minutes more")
 
 
 @pytest.fixture

@@ -27,8 +27,11 @@ _READ = ("read", "getdents64", "flock", "close")
 _CALLS = (*_CHANGE, *_FLUSH, *_READ)
 
 
-def violations(stage: Stage, fault: str, reads: bool = False) -> t.Iterator[list[str]]:
-    """What each run broke: the one without a fault, then one for each call to strike at; also those that only read."""
+def violations(stage: Stage, fault: str, every: bool = False) -> t.Iterator[list[str]]:
+    """What each run broke: the one without a fault, then one for each call to strike at.
+
+    An input/output error is for calls that take no space, or C(every) one, those that only read too.
+    """
     stage.keep()
     stage.prelude()
     ended, calls = calls_of(stage.run, _CALLS, stage.node.base)
@@ -37,7 +40,7 @@ def violations(stage: Stage, fault: str, reads: bool = False) -> t.Iterator[list
         found.append(f"failed without a fault: {ended.message}")
     yield found
     seen: set[str] = set()
-    for call in _where(fault, calls, reads):
+    for call in _where(fault, calls, every):
         where = f"{fault} at {call.name} number {call.number} ({call.arguments[:200]})"
         yield [f"{where}: {what}" for what in _strike(stage, call, fault, seen)]
 
@@ -60,7 +63,7 @@ def _strike(stage: Stage, call: Call, fault: str, seen: set[str]) -> list[str]:
     return found
 
 
-def _where(fault: str, calls: t.Iterable[Call], reads: bool) -> t.Iterator[Call]:
+def _where(fault: str, calls: t.Iterable[Call], every: bool) -> t.Iterator[Call]:
     # Only where something changed since the last one: a kill before each of two reads finds the same disk.
     changed = True
     for call in calls:
@@ -69,7 +72,7 @@ def _where(fault: str, calls: t.Iterable[Call], reads: bool) -> t.Iterator[Call]
         elif fault == ENOSPC:
             strikes = call.name in _TAKE_SPACE and changes(call)
         else:
-            strikes = reads or changes(call) or call.name in _FLUSH
+            strikes = every or call.name in _FLUSH or (changes(call) and call.name not in _TAKE_SPACE)
         if strikes:
             yield call
             changed = False
