@@ -31,7 +31,7 @@ def test_fault_at_every_call(
     directory: pathlib.Path, way: Way, scenario: str, fault: str, count: Count, pytestconfig: pytest.Config
 ) -> None:
     # At every call for both ways everywhere, it would be some two thousand more.
-    every = pytestconfig.getoption("all_faults") or scenario == "take_over"
+    every = pytestconfig.getoption("all_faults", default=False) or scenario == "take_over"
     found = list(violations(Stage(directory, SCENARIOS[scenario], way), fault, every))
     count(f"runs with {fault}", len(found) - 1)
     assert len(found) > 10
