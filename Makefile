@@ -92,7 +92,7 @@ check: lint  ## Run the fast checks: linters and quick unit tests
 test: lint system-test  ## Run all checks and tests
 	@PATH="$(CURDIR)/$(CONTROLLER)/bin:$$PATH" ansible-lint
 	$(SAY) "All tests"
-	@$(CONTROLLER)/bin/pytest -n 2 tests/unit tests/integration
+	@$(CONTROLLER)/bin/pytest -n 2 tests/unit tests/crash tests/integration
 
 .PHONY: lab
 lab: setup $(CONTROLLER)/.installed-lab lab-image $(LAB)/wheelhouse/.filled  ## Bring up the fleet as containers, and leave it up (as root)
@@ -128,7 +128,7 @@ system:
 
 .PHONY: system-test
 system-test:
-	$(call NEED,sshd:openssh-server sudo:sudo)
+	$(call NEED,sshd:openssh-server sudo:sudo strace:strace mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs)
 
 .PHONY: system-lab
 system-lab:

@@ -62,6 +62,7 @@ class Node:
         uid: t.Optional[int] = None,
         gid: t.Optional[int] = None,
         check_mode: bool = False,
+        lock_timeout: float = 0,
     ) -> list[dict[str, t.Any]]:
         options = Options(
             level=level,
@@ -69,7 +70,7 @@ class Node:
             keep=keep,
             permissions=Permissions(0o644, 0o755, uid, gid),
             run="test",
-            lock_timeout=0,
+            lock_timeout=lock_timeout,
         )
         done: list[Outcome] = []
         carry_out(requests, options, check_mode, done)

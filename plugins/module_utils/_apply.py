@@ -59,8 +59,9 @@ def apply_plan(plan: Plan, state: State, options: Options) -> t.Optional[str]:
         set_permissions(paths.live, plan.manifest, options.permissions)
     if plan.place:
         adopted = _put_in_place(plan, state, options) or adopted
-    after = state.activated(plan.release, plan.way).without(plan.prune)
-    if after != state:
+    after = plan.after.without(plan.prune)
+    # What was put in place left its intent recorded, also where nothing else changes.
+    if plan.place or after != state:
         write_state(paths, after)
     _tidy(plan, after)
     return adopted

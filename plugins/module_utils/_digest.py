@@ -59,9 +59,10 @@ def sha256_of(path: str, fsync: bool = False) -> tuple[int, str]:
 
 def sha256_of_all(paths: t.Sequence[str], fsync: bool = False) -> list[tuple[int, str]]:
     """C(sha256_of) for many files at once, in their order; hashlib releases the GIL, so threads help."""
-    if not paths:
-        return []
-    with concurrent.futures.ThreadPoolExecutor(max_workers=min(len(paths), os.cpu_count() or 1)) as pool:
+    workers = min(len(paths), os.cpu_count() or 1)
+    if workers < 2:
+        return [sha256_of(path, fsync) for path in paths]
+    with concurrent.futures.ThreadPoolExecutor(max_workers=workers) as pool:
         return list(pool.map(lambda path: sha256_of(path, fsync), paths))
 
 

@@ -63,16 +63,20 @@ def _check_writable(directory: str, place: str) -> None:
 
 def make_store(paths: AdapterPaths) -> None:
     """Create the directories of one adapter in the store where they are missing, whatever the umask."""
-    # Root and staging may be passed through but not listed: an unprivileged transfer user needs its own directory only.
-    for path, mode in (
-        (os.path.dirname(paths.root), 0o711),
-        (paths.root, 0o711),
-        (paths.releases, 0o755),
-        (paths.manifests, 0o755),
-        (paths.receipts, 0o755),
-        (paths.staging, 0o711),
-    ):
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(path)
-            os.chmod(path, mode)
-            fsync_directory(os.path.dirname(path))
+    # No chmod afterwards: a crash before it would leave a directory that nobody may pass through, for good.
+    umask = os.umask(0)
+    try:
+        # Root and staging may be passed through but not listed: an unprivileged transfer user needs its own directory only.
+        for path, mode in (
+            (os.path.dirname(paths.root), 0o711),
+            (paths.root, 0o711),
+            (paths.releases, 0o755),
+            (paths.manifests, 0o755),
+            (paths.receipts, 0o755),
+            (paths.staging, 0o711),
+        ):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(path, mode)
+                fsync_directory(os.path.dirname(path))
+    finally:
+        os.umask(umask)

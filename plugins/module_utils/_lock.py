@@ -37,9 +37,11 @@ def locked(path: str, subject: str, run: str, timeout: float) -> t.Iterator[None
         _write_holder(descriptor, run)
         yield
     finally:
+        # What was done under the lock is done: the descriptor is gone whatever the kernel says.
         with contextlib.suppress(OSError):
             os.ftruncate(descriptor, 0)
-        os.close(descriptor)
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
 
 
 def _try(path: str) -> t.Optional[int]:

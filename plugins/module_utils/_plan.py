@@ -78,6 +78,8 @@ class Plan:
     way: str
     action: str
     source: str
+    # What is going to be recorded.
+    after: State
     # Modes or owners of the release, or of the directory at NAME, are to be set where they are.
     release_permissions: bool
     live_permissions: bool
@@ -91,10 +93,6 @@ class Plan:
     @property
     def release(self) -> str:
         return self.manifest.release
-
-    @property
-    def after(self) -> State:
-        return self.before.activated(self.release, self.way)
 
 
 def make_plan(
@@ -127,7 +125,7 @@ def make_plan(
         action = ACTIVATED if request.manifest is not None else ROLLED_BACK
     else:
         action = REPAIRED if drift else UNCHANGED
-    after = before.activated(release, way)
+    after = state.activated(release, way)
     return Plan(
         request=request,
         manifest=manifest,
@@ -137,6 +135,7 @@ def make_plan(
         way=way,
         action=action,
         source=source,
+        after=after,
         release_permissions=release_permissions,
         live_permissions=live_permissions,
         place=place,
@@ -155,9 +154,10 @@ def _manifest_to_go_back_to(request: Request, before: State, state: State) -> Ma
         # Going back a second time would return: an interrupted one is finished instead.
         wanted = state.active if interrupted else before.previous
     if wanted is None:
-        raise DeliveryError.of(
-            paths.name, "has no previous release on this node to go back to.", "Deploy the release that you want instead."
-        )
+        # Where the recorded state was lost, the releases are still there.
+        others = ", ".join(name for name in paths.release_names() if name != state.active)
+        remedy = f"Name one of those in the store: {others}." if others else "Deploy the release that you want instead."
+        raise DeliveryError.of(paths.name, "has no previous release on this node to go back to.", remedy)
     manifest = paths.read_manifest(wanted)
     if manifest is None or manifest.release != wanted:
         known = ", ".join(paths.release_names()) or "none"

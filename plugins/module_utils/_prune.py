@@ -52,7 +52,7 @@ def forget_absent(paths: AdapterPaths, state: State) -> None:
     present = {*paths.release_names(), *os.listdir(paths.staging), state.active, state.previous}
     for directory in (paths.manifests, paths.receipts):
         for name in os.listdir(directory):
-            release, extension = os.path.splitext(name)
-            if extension == ".json" and is_release_name(release) and release not in present:
+            release, _dot, rest = name.partition(".")
+            if rest.startswith("json") and is_release_name(release) and release not in present:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(os.path.join(directory, name))

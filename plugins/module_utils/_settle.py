@@ -14,7 +14,7 @@ import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._put_away import empty_trash, put_away, remove
 from ansible_collections.lorafleet.delivery.plugins.module_utils._state import PROMOTE, Intent, State, read_state, write_state
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store import AdapterPaths, fsync_directory
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store import AdapterPaths, fsync_directory, remove_unfinished
 
 _INCOMING = "incoming-"
 
@@ -55,6 +55,9 @@ def settle(paths: AdapterPaths) -> tuple[State, t.Optional[str]]:
     for entry in list(os.scandir(paths.root)):
         if entry.name.startswith(_INCOMING):
             remove(entry.path)
+    # Receipts are written without the lock: what is left of one goes with the release.
+    for directory in (paths.root, paths.manifests):
+        remove_unfinished(directory)
     empty_trash(paths)
     return state, adopted
 

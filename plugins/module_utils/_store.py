@@ -26,6 +26,8 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._manifest import Manifest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._names import check_name, is_release_name
 
+_UNFINISHED = ".new"
+
 
 class AdapterPaths:
     """All paths of one adapter on a node. Raises DeliveryError for a name that is no safe path component."""
@@ -82,7 +84,7 @@ def read_json(path: str) -> t.Any:
 
 def write_json(path: str, data: t.Any, mode: int = 0o644) -> None:
     """Replace a file by JSON atomically and durably: temporary file, fsync, rename, fsync of the directory."""
-    temporary = f"{path}.new"
+    temporary = f"{path}{_UNFINISHED}"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
         os.fchmod(stream.fileno(), mode)
@@ -92,6 +94,14 @@ def write_json(path: str, data: t.Any, mode: int = 0o644) -> None:
         os.fsync(stream.fileno())
     os.rename(temporary, path)
     fsync_directory(os.path.dirname(path))
+
+
+def remove_unfinished(directory: str) -> None:
+    """Remove what a C(write_json) in this directory left that was killed. The caller sees to it that none is under way."""
+    for entry in list(os.scandir(directory)):
+        # Anything else of that name is somebody else's.
+        if entry.name.endswith(f".json{_UNFINISHED}") and entry.is_file(follow_symlinks=False):
+            os.unlink(entry.path)
 
 
 def fsync_directory(path: str) -> None:

@@ -71,7 +71,8 @@ def carry_out(requests: t.Sequence[Request], options: Options, check_mode: bool,
     Raises DeliveryError. All adapters are checked before the first one is changed; the first failure after that stops.
     """
     for request in requests:
-        _check_request(request, requests)
+        with _told(request.paths, "could not be looked at"):
+            _check_request(request, requests)
     if check_mode:
         before = [read_state(request.paths) for request in requests]
         plans = _plan_all(requests, options, before, check_mode)

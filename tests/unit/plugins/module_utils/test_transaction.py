@@ -424,6 +424,17 @@ def test_rollback_that_cannot_be(node: Node) -> None:
     assert version_at(node.live) == 2
 
 
+def test_rollback_without_the_recorded_state_names_what_can_be_gone_back_to(node: Node) -> None:
+    node.deploy(1)
+    node.deploy(2)
+    os.unlink(node.paths.state)
+    node.carry_out(2)
+    with pytest.raises(DeliveryError, match=f"has no previous release .* Name one of those in the store: {release_of(1)}"):
+        node.roll_back()
+    node.roll_back(release=release_of(1))
+    assert version_at(node.live) == 1
+
+
 def test_rollback_needs_a_receipt(node: Node) -> None:
     node.deploy(1)
     node.deploy(2)

@@ -1,0 +1,279 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Ways of doing the transaction wrong, each of which the tests here must notice: tests of the tests.
+
+A mutant is a function of the registry that patches the collection's own code, and how it is found out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import stat
+import typing as t
+
+import pytest
+from ansible_collections.lorafleet.delivery.plugins.module_utils import (
+    _apply,
+    _copy,
+    _digest,
+    _permissions,
+    _plan,
+    _prune,
+    _put_away,
+    _receipt,
+    _settle,
+    _state,
+    _store,
+    _transaction,
+    _verify,
+)
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+
+from tests.crash import disks, faults
+from tests.crash.patched_os import PatchedOs
+from tests.crash.scenarios import SCENARIOS, Stage, false_bytes, second_run
+from tests.small_transactions import Way
+
+Mutate = t.Callable[[pytest.MonkeyPatch], None]
+Harness = t.Callable[[pathlib.Path], t.Iterator[list[str]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Mutant:
+    """C(harness) yields what it found after each of its faults. C(invariants) are those that it says are broken."""
+
+    mutate: Mutate
+    harness: Harness
+    invariants: tuple[str, ...]
+    needs_disk: bool = False
+
+
+MUTANTS: dict[str, Mutant] = {}
+
+
+def mutant(harness: Harness, *invariants: str, needs_disk: bool = False) -> t.Callable[[Mutate], Mutate]:
+    """Enter a function into the registry."""
+
+    def enter(mutate: Mutate) -> Mutate:
+        MUTANTS[mutate.__name__] = Mutant(mutate, harness, invariants, needs_disk)
+        return mutate
+
+    return enter
+
+
+def _by_fault(fault: str, scenario: str, way: Way) -> Harness:
+    return lambda directory: faults.violations(Stage(directory, SCENARIOS[scenario], way), fault)
+
+
+def _by_power_cut(scenario: str, way: Way, neighbour: bool) -> Harness:
+    return lambda directory: disks.violations(directory, "ext4", SCENARIOS[scenario], way, neighbour)
+
+
+# Putting in place
+
+
+@mutant(_by_fault(faults.KILL, "take_over", "exchange"), "I1")
+def live_directory_is_removed_first(patch: pytest.MonkeyPatch) -> None:
+    def exchange(new: str, live: str) -> None:
+        shutil.rmtree(live)
+        os.rename(new, live)
+
+    patch.setattr(_apply, "exchange", exchange)
+
+
+@mutant(_by_fault(faults.KILL, "next_release", "exchange"), "I1")
+def two_renames_instead_of_an_exchange(patch: pytest.MonkeyPatch) -> None:
+    def exchange(new: str, live: str) -> None:
+        os.rename(live, f"{new}-old")
+        os.rename(new, live)
+        os.rename(f"{new}-old", new)
+
+    patch.setattr(_apply, "exchange", exchange)
+
+
+@mutant(_by_fault(faults.KILL, "next_release", "symlink"), "I1")
+def link_is_removed_first(patch: pytest.MonkeyPatch) -> None:
+    def rename(source: str, target: str) -> None:
+        if os.path.islink(target):
+            os.unlink(target)
+        os.rename(source, target)
+
+    patch.setattr(_apply, "os", PatchedOs(rename=rename))
+
+
+@mutant(_by_fault(faults.KILL, "next_release", "exchange"), "I1")
+def files_are_copied_into_the_live_directory(patch: pytest.MonkeyPatch) -> None:
+    def exchange(new: str, live: str) -> None:
+        for name in os.listdir(new):
+            os.rename(f"{new}/{name}", f"{live}/{name}")
+
+    patch.setattr(_apply, "exchange", exchange)
+
+
+# What a crash left
+
+
+@mutant(_by_fault(faults.KILL, "take_over", "exchange"), "I2", "I5")
+def nothing_is_settled(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(_transaction, "settle", lambda paths: (_state.read_state(paths), None))
+
+
+@mutant(_by_fault(faults.KILL, "take_over", "exchange"), "I2")
+def settling_deletes_what_came_out(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(_settle, "put_away", lambda paths, path: _put_away.remove(path))
+
+
+@mutant(_by_fault(faults.KILL, "take_over", "exchange"), "I2")
+def intent_is_not_recorded(patch: pytest.MonkeyPatch) -> None:
+    def begin(paths: _store.AdapterPaths, state: t.Any, step: str, release: str, new: str, way: str) -> _state.Intent:
+        return _state.Intent(step, release, os.lstat(new).st_ino, way)
+
+    patch.setattr(_apply, "_begin", begin)
+
+
+@mutant(_by_fault(faults.KILL, "next_release", "exchange"), "I5")
+def trash_is_not_emptied(patch: pytest.MonkeyPatch) -> None:
+    for module in (_apply, _settle):
+        patch.setattr(module, "empty_trash", lambda paths: None)
+
+
+@mutant(_by_fault(faults.KILL, "first", "exchange"), "I5")
+def json_is_written_in_place(patch: pytest.MonkeyPatch) -> None:
+    def write_json(path: str, data: t.Any, mode: int = 0o644) -> None:
+        with open(path, "w", encoding="utf-8") as stream:
+            json.dump(data, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    for module in (_apply, _state, _receipt):
+        patch.setattr(module, "write_json", write_json)
+
+
+# The disk
+
+
+@mutant(_by_fault(faults.EIO, "next_release", "exchange"), "I10")
+def failed_fsync_is_ignored(patch: pytest.MonkeyPatch) -> None:
+    fsync = os.fsync
+
+    def ignoring(descriptor: int) -> None:
+        with contextlib.suppress(OSError):
+            fsync(descriptor)
+
+    patch.setattr(os, "fsync", ignoring)
+
+
+def _fsync_only(patch: pytest.MonkeyPatch, wanted: t.Callable[[int], bool]) -> None:
+    fsync = os.fsync
+
+    def some(descriptor: int) -> None:
+        if wanted(os.fstat(descriptor).st_mode):
+            fsync(descriptor)
+
+    # Not everywhere: the neighbour that flushes a file of its own is to go on doing so.
+    for module in (_permissions, _digest, _store):
+        patch.setattr(module, "os", PatchedOs(fsync=some))
+
+
+@mutant(_by_power_cut("next_release", "exchange", neighbour=True), "I1", needs_disk=True)
+def files_are_not_flushed(patch: pytest.MonkeyPatch) -> None:
+    _fsync_only(patch, stat.S_ISDIR)
+
+
+@mutant(_by_power_cut("next_release", "symlink", neighbour=False), "I3", needs_disk=True)
+def directories_are_not_flushed(patch: pytest.MonkeyPatch) -> None:
+    _fsync_only(patch, stat.S_ISREG)
+
+
+@mutant(_by_power_cut("take_over", "exchange", neighbour=False), "I3", needs_disk=True)
+def nothing_is_flushed(patch: pytest.MonkeyPatch) -> None:
+    _fsync_only(patch, lambda mode: False)
+
+
+# Verification, lock, retention, errors
+
+
+@mutant(false_bytes, "I1", "I9")
+def sizes_stand_for_content(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(_verify, "_content_differences", lambda *_: [])
+
+
+@mutant(_by_fault(faults.KILL, "next_release", "exchange"), "I9")
+def hard_links_instead_of_copies(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(_copy, "copy_file", os.link)
+    differences = _verify.differences
+
+    def lenient(*arguments: t.Any, **more: t.Any) -> list[_verify.Difference]:
+        return [found for found in differences(*arguments, **more) if "hard links" not in found.detail]
+
+    for module in (_plan, _permissions, _put_away):
+        patch.setattr(module, "differences", lenient)
+
+
+@mutant(second_run, "I7")
+def lock_is_not_taken(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(_transaction, "locked", lambda *_: contextlib.nullcontext())
+
+
+@mutant(_by_fault(faults.KILL, "next_release", "exchange"), "I2")
+def previous_release_is_pruned(patch: pytest.MonkeyPatch) -> None:
+    def prunable(paths: _store.AdapterPaths, state: t.Any, keep: int, linked: t.Optional[str], coming: str) -> list[str]:
+        return [name for name in paths.release_names() if name != state.active]
+
+    patch.setattr(_plan, "prunable", prunable)
+
+
+@mutant(_by_fault(faults.KILL, "roll_back", "exchange"), "I3")
+def active_release_is_pruned(patch: pytest.MonkeyPatch) -> None:
+    def prunable(paths: _store.AdapterPaths, state: t.Any, keep: int, linked: t.Optional[str], coming: str) -> list[str]:
+        return [name for name in paths.release_names() if name != state.previous]
+
+    patch.setattr(_plan, "prunable", prunable)
+
+
+@mutant(_by_fault(faults.KILL, "next_release", "exchange"), "I8")
+def receipts_are_forgotten(patch: pytest.MonkeyPatch) -> None:
+    forget_absent = _prune.forget_absent
+
+    def forget_all(paths: _store.AdapterPaths, state: t.Any) -> None:
+        forget_absent(paths, state)
+        shutil.rmtree(paths.receipts)
+        os.mkdir(paths.receipts)
+
+    patch.setattr(_apply, "forget_absent", forget_all)
+
+
+@mutant(_by_fault(faults.KILL, "first", "exchange"), "I6")
+def what_is_not_ours_is_tidied(patch: pytest.MonkeyPatch) -> None:
+    empty_trash = _put_away.empty_trash
+
+    def thorough(paths: _store.AdapterPaths) -> None:
+        empty_trash(paths)
+        for entry in os.scandir(os.path.dirname(paths.root)):
+            if not entry.is_dir():
+                os.unlink(entry)
+
+    patch.setattr(_apply, "empty_trash", thorough)
+
+
+@mutant(_by_fault(faults.EIO, "next_release", "exchange"), "I4")
+def failure_does_not_say_what_is_active(patch: pytest.MonkeyPatch) -> None:
+    def apply(plan: _plan.Plan, options: _plan.Options) -> t.Optional[str]:
+        try:
+            return _apply.apply_plan(plan, _state.read_state(plan.request.paths), options)
+        except OSError as exc:
+            raise DeliveryError.of(plan.request.paths.name, f"failed: {exc.strerror}.") from exc
+
+    patch.setattr(_transaction, "_apply", apply)
+
+
+@mutant(_by_fault(faults.EIO, "first", "symlink"), "no clean error")
+def errors_are_not_named(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(_transaction, "_told", lambda *_: contextlib.nullcontext())

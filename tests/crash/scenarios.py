@@ -1,0 +1,247 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a node's transaction meets: what is there before, what is run, and what must hold afterwards.
+
+Version 2 is wanted, version 1 is the one before, version 3 is due to be pruned, version 7 was copied by hand.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import signal
+import typing as t
+
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+
+from tests import invariants
+from tests.crash.traced import Ended, attempt, traced
+from tests.small_releases import WEIGHTS, content, release_of, stage, write_version
+from tests.small_transactions import Node, Way
+
+BY_HAND = b"made by hand"
+
+
+@dataclasses.dataclass(frozen=True)
+class Scenario:
+    """C(prepare) brings a node into the state before; C(active) is the version that is then active."""
+
+    name: str
+    prepare: t.Callable[[Node, Way], None]
+    active: t.Optional[int] = None
+    rolls_back: bool = False
+    # The bytes of the file "unknown" must survive, and if C(by_hand) those of version 7 beside it.
+    unknown: bool = False
+    by_hand: bool = False
+    # The release is damaged in the store (exchange) where a server reads its copy, or through the link (symlink).
+    damaged: bool = False
+
+
+def _first(node: Node, way: Way) -> None:
+    stage(node.paths, 2)
+
+
+def _take_over(node: Node, way: Way) -> None:
+    write_version(node.live, 7)
+    (node.live / "unknown").write_bytes(BY_HAND)
+    stage(node.paths, 2)
+
+
+def _take_over_of_the_same(node: Node, way: Way) -> None:
+    write_version(node.live, 2)
+    stage(node.paths, 2)
+    shutil.rmtree(node.paths.staged(release_of(2)))
+
+
+def _next_release(node: Node, way: Way) -> None:
+    for version in (3, 1):
+        node.deploy(version, way)
+    stage(node.paths, 2)
+
+
+def _roll_back(node: Node, way: Way) -> None:
+    for version in (2, 1):
+        node.deploy(version, way)
+
+
+def _repair(node: Node, way: Way) -> None:
+    node.deploy(2, way)
+    (node.live / "unknown").write_bytes(BY_HAND)
+    if way == "exchange":
+        (node.release(2) / WEIGHTS).write_bytes(b"damage")
+    stage(node.paths, 2)
+
+
+def _other_way(node: Node, way: Way) -> None:
+    """NAME has been the other kind of thing so far."""
+    node.deploy(1, "symlink" if way == "exchange" else "exchange")
+    stage(node.paths, 2)
+
+
+SCENARIOS = {
+    scenario.name: scenario
+    for scenario in (
+        Scenario("first", _first),
+        Scenario("take_over", _take_over, unknown=True, by_hand=True),
+        Scenario("take_over_of_the_same", _take_over_of_the_same),
+        Scenario("next_release", _next_release, active=1),
+        Scenario("roll_back", _roll_back, active=1, rolls_back=True),
+        Scenario("repair", _repair, active=2, unknown=True, damaged=True),
+        Scenario("other_way", _other_way, active=1),
+    )
+}
+
+
+class Stage:
+    """One scenario, one way, in a directory where it can be set up again and again; and the verdict on what a run made of it."""
+
+    def __init__(self, directory: pathlib.Path, scenario: Scenario, way: Way) -> None:
+        self.scenario, self.way = scenario, way
+        self.node = Node(directory)
+        scenario.prepare(self.node, way)
+        # Neighbours that nobody may touch: another adapter, and what an administrator left.
+        write_version(self.node.models / "neighbour", 5)
+        (self.node.store / "notes").write_bytes(BY_HAND)
+        self.before = invariants.content_of(str(self.node.live))
+        self.untouched = {str(directory): invariants.listing(str(directory))}
+        self.template = directory.with_name("template")
+        self.prelude: t.Callable[[], object] = lambda: None
+
+    def keep(self) -> None:
+        """Let C(reset) bring back what is there now."""
+        shutil.copytree(self.node.base, self.template, symlinks=True)
+
+    def reset(self) -> None:
+        """Back to the state before; a copy has other inodes, so one with a step open has to be made anew by C(prelude)."""
+        shutil.rmtree(self.node.base)
+        shutil.copytree(self.template, self.node.base, symlinks=True)
+        self.prelude()
+
+    def disk(self) -> str:
+        """All that another run can find, the same for two nodes on which it has to do the same."""
+        found = invariants.listing(str(self.node.base))
+        places = (*self.node.models.glob("*"), *self.node.root.glob("*"), *self.node.root.glob("*/*"))
+        where = {path.lstat().st_ino: str(path) for path in places}
+        state = pathlib.Path(self.node.paths.state)
+        recorded = json.loads(state.read_text()) if state.exists() else {}
+        if recorded.get("intent"):
+            recorded["intent"]["inode"] = where.get(recorded["intent"]["inode"], "gone")
+        recorded["history"] = [entry["release"] for entry in recorded.get("history", [])]
+        found.update(dict.fromkeys((path for path in found if path.endswith(("state.json", "/lock"))), ""))
+        return json.dumps([found, recorded], sort_keys=True)
+
+    def run(self) -> bool:
+        """What is wanted: the run that a fault happens to."""
+        if self.scenario.rolls_back:
+            self.node.roll_back(self.way)
+        else:
+            self.node.carry_out(2, self.way, keep=1)
+        return self.node.changed
+
+    def run_again(self) -> bool:
+        """The same after a fault. An interrupted rollback is finished; a finished one would return."""
+        if not self.scenario.rolls_back:
+            return self.run()
+        state = pathlib.Path(self.node.paths.state)
+        if json.loads(state.read_text())["active"] != release_of(2):
+            self.run()
+        self.node.roll_back(self.way, release=release_of(2))
+        return self.node.changed
+
+    def violations(self, ended: Ended, fsync_failed: bool = False) -> list[str]:
+        """After a fault."""
+        found = invariants.violations(self._expectations(ended, fsync_failed=fsync_failed))
+        if ended.code == 2:
+            found.append(f"no clean error: {ended.message}")
+        return found
+
+    def violations_after_another_run(self) -> list[str]:
+        """Two runs more, without a fault: the first one reaches what was wanted, the second one has nothing to do."""
+        ended = attempt(self.run_again)
+        if ended.code != 0:
+            return [f"I5 a run again failed: {ended.message}"]
+        last = attempt(self.run_again)
+        again = {"code": last.code, "changed": last.changed, "message": last.message}
+        return invariants.violations(self._expectations(ended, again=again))
+
+    def violations_after_another_release(self) -> list[str]:
+        """A run that wants something else than the one that met the fault: nothing of that one may be left either."""
+        stage(self.node.paths, 4)
+        try:
+            # The second one may have to prune: what came out of NAME can turn out to be a release that the store lacked.
+            for _ in range(3):
+                self.node.carry_out(4, self.way, keep=1)
+        except DeliveryError as exc:
+            return [f"I5 a run for another release failed: {exc}"]
+        again = {"code": 0, "changed": self.node.changed}
+        expectations = self._expectations(Ended(0), again=again)
+        expectations["adapters"][self.node.paths.name].update({"wanted": release_of(4), "active": None})
+        return [f"with another release wanted: {what}" for what in invariants.violations(expectations)]
+
+    def _expectations(self, ended: Ended, **more: t.Any) -> dict[str, t.Any]:
+        survives = []
+        if self.scenario.unknown:
+            survives.append({"unknown": sha256(BY_HAND), **(content_sums(7) if self.scenario.by_hand else {})})
+        active = self.scenario.active
+        return {
+            "models_dir": str(self.node.models),
+            "store": str(self.node.store),
+            "code": ended.code,
+            "message": ended.message,
+            "untouched": self.untouched,
+            "adapters": {
+                self.node.paths.name: {
+                    "releases": {release_of(version): content_sums(version) for version in (1, 2, 3, 4)},
+                    "wanted": release_of(2),
+                    "active": None if active is None else release_of(active),
+                    "before": self.before,
+                    "survives": survives,
+                    "way": self.way,
+                    "damaged": [release_of(2)] if self.scenario.damaged else [],
+                    "modes": {"file": "0644", "directory": "0755"},
+                }
+            },
+            **more,
+        }
+
+
+def content_sums(version: int) -> invariants.Content:
+    return {name: sha256(data) for name, data in content(version).items()}
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def false_bytes(directory: pathlib.Path) -> t.Iterator[list[str]]:
+    """Staged bytes of the right size that are not those of the release: must be refused."""
+    for way in t.get_args(Way)[:2]:
+        stage_of_way = directory / way
+        stage_of_way.mkdir()
+        stage = Stage(stage_of_way, SCENARIOS["next_release"], way)
+        weights = pathlib.Path(stage.node.paths.staged(release_of(2)), WEIGHTS)
+        data = weights.read_bytes()
+        weights.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+        ended = attempt(stage.run)
+        yield [*stage.violations(ended), *(["I9 false bytes were not refused"] if ended.code != 1 else [])]
+
+
+def second_run(directory: pathlib.Path) -> t.Iterator[list[str]]:
+    """A second run while the first one stands still between two steps: must be refused, and change nothing."""
+    calls = "renameat2,?rename,?symlink,unlinkat"
+    stage = Stage(directory, SCENARIOS["next_release"], "exchange")
+    with traced(stage.run, "-o", "/dev/null", "-e", f"trace={calls}", "-e", f"inject={calls}:signal=STOP") as first:
+        while first.stopped():
+            before = stage.disk()
+            second = attempt(stage.run)
+            found = [] if second.code == 1 and "another run" in second.message else [f"I7 a second run was not refused: {second}"]
+            yield found + ([] if stage.disk() == before else ["I6 a second run changed something"])
+            os.kill(first.process, signal.SIGCONT)
+        ended = first.ended()
+    yield stage.violations(ended)

@@ -1,0 +1,131 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Two runs at once, killed at random, while a server reads; and a run that meets one that stands still."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import functools
+import json
+import os
+import pathlib
+import random
+import signal
+import time
+import typing as t
+
+import pytest
+
+from tests import invariants
+from tests.crash.conftest import Count
+from tests.crash.scenarios import BY_HAND, content_sums, false_bytes, second_run, sha256
+from tests.crash.traced import attempt
+from tests.small_releases import release_of, stage, write_version
+from tests.small_transactions import Node, Way
+
+ROUNDS = 40
+VERSIONS = (1, 2, 3, 4, 5, 6)
+
+
+@pytest.mark.usefixtures("strace")
+def test_second_run_is_refused_at_every_step(directory: pathlib.Path) -> None:
+    found = list(second_run(directory))
+    assert len(found) > 5
+    assert [what for each in found for what in each] == []
+
+
+def test_false_bytes_are_refused(directory: pathlib.Path) -> None:
+    assert [what for each in false_bytes(directory) for what in each] == []
+
+
+def fork(work: t.Callable[[], object]) -> int:
+    """Begin C(work) in a process of its own; it ends with 0 when it was done, and with 1 when it was refused."""
+    process = os.fork()
+    if process == 0:
+        status = 2
+        with contextlib.suppress(BaseException):
+            status = attempt(lambda: bool(work())).code or 0
+        os._exit(status)
+    return process
+
+
+@contextlib.contextmanager
+def reader(node: Node, directory: pathlib.Path) -> t.Iterator[None]:
+    """A server that opens NAME again and again while the block runs, and must always find one whole version."""
+    stop, seen = directory / "stop", directory / "seen"
+    by_hand = invariants.content_of(str(node.live))
+    whole = [by_hand, *map(content_sums, VERSIONS)]
+
+    def read() -> None:
+        found: collections.Counter[str] = collections.Counter()
+        while not stop.exists():
+            try:
+                found["whole" if invariants.content_of(str(node.live)) in whole else "torn"] += 1
+            except OSError as exc:
+                found[str(exc)] += 1
+        seen.write_text(json.dumps(found))
+
+    process = fork(read)
+    try:
+        yield
+    finally:
+        stop.touch()
+        os.waitpid(process, 0)
+    found = json.loads(seen.read_text())
+    assert set(found) == {"whole"}
+    assert found["whole"] > ROUNDS
+
+
+@pytest.mark.parametrize("way", ["exchange", "symlink"])
+def test_two_runs_killed_at_random(directory: pathlib.Path, way: Way, count: Count) -> None:
+    node = Node(directory)
+    write_version(node.live, 7, mode=0o644)
+    (node.live / "unknown").write_bytes(BY_HAND)
+    by_hand = invariants.content_of(str(node.live))
+    chance = random.Random(7)  # noqa: S311
+    ended: collections.Counter[int] = collections.Counter()
+
+    def carry_out(version: int) -> bool:
+        node.carry_out(version, way, lock_timeout=10)
+        return node.changed
+
+    def violations(wanted: int, code: t.Optional[int], **more: t.Any) -> list[str]:
+        adapter = {
+            "releases": {release_of(version): content_sums(version) for version in VERSIONS},
+            "wanted": release_of(wanted),
+            "before": by_hand,
+            "survives": [{"unknown": sha256(BY_HAND), **content_sums(7)}],
+            "way": way,
+        }
+        places = {"models_dir": str(node.models), "store": str(node.store)}
+        return invariants.violations({**places, "code": code, "adapters": {node.paths.name: adapter}, **more})
+
+    with reader(node, directory.parent):
+        for number in range(ROUNDS):
+            pair = chance.sample(VERSIONS, 2)
+            for version in pair:
+                stage_if_absent(node, version)
+            runs = [fork(functools.partial(carry_out, version)) for version in pair]
+            # Where in their work they are killed is left to chance, so that no two rounds are the same.
+            time.sleep(chance.uniform(0, 0.08))
+            for run in runs:
+                if chance.random() < 0.6:
+                    os.kill(run, signal.SIGKILL)
+            ended.update(os.waitstatus_to_exitcode(os.waitpid(run, 0)[1]) for run in runs)
+            found = [violations(version, None) for version in VERSIONS]
+            assert [] in found, f"after round {number}: {found}"
+    stage_if_absent(node, 2)
+    carry_out(2)
+    assert violations(2, 0, again={"code": 0, "changed": carry_out(2)}) == []
+    count("concurrent runs killed", ended[-signal.SIGKILL])
+    assert ended[-signal.SIGKILL] > ROUNDS / 4
+    assert ended[0] > ROUNDS / 10
+
+
+def stage_if_absent(node: Node, version: int) -> None:
+    """As adapter_sync does, which brings nothing that is there."""
+    if not node.release(version).exists() and not os.path.exists(node.paths.staged(release_of(version))):
+        stage(node.paths, version)

@@ -1,0 +1,76 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The node's transaction, killed or refused something by the kernel at every system call that matters."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+
+import pytest
+from ansible_collections.lorafleet.delivery.plugins.module_utils._layout import make_store
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store import AdapterPaths
+
+from tests import invariants
+from tests.crash.conftest import Count
+from tests.crash.faults import EIO, ENOSPC, KILL, violations
+from tests.crash.scenarios import SCENARIOS, Stage
+from tests.crash.traced import calls_of, run_with_fault
+from tests.small_transactions import Way
+
+pytestmark = pytest.mark.usefixtures("strace")
+
+
+@pytest.mark.parametrize("fault", [KILL, EIO, ENOSPC])
+@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize("way", ["exchange", "symlink"])
+def test_fault_at_every_call(
+    directory: pathlib.Path, way: Way, scenario: str, fault: str, count: Count, pytestconfig: pytest.Config
+) -> None:
+    # At every call for both ways everywhere, it would be some two thousand more.
+    every = pytestconfig.getoption("all_faults", default=False) or scenario == "take_over"
+    found = list(violations(Stage(directory, SCENARIOS[scenario], way), fault, every))
+    count(f"runs with {fault}", len(found) - 1)
+    assert len(found) > 10
+    assert [what for each in found for what in each] == []
+
+
+@pytest.mark.parametrize(("way", "scenario"), [("exchange", "take_over"), ("exchange", "repair"), ("symlink", "other_way")])
+def test_killed_again_while_bringing_it_in_order(directory: pathlib.Path, way: Way, scenario: str, count: Count) -> None:
+    """After a kill between a swap and its bookkeeping, the next run is killed too, at every step."""
+    _ended, calls = calls_of(Stage(directory, SCENARIOS[scenario], way).run, ["renameat2", "fsync"], directory)
+    swap = max(number for number, call in enumerate(calls) if call.name == "renameat2")
+    shutil.rmtree(directory)
+    directory.mkdir()
+    stage = Stage(directory, SCENARIOS[scenario], way)
+
+    def killed_before() -> None:
+        assert run_with_fault(stage.run, calls[swap + 1], KILL).code is None
+        assert list(stage.node.root.glob("incoming-*"))
+
+    stage.prelude = killed_before
+    found = list(violations(stage, KILL))
+    count("runs killed after a killed one", len(found) - 1)
+    assert [what for each in found for what in each] == []
+
+
+def test_store_killed_while_it_is_made(directory: pathlib.Path) -> None:
+    """Whoever runs with a narrow umask leaves no directory behind that others cannot pass through."""
+    paths = AdapterPaths(str(directory), str(directory / "store"), "adapter")
+
+    def run() -> bool:
+        os.umask(0o077)
+        make_store(paths)
+        return True
+
+    _ended, calls = calls_of(run, ["mkdir", "chmod", "fsync"], directory)
+    modes = invariants.listing(str(directory))
+    assert len(calls) >= 12
+    for call in calls:
+        shutil.rmtree(directory / "store")
+        assert run_with_fault(run, call, KILL).code is None
+        make_store(paths)
+        assert invariants.listing(str(directory)) == modes

@@ -1,0 +1,39 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The node's transaction when the power goes, on real file systems: a copy of the disk after each call that changed it."""
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+
+from tests.crash import disks
+from tests.crash.conftest import Count
+from tests.crash.scenarios import SCENARIOS
+from tests.small_transactions import Way
+
+pytestmark = pytest.mark.usefixtures("strace")
+
+# Each file system has its own rules for what a flush brings to the disk; the scenarios differ in the calls that they make.
+ON_EVERY_KIND = ("take_over", "next_release")
+
+
+@pytest.mark.parametrize("neighbour", [False, True], ids=["alone", "with a neighbour that flushes"])
+@pytest.mark.parametrize(
+    ("kind", "scenario"),
+    [(kind, scenario) for kind in disks.KINDS for scenario in SCENARIOS if kind == "ext4" or scenario in ON_EVERY_KIND],
+)
+@pytest.mark.parametrize("way", ["exchange", "symlink"])
+def test_power_cut_at_every_step(
+    directory: pathlib.Path, way: Way, kind: str, scenario: str, neighbour: bool, count: Count
+) -> None:
+    reason = disks.why_not(kind)
+    if reason:
+        pytest.skip(reason)
+    found = list(disks.violations(directory, kind, SCENARIOS[scenario], way, neighbour))
+    count(f"power cuts on {kind}", len(found))
+    assert len(found) > 5
+    assert [what for each in found for what in each] == []

@@ -1,0 +1,53 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The node's transaction on a file system that cannot exchange two names, such as NFS: strace lets the call fail as there."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+import pytest
+
+from tests.crash.scenarios import SCENARIOS, Stage
+from tests.crash.traced import Ended, run_traced
+from tests.small_releases import release_of
+from tests.small_transactions import Way
+
+pytestmark = pytest.mark.usefixtures("strace")
+
+
+def run(stage: Stage) -> Ended:
+    return run_traced(stage.run, "-o", "/dev/null", "-e", "trace=renameat2", "-e", "inject=renameat2:error=EINVAL")
+
+
+@pytest.mark.parametrize("scenario", ["first", "next_release", "roll_back", "repair"])
+def test_links_are_used(directory: pathlib.Path, scenario: str) -> None:
+    stage = Stage(directory, SCENARIOS[scenario], "symlink")
+    stage.way = "auto"
+    ended = run(stage)
+    stage.way = "symlink"
+    assert ended.code == 0, ended.message
+    assert stage.violations(ended) == []
+    assert stage.violations_after_another_run() == []
+    assert os.readlink(stage.node.live).endswith(release_of(2))
+
+
+@pytest.mark.parametrize(
+    ("way", "message"),
+    [
+        ("auto", "is a plain directory, and this file system cannot exchange it"),
+        ("symlink", "is a plain directory, and this file system cannot exchange it"),
+        ("exchange", "cannot be exchanged in one step"),
+    ],
+)
+def test_take_over_is_refused(directory: pathlib.Path, way: Way, message: str) -> None:
+    stage = Stage(directory, SCENARIOS["take_over"], way)
+    ended = run(stage)
+    assert ended.code == 1
+    assert message in ended.message
+    assert stage.violations(ended) == []
+    # What was staged is kept for the next run.
+    assert stage.node.junk() == sorted(["neighbour", release_of(2)])
