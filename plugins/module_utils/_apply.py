@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import typing as t
 
@@ -24,6 +25,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._plan import (
     ROLLED_BACK,
     Options,
     Plan,
+    not_exchangeable,
 )
 from ansible_collections.lorafleet.delivery.plugins.module_utils._prune import drop_staging, forget_absent, prune
 from ansible_collections.lorafleet.delivery.plugins.module_utils._put_away import empty_trash, put_away, remove
@@ -139,8 +141,22 @@ def _put_in_place(plan: Plan, state: State, options: Options) -> t.Optional[str]
     elif plan.live.kind == LINK and plan.way == SYMLINK:
         os.rename(prepared, paths.live)
     else:
-        exchange(prepared, paths.live)
+        _exchange_for_live(paths, prepared)
     return finish_swap(paths, intent)
+
+
+def _exchange_for_live(paths: AdapterPaths, prepared: str) -> None:
+    try:
+        exchange(prepared, paths.live)
+    except OSError as exc:
+        # The plan has seen to it that both are on one file system, which can exchange directories.
+        if exc.errno == errno.EXDEV:
+            why = (
+                "can be neither exchanged nor renamed: it came with a container's image, so that it lies in a lower layer of an "
+                "overlay, or belongs to another project quota than the store."
+            )
+            raise not_exchangeable(paths, why) from exc
+        raise
 
 
 def _begin(paths: AdapterPaths, state: State, step: str, release: str, new: str, way: str) -> Intent:

@@ -181,14 +181,16 @@ def _receipt(paths: AdapterPaths, release: str, level: str, lenient: bool) -> t.
     )
 
 
+def not_exchangeable(paths: AdapterPaths, why: str) -> DeliveryError:
+    """What stands at NAME cannot be replaced without a moment in which there is nothing."""
+    remedy = f"In a maintenance window, move it aside (mv {paths.live} {paths.live}.old) and run again."
+    return DeliveryError.of(f"{paths.name}: {paths.live}", why, remedy)
+
+
 def _way(paths: AdapterPaths, options: Options, state: State, live: Live, can_exchange: t.Callable[[], bool]) -> str:
     if options.activation == SYMLINK:
         if live.kind == DIRECTORY and not can_exchange():
-            raise DeliveryError.of(
-                f"{paths.name}: {paths.live}",
-                "is a plain directory, and this file system cannot exchange it for a link in one step.",
-                f"In a maintenance window, move it aside (mv {paths.live} {paths.live}.old) and run again.",
-            )
+            raise not_exchangeable(paths, "is a plain directory, and this file system cannot exchange it for a link in one step.")
         return SYMLINK
     # Once it worked here it works again: no probe on a run that has nothing to do.
     if state.way == EXCHANGE or can_exchange():
