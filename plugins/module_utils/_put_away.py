@@ -119,10 +119,11 @@ def to_trash(paths: AdapterPaths, path: str) -> None:
 def empty_trash(paths: AdapterPaths) -> None:
     """Delete what is in the trash, except what a process reads, or may just have begun to read: that goes the next time."""
     trash = [entry.path for entry in os.scandir(paths.root) if entry.name.startswith(_TRASH)]
-    for path in set(trash) - in_use(trash):
+    if not sees_all_processes():
         # ctime is when it was taken out of its place; one from the future says nothing.
-        if sees_all_processes() or not 0 <= time.time() - os.lstat(path).st_ctime < _GRACE:
-            remove(path)
+        trash = [path for path in trash if not 0 <= time.time() - os.lstat(path).st_ctime < _GRACE]
+    for path in set(trash) - in_use(trash):
+        remove(path)
 
 
 def remove(path: str) -> None:
