@@ -22,8 +22,9 @@ import tempfile
 import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils import _load_worker
+from ansible_collections.lorafleet.delivery.plugins.module_utils._digest import open_regular
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store import read_json
+from ansible_collections.lorafleet.delivery.plugins.module_utils._serving_user import ServingUser
 
 # What of our environment the child gets; no secrets, no settings of Python, PEFT or the Hub.
 _KEPT = re.compile(r"PATH|LANG|LD_LIBRARY_PATH|TMPDIR|CUDA_.*|NVIDIA_.*")
@@ -67,13 +68,13 @@ class LoadTest:
     problems: tuple[Problem, ...]
 
 
-def library_versions(python: str) -> dict[str, str]:
+def library_versions(python: str, user: t.Optional[ServingUser] = None) -> dict[str, str]:
     """The versions of an interpreter and of the packages that the load test needs; those not installed are left out.
 
     Raises DeliveryError when the interpreter cannot be started or is none.
     """
-    with tempfile.TemporaryDirectory() as directory:
-        child = _run(python, ["-I", "-c", _LIST_VERSIONS], directory, timeout=60)
+    with _private_directory(None, user) as directory:
+        child = _run(python, ["-I", "-c", _LIST_VERSIONS], directory, timeout=60, user=user)
     try:
         found = json.loads(child.output)
         return {str(name): str(version) for name, version in found.items()}
@@ -83,16 +84,18 @@ def library_versions(python: str) -> dict[str, str]:
         ) from None
 
 
-def environment(python: str, device: str) -> dict[str, t.Any]:
+def environment(python: str, device: str, user: t.Optional[ServingUser] = None) -> dict[str, t.Any]:
     """What a load test depends on beside the adapter and its base: versions, device, GPU models and driver.
 
     Raises DeliveryError when the interpreter does not work or lacks a package.
     """
-    versions = library_versions(python)
+    versions = library_versions(python, user)
     missing = [package for package in _load_worker.PACKAGES if package not in versions]
     if missing:
         raise DeliveryError.of(python, f"has no {', '.join(missing)}.", _INSTALL)
     found: dict[str, t.Any] = {"versions": versions, "device": device}
+    if user is not None and user.is_other:
+        found["user"] = user.name
     if device != "cpu":
         found["driver"] = _lines(f"{_NVIDIA}/version", "NVRM version")
         found["gpus"] = [line for path in sorted(glob.glob(f"{_NVIDIA}/gpus/*/information")) for line in _lines(path, "Model")]
@@ -123,13 +126,20 @@ def digest_of(what: t.Any) -> str:
     return hashlib.sha256(json.dumps(what, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def load_test(python: str, device: str, targets: t.Sequence[Target], timeout: int, scratch: str) -> LoadTest:
-    """Load all targets in one process of C(python); C(scratch) is where its private directory is made.
+def load_test(
+    python: str,
+    device: str,
+    targets: t.Sequence[Target],
+    timeout: int,
+    scratch: str,
+    user: t.Optional[ServingUser] = None,
+) -> LoadTest:
+    """Load all targets in one process of C(python), as C(user); C(scratch) is where its private directory is made.
 
     Never raises DeliveryError: what goes wrong with the run as a whole is among the problems, and the reports of the
     adapters tested before that are kept.
     """
-    with tempfile.TemporaryDirectory(dir=scratch) as directory:
+    with _private_directory(scratch, user) as directory:
         program, request, outcome = (os.path.join(directory, name) for name in ("load.py", "request.json", "result.json"))
         with open(program, "w", encoding="utf-8") as code:
             # A module on a node runs from a zip file, so there is no path to it.
@@ -137,7 +147,7 @@ def load_test(python: str, device: str, targets: t.Sequence[Target], timeout: in
         with open(request, "w", encoding="utf-8") as stream:
             json.dump({"device": device, "adapters": [dataclasses.asdict(target) for target in targets]}, stream)
         try:
-            child = _run(python, ["-I", "-B", program, request, outcome], directory, timeout)
+            child = _run(python, ["-I", "-B", program, request, outcome], directory, timeout, user)
         except DeliveryError as exc:
             return LoadTest({}, {}, 0.0, exc.problems)
         result = _read_result(outcome)
@@ -150,8 +160,9 @@ def load_test(python: str, device: str, targets: t.Sequence[Target], timeout: in
 def _read_result(path: str) -> dict[str, t.Any]:
     """What the program has written so far; an empty result where that is nothing, or nothing that it would write."""
     result: dict[str, t.Any] = {"adapters": {}, "current": None, "error": None, "versions": {}, "seconds": 0.0}
-    with contextlib.suppress(DeliveryError):
-        found = read_json(path)
+    # A plain file, since another user could put anything there.
+    with contextlib.suppress(DeliveryError, OSError, ValueError, RecursionError), open_regular(path) as stream:
+        found = json.loads(stream.read())
         if isinstance(found, dict) and all(isinstance(found.get(key), dict) for key in ("adapters", "versions")):
             result.update(found)
     return result
@@ -221,11 +232,25 @@ class _Child:
         return " Its last words:\n" + "\n".join(line[:500] for line in lines) + "\n" if lines else ""
 
 
-def _run(python: str, arguments: list[str], directory: str, timeout: int) -> _Child:
+@contextlib.contextmanager
+def _private_directory(scratch: t.Optional[str], user: t.Optional[ServingUser]) -> t.Iterator[str]:
+    """An empty directory that belongs to the user of the child alone."""
+    other = user is not None and user.is_other
+    # Another user cannot pass through Ansible's own directory, in which scratch lies.
+    with tempfile.TemporaryDirectory(dir=None if other else scratch) as directory:
+        if user is not None and other:
+            os.chown(directory, user.uid, user.gid)
+        yield directory
+
+
+def _run(python: str, arguments: list[str], directory: str, timeout: int, user: t.Optional[ServingUser] = None) -> _Child:
     """Run an interpreter in C(directory) with nothing of ours but what it needs. Raises DeliveryError."""
     kept = {name: value for name, value in os.environ.items() if _KEPT.fullmatch(name)}
-    output, errors = os.path.join(directory, "output"), os.path.join(directory, "errors")
-    with open(output, "wb") as stdout, open(errors, "wb") as stderr:
+    identity: dict[str, t.Any] = {}
+    if user is not None and user.is_other:
+        identity = {"user": user.uid, "group": user.gid, "extra_groups": user.groups}
+    # Files without a name, in which the child can put nothing else in place of what it says.
+    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
         try:
             child = subprocess.Popen(
                 [python, *arguments],
@@ -236,11 +261,13 @@ def _run(python: str, arguments: list[str], directory: str, timeout: int) -> _Ch
                 # Threads that wait by spinning take the cores from what the node serves.
                 env={**kept, "HOME": directory, "OMP_WAIT_POLICY": "PASSIVE"},
                 start_new_session=True,
+                **identity,
             )
         except FileNotFoundError:
             raise DeliveryError.of(python, "does not exist.", _INSTALL) from None
         except OSError as exc:
-            raise DeliveryError.of(python, f"cannot be executed: {exc.strerror}.", _INSTALL) from exc
+            whom = f" by user {user.name}" if user is not None and user.is_other else ""
+            raise DeliveryError.of(python, f"cannot be executed{whom}: {exc.strerror}.", _INSTALL) from exc
         timed_out = False
         try:
             child.wait(timeout)
@@ -252,14 +279,14 @@ def _run(python: str, arguments: list[str], directory: str, timeout: int) -> _Ch
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(child.pid, signal.SIGKILL)
                 child.wait()
-    return _Child(child.returncode, timed_out, timeout, _read(output), _read(errors))
+        return _Child(child.returncode, timed_out, timeout, _end_of(stdout), _end_of(stderr))
 
 
-def _read(path: str) -> str:
-    """The end of a file that a child wrote."""
-    with open(path, "rb") as stream:
-        stream.seek(-min(os.path.getsize(path), 1 << 16), os.SEEK_END)
-        return stream.read().decode(errors="replace")
+def _end_of(stream: t.BinaryIO) -> str:
+    """The end of what a child wrote."""
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(max(0, size - (1 << 16)))
+    return stream.read().decode(errors="replace")
 
 
 def _lines(path: str, start: str) -> list[str]:
