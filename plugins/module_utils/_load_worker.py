@@ -17,6 +17,7 @@ C(error) (what stopped the whole run: C(kind), C(detail)). It is written after e
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import faulthandler
 import gc
@@ -25,6 +26,7 @@ import math
 import os
 import platform
 import re
+import resource
 import signal
 import sys
 import time
@@ -52,6 +54,10 @@ class Refused(Exception):
         super().__init__(problem)
         self.problem = problem
         self.remedy = remedy
+
+
+class BaseRefused(Refused):
+    """One thing that is wrong with a base: it says nothing of the adapter."""
 
 
 class CannotRun(Exception):
@@ -316,6 +322,11 @@ def adapter_level(adapter: dict[str, t.Any], tensors: dict[str, t.Any], device: 
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     seconds = time.monotonic() - started
+    return seconds, prove(model, adapter, tensors, device)
+
+
+def prove(model: t.Any, adapter: dict[str, t.Any], tensors: dict[str, t.Any], device: t.Any) -> list[str]:
+    """What level adapter proves of a model whose names are checked and into which the tensors are loaded. Raises Refused."""
     check_same(adapter_parameters(model), tensors, device)
     computed, left_out = _compute(model, adapter, device)
     checks = [
@@ -325,7 +336,7 @@ def adapter_level(adapter: dict[str, t.Any], tensors: dict[str, t.Any], device: 
     ]
     if left_out:
         checks.append(f"{left_out} modules are not plain linear ones: names and bits were checked, no computation.")
-    return seconds, checks
+    return checks
 
 
 def _compute(model: t.Any, adapter: dict[str, t.Any], device: t.Any) -> tuple[int, int]:
@@ -373,6 +384,22 @@ def _scaling(config: dict[str, t.Any], rank: int) -> t.Optional[float]:
     return alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
 
 
+def checksums(model: t.Any) -> dict[str, int]:
+    """For each weight and buffer of a model a sum over its bits, in which every row counts with its number."""
+    import torch
+
+    sums = {}
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if not tensor.numel():
+            continue
+        rows = tensor.detach().reshape(len(tensor) if tensor.dim() else 1, -1).contiguous().view(torch.uint8)
+        # By words where that is possible, which is faster.
+        rows = rows.view(torch.int32) if rows.shape[1] % 4 == 0 else rows
+        weights = torch.arange(1, len(rows) + 1, device=rows.device)
+        sums[name] = int((rows.sum(dim=1, dtype=torch.int64) * weights).sum())
+    return sums
+
+
 class LoadedBase:
     """A base with its weights on the device, loaded at the first use and kept for all adapters that share it."""
 
@@ -383,9 +410,10 @@ class LoadedBase:
         self.model: t.Any = None
         self.ids: t.Any = None
         self.logits: t.Any = None
+        self.checksums: t.Any = None
 
     def load(self, config: t.Any) -> t.Optional[str]:
-        """Load the base unless it is there; return why it is left unloaded, or None. Raises Refused."""
+        """Load the base unless it is there; return why it is left unloaded, or None. Raises BaseRefused."""
         import torch
         import transformers
 
@@ -395,10 +423,10 @@ class LoadedBase:
         self.drop()
         files = base_weights(self.path)
         if not files:
-            raise Refused(f"its base {self.path} has no safetensors weights.", "Put the base there, or correct path.")
+            raise BaseRefused(f"its base {self.path} has no safetensors weights.", "Put the base there, or correct path.")
         absent = [path for path in files if not os.path.isfile(path)]
         if absent:
-            raise Refused(f"its base lacks {_some(absent)}.", "Bring the whole base to the node.")
+            raise BaseRefused(f"its base lacks {_some(absent)}.", "Bring the whole base to the node.")
         on_gpu = self.device.type == "cuda"
         # bfloat16 is what is served; on a CPU it is ten times slower than float32.
         dtype = torch.bfloat16 if on_gpu else torch.float32
@@ -414,24 +442,35 @@ class LoadedBase:
             torch.cuda.set_per_process_memory_fraction(min(1.0, need / total), self.device)
             options["device_map"] = {"": str(self.device)}
         options["dtype" if _numbers(transformers.__version__) >= (4, 56) else "torch_dtype"] = dtype
-        model, loading = transformers.AutoModelForCausalLM.from_pretrained(
-            self.path,
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            **options,
-        )
+        try:
+            model, loading = transformers.AutoModelForCausalLM.from_pretrained(
+                self.path,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                **options,
+            )
+        except torch.cuda.OutOfMemoryError:
+            raise
+        # transformers raises what it likes.
+        except Exception as exc:
+            if _out_of_memory(exc):
+                return f"memory ran out while the base {self.path} was loaded: {_text(exc)}."
+            raise BaseRefused(
+                f"its base {self.path} cannot be loaded: {_text(exc)}.", "Bring the base to the node again, whole."
+            ) from exc
         missing = sorted(loading["missing_keys"])
         if missing:
-            raise Refused(f"its base {self.path} lacks {_some(missing)}.", "Bring the whole base to the node.")
+            raise BaseRefused(f"its base {self.path} lacks {_some(missing)}.", "Bring the whole base to the node.")
         self.model = model.eval()
         count = model.get_input_embeddings().num_embeddings
         self.ids = torch.tensor([[(11 + 7919 * place) % count for place in range(TOKENS)]], device=self.device)
         self.logits = self.forward()
         if not torch.isfinite(self.logits).all():
             self.drop()
-            raise Refused(f"its base {self.path} answers NaN or infinity.", "Bring the base to the node again.")
+            raise BaseRefused(f"its base {self.path} answers NaN or infinity.", "Bring the base to the node again.")
+        self.checksums = checksums(self.model)
         return None
 
     def forward(self, model: t.Any = None) -> t.Any:
@@ -441,36 +480,42 @@ class LoadedBase:
         with torch.no_grad():
             return (self.model if model is None else model)(input_ids=self.ids, use_cache=False).logits[0].cpu()
 
-    def take_back(self, model: t.Any) -> None:
-        """Take the adapter's layers out of the base for the next adapter; where PEFT cannot, drop the base."""
+    def take_back(self, model: t.Any) -> bool:
+        """Take the adapter's layers out of the base for the next adapter; whether the base is what it was before them.
+
+        Where PEFT cannot take them out, they are switched off for the comparison, and the base is dropped.
+        """
         import torch
 
         try:
             model.delete_adapter(INSIDE)
             self.model = model.base_model.unload()
-            whole = torch.equal(self.forward(), self.logits)
+            return bool(checksums(self.model) == self.checksums)
         # Before 0.21 PEFT failed here in several ways for adapters with whole modules (modules_to_save).
         except Exception:
-            whole = False
-        if not whole:
+            with model.disable_adapter():
+                same = bool(torch.equal(self.forward(model), self.logits))
             self.drop()
+            return same
 
     def drop(self) -> None:
         """Give the base's memory back."""
         import torch
 
-        self.model = self.ids = self.logits = None
+        self.model = self.ids = self.logits = self.checksums = None
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
 
 def model_level(adapter: dict[str, t.Any], tensors: dict[str, t.Any], base: LoadedBase) -> tuple[float, float, list[str]]:
-    """The adapter on the loaded base, through PEFT's load_adapter: seconds, effect and checks. Raises Refused."""
+    """Level adapter on the loaded base, through PEFT's load_adapter, and the answers: seconds, effect, checks. Raises Refused."""
     import torch
 
     started = time.monotonic()
     model = inject(adapter, base.model)
+    # Before anything is loaded: what has another name could overwrite the base, which others share.
+    check_names(adapter_parameters(model), tensors)
     outcome = model.load_adapter(adapter["directory"], INSIDE, torch_device=str(base.device))
     if base.device.type == "cuda":
         torch.cuda.synchronize(base.device)
@@ -481,7 +526,7 @@ def model_level(adapter: dict[str, t.Any], tensors: dict[str, t.Any], base: Load
     nowhere = [name for name, parameter in model.named_parameters() if parameter.is_meta]
     if nowhere:
         raise Refused(f"PEFT left without values: {_some(nowhere)}.", _REPORT)
-    check_same(adapter_parameters(model), tensors, base.device)
+    checks = prove(model, adapter, tensors, base.device)
     with_adapter = base.forward(model)
     if not torch.isfinite(with_adapter).all():
         raise Refused("the model answers NaN or infinity with this adapter.", "Train or save the adapter again.")
@@ -489,20 +534,18 @@ def model_level(adapter: dict[str, t.Any], tensors: dict[str, t.Any], base: Load
     effect = float((with_adapter.float() - without).norm() / without.norm())
     if effect == 0:
         raise Refused("the adapter does not change the model's answer at all.", "It has no effect: check its training.")
-    with model.disable_adapter():
-        unchanged = torch.equal(base.forward(model), base.logits)
-    if not unchanged:
-        raise Refused("the base answers differently once the adapter is switched off.", "The adapter changes its base.")
     dtype = str(base.logits.dtype).replace("torch.", "")
-    base.take_back(model)
+    if not base.take_back(model):
+        raise Refused("the base is another one once the adapter is taken out of it.", "The adapter changes its base.")
     return (
         seconds,
         effect,
         [
+            *checks,
             f"The base was loaded in {dtype} on {base.device}, no weight missing.",
-            f"PEFT loaded {len(tensors)} tensors: none missing, none unexpected, all bit-equal to the file.",
+            "PEFT's own loading reports no tensor missing and none unexpected.",
             f"The logits are finite and the adapter changes them by {effect:.3g} of their norm.",
-            "The base answers bit-equal to before once the adapter is switched off.",
+            "The base is bit-equal to before once the adapter is taken out of it.",
         ],
     )
 
@@ -535,7 +578,10 @@ def examine(adapter: dict[str, t.Any], base: t.Optional[LoadedBase], device: t.A
             report["problems"].append(_problem(adapter, exc.problem, exc.remedy))
         # PEFT and transformers raise what they like; the adapter after this one is to be tested all the same.
         except Exception as exc:
-            report["problems"].append(_problem(adapter, f"cannot be loaded: {_text(exc)}.", _REPORT))
+            if _out_of_memory(exc):
+                report["problems"].append(_problem(adapter, f"needs more memory than there is: {_text(exc)}.", _MEMORY))
+            else:
+                report["problems"].append(_problem(adapter, f"cannot be loaded: {_text(exc)}.", _REPORT))
             if base is not None:
                 base.drop()
     from_peft = [one for one in caught if f"{os.sep}peft{os.sep}" in one.filename]
@@ -548,39 +594,60 @@ def examine(adapter: dict[str, t.Any], base: t.Optional[LoadedBase], device: t.A
 
 def _climb(adapter: dict[str, t.Any], base: t.Optional[LoadedBase], device: t.Any, report: dict[str, t.Any]) -> None:
     """Take the adapter as high as its level asks, noting in the report what was reached. Raises Refused."""
-    import torch
-
     tensors = read_tensors(adapter)
+    broken = None
+    if adapter["level"] == "model":
+        try:
+            if _reach_model(adapter, tensors, base, report):
+                return
+        except BaseRefused as exc:
+            broken = exc
+    # On the meta device: this level was asked for, or is what can be said without the base.
     report["load_seconds"], checks = adapter_level(adapter, tensors, device)
     report["level"] = "adapter"
     report["checks"] += checks
-    if adapter["level"] == "adapter":
-        return
+    if broken is not None:
+        raise broken
+
+
+def _reach_model(
+    adapter: dict[str, t.Any], tensors: dict[str, t.Any], base: t.Optional[LoadedBase], report: dict[str, t.Any]
+) -> bool:
+    """Whether level model was reached; where the base stands against it, the report says why. Raises Refused."""
+    import torch
+
     if base is None:
         raise Refused("level model needs the base's weights.", "Set path of its base, or ask for level adapter.")
     try:
         report["why_not_more"] = base.load(read_base_config(adapter))
         if report["why_not_more"]:
-            return
+            return False
         report["load_seconds"], report["effect"], checks = model_level(adapter, tensors, base)
     except torch.cuda.OutOfMemoryError as exc:
         base.drop()
-        report["why_not_more"] = f"the memory of {device} ran out: {_text(exc)}."
-        return
+        report["why_not_more"] = f"the memory of {base.device} ran out: {_text(exc)}."
+        return False
     except Refused:
         # The base may carry the adapter's layers now, or be changed by it: the next adapter gets a fresh one.
         base.drop()
         raise
     report["level"] = "model"
     report["checks"] += checks
+    return True
 
 
 _REPORT = "Try with the versions of PEFT and transformers that it was trained with."
+_MEMORY = "Free memory on this host, or ask for a lower level."
 _HARDWARE = "The device computes wrongly: look at its driver, its errors (dmesg, ECC), and the build of torch."
 
 
 def _problem(adapter: dict[str, t.Any], problem: str, remedy: str) -> dict[str, str]:
     return {"subject": adapter["name"], "problem": problem, "remedy": remedy}
+
+
+def _out_of_memory(exc: Exception) -> bool:
+    """Whether the memory of the host ran out, which torch says in words only."""
+    return isinstance(exc, MemoryError) or "allocate memory" in str(exc)
 
 
 def _text(exc: BaseException) -> str:
@@ -646,6 +713,24 @@ def die_with_parent() -> None:
     ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
+def confine(adapters: list[dict[str, t.Any]]) -> None:
+    """Give up what this process does not need, and let nothing that serves on this host pay for its mistakes."""
+    set_no_new_privileges = 38
+    ctypes.CDLL(None).prctl(set_no_new_privileges, 1, 0, 0, 0)
+    # A core dump of this would be as large as the base.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as stream:
+        # Whoever makes memory run out, the kernel ends this process first.
+        stream.write("1000")
+    available = _first_match("/proc/meminfo", r"MemAvailable:\s*(\d+) kB")
+    if available:
+        # Not the whole address space: CUDA reserves far more of it than there is memory. Files of weights are mapped, and count.
+        bases = {path for adapter in adapters for path in base_weights(adapter["base_path"] or "") if os.path.isfile(path)}
+        most = int(available) * 1024 + sum(map(os.path.getsize, bases)) + sum(map(_size, adapters)) + 2 * GIB
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        resource.setrlimit(resource.RLIMIT_DATA, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+
+
 def main() -> None:
     die_with_parent()
     faulthandler.enable()
@@ -653,6 +738,7 @@ def main() -> None:
     go_offline(os.path.join(os.path.dirname(result_path), "huggingface"))
     with open(request_path, encoding="utf-8") as stream:
         request = json.load(stream)
+    confine(request["adapters"])
 
     def save(result: dict[str, t.Any]) -> None:
         temporary = f"{result_path}.new"

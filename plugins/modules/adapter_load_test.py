@@ -62,6 +62,11 @@ options:
       - model
       - available
     default: available
+  user:
+    description:
+      - The user that loads the adapters, best the one that serves them. Then what passes is also known to be readable for it.
+      - When not set, the user that Ansible works as. To name another one takes O(ignore:become).
+    type: str
   timeout:
     description: Seconds that the child process may take for all adapters together.
     type: int
@@ -165,6 +170,12 @@ adapters:
       description: By how much the adapter changes the model's answer, relative to the norm of its logits. From level V(model).
       type: float
       sample: 0.151
+    notes:
+      description: What could not be compared, or does not stand against the adapter but should be known. Warnings say the same.
+      type: list
+      elements: str
+      sample:
+        - torch 2.5.1 on this host is older than 2.6 (CVE-2025-32434, its weights_only unpickler runs code).
     why_not_more:
       description: Why the test did not go to a higher level. Not set when there is none.
       type: str
@@ -195,6 +206,7 @@ problems:
       remedy: Try with the versions of PEFT and transformers that it was trained with.
 """
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -222,9 +234,15 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._manifest impor
 )
 from ansible_collections.lorafleet.delivery.plugins.module_utils._receipt import reaches, read_receipt, write_receipt
 from ansible_collections.lorafleet.delivery.plugins.module_utils._safetensors import scan
+from ansible_collections.lorafleet.delivery.plugins.module_utils._serving_user import ServingUser
 from ansible_collections.lorafleet.delivery.plugins.module_utils._state import read_state
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store import AdapterPaths
-from ansible_collections.lorafleet.delivery.plugins.module_utils._structure import structure_problems
+from ansible_collections.lorafleet.delivery.plugins.module_utils._structure import (
+    structure_checks,
+    structure_problems,
+    unchecked,
+)
+from ansible_collections.lorafleet.delivery.plugins.module_utils._text import first
 
 # What a receipt keeps of a test, and what the result says of it.
 FACTS = (
@@ -236,6 +254,7 @@ FACTS = (
     "peak_memory_bytes",
     "effect",
     "why_not_more",
+    "notes",
     "checks",
 )
 
@@ -252,6 +271,7 @@ class Case:
     directory: t.Optional[str]
     base_digest: str
     receipt: t.Optional[dict[str, t.Any]]
+    notes: list[str] = dataclasses.field(default_factory=list)
     facts: dict[str, t.Any] = dataclasses.field(default_factory=dict)
     passed: bool = False
     from_receipt: bool = False
@@ -269,6 +289,7 @@ class Case:
             **{fact: self.facts.get(fact) for fact in FACTS},
             "versions": self.facts.get("versions") or {},
             "checks": self.facts.get("checks") or [],
+            "notes": self.facts.get("notes") or self.notes,
         }
 
     def stands(self, environment_digest: t.Optional[str]) -> bool:
@@ -360,7 +381,7 @@ def judge_structure(case: Case, directory: str) -> None:
     seen = {CONFIG_FILE: sha256_of(os.path.join(directory, CONFIG_FILE))}
     tensors = None
     if weights_file == SAFETENSORS_FILE:
-        found = scan(weights)
+        found = scan(weights, tensor_digests=False)
         seen[weights_file] = (found.size, found.sha256)
         tensors = found.tensors
     elif case.required == "structure":
@@ -384,8 +405,10 @@ def judge_structure(case: Case, directory: str) -> None:
     if problems:
         raise DeliveryError(*problems)
     case.facts.update(
-        level="structure", checks=[f"{len(tensors)} tensors have the names, shapes and values of a trained adapter."]
+        level="structure",
+        checks=[*structure_checks(tensors, config), f"{first(sorted(seen))} have the sha256 of the manifest."],
     )
+    case.notes.extend(unchecked(case.declared.base_config))
 
 
 def explain_level(case: Case) -> t.Optional[str]:
@@ -477,11 +500,14 @@ def judge(case: Case, environment_digest: t.Optional[str], force: bool, check_mo
         case.facts["why_not_more"] = explain_level(case) if case.passed else "Not loaded in check mode."
 
 
-def load(module: AnsibleModule, cases: list[Case]) -> tuple[float, list[Problem]]:
+def load(module: AnsibleModule, cases: list[Case], user: t.Optional[ServingUser]) -> tuple[float, list[Problem]]:
     """Load cases with PEFT in one child process; returns its seconds and what is wrong."""
     params = module.params
     targets = [case.target() for case in cases]
-    outcome = load_test(params["python"], params["device"], targets, params["timeout"], module.tmpdir)
+    # Releases are for the user to be able to read, or not; what is staged nobody else can read yet.
+    staged = [case.directory for case in cases if case.directory == case.paths.staged(case.manifest.release)]
+    with user.may_read(staged) if user else contextlib.nullcontext():
+        outcome = load_test(params["python"], params["device"], targets, params["timeout"], module.tmpdir, user)
     problems = list(outcome.problems)
     for case in cases:
         report = outcome.reports.get(case.declared.name)
@@ -514,6 +540,7 @@ def main() -> None:
             "python": {"type": "path", "required": True},
             "device": {"type": "str", "default": "cuda"},
             "level": {"type": "str", "choices": ["structure", "adapter", "model", "available"], "default": "available"},
+            "user": {"type": "str"},
             "timeout": {"type": "int", "default": 900},
             "force": {"type": "bool", "default": False},
             "record": {"type": "bool", "default": True},
@@ -524,6 +551,7 @@ def main() -> None:
     if not re.fullmatch(r"cpu|cuda(:\d+)?", params["device"]):
         module.fail_json(msg=f"device is {params['device']}: expected cpu, cuda, or cuda: and a number.")
     try:
+        user = ServingUser.named(params["user"]) if params["user"] else None
         cases, problems = prepare(params)
     except DeliveryError as exc:
         module.fail_json(msg=str(exc), problems=exc.to_json())
@@ -532,7 +560,7 @@ def main() -> None:
     environment_works = True
     if any(case.required != "structure" for case in cases):
         try:
-            environment_digest = digest_of(environment(params["python"], params["device"]))
+            environment_digest = digest_of(environment(params["python"], params["device"], user))
         except DeliveryError as exc:
             environment_works = False
             # In check mode it may be what an earlier task of the same run would install.
@@ -553,10 +581,14 @@ def main() -> None:
     to_load = [case for case in pending if case.required != "structure"]
     if to_load and not module.check_mode:
         if environment_works:
-            seconds, found = load(module, to_load)
+            seconds, found = load(module, to_load, user)
             problems.extend(found)
         else:
             problems.extend(not_loaded(case, params["device"]) for case in to_load)
+
+    for case in pending:
+        for note in case.notes:
+            module.warn(f"{case.subject}: {note}")
 
     new = [case for case in pending if case.passed or module.check_mode] if params["record"] else []
     results: dict[str, t.Any] = {"changed": bool(new), "adapters": [case.result() for case in cases], "seconds": seconds}

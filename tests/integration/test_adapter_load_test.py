@@ -149,7 +149,7 @@ def test_check_do_check_again_do_again(node: Node) -> None:
     assert of_all(done, "device") == ["cpu"] * 2
     assert of_all(done, "why_not_more") == [None] * 2
     assert all(effect > 0.01 for effect in of_all(done, "effect"))
-    assert all(len(checks) == 8 for checks in of_all(done, "checks"))
+    assert all(len(checks) == 11 for checks in of_all(done, "checks"))
     assert all({"python", "torch", "peft"} <= set(versions) for versions in of_all(done, "versions"))
     assert done["seconds"] > 0
     receipts = node.receipts()

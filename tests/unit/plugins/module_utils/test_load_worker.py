@@ -147,6 +147,11 @@ def run(tiny: pathlib.Path, victim: pathlib.Path, tmp_path_factory: pytest.TempP
     pickled = {"directory": str(work / "pickle"), "weights_file": "adapter_model.bin"}
     also("pickle", **pickled, allow_pickle=True)
     also("pickle-refused", **pickled)
+    # Nothing that lies beside the weights is ever imported.
+    shutil.copytree(tiny / "adapter", work / "carries-code")
+    for name in ("torch", "peft", "json", "sitecustomize", "usercustomize", "modeling_llama"):
+        (work / "carries-code" / f"{name}.py").write_text(f"open({str(victim)!r}, 'w')", encoding="utf-8")
+    also("carries-code", directory=str(work / "carries-code"))
     also("hostile", directory=str(work / "hostile"), weights_file="adapter_model.bin", allow_pickle=True)
 
     config = json.loads((tiny / "base" / "config.json").read_text(encoding="utf-8"))
@@ -160,12 +165,17 @@ def run(tiny: pathlib.Path, victim: pathlib.Path, tmp_path_factory: pytest.TempP
     # Sparse: it takes no space, and nothing may try to read it.
     os.truncate(work / "huge" / "model.safetensors", 8 << 40)
     also("base-huge", base_path=str(work / "huge"))
+    shutil.copytree(tiny / "base", work / "garbled")
+    os.truncate(work / "garbled" / "model.safetensors", 1000)
+    also("base-garbled", base_path=str(work / "garbled"))
     shutil.copytree(tiny / "base", work / "empty", ignore=shutil.ignore_patterns("*.safetensors"))
     also("base-empty", base_path=str(work / "empty"))
     # Once more at the end of its base's group: none of those before has left anything in the base.
     also("zz-again")
 
-    outcome = load_test(PEFT_PYTHON, "cpu", targets, 300, str(work))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(work / "carries-code")
+        outcome = load_test(PEFT_PYTHON, "cpu", targets, 300, str(work))
     assert outcome.problems == ()
     assert set(outcome.reports) == {target.name for target in targets}
     return outcome
@@ -173,7 +183,7 @@ def run(tiny: pathlib.Path, victim: pathlib.Path, tmp_path_factory: pytest.TempP
 
 @pytest.mark.parametrize(
     "name",
-    ["adapter", "adapter_b", "bf16", "dora", "embeddings", "lm_head_saved", "qv", "rank_pattern", "rslora", "pickle"],
+    ["adapter", "adapter_b", "bf16", "dora", "embeddings", "lm_head_saved", "qv", "rank_pattern", "rslora", "pickle", "carries-code"],
 )
 def test_whole_adapters_reach_level_model(run: LoadTest, name: str) -> None:
     report = run.reports[name]
@@ -212,6 +222,7 @@ def test_level_adapter_needs_no_weights_of_the_base(run: LoadTest) -> None:
         ("code-in-base", None, "has auto_map, which can bring in code"),
         ("base-cut", "adapter", "lacks model.norm.weight."),
         ("base-empty", "adapter", "has no safetensors weights"),
+        ("base-garbled", "adapter", "garbled cannot be loaded: "),
     ],
 )
 def test_what_is_wrong_is_refused_with_a_remedy(run: LoadTest, name: str, level: t.Optional[str], problem: str) -> None:
@@ -223,7 +234,7 @@ def test_what_is_wrong_is_refused_with_a_remedy(run: LoadTest, name: str, level:
     assert report["problems"][0]["remedy"]
 
 
-def test_a_hostile_pickle_ran_nothing(run: LoadTest, victim: pathlib.Path) -> None:
+def test_nothing_that_an_adapter_carries_ran(run: LoadTest, victim: pathlib.Path) -> None:
     assert run.reports["hostile"]["problems"]
     assert not victim.exists()
 
@@ -285,11 +296,11 @@ anything = lambda *ignored: None
 examine("whole")
 examine("tolerance", TOLERANCE=0)
 examine("scaling", _scaling=lambda config, rank: 1.0)
-examine("missing", "missing", check_names=anything, adapter_level=lambda *ignored: (0, []))
-examine("unknown", "unknown", check_names=anything, adapter_level=lambda *ignored: (0, []))
-examine("overwriting", "overwriting", check_names=anything, adapter_level=lambda *ignored: (0, []), check_same=anything)
+examine("missing", "missing", check_names=anything)
+examine("unknown", "unknown", check_names=anything)
+examine("overwriting", "overwriting", check_names=anything, check_same=anything)
 examine("silent", inject=lambda one, base, **options: _silent(inject(one, base, **options)))
-examine("on meta", "missing", check_names=anything, adapter_level=lambda *ignored: (0, []), check_same=anything,
+examine("on meta", "missing", check_names=anything, check_same=anything,
         inject=lambda one, base, **options: _quiet(inject(one, base, **{**options, "low_cpu_mem_usage": True})))
 base = worker.LoadedBase(sys.argv[3], cpu, 0)
 used = []
@@ -353,7 +364,7 @@ def tampered(tiny: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> di
         ("scaling", "scales base_model.model.model.layers.0.self_attn.q_proj by 2.0, the configuration means 1.0"),
         ("missing", "PEFT reports missing keys"),
         ("unknown", "PEFT reports unexpected keys"),
-        ("overwriting", "the base answers differently once the adapter is switched off"),
+        ("overwriting", "the base is another one once the adapter is taken out of it"),
         ("silent", "does not change the model's answer"),
         ("on meta", "PEFT left without values: base_model"),
         ("shared", None),

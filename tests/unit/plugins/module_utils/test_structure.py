@@ -26,7 +26,12 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._lora_config im
     read_lora_config,
 )
 from ansible_collections.lorafleet.delivery.plugins.module_utils._safetensors import scan
-from ansible_collections.lorafleet.delivery.plugins.module_utils._structure import expected_tensors, structure_problems
+from ansible_collections.lorafleet.delivery.plugins.module_utils._structure import (
+    expected_tensors,
+    structure_checks,
+    structure_problems,
+    unchecked,
+)
 from ansible_collections.lorafleet.delivery.tests import tiny_adapters
 from safetensors.numpy import load_file, save_file
 
@@ -222,8 +227,8 @@ FAULTS: dict[str, Fault] = {
         ("6 tensors of a wrong shape",), declared=base(intermediate_size=256), without_base=False
     ),
     "base with more layers": Fault(("lacks 14 of 42",), declared=base(num_hidden_layers=3), without_base=False),
-    "base of unknown type": Fault(
-        ("base of adapter adapter: has model_type 'gpt2'",), declared=base(model_type="gpt2"), without_base=False
+    "base without a type": Fault(
+        ("base of adapter adapter: has model_type None",), declared=base(model_type=None), without_base=False
     ),
     # Scaling and kind: nothing in the tensors tells
     "alpha doubled": Fault(("lora_alpha in adapter_config.json: is 64; ",), config={"lora_alpha": 64}),
@@ -289,6 +294,35 @@ def test_every_fault_is_found_and_named(
     message = judge(adapter, declare(**{"base_config": changed_base, **row}))
     for words in fault.words:
         assert words in message
+
+
+def test_a_base_of_unknown_type_is_said_and_what_can_be_judged_is_judged(
+    adapter: pathlib.Path, base_config: dict[str, t.Any], declare: Declare
+) -> None:
+    unknown = {**base_config, "model_type": "gpt2\n"}
+    assert judge(adapter, declare(unknown)) == ""
+    (note,) = unchecked(unknown)
+    assert "base's type gpt2" not in note
+    assert r"base's type 'gpt2\n' are not known here" in note
+    assert "level adapter can" in note
+    (note,) = unchecked(None)
+    assert note.startswith("No config of its base is known here")
+    assert unchecked(base_config) == []
+    # It is no way around what forbids code.
+    assert "has the key 'auto_map'" in judge(adapter, declare({**unknown, "auto_map": {"AutoModel": "evil.Model"}}))
+    weights = adapter / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    del tensors[Q0_B]
+    save_file(tensors, weights)
+    assert "lacks 1 of 28 tensors" in judge(adapter, declare(unknown))
+
+
+def test_what_was_checked_is_said(adapter: pathlib.Path) -> None:
+    tensors = scan(str(adapter / "adapter_model.safetensors")).tensors
+    checks = structure_checks(tensors, read_lora_config(str(adapter / "adapter_config.json")))
+    assert checks[0].startswith("The configuration is LoRA as declared: rank 16, alpha 32")
+    assert "28 tensors with the names and shapes of down_proj, gate_proj, k_proj and 4 more" in checks[1]
+    assert len(checks) == 3
 
 
 @pytest.mark.parametrize("change", [cast("float16"), zero(Q0_B)], ids=["F16", "one lora_B zero"])
