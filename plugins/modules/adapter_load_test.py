@@ -175,7 +175,8 @@ adapters:
       type: list
       elements: str
       sample:
-        - torch 2.5.1 on this host is older than 2.6 (CVE-2025-32434, its weights_only unpickler runs code).
+        - No config of its base is known here, so level structure cannot see that whole modules are missing, nor sizes that only
+          the base tells; level adapter can.
     why_not_more:
       description: Why the test did not go to a higher level. Not set when there is none.
       type: str
@@ -232,6 +233,10 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._manifest impor
     SAFETENSORS_FILE,
     Manifest,
 )
+from ansible_collections.lorafleet.delivery.plugins.module_utils._minimum_versions import (
+    version_problems,
+    version_warnings,
+)
 from ansible_collections.lorafleet.delivery.plugins.module_utils._receipt import reaches, read_receipt, write_receipt
 from ansible_collections.lorafleet.delivery.plugins.module_utils._safetensors import scan
 from ansible_collections.lorafleet.delivery.plugins.module_utils._serving_user import ServingUser
@@ -243,6 +248,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._structure impo
     unchecked,
 )
 from ansible_collections.lorafleet.delivery.plugins.module_utils._text import first
+from ansible_collections.lorafleet.delivery.plugins.module_utils._tokenizer import tokenizer_problems
 
 # What a receipt keeps of a test, and what the result says of it.
 FACTS = (
@@ -399,6 +405,9 @@ def judge_structure(case: Case, directory: str) -> None:
                 f"{os.path.join(directory, entry.path)} is not what the manifest of release {case.manifest.release} says.",
                 "Deploy again: it is brought anew.",
             )
+    problems = tokenizer_problems(directory, [entry.path for entry in case.manifest.files], case.declared.name)
+    if problems:
+        raise DeliveryError(*problems)
     if tensors is None:
         return
     problems = structure_problems(case.declared.name, tensors, config, case.declared.base_config)
@@ -560,7 +569,13 @@ def main() -> None:
     environment_works = True
     if any(case.required != "structure" for case in cases):
         try:
-            environment_digest = digest_of(environment(params["python"], params["device"], user))
+            here = environment(params["python"], params["device"], user)
+            outdated = version_problems(params["python"], here["versions"])
+            if outdated:
+                raise DeliveryError(*outdated)
+            environment_digest = digest_of(here)
+            for warning in version_warnings(params["python"], here["versions"]):
+                module.warn(warning)
         except DeliveryError as exc:
             environment_works = False
             # In check mode it may be what an earlier task of the same run would install.

@@ -183,7 +183,10 @@ def run(tiny: pathlib.Path, victim: pathlib.Path, tmp_path_factory: pytest.TempP
 
 @pytest.mark.parametrize(
     "name",
-    ["adapter", "adapter_b", "bf16", "dora", "embeddings", "lm_head_saved", "qv", "rank_pattern", "rslora", "pickle", "carries-code"],
+    [
+        *("adapter", "adapter_b", "bf16", "dora", "embeddings", "lm_head_saved", "qv", "rank_pattern", "rslora"),
+        *("pickle", "carries-code"),
+    ],
 )
 def test_whole_adapters_reach_level_model(run: LoadTest, name: str) -> None:
     report = run.reports[name]

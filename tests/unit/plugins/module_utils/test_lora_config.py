@@ -75,7 +75,6 @@ ALLOWED = {
     "use_rslora": True,
     "use_dora": True,
     "fan_in_fan_out": True,
-    "init_lora_weights": "pissa",
     "rank_pattern": {"^model.layers.0.mlp.up_proj": 8},
     "alpha_pattern": {"q_proj": 8},
     "modules_to_save": ["lm_head", "embed_tokens"],
@@ -112,7 +111,7 @@ def test_the_declared_value_is_compared_as_json(config: Config, declare: Declare
     assert messages({**config, "init_lora_weights": "gaussian"}, declare(peft_config={"init_lora_weights": True}))
 
 
-@pytest.mark.parametrize("value", [True, False, "gaussian"])
+@pytest.mark.parametrize("value", [True, False, "gaussian", "orthogonal"])
 def test_harmless_ways_to_begin(config: Config, declare: Declare, value: t.Any) -> None:
     assert messages({**config, "init_lora_weights": value}, declare()) == []
 
@@ -141,6 +140,10 @@ REFUSED: list[tuple[str, t.Any, str]] = [
     ("base_model_name_or_path", None, "the name of the base"),
     ("lora_dropout", 2, "a number from 0 to 1"),
     ("inference_mode", 1, "true or false"),
+    ("init_lora_weights", "pissa", "path_initial_model_for_weight_conversion"),
+    ("init_lora_weights", "olora", "expected true, false"),
+    ("init_lora_weights", "loftq", "expected true, false"),
+    ("init_lora_weights", ["gaussian"], "expected true, false"),
     ("use_dora", "yes", "true or false"),
     ("use_rslora", 1, "true or false"),
     ("modules_to_save", ["score"], "lm_head"),

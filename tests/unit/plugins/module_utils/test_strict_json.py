@@ -28,7 +28,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._strict_json im
         (b'{"alpha": NaN}', "NaN"),
         (b'{"alpha": -Infinity}', "-Infinity"),
         (b'{"alpha": 1e999}', "too large"),
-        (b'{"r": 999999999999999999999999}', "too large"),
+        (b'{"r": 99999999999999999999999999999999999999999}', "too large"),
         (b'{"a": ["\\ud800"]}', "not valid JSON"),
         (b'{"a": ' + b"[" * 100_000, "not valid JSON"),
     ],
