@@ -6,13 +6,17 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
+import struct
 import typing as t
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
 Tensors = dict[str, t.Any]
+# Name to dtype, shape and bytes.
+RawTensors = dict[str, tuple[str, list[int], bytes]]
 Damage = t.Callable[[Tensors], t.Any]
 
 LAYER = "base_model.model.model.layers.{}."
@@ -72,3 +76,27 @@ def rename(old: str, new: str) -> Damage:
 
 def reshape(name: str, shape: tuple[int, ...]) -> Damage:
     return lambda tensors: tensors.update({name: np.ones(shape, np.float32)})
+
+
+def scale(part: str, factor: float) -> Damage:
+    return lambda tensors: tensors.update({name: tensors[name] * np.float32(factor) for name in tensors if part in name})
+
+
+def rewrite(path: pathlib.Path, change: t.Callable[[RawTensors], None]) -> None:
+    """Change the tensors of a safetensors file byte by byte."""
+    data = path.read_bytes()
+    length = struct.unpack("<Q", data[:8])[0]
+    header = json.loads(data[8 : 8 + length])
+    header.pop("__metadata__", None)
+    tensors: RawTensors = {}
+    for name, entry in header.items():
+        start, end = (8 + length + offset for offset in entry["data_offsets"])
+        tensors[name] = (entry["dtype"], entry["shape"], data[start:end])
+    change(tensors)
+    out: dict[str, t.Any] = {"__metadata__": {"format": "pt"}}
+    position = 0
+    for name, (dtype, shape, raw) in tensors.items():
+        out[name] = {"dtype": dtype, "shape": shape, "data_offsets": [position, position + len(raw)]}
+        position += len(raw)
+    text = json.dumps(out).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + b"".join(raw for _dtype, _shape, raw in tensors.values()))

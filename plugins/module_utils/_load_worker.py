@@ -238,11 +238,15 @@ def read_base_config(adapter: dict[str, t.Any]) -> t.Any:
     hooks = sorted(set(re.findall(r'"(auto_map|\w*_internal\w*)":', json.dumps(raw))))
     if hooks:
         raise Refused(f"the base's config.json has {', '.join(hooks)}, which can bring in code.", "Use a base without it.")
-    if adapter["base_path"] is not None:
-        return AutoConfig.from_pretrained(adapter["base_path"], local_files_only=True, trust_remote_code=False)
-    if "model_type" not in raw:
+    if not raw.get("model_type"):
         raise Refused("the declared config of its base has no model_type.", "Add it in the inventory, or set path.")
-    return AutoConfig.for_model(**raw)
+    try:
+        if adapter["base_path"] is not None:
+            return AutoConfig.from_pretrained(adapter["base_path"], local_files_only=True, trust_remote_code=False)
+        return AutoConfig.for_model(**raw)
+    except ValueError as exc:
+        problem = f"its base is of type {raw['model_type']!r}, with which transformers cannot do anything: {_text(exc)[:200]}."
+        raise BaseRefused(problem, "Correct the base, or install a version of transformers that knows it.") from exc
 
 
 def adapter_parameters(model: t.Any) -> dict[str, t.Any]:

@@ -23,57 +23,38 @@ import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils import _load_worker
 from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test import LoadTest, Target, load_test
 
+from tests.damage import RawTensors, rewrite
+
 CHECKOUT = pathlib.Path(__file__).resolve().parents[4]
 PEFT_PYTHON = os.environ.get("LORAFLEET_PEFT_PYTHON", str(CHECKOUT / ".cache" / "venv" / "peft" / "bin" / "python"))
 PREFIX = "base_model.model.model.layers.0.self_attn.q_proj"
 
-Tensors = dict[str, tuple[str, list[int], bytes]]
 
 
-def rewrite(path: pathlib.Path, change: t.Callable[[Tensors], None]) -> None:
-    """Change the tensors (name to dtype, shape and bytes) of a safetensors file."""
-    data = path.read_bytes()
-    length = struct.unpack("<Q", data[:8])[0]
-    header = json.loads(data[8 : 8 + length])
-    header.pop("__metadata__", None)
-    tensors: Tensors = {}
-    for name, entry in header.items():
-        start, end = (8 + length + offset for offset in entry["data_offsets"])
-        tensors[name] = (entry["dtype"], entry["shape"], data[start:end])
-    change(tensors)
-    out: dict[str, t.Any] = {"__metadata__": {"format": "pt"}}
-    position = 0
-    for name, (dtype, shape, raw) in tensors.items():
-        out[name] = {"dtype": dtype, "shape": shape, "data_offsets": [position, position + len(raw)]}
-        position += len(raw)
-    text = json.dumps(out).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + b"".join(raw for _dtype, _shape, raw in tensors.values()))
-
-
-def drop_one(tensors: Tensors) -> None:
+def drop_one(tensors: RawTensors) -> None:
     del tensors[f"{PREFIX}.lora_B.weight"]
 
 
-def overwrite_base(tensors: Tensors) -> None:
+def overwrite_base(tensors: RawTensors) -> None:
     # PEFT itself reports neither missing nor unexpected keys for this, and the base is another one from then on.
     tensors["base_model.model.model.norm.weight"] = ("F32", [64], struct.pack("<64f", *[3.0] * 64))
 
 
-def add_unknown(tensors: Tensors) -> None:
+def add_unknown(tensors: RawTensors) -> None:
     tensors["base_model.model.model.layers.9.self_attn.q_proj.lora_A.weight"] = tensors[f"{PREFIX}.lora_A.weight"]
 
 
-def halve_rank(tensors: Tensors) -> None:
+def halve_rank(tensors: RawTensors) -> None:
     dtype, (rank, width), raw = tensors[f"{PREFIX}.lora_A.weight"]
     tensors[f"{PREFIX}.lora_A.weight"] = (dtype, [rank // 2, width], raw[: len(raw) // 2])
 
 
-def add_nan(tensors: Tensors) -> None:
+def add_nan(tensors: RawTensors) -> None:
     dtype, shape, raw = tensors[f"{PREFIX}.lora_A.weight"]
     tensors[f"{PREFIX}.lora_A.weight"] = (dtype, shape, struct.pack("<f", float("nan")) + raw[4:])
 
 
-def untrain(tensors: Tensors) -> None:
+def untrain(tensors: RawTensors) -> None:
     for name, (dtype, shape, raw) in tensors.items():
         if "lora_B" in name:
             tensors[name] = (dtype, shape, bytes(len(raw)))
@@ -99,7 +80,7 @@ class Hostile:
         return (open, (str(self.victim), "w"))
 
 
-def damaged(tiny: pathlib.Path, where: pathlib.Path, fault: t.Callable[[Tensors], None]) -> pathlib.Path:
+def damaged(tiny: pathlib.Path, where: pathlib.Path, fault: t.Callable[[RawTensors], None]) -> pathlib.Path:
     shutil.copytree(tiny / "adapter", where)
     rewrite(where / "adapter_model.safetensors", fault)
     return where
@@ -157,6 +138,7 @@ def run(tiny: pathlib.Path, victim: pathlib.Path, tmp_path_factory: pytest.TempP
     config = json.loads((tiny / "base" / "config.json").read_text(encoding="utf-8"))
     also("no-base-weights", level="adapter", base_path=None, base_config=config)
     also("other-base", level="adapter", base_path=None, base_config={**config, "intermediate_size": 96})
+    also("base-unheard-of", level="adapter", base_path=None, base_config={**config, "model_type": "unheard-of"})
     also("code-in-base", base_path=str(with_config(tiny / "base", work / "code", auto_map={"AutoModel": "evil.Model"})))
     shutil.copytree(tiny / "base", work / "cut")
     rewrite(work / "cut" / "model.safetensors", lambda tensors: tensors.pop("model.norm.weight") and None)
@@ -220,6 +202,7 @@ def test_level_adapter_needs_no_weights_of_the_base(run: LoadTest) -> None:
         ("absent", None, "cannot be read"),
         ("r8", None, "PEFT expects [8, 64]"),
         ("other-base", None, "has shape [128, 16], PEFT expects [96, 16]"),
+        ("base-unheard-of", None, "its base is of type 'unheard-of', with which transformers cannot do anything"),
         ("pickle-refused", None, "which may carry code"),
         ("hostile", None, "cannot be read: UnpicklingError"),
         ("code-in-base", None, "has auto_map, which can bring in code"),
