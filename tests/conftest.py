@@ -19,6 +19,8 @@ from tests import tiny_adapters
 
 # A busy machine is slow, not wrong.
 hypothesis.settings.register_profile("lorafleet", deadline=None, max_examples=50)
+# Of tests/fuzz.py.
+hypothesis.settings.register_profile("fuzz", deadline=None, max_examples=1000)
 hypothesis.settings.load_profile("lorafleet")
 
 

@@ -263,9 +263,10 @@ def adapter_parameters(model: t.Any) -> dict[str, t.Any]:
 
 def inject(adapter: dict[str, t.Any], base: t.Any, **options: t.Any) -> t.Any:
     """Put PEFT's layers into the base, as the adapter's configuration says."""
-    from peft import PeftConfig, PeftModelForCausalLM
+    from peft import LoraConfig, PeftModelForCausalLM
 
-    return PeftModelForCausalLM(base, PeftConfig.from_pretrained(adapter["directory"]), INSIDE, **options).eval()
+    # Not PeftConfig: before 0.15 that gives defaults in place of what an adapter says that a newer version has saved.
+    return PeftModelForCausalLM(base, LoraConfig.from_pretrained(adapter["directory"]), INSIDE, **options).eval()
 
 
 def check_names(expected: dict[str, t.Any], tensors: dict[str, t.Any]) -> None:

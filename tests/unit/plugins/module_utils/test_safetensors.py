@@ -230,6 +230,7 @@ def damaged_files(draw: st.DrawFn) -> bytes:
     return build(text, data, max(0, len(text) + wrong))
 
 
+@pytest.mark.fuzz
 @given(content=files())
 def test_valid_files_are_read_alike(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "valid.safetensors"
@@ -237,6 +238,7 @@ def test_valid_files_are_read_alike(tmp_path_factory: pytest.TempPathFactory, co
     assert ours(path) == officially(content) is not None
 
 
+@pytest.mark.fuzz
 @given(content=damaged_files())
 def test_nothing_is_accepted_that_the_official_library_refuses(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "damaged.safetensors"
@@ -283,6 +285,7 @@ def test_every_edge_alone_is_what_numpy_says(tmp_path: pathlib.Path, dtype: str)
         check_values(tmp_path / "values.safetensors", dtype, [value])
 
 
+@pytest.mark.fuzz
 @given(data=st.data(), dtype=st.sampled_from(sorted(VIEWS)))
 def test_finite_and_zero_are_what_numpy_says(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, dtype: str) -> None:
     value = st.one_of(st.sampled_from(edges(dtype)), st.integers(0, int(np.iinfo(VIEWS[dtype][0]).max)))
