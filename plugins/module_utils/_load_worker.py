@@ -486,22 +486,18 @@ class LoadedBase:
             return (self.model if model is None else model)(input_ids=self.ids, use_cache=False).logits[0].cpu()
 
     def take_back(self, model: t.Any) -> bool:
-        """Take the adapter's layers out of the base for the next adapter; whether the base is what it was before them.
-
-        Where PEFT cannot take them out, they are switched off for the comparison, and the base is dropped.
-        """
+        """Take the adapter's layers out of the base for the next adapter; whether the base is what it was before them."""
         import torch
 
-        try:
-            model.delete_adapter(INSIDE)
-            self.model = model.base_model.unload()
-            return bool(checksums(self.model) == self.checksums)
-        # Before 0.21 PEFT failed here in several ways for adapters with whole modules (modules_to_save).
-        except Exception:
+        if model.peft_config[INSIDE].modules_to_save:
+            # Before 0.21 PEFT fails in several ways to take whole modules out, so they are switched off and the base is dropped.
             with model.disable_adapter():
                 same = bool(torch.equal(self.forward(model), self.logits))
             self.drop()
             return same
+        model.delete_adapter(INSIDE)
+        self.model = model.base_model.unload()
+        return bool(checksums(self.model) == self.checksums)
 
     def drop(self) -> None:
         """Give the base's memory back."""
