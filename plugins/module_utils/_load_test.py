@@ -234,12 +234,9 @@ class _Child:
 
 @contextlib.contextmanager
 def _private_directory(scratch: t.Optional[str], user: t.Optional[ServingUser]) -> t.Iterator[str]:
-    """An empty directory that belongs to the user of the child alone."""
-    other = user is not None and user.is_other
+    """An empty directory, which the user of the child can get to."""
     # Another user cannot pass through Ansible's own directory, in which scratch lies.
-    with tempfile.TemporaryDirectory(dir=None if other else scratch) as directory:
-        if user is not None and other:
-            os.chown(directory, user.uid, user.gid)
+    with tempfile.TemporaryDirectory(dir=None if user is not None and user.is_other else scratch) as directory:
         yield directory
 
 
@@ -249,6 +246,7 @@ def _run(python: str, arguments: list[str], directory: str, timeout: int, user: 
     identity: dict[str, t.Any] = {}
     if user is not None and user.is_other:
         identity = {"user": user.uid, "group": user.gid, "extra_groups": user.groups}
+        user.own(directory)
     # Files without a name, in which the child can put nothing else in place of what it says.
     with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
         try:

@@ -42,6 +42,12 @@ class ServingUser:
     def is_other(self) -> bool:
         return self.uid != os.geteuid()
 
+    def own(self, directory: str) -> None:
+        """Make a directory and all in it this user's, whatever the umask made of it."""
+        for path, _directories, files in os.walk(directory):
+            for name in (".", *files):
+                os.chown(os.path.join(path, name), self.uid, self.gid, follow_symlinks=False)
+
     def may_read(self, directories: t.Iterable[str]) -> contextlib.AbstractContextManager[None]:
         """Let this user read the plain files in these directories, and take that back at the end."""
         return _lent(list(directories), self.gid) if self.is_other else contextlib.nullcontext()

@@ -516,7 +516,7 @@ def load(module: AnsibleModule, cases: list[Case], user: t.Optional[ServingUser]
     # Releases are for the user to be able to read, or not; what is staged nobody else can read yet.
     staged = [case.directory for case in cases if case.directory == case.paths.staged(case.manifest.release)]
     with user.may_read(staged) if user else contextlib.nullcontext():
-        outcome = load_test(params["python"], params["device"], targets, params["timeout"], module.tmpdir, user)
+        outcome = load_test(params["python"], params["device"], targets, params["timeout"], module.tmpdir, user=user)
     problems = list(outcome.problems)
     for case in cases:
         report = outcome.reports.get(case.declared.name)

@@ -56,7 +56,7 @@ def run(open_path: pathlib.Path, staged: pathlib.Path, script: str) -> str:
     user = ServingUser.named(NAME)
     target = Target("a", str(staged), "adapter_model.safetensors", "adapter", {}, None, False)
     with user.may_read([str(staged)]):
-        outcome = load_test(str(python), "cpu", [target], 60, "/nonexistent", user)
+        outcome = load_test(str(python), "cpu", [target], 60, "/nonexistent", user=user)
     return str(outcome.reports["a"]["said"])
 
 
@@ -84,6 +84,16 @@ def test_it_reads_what_is_staged_only_as_long_as_it_runs(open_path: pathlib.Path
 
 
 @as_root
+def test_it_reads_its_program_whatever_the_umask(open_path: pathlib.Path, staged: pathlib.Path) -> None:
+    before = os.umask(0o077)
+    try:
+        said = run(open_path, staged, report('cat "$3" "$4" > /dev/null && echo read'))
+    finally:
+        os.umask(before)
+    assert said == "read "
+
+
+@as_root
 def test_its_result_is_no_way_to_read_what_it_may_not(open_path: pathlib.Path, staged: pathlib.Path) -> None:
     secret = open_path / "secret"
     secret.write_text(json.dumps({"adapters": {"a": {"said": "secret"}}, "versions": {}}), encoding="utf-8")
@@ -97,7 +107,7 @@ def test_its_result_is_no_way_to_read_what_it_may_not(open_path: pathlib.Path, s
 def test_an_interpreter_that_the_user_may_not_execute(open_path: pathlib.Path) -> None:
     (open_path / "python").write_text("#!/bin/sh\n", encoding="utf-8")
     (open_path / "python").chmod(0o700)
-    outcome = load_test(str(open_path / "python"), "cpu", [], 60, "/nonexistent", ServingUser.named(NAME))
+    outcome = load_test(str(open_path / "python"), "cpu", [], 60, "/nonexistent", user=ServingUser.named(NAME))
     assert f"cannot be executed by user {NAME}: Permission denied" in str(outcome.problems[0])
 
 
