@@ -18,7 +18,7 @@ import sys
 import time
 
 CHECKOUT = pathlib.Path(__file__).resolve().parent.parent
-EXAMPLES = 1000  # of each test in a round, as the profile fuzz of tests/conftest.py has it
+EXAMPLES = 300  # of each test in a round
 
 
 def main() -> int:
