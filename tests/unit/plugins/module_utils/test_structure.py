@@ -53,6 +53,10 @@ def judge(directory: pathlib.Path, declared: Declared) -> str:
 FINE: dict[str, dict[str, t.Any]] = {
     "adapter": {"target_modules": tiny_adapters.ALL_LINEAR},
     "adapter_b": {"rank": 32},
+    "adapter_2": {},
+    "adapter_b_2": {"rank": 32},
+    "adapter_3": {},
+    "adapter_b_3": {"rank": 32},
     "qv": {"target_modules": ["v_proj", "q_proj"]},
     "rslora": {"peft_config": {"use_rslora": True}},
     "dora": {"peft_config": {"use_dora": True}},
