@@ -72,6 +72,7 @@ demo: setup $(PEFT)/.installed-demo  ## Deliver six real adapters to a fleet on 
 	@# PEFT writes target_modules in the order of a set: without a fixed seed each training would give another digest.
 	@PYTHONHASHSEED=0 $(PEFT)/bin/python demo/train_adapters.py $(BASE) .cache/demo/sbs29/home/models
 	@mkdir -p $(DEMO_NODES:%=.cache/demo/%/home/models)
+	@$(CONTROLLER)/bin/ansible-playbook -i inventories/demo playbooks/golden.yml
 	@touch .cache/demo/started
 	@$(CONTROLLER)/bin/ansible-playbook -i inventories/demo playbooks/deploy.yml; result=$$?; \
 		if test $(STATUS) -nt .cache/demo/started; then printf '\n== %s\n' $(STATUS); grep '^- \[' $(STATUS); fi; \

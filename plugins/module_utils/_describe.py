@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import hashlib
 import os
 import stat
 import time
@@ -70,6 +71,11 @@ class Description:
     manifest: Manifest
     left_behind: list[str]
     cached: bool
+
+
+def cache_entry(cache_dir: str, directory: str) -> str:
+    """The path of a directory's cache entry: two directories of the same name have different ones."""
+    return os.path.join(cache_dir, hashlib.sha256(os.fsencode(os.path.realpath(directory))).hexdigest()[:32] + ".json")
 
 
 def describe(

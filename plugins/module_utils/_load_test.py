@@ -21,7 +21,7 @@ import subprocess
 import tempfile
 import typing as t
 
-from ansible_collections.lorafleet.delivery.plugins.module_utils import _load_worker
+from ansible_collections.lorafleet.delivery.plugins.module_utils import _device, _golden_worker, _load_worker
 from ansible_collections.lorafleet.delivery.plugins.module_utils._digest import open_regular
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
 from ansible_collections.lorafleet.delivery.plugins.module_utils._serving_user import ServingUser
@@ -31,6 +31,14 @@ _KEPT = re.compile(r"PATH|LANG|LD_LIBRARY_PATH|TMPDIR|CUDA_.*|NVIDIA_.*")
 _NVIDIA = "/proc/driver/nvidia"
 _INSTALL = "Install the PEFT environment on this host, or set agent_python to an interpreter that has it."
 _LAST_LINES = 12
+# Where the program runs its files are this package. Isolated (-I), Python does not look beside the program by itself.
+_PACKAGE = "delivery_worker"
+_START = f"""
+import os, sys
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from {_PACKAGE}._load_worker import main
+main()
+"""
 
 # Reads what is installed without importing it: torch alone takes seconds.
 _LIST_VERSIONS = f"""
@@ -47,7 +55,10 @@ print(json.dumps(found))
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """One adapter to load: C(base_path) is the directory of its base with weights, C(base_config) does without."""
+    """One adapter to load: C(base_path) is the directory of its base with weights, C(base_config) does without.
+
+    C(questions) are what level golden asks, C(recording) what a golden is to be recorded of; see C(_golden_worker).
+    """
 
     name: str
     directory: str
@@ -56,6 +67,8 @@ class Target:
     base_config: t.Optional[dict[str, t.Any]]
     base_path: t.Optional[str]
     allow_pickle: bool
+    questions: t.Optional[list[dict[str, t.Any]]] = None
+    recording: t.Optional[dict[str, t.Any]] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +79,12 @@ class LoadTest:
     versions: dict[str, str]
     seconds: float
     problems: tuple[Problem, ...]
+
+
+def check_device(name: str) -> None:
+    """Raises DeliveryError for what is no name of a device."""
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise DeliveryError.of(f"device is {name}", "expected cpu, cuda, or cuda: and a number.")
 
 
 def library_versions(python: str, user: t.Optional[ServingUser] = None) -> dict[str, str]:
@@ -133,19 +152,30 @@ def load_test(
     timeout: int,
     scratch: str,
     user: t.Optional[ServingUser] = None,
+    memory_limit: t.Optional[int] = None,
+    dtype: t.Optional[str] = None,
+    attention: t.Optional[str] = None,
 ) -> LoadTest:
     """Load all targets in one process of C(python), as C(user); C(scratch) is where its private directory is made.
+
+    C(memory_limit) are the bytes that may be taken of the device. C(dtype) and C(attention) are what bases are computed
+    with, by default what suits the device.
 
     Never raises DeliveryError: what goes wrong with the run as a whole is among the problems, and the reports of the
     adapters tested before that are kept.
     """
     with _private_directory(scratch, user) as directory:
         program, request, outcome = (os.path.join(directory, name) for name in ("load.py", "request.json", "result.json"))
-        with open(program, "w", encoding="utf-8") as code:
-            # A module on a node runs from a zip file, so there is no path to it.
-            code.write(inspect.getsource(_load_worker))
+        package = os.path.join(directory, _PACKAGE)
+        os.mkdir(package)
+        # A module on a node runs from a zip file, so there is no path to these.
+        sources = {part.__name__.rpartition(".")[2]: inspect.getsource(part) for part in (_load_worker, _device, _golden_worker)}
+        for path, code in [(program, _START), *((os.path.join(package, f"{name}.py"), sources[name]) for name in sources)]:
+            with open(path, "w", encoding="utf-8") as stream:
+                stream.write(code)
+        wanted = {"device": device, "memory_limit": memory_limit, "dtype": dtype, "attention": attention}
         with open(request, "w", encoding="utf-8") as stream:
-            json.dump({"device": device, "adapters": [dataclasses.asdict(target) for target in targets]}, stream)
+            json.dump({**wanted, "adapters": [dataclasses.asdict(target) for target in targets]}, stream)
         try:
             child = _run(python, ["-I", "-B", program, request, outcome], directory, timeout, user)
         except DeliveryError as exc:
@@ -203,6 +233,9 @@ def _problem(
         return Problem(python, f"has no {error['detail']}.", _INSTALL)
     if error["kind"] == "import":
         return Problem(python, f"has a broken package: {error['detail']}.", _INSTALL)
+    if error["kind"] == "memory":
+        remedy = "Free memory there, name another device, or ask for level structure."
+        return Problem(f"device {device}", f"is full: {error['detail']}.", remedy)
     return Problem(
         f"device {device}",
         f"cannot be used by {python}: {error['detail']}.",

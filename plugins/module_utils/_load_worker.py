@@ -9,8 +9,10 @@
 It runs in the interpreter that serves the adapters, so it knows nothing of Ansible or of this collection and imports
 torch, transformers, peft and safetensors only inside functions. C(_load_test) starts it and reads its result.
 
-Request: C(device), and C(adapters), each with C(name), C(directory), C(weights_file), C(allow_pickle), C(level)
-(adapter or model), C(base_config) and C(base_path) (either may be null, not both).
+Request: C(device), C(memory_limit) (bytes, or null), C(dtype) and C(attention) (null: what suits the device), and
+C(adapters), each with C(name), C(directory), C(weights_file), C(allow_pickle), C(level) (adapter, model or golden),
+C(base_config) and C(base_path) (either may be null, not both), C(questions) (for level golden, see C(_golden_worker)) and
+C(recording) (null, or C(prompts), C(length) and C(top): record a golden once level model is reached).
 Result: C(adapters) (name to report), C(current) (the adapter in work, for a crash), C(versions), C(seconds) and
 C(error) (what stopped the whole run: C(kind), C(detail)). It is written after every adapter.
 """
@@ -33,13 +35,13 @@ import time
 import typing as t
 import warnings
 
+# Relative, because the program is a package of its own where it runs: these files and nothing else of the collection.
+from ._device import GIB, CannotRun, adapter_need, describe_device, first_match, free_memory, model_need, open_device, shortage
+from ._golden_worker import answer, record
+
 PACKAGES = ("torch", "safetensors", "transformers", "peft")
 # PEFT's name for the adapter under test. Ours may hold dots, which PEFT cannot have in a name.
 INSIDE = "delivery"
-GIB = 1 << 30
-# What a forward pass over a few tokens and CUDA's libraries take beside the weights.
-ADAPTER_MARGIN = GIB // 2
-MODEL_MARGIN = GIB
 # float32 against float64 differs by about 3e-7; TF32 or a wrong kernel by 1e-3 and more.
 TOLERANCE = 1e-4
 TOKENS = 16
@@ -58,15 +60,6 @@ class Refused(Exception):
 
 class BaseRefused(Refused):
     """One thing that is wrong with a base: it says nothing of the adapter."""
-
-
-class CannotRun(Exception):
-    """Nothing can be tested here: C(kind) is package, import or cuda."""
-
-    def __init__(self, kind: str, detail: str) -> None:
-        super().__init__(detail)
-        self.kind = kind
-        self.detail = detail
 
 
 def base_weights(path: str) -> list[str]:
@@ -114,67 +107,6 @@ def versions() -> dict[str, str]:
     if torch.version.cuda:
         found["cuda"] = str(torch.version.cuda)
     return found
-
-
-def open_device(name: str) -> t.Any:
-    """The torch.device, proved by one computation, with exact float32 arithmetic. Raises CannotRun."""
-    import torch
-
-    device = torch.device(name)
-    if device.type == "cuda":
-        if not torch.cuda.is_available():
-            built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
-            raise CannotRun("cuda", f"torch {torch.__version__} ({built}) finds no usable GPU")
-        if device.index is None:
-            device = torch.device("cuda", 0)
-        if device.index >= torch.cuda.device_count():
-            raise CannotRun("cuda", f"there is no {name}: torch sees {torch.cuda.device_count()} GPU(s)")
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.allow_tf32 = False
-    try:
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
-        if torch.ones(8, device=device).sum().item() != 8:
-            raise CannotRun("cuda", f"{name} adds eight ones up to something else")
-    except RuntimeError as exc:
-        raise CannotRun("cuda", f"{name} cannot be used: {exc}") from exc
-    return device
-
-
-def describe_device(device: t.Any) -> dict[str, t.Any]:
-    """What the report says of the device."""
-    import torch
-
-    if device.type == "cuda":
-        major, minor = torch.cuda.get_device_capability(device)
-        driver = _first_match("/proc/driver/nvidia/version", r"Kernel Module\D*([\d.]+)")
-        return {
-            "device": str(device),
-            "device_name": torch.cuda.get_device_name(device),
-            "capability": f"{major}.{minor}",
-            "driver": driver,
-        }
-    model = _first_match("/proc/cpuinfo", r"model name\s*:\s*(.+)")
-    return {"device": str(device), "device_name": model or platform.machine()}
-
-
-def free_memory(device: t.Any) -> t.Optional[int]:
-    """Bytes that this process may take on the device without hurting others there; None when that cannot be told."""
-    import torch
-
-    if device.type == "cuda":
-        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(torch.cuda.mem_get_info(device)[0]) + int(unused)
-    available = _first_match("/proc/meminfo", r"MemAvailable:\s*(\d+) kB")
-    return int(available) * 1024 if available else None
-
-
-def too_big(device: t.Any, need: int, what: str) -> t.Optional[str]:
-    """Why C(need) bytes do not fit the device, or None when they do."""
-    free = free_memory(device)
-    if free is None or free >= need:
-        return None
-    return f"{what} does not fit: it needs {need / GIB:.1f} GiB of memory on {device}, {free / GIB:.1f} GiB are free."
 
 
 def read_tensors(adapter: dict[str, t.Any]) -> dict[str, t.Any]:
@@ -300,13 +232,15 @@ def check_same(loaded: dict[str, t.Any], tensors: dict[str, t.Any], device: t.An
             raise Refused(f"tensor {name} differs from the file after it was loaded on {device}.", _REPORT)
 
 
-def adapter_level(adapter: dict[str, t.Any], tensors: dict[str, t.Any], device: t.Any) -> tuple[float, list[str]]:
+def adapter_level(
+    adapter: dict[str, t.Any], tensors: dict[str, t.Any], device: t.Any, limit: t.Optional[int] = None
+) -> tuple[float, list[str]]:
     """PEFT's injection over a base without weights, the adapter's tensors really on the device. Raises Refused."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    need = 2 * sum(tensor.nbytes for tensor in tensors.values()) + ADAPTER_MARGIN
-    reason = too_big(device, need, "the adapter alone")
+    need = adapter_need(sum(tensor.numel() for tensor in tensors.values()))
+    reason = shortage("the adapter alone", need, free_memory(device), limit, str(device))
     if reason:
         raise Refused(reason, f"Free memory on {device}, or name another device.")
     started = time.monotonic()
@@ -406,12 +340,28 @@ def checksums(model: t.Any) -> dict[str, int]:
 
 
 class LoadedBase:
-    """A base with its weights on the device, loaded at the first use and kept for all adapters that share it."""
+    """A base with its weights on the device, loaded at the first use and kept for all adapters that share it.
 
-    def __init__(self, path: str, device: t.Any, adapter_bytes: int) -> None:
+    C(limit) is how many bytes may be taken at most, C(dtype) and C(attention) what it is computed with, where that is not
+    what suits the device.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        device: t.Any,
+        adapter_bytes: int,
+        limit: t.Optional[int] = None,
+        dtype: t.Optional[str] = None,
+        attention: t.Optional[str] = None,
+    ) -> None:
         self.path = path
         self.device = device
         self.adapter_bytes = adapter_bytes
+        self.limit = limit
+        # bfloat16 is what is served; on a CPU it is ten times slower than float32.
+        self.dtype = dtype or ("bfloat16" if device.type == "cuda" else "float32")
+        self.attention = attention
         self.model: t.Any = None
         self.ids: t.Any = None
         self.logits: t.Any = None
@@ -433,20 +383,17 @@ class LoadedBase:
         if absent:
             raise BaseRefused(f"its base lacks {_some(absent)}.", "Bring the whole base to the node.")
         on_gpu = self.device.type == "cuda"
-        # bfloat16 is what is served; on a CPU it is ten times slower than float32.
-        dtype = torch.bfloat16 if on_gpu else torch.float32
-        growth = 2 if not on_gpu and _config_dtype(config) in ("bfloat16", "float16") else 1
-        need = growth * sum(os.path.getsize(path) for path in files) + 2 * self.adapter_bytes + MODEL_MARGIN
-        reason = too_big(self.device, need, f"the base {self.path}")
+        need = model_need(sum(map(os.path.getsize, files)), _config_dtype(config), self.dtype, self.adapter_bytes)
+        reason = shortage(f"the base {self.path}", need, free_memory(self.device), self.limit, str(self.device))
         if reason:
             return reason
-        options: dict[str, t.Any] = {}
+        options: dict[str, t.Any] = {"attn_implementation": self.attention} if self.attention else {}
         if on_gpu:
             # Whatever goes wrong with the estimate, it goes wrong in this process and not in the one that serves.
             total = torch.cuda.get_device_properties(self.device).total_memory
             torch.cuda.set_per_process_memory_fraction(min(1.0, need / total), self.device)
             options["device_map"] = {"": str(self.device)}
-        options["dtype" if _numbers(transformers.__version__) >= (4, 56) else "torch_dtype"] = dtype
+        options["dtype" if _numbers(transformers.__version__) >= (4, 56) else "torch_dtype"] = getattr(torch, self.dtype)
         try:
             model, loading = transformers.AutoModelForCausalLM.from_pretrained(
                 self.path,
@@ -509,8 +456,13 @@ class LoadedBase:
             torch.cuda.empty_cache()
 
 
-def model_level(adapter: dict[str, t.Any], tensors: dict[str, t.Any], base: LoadedBase) -> tuple[float, float, list[str]]:
-    """Level adapter on the loaded base, through PEFT's load_adapter, and the answers: seconds, effect, checks. Raises Refused."""
+def model_level(
+    adapter: dict[str, t.Any], tensors: dict[str, t.Any], base: LoadedBase
+) -> tuple[t.Any, float, float, list[str]]:
+    """Level adapter on the loaded base, through PEFT's load_adapter, and the answers. Raises Refused.
+
+    Returns the model, which C(base) is to take back, seconds, effect and checks.
+    """
     import torch
 
     started = time.monotonic()
@@ -535,34 +487,36 @@ def model_level(adapter: dict[str, t.Any], tensors: dict[str, t.Any], base: Load
     effect = float((with_adapter.float() - without).norm() / without.norm())
     if effect == 0:
         raise Refused("the adapter does not change the model's answer at all.", "It has no effect: check its training.")
-    dtype = str(base.logits.dtype).replace("torch.", "")
-    if not base.take_back(model):
-        raise Refused("the base is another one once the adapter is taken out of it.", "The adapter changes its base.")
     return (
+        model,
         seconds,
         effect,
         [
             *checks,
-            f"The base was loaded in {dtype} on {base.device}, no weight missing.",
+            f"The base was loaded in {base.dtype} on {base.device}, no weight missing.",
             "PEFT's own loading reports no tensor missing and none unexpected.",
             f"The logits are finite and the adapter changes them by {effect:.3g} of their norm.",
-            "The base is bit-equal to before once the adapter is taken out of it.",
         ],
     )
 
 
-def examine(adapter: dict[str, t.Any], base: t.Optional[LoadedBase], device: t.Any) -> dict[str, t.Any]:
+def examine(
+    adapter: dict[str, t.Any], base: t.Optional[LoadedBase], device: t.Any, limit: t.Optional[int] = None
+) -> dict[str, t.Any]:
     """The report of one adapter; never raises for anything that is wrong with the adapter."""
     import torch
 
     on_gpu = device.type == "cuda"
     report: dict[str, t.Any] = {
         **describe_device(device),
+        "dtype": None,
         "passed": False,
         "level": None,
         "load_seconds": None,
         "peak_memory_bytes": None,
         "effect": None,
+        "answer": None,
+        "recorded": None,
         "checks": [],
         "why_not_more": None,
         "warnings": [],
@@ -573,7 +527,7 @@ def examine(adapter: dict[str, t.Any], base: t.Optional[LoadedBase], device: t.A
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            _climb(adapter, base, device, report)
+            _climb(adapter, base, device, report, limit)
             report["passed"] = report["level"] == adapter["level"]
         except Refused as exc:
             report["problems"].append(_problem(adapter, exc.problem, exc.remedy))
@@ -593,18 +547,20 @@ def examine(adapter: dict[str, t.Any], base: t.Optional[LoadedBase], device: t.A
     return report
 
 
-def _climb(adapter: dict[str, t.Any], base: t.Optional[LoadedBase], device: t.Any, report: dict[str, t.Any]) -> None:
+def _climb(
+    adapter: dict[str, t.Any], base: t.Optional[LoadedBase], device: t.Any, report: dict[str, t.Any], limit: t.Optional[int]
+) -> None:
     """Take the adapter as high as its level asks, noting in the report what was reached. Raises Refused."""
     tensors = read_tensors(adapter)
     broken = None
-    if adapter["level"] == "model":
+    if adapter["level"] != "adapter":
         try:
             if _reach_model(adapter, tensors, base, report):
                 return
         except BaseRefused as exc:
             broken = exc
     # On the meta device: this level was asked for, or is what can be said without the base.
-    report["load_seconds"], checks = adapter_level(adapter, tensors, device)
+    report["load_seconds"], checks = adapter_level(adapter, tensors, device, limit)
     report["level"] = "adapter"
     report["checks"] += checks
     if broken is not None:
@@ -618,12 +574,16 @@ def _reach_model(
     import torch
 
     if base is None:
-        raise Refused("level model needs the base's weights.", "Set path of its base, or ask for level adapter.")
+        raise Refused(f"level {adapter['level']} needs the base's weights.", "Set its base's path, or ask for level adapter.")
     try:
         report["why_not_more"] = base.load(read_base_config(adapter))
         if report["why_not_more"]:
             return False
-        report["load_seconds"], report["effect"], checks = model_level(adapter, tensors, base)
+        model, report["load_seconds"], report["effect"], checks = model_level(adapter, tensors, base)
+        answered = answer(model, adapter["questions"]) if adapter["level"] == "golden" else None
+        recorded = _record(adapter, model) if adapter.get("recording") else None
+        if not base.take_back(model):
+            raise Refused("the base is another one once the adapter is taken out of it.", "The adapter changes its base.")
     except torch.cuda.OutOfMemoryError as exc:
         base.drop()
         report["why_not_more"] = f"the memory of {base.device} ran out: {_text(exc)}."
@@ -632,9 +592,42 @@ def _reach_model(
         # The base may carry the adapter's layers now, or be changed by it: the next adapter gets a fresh one.
         base.drop()
         raise
-    report["level"] = "model"
-    report["checks"] += checks
+    report["level"] = "model" if answered is None else "golden"
+    report.update(dtype=base.dtype, answer=answered, recorded=recorded)
+    report["checks"] += [*checks, "The base is bit-equal to before once the adapter is taken out of it."]
     return True
+
+
+def _record(adapter: dict[str, t.Any], model: t.Any) -> dict[str, t.Any]:
+    """A golden of the model as it is, with the adapter's own tokenizer. Raises Refused."""
+    from transformers import AutoTokenizer
+
+    wanted = adapter["recording"]
+    own = os.path.exists(os.path.join(adapter["directory"], "tokenizer_config.json"))
+    tokenizer = AutoTokenizer.from_pretrained(
+        adapter["directory"] if own else adapter["base_path"], local_files_only=True, trust_remote_code=False
+    )
+    prompts = [_token_ids(tokenizer, prompt) for prompt in wanted["prompts"]]
+    most = getattr(model.config, "max_position_embeddings", None)
+    for prompt, ids in zip(wanted["prompts"], prompts):
+        if not ids or (most and len(ids) + wanted["length"] > most):
+            raise Refused(
+                f"the prompt {json.dumps(prompt, ensure_ascii=False)[:80]} has {len(ids)} tokens, which is none or too many.",
+                "Correct it in the inventory.",
+            )
+    return record(model, prompts, wanted["length"], wanted["top"])
+
+
+def _token_ids(tokenizer: t.Any, prompt: t.Union[str, dict[str, str]]) -> list[int]:
+    """A prompt as the model gets it: a text as it stands, or messages in the form of the chat template."""
+    if isinstance(prompt, str):
+        return list(tokenizer(prompt)["input_ids"])
+    if not tokenizer.chat_template:
+        raise Refused("its tokenizer has no chat template.", "Give its prompts as plain texts, or save the template with it.")
+    messages = [{"role": role, "content": prompt[role]} for role in ("system", "user") if role in prompt]
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    # The template has put the special tokens in.
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 _REPORT = "Try with the versions of PEFT and transformers that it was trained with."
@@ -675,30 +668,22 @@ def _config_dtype(config: t.Any) -> str:
     return str(dtype).replace("torch.", "")
 
 
-def _first_match(path: str, pattern: str) -> t.Optional[str]:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
-            found = re.search(pattern, stream.read())
-    except OSError:
-        return None
-    return found.group(1).strip() if found else None
-
-
 def run(request: dict[str, t.Any], save: t.Callable[[dict[str, t.Any]], None]) -> None:
     """Test all adapters of a request; C(save) gets the whole result whenever there is more of it."""
     started = time.monotonic()
     result: dict[str, t.Any] = {"adapters": {}, "current": None, "versions": {}, "error": None, "seconds": 0.0}
     try:
         result["versions"] = versions()
-        device = open_device(request["device"])
+        device, limit = open_device(request["device"]), request.get("memory_limit")
         bases = sorted({adapter["base_path"] or "" for adapter in request["adapters"]})
         for path in bases:
             group = [adapter for adapter in request["adapters"] if (adapter["base_path"] or "") == path]
-            base = LoadedBase(path, device, max(map(_size, group))) if path else None
+            options = (request.get("dtype"), request.get("attention"))
+            base = LoadedBase(path, device, max(map(_size, group)), limit, *options) if path else None
             for adapter in group:
                 result["current"] = adapter["name"]
                 save(result)
-                result["adapters"][adapter["name"]] = examine(adapter, base, device)
+                result["adapters"][adapter["name"]] = examine(adapter, base, device, limit)
             if base is not None:
                 base.drop()
     except CannotRun as exc:
@@ -723,7 +708,7 @@ def confine(adapters: list[dict[str, t.Any]]) -> None:
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as stream:
         # Whoever makes memory run out, the kernel ends this process first.
         stream.write("1000")
-    available = _first_match("/proc/meminfo", r"MemAvailable:\s*(\d+) kB")
+    available = first_match("/proc/meminfo", r"MemAvailable:\s*(\d+) kB")
     if available:
         # Not the whole address space: CUDA reserves far more of it than there is memory. Files of weights are mapped, and count.
         bases = {path for adapter in adapters for path in base_weights(adapter["base_path"] or "") if os.path.isfile(path)}

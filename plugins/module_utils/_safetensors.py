@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -81,8 +82,16 @@ class FileScan:
 
 def read_header(path: str) -> Header:
     """Return the header of a safetensors file. Raises DeliveryError when the file is damaged or is none."""
+    with open_header(path) as (header, _data, _stream):
+        return header
+
+
+@contextlib.contextmanager
+def open_header(path: str) -> t.Iterator[tuple[Header, int, t.BinaryIO]]:
+    """The header of a safetensors file, the byte at which its data begin, and the open file. Raises as C(read_header) does."""
     with open_regular(path) as stream:
-        return _read_header(stream, path)[1]
+        prefix, header = _read_header(stream, path)
+        yield header, len(prefix), stream
 
 
 def scan(path: str, tensor_digests: bool = True) -> FileScan:

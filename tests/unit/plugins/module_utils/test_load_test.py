@@ -268,9 +268,9 @@ def test_a_digest_does_not_depend_on_the_order_of_keys() -> None:
 
 def test_the_program_dies_with_whoever_started_it() -> None:
     child = (
-        "import importlib.util, sys, time; spec = importlib.util.spec_from_file_location('w', sys.argv[1]);"
-        "w = importlib.util.module_from_spec(spec); spec.loader.exec_module(w); w.die_with_parent();"
-        "print('ready', flush=True); time.sleep(600)"
+        "import sys, time; sys.path.insert(0, sys.argv[1]);"
+        "from ansible_collections.lorafleet.delivery.plugins.module_utils._load_worker import die_with_parent;"
+        "die_with_parent(); print('ready', flush=True); time.sleep(600)"
     )
     parent = (
         "import os, signal, subprocess, sys;"
@@ -279,6 +279,6 @@ def test_the_program_dies_with_whoever_started_it() -> None:
     )
     # The child holds the other end of stderr: reading comes to an end when it is dead.
     done = subprocess.run(
-        [sys.executable, "-c", parent, child, _load_worker.__file__], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", parent, child, str(CHECKOUT / ".collections")], capture_output=True, text=True, timeout=60
     )
     assert (done.returncode, done.stderr) == (-9, "")

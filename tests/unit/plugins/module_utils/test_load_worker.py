@@ -248,10 +248,9 @@ def test_the_versions_are_told(run: LoadTest) -> None:
 
 # What PEFT does right today is never seen to fail above. Here the same program is run with single parts of it changed.
 TAMPER = """
-import importlib.util, json, sys, types
-spec = importlib.util.spec_from_file_location("worker", sys.argv[1])
-worker = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(worker)
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from ansible_collections.lorafleet.delivery.plugins.module_utils import _load_worker as worker
 worker.go_offline(sys.argv[2] + "/hub")
 import torch
 said = {}
@@ -333,7 +332,7 @@ def tampered(tiny: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> di
     for name in ("missing", "unknown", "overwriting"):
         damaged(tiny, work / name, FAULTS[name])
     done = subprocess.run(
-        [PEFT_PYTHON, "-c", TAMPER, _load_worker.__file__, str(work), str(tiny / "base")],
+        [PEFT_PYTHON, "-c", TAMPER, str(CHECKOUT / ".collections"), str(work), str(tiny / "base")],
         capture_output=True,
         text=True,
         timeout=120,
