@@ -30,6 +30,8 @@ PYTHON ?= $(or $(shell for python in python3.11 python3.12 python3.13 python3; d
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null && echo $$python && break; \
 	done),$(error Python 3.11 or newer is needed: install it, or name it: make PYTHON=/path/to/python3))
 
+SECONDS ?= 60
+
 SAY = @printf '== %s\n'
 
 # Shell commands that install the Debian packages in $$packages.
@@ -70,6 +72,7 @@ demo: setup $(PEFT)/.installed-demo  ## Deliver six real adapters to a fleet on 
 	@# PEFT writes target_modules in the order of a set: without a fixed seed each training would give another digest.
 	@PYTHONHASHSEED=0 $(PEFT)/bin/python demo/train_adapters.py $(BASE) .cache/demo/sbs29/home/models
 	@mkdir -p $(DEMO_NODES:%=.cache/demo/%/home/models)
+	@$(CONTROLLER)/bin/ansible-playbook -i inventories/demo playbooks/golden.yml
 	@touch .cache/demo/started
 	@$(CONTROLLER)/bin/ansible-playbook -i inventories/demo playbooks/deploy.yml; result=$$?; \
 		if test $(STATUS) -nt .cache/demo/started; then printf '\n== %s\n' $(STATUS); grep '^- \[' $(STATUS); fi; \
@@ -114,6 +117,16 @@ lab-image: system-lab
 		podman import --quiet $(LAB)/base.tar localhost/lorafleet-lab-base > /dev/null && rm $(LAB)/base.tar; }
 	@podman build --quiet --network host --tag localhost/lorafleet-lab --build-arg PACKAGES="$(LAB_PACKAGES)" \
 		--build-arg BASE=$(or $(LAB_BASE),localhost/lorafleet-lab-base) extensions/molecule/image > /dev/null
+
+.PHONY: fuzz
+fuzz: setup-test  ## Try random files on the readers for SECONDS=60
+	$(SAY) "Fuzzing (about $(SECONDS) s)"
+	@$(CONTROLLER)/bin/python tests/fuzz.py $(SECONDS)
+
+.PHONY: bench
+bench: setup-test  ## Measure against plain reading, hashing and loading
+	$(SAY) "Measuring (about 5 minutes)"
+	@for script in tests/benchmarks/bench_*.py; do $(CONTROLLER)/bin/python "$$script" || exit; done
 
 .PHONY: clean
 clean:  ## Remove everything that was made here

@@ -14,11 +14,12 @@ import typing as t
 import hypothesis
 import pytest
 
+from tests import fuzz, tiny_adapters
 from tests import sshd as sshd_server
-from tests import tiny_adapters
 
 # A busy machine is slow, not wrong.
 hypothesis.settings.register_profile("lorafleet", deadline=None, max_examples=50)
+hypothesis.settings.register_profile("fuzz", deadline=None, max_examples=fuzz.EXAMPLES)
 hypothesis.settings.load_profile("lorafleet")
 
 

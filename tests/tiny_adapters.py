@@ -71,6 +71,17 @@ def cached() -> pathlib.Path:
     return target
 
 
+def learn(model: t.Any, batches: t.Iterable[t.Any], rate: float) -> None:
+    """Train the parameters of a model that want it, a step for each batch of token ids."""
+    import torch
+
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=rate)
+    for batch in batches:
+        optimizer.zero_grad()
+        model(input_ids=batch, labels=batch).loss.backward()
+        optimizer.step()
+
+
 def make(into: pathlib.Path) -> None:
     """Train the tokenizer, the base and every variant (runs in the PEFT interpreter)."""
     import peft
@@ -112,10 +123,13 @@ def make(into: pathlib.Path) -> None:
             eos_token_id=1,
         )
     )
+    # It has to know its text, or adapters and damage would change answers that mean nothing.
+    tokens = torch.tensor(tokenizer(text)["input_ids"])
+    learn(base, [tokens[torch.randint(len(tokens) - 32, (16, 1)) + torch.arange(32)] for _step in range(150)], 3e-3)
     base.save_pretrained(into / "base")
     tokenizer.save_pretrained(into / "base")
 
-    batches = torch.tensor(tokenizer(text)["input_ids"][: 10 * 4 * 32]).reshape(10, 4, 32)
+    batches = tokens[: 10 * 4 * 32].reshape(10, 4, 32)
     for name, options in VARIANTS.items():
         options = dict(options)
         torch.manual_seed(options.pop("seed", 1))
@@ -124,11 +138,7 @@ def make(into: pathlib.Path) -> None:
         model.config._name_or_path = BASE_NAME
         config = {"r": 16, "lora_alpha": 32, "target_modules": ALL_LINEAR, "task_type": "CAUSAL_LM", **options}
         trained = peft.get_peft_model(model, peft.LoraConfig(**config))
-        optimizer = torch.optim.AdamW([p for p in trained.parameters() if p.requires_grad], lr=1e-2)
-        for batch in batches:
-            optimizer.zero_grad()
-            trained(input_ids=batch, labels=batch).loss.backward()
-            optimizer.step()
+        learn(trained, batches, 1e-2)
         if name == "bf16":
             trained.to(torch.bfloat16)
         # With embeddings as targets PEFT would put the base's own embeddings beside the adapter's tensors.

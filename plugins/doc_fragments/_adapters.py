@@ -80,6 +80,23 @@ options:
     default: {}
 """
 
+    # Where things lie on a training server.
+    SOURCE = r"""
+options:
+  models_dir:
+    description: The directory in which each adapter lies under its name, as an absolute path.
+    type: path
+    required: true
+  cache_dir:
+    description: Where the hashes are cached, so that an unchanged adapter is read once however often it is delivered.
+    type: path
+    default: ~/.cache/lorafleet
+  golden_dir:
+    description: Where M(lorafleet.delivery.adapter_golden) keeps the goldens, each under its adapter's name and release.
+    type: path
+    default: ~/.local/share/lorafleet/goldens
+"""
+
     # Where things lie on a node.
     NODE = r"""
 options:

@@ -51,7 +51,8 @@ def apply_plan(plan: Plan, state: State, options: Options) -> t.Optional[str]:
     """
     paths = plan.request.paths
     # First, so that whatever comes out of its place later is known for what it is.
-    _record_manifest(plan)
+    if plan.record_manifest:
+        write_json(paths.manifest(plan.release), plan.manifest.to_json())
     adopted = None
     if plan.source in (IN_STAGING, AT_NAME):
         adopted = _promote(plan, state, options)
@@ -67,16 +68,6 @@ def apply_plan(plan: Plan, state: State, options: Options) -> t.Optional[str]:
         write_state(paths, after)
     _tidy(plan, after)
     return adopted
-
-
-def _record_manifest(plan: Plan) -> None:
-    paths = plan.request.paths
-    try:
-        recorded = paths.read_manifest(plan.release)
-    except DeliveryError:
-        recorded = None
-    if recorded is None or recorded.digest != plan.manifest.digest:
-        write_json(paths.manifest(plan.release), plan.manifest.to_json())
 
 
 def _promote(plan: Plan, state: State, options: Options) -> t.Optional[str]:

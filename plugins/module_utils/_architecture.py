@@ -41,16 +41,28 @@ _MODEL_TYPES: dict[str, frozenset[str]] = {
 }
 
 
+def code_problems(config: dict[str, t.Any], subject: str) -> list[Problem]:
+    """What in a base's config.json could make transformers run code that the base brings."""
+    return [
+        Problem(subject, f"has the key '{key}', by which a base can bring code.", "Use a base of plain weights.")
+        for key in sorted(_code_keys(config))
+    ]
+
+
+def is_known(config: dict[str, t.Any]) -> bool:
+    """Whether the modules of such a base are known here."""
+    # A config without a model type is no config, which base_modules() says.
+    model_type = config.get("model_type")
+    return not isinstance(model_type, str) or model_type in _MODEL_TYPES
+
+
 def base_modules(config: dict[str, t.Any], subject: str) -> dict[str, Module]:
     """Return the modules of a base by name, as C(model.layers.0.self_attn.q_proj), C(lm_head) and so on.
 
     Raises DeliveryError about C(subject) with all that is wrong: an unknown model_type, keys that are missing or no
     positive numbers, and keys by which a base would bring code of its own.
     """
-    problems = [
-        Problem(subject, f"has the key '{key}', by which a base can bring code.", "Use a base of plain weights.")
-        for key in sorted(_code_keys(config))
-    ]
+    problems = code_problems(config, subject)
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or model_type not in _MODEL_TYPES:
         problem = f"has model_type {model_type!r}; the modules of {', '.join(_MODEL_TYPES)} are known."

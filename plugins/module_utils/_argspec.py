@@ -36,6 +36,12 @@ DECLARED: dict[str, t.Any] = {
     },
 }
 
+SOURCE: dict[str, t.Any] = {
+    "models_dir": {"type": "path", "required": True},
+    "cache_dir": {"type": "path", "default": "~/.cache/lorafleet"},
+    "golden_dir": {"type": "path", "default": "~/.local/share/lorafleet/goldens"},
+}
+
 NODE: dict[str, t.Any] = {
     "models_dir": {"type": "path", "required": True},
     "store": {"type": "path", "required": True},

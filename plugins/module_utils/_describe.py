@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import hashlib
 import os
 import stat
 import time
@@ -31,19 +32,28 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._manifest impor
 from ansible_collections.lorafleet.delivery.plugins.module_utils._safetensors import TensorScan, scan
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store import read_json, write_json
 from ansible_collections.lorafleet.delivery.plugins.module_utils._structure import structure_problems
+from ansible_collections.lorafleet.delivery.plugins.module_utils._text import first
+from ansible_collections.lorafleet.delivery.plugins.module_utils._tokenizer import (
+    CHAT_TEMPLATE,
+    TOKENIZER_CONFIG,
+    tokenizer_problems,
+)
 
 # What a tokenizer may consist of. Which of these exist depends on the model and on the version of transformers that
 # wrote them: version 5 writes no special_tokens_map.json and does write chat_template.jinja.
 TOKENIZER_FILES = (
-    "tokenizer_config.json",
+    TOKENIZER_CONFIG,
     "tokenizer.json",
     "special_tokens_map.json",
-    "chat_template.jinja",
+    CHAT_TEMPLATE,
     "added_tokens.json",
     "tokenizer.model",
     "vocab.json",
     "merges.txt",
 )
+
+# What a further file may not be: code, or a pickle, which can carry it. Optimizers and arguments of trainers are pickles.
+_CODE = (".py", ".pyc", ".so", ".sh", ".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
 # Of the form of a cache entry; an entry of another form is made anew.
 _CACHE_SCHEMA = 1
@@ -61,6 +71,11 @@ class Description:
     manifest: Manifest
     left_behind: list[str]
     cached: bool
+
+
+def cache_entry(cache_dir: str, directory: str) -> str:
+    """The path of a directory's cache entry: two directories of the same name have different ones."""
+    return os.path.join(cache_dir, hashlib.sha256(os.fsencode(os.path.realpath(directory))).hexdigest()[:32] + ".json")
 
 
 def describe(
@@ -110,7 +125,7 @@ def _describe(directory: str, declared: Declared, versions: dict[str, str], cach
         files, tensors, config = entry
     if _look(directory, names) != before:
         raise _changed(directory, declared)
-    problems = config_problems(config, declared)
+    problems = [*config_problems(config, declared), *tokenizer_problems(directory, names, declared.name)]
     if SAFETENSORS_FILE in names:
         problems += structure_problems(declared.name, tensors, config, declared.base_config)
     if problems:
@@ -155,6 +170,13 @@ def _travelling(directory: str, declared: Declared) -> tuple[list[str], list[str
             declared.name,
             f"{directory} has its weights as {PICKLE_FILE}, a pickle, which can carry code.",
             f"Save it as {SAFETENSORS_FILE} (save_pretrained with safe_serialization=True), or set allow_pickle for it.",
+        )
+    code = [name for name in declared.extra_files if name.lower().endswith(_CODE)]
+    if code:
+        raise DeliveryError.of(
+            declared.name,
+            f"shall have {first(code)} with it, which is code or can carry it.",
+            "Take it out of extra_files: an adapter is data.",
         )
     travelling = {CONFIG_FILE, *weights, *TOKENIZER_FILES, *declared.extra_files} & set(present)
     problems = []

@@ -21,15 +21,24 @@ import subprocess
 import tempfile
 import typing as t
 
-from ansible_collections.lorafleet.delivery.plugins.module_utils import _load_worker
+from ansible_collections.lorafleet.delivery.plugins.module_utils import _device, _golden_worker, _load_worker
+from ansible_collections.lorafleet.delivery.plugins.module_utils._digest import open_regular
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store import read_json
+from ansible_collections.lorafleet.delivery.plugins.module_utils._serving_user import ServingUser
 
 # What of our environment the child gets; no secrets, no settings of Python, PEFT or the Hub.
 _KEPT = re.compile(r"PATH|LANG|LD_LIBRARY_PATH|TMPDIR|CUDA_.*|NVIDIA_.*")
 _NVIDIA = "/proc/driver/nvidia"
 _INSTALL = "Install the PEFT environment on this host, or set agent_python to an interpreter that has it."
 _LAST_LINES = 12
+# Where the program runs its files are this package. Isolated (-I), Python does not look beside the program by itself.
+_PACKAGE = "delivery_worker"
+_START = f"""
+import os, sys
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from {_PACKAGE}._load_worker import main
+main()
+"""
 
 # Reads what is installed without importing it: torch alone takes seconds.
 _LIST_VERSIONS = f"""
@@ -46,7 +55,10 @@ print(json.dumps(found))
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """One adapter to load: C(base_path) is the directory of its base with weights, C(base_config) does without."""
+    """One adapter to load: C(base_path) is the directory of its base with weights, C(base_config) does without.
+
+    C(questions) are what level golden asks, C(recording) what a golden is to be recorded of; see C(_golden_worker).
+    """
 
     name: str
     directory: str
@@ -55,6 +67,8 @@ class Target:
     base_config: t.Optional[dict[str, t.Any]]
     base_path: t.Optional[str]
     allow_pickle: bool
+    questions: t.Optional[list[dict[str, t.Any]]] = None
+    recording: t.Optional[dict[str, t.Any]] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,13 +81,19 @@ class LoadTest:
     problems: tuple[Problem, ...]
 
 
-def library_versions(python: str) -> dict[str, str]:
+def check_device(name: str) -> None:
+    """Raises DeliveryError for what is no name of a device."""
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise DeliveryError.of(f"device is {name}", "expected cpu, cuda, or cuda: and a number.")
+
+
+def library_versions(python: str, user: t.Optional[ServingUser] = None) -> dict[str, str]:
     """The versions of an interpreter and of the packages that the load test needs; those not installed are left out.
 
     Raises DeliveryError when the interpreter cannot be started or is none.
     """
-    with tempfile.TemporaryDirectory() as directory:
-        child = _run(python, ["-I", "-c", _LIST_VERSIONS], directory, timeout=60)
+    with _private_directory(None, user) as directory:
+        child = _run(python, ["-I", "-c", _LIST_VERSIONS], directory, timeout=60, user=user)
     try:
         found = json.loads(child.output)
         return {str(name): str(version) for name, version in found.items()}
@@ -83,16 +103,18 @@ def library_versions(python: str) -> dict[str, str]:
         ) from None
 
 
-def environment(python: str, device: str) -> dict[str, t.Any]:
+def environment(python: str, device: str, user: t.Optional[ServingUser] = None) -> dict[str, t.Any]:
     """What a load test depends on beside the adapter and its base: versions, device, GPU models and driver.
 
     Raises DeliveryError when the interpreter does not work or lacks a package.
     """
-    versions = library_versions(python)
+    versions = library_versions(python, user)
     missing = [package for package in _load_worker.PACKAGES if package not in versions]
     if missing:
         raise DeliveryError.of(python, f"has no {', '.join(missing)}.", _INSTALL)
     found: dict[str, t.Any] = {"versions": versions, "device": device}
+    if user is not None and user.is_other:
+        found["user"] = user.name
     if device != "cpu":
         found["driver"] = _lines(f"{_NVIDIA}/version", "NVRM version")
         found["gpus"] = [line for path in sorted(glob.glob(f"{_NVIDIA}/gpus/*/information")) for line in _lines(path, "Model")]
@@ -123,21 +145,39 @@ def digest_of(what: t.Any) -> str:
     return hashlib.sha256(json.dumps(what, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def load_test(python: str, device: str, targets: t.Sequence[Target], timeout: int, scratch: str) -> LoadTest:
-    """Load all targets in one process of C(python); C(scratch) is where its private directory is made.
+def load_test(
+    python: str,
+    device: str,
+    targets: t.Sequence[Target],
+    timeout: int,
+    scratch: str,
+    user: t.Optional[ServingUser] = None,
+    memory_limit: t.Optional[int] = None,
+    dtype: t.Optional[str] = None,
+    attention: t.Optional[str] = None,
+) -> LoadTest:
+    """Load all targets in one process of C(python), as C(user); C(scratch) is where its private directory is made.
+
+    C(memory_limit) are the bytes that may be taken of the device. C(dtype) and C(attention) are what bases are computed
+    with, by default what suits the device.
 
     Never raises DeliveryError: what goes wrong with the run as a whole is among the problems, and the reports of the
     adapters tested before that are kept.
     """
-    with tempfile.TemporaryDirectory(dir=scratch) as directory:
+    with _private_directory(scratch, user) as directory:
         program, request, outcome = (os.path.join(directory, name) for name in ("load.py", "request.json", "result.json"))
-        with open(program, "w", encoding="utf-8") as code:
-            # A module on a node runs from a zip file, so there is no path to it.
-            code.write(inspect.getsource(_load_worker))
+        package = os.path.join(directory, _PACKAGE)
+        os.mkdir(package)
+        # A module on a node runs from a zip file, so there is no path to these.
+        sources = {part.__name__.rpartition(".")[2]: inspect.getsource(part) for part in (_load_worker, _device, _golden_worker)}
+        for path, code in [(program, _START), *((os.path.join(package, f"{name}.py"), sources[name]) for name in sources)]:
+            with open(path, "w", encoding="utf-8") as stream:
+                stream.write(code)
+        wanted = {"device": device, "memory_limit": memory_limit, "dtype": dtype, "attention": attention}
         with open(request, "w", encoding="utf-8") as stream:
-            json.dump({"device": device, "adapters": [dataclasses.asdict(target) for target in targets]}, stream)
+            json.dump({**wanted, "adapters": [dataclasses.asdict(target) for target in targets]}, stream)
         try:
-            child = _run(python, ["-I", "-B", program, request, outcome], directory, timeout)
+            child = _run(python, ["-I", "-B", program, request, outcome], directory, timeout, user)
         except DeliveryError as exc:
             return LoadTest({}, {}, 0.0, exc.problems)
         result = _read_result(outcome)
@@ -150,8 +190,9 @@ def load_test(python: str, device: str, targets: t.Sequence[Target], timeout: in
 def _read_result(path: str) -> dict[str, t.Any]:
     """What the program has written so far; an empty result where that is nothing, or nothing that it would write."""
     result: dict[str, t.Any] = {"adapters": {}, "current": None, "error": None, "versions": {}, "seconds": 0.0}
-    with contextlib.suppress(DeliveryError):
-        found = read_json(path)
+    # A plain file, since another user could put anything there.
+    with contextlib.suppress(DeliveryError, OSError, ValueError, RecursionError), open_regular(path) as stream:
+        found = json.loads(stream.read())
         if isinstance(found, dict) and all(isinstance(found.get(key), dict) for key in ("adapters", "versions")):
             result.update(found)
     return result
@@ -192,6 +233,9 @@ def _problem(
         return Problem(python, f"has no {error['detail']}.", _INSTALL)
     if error["kind"] == "import":
         return Problem(python, f"has a broken package: {error['detail']}.", _INSTALL)
+    if error["kind"] == "memory":
+        remedy = "Free memory there, name another device, or ask for level structure."
+        return Problem(f"device {device}", f"is full: {error['detail']}.", remedy)
     return Problem(
         f"device {device}",
         f"cannot be used by {python}: {error['detail']}.",
@@ -221,11 +265,23 @@ class _Child:
         return " Its last words:\n" + "\n".join(line[:500] for line in lines) + "\n" if lines else ""
 
 
-def _run(python: str, arguments: list[str], directory: str, timeout: int) -> _Child:
+@contextlib.contextmanager
+def _private_directory(scratch: t.Optional[str], user: t.Optional[ServingUser]) -> t.Iterator[str]:
+    """An empty directory, which the user of the child can get to."""
+    # Another user cannot pass through Ansible's own directory, in which scratch lies.
+    with tempfile.TemporaryDirectory(dir=None if user is not None and user.is_other else scratch) as directory:
+        yield directory
+
+
+def _run(python: str, arguments: list[str], directory: str, timeout: int, user: t.Optional[ServingUser] = None) -> _Child:
     """Run an interpreter in C(directory) with nothing of ours but what it needs. Raises DeliveryError."""
     kept = {name: value for name, value in os.environ.items() if _KEPT.fullmatch(name)}
-    output, errors = os.path.join(directory, "output"), os.path.join(directory, "errors")
-    with open(output, "wb") as stdout, open(errors, "wb") as stderr:
+    identity: dict[str, t.Any] = {}
+    if user is not None and user.is_other:
+        identity = {"user": user.uid, "group": user.gid, "extra_groups": user.groups}
+        user.own(directory)
+    # Files without a name, in which the child can put nothing else in place of what it says.
+    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
         try:
             child = subprocess.Popen(
                 [python, *arguments],
@@ -236,11 +292,13 @@ def _run(python: str, arguments: list[str], directory: str, timeout: int) -> _Ch
                 # Threads that wait by spinning take the cores from what the node serves.
                 env={**kept, "HOME": directory, "OMP_WAIT_POLICY": "PASSIVE"},
                 start_new_session=True,
+                **identity,
             )
         except FileNotFoundError:
             raise DeliveryError.of(python, "does not exist.", _INSTALL) from None
         except OSError as exc:
-            raise DeliveryError.of(python, f"cannot be executed: {exc.strerror}.", _INSTALL) from exc
+            whom = f" by user {user.name}" if user is not None and user.is_other else ""
+            raise DeliveryError.of(python, f"cannot be executed{whom}: {exc.strerror}.", _INSTALL) from exc
         timed_out = False
         try:
             child.wait(timeout)
@@ -252,14 +310,14 @@ def _run(python: str, arguments: list[str], directory: str, timeout: int) -> _Ch
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(child.pid, signal.SIGKILL)
                 child.wait()
-    return _Child(child.returncode, timed_out, timeout, _read(output), _read(errors))
+        return _Child(child.returncode, timed_out, timeout, _end_of(stdout), _end_of(stderr))
 
 
-def _read(path: str) -> str:
-    """The end of a file that a child wrote."""
-    with open(path, "rb") as stream:
-        stream.seek(-min(os.path.getsize(path), 1 << 16), os.SEEK_END)
-        return stream.read().decode(errors="replace")
+def _end_of(stream: t.BinaryIO) -> str:
+    """The end of what a child wrote."""
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(max(0, size - (1 << 16)))
+    return stream.read().decode(errors="replace")
 
 
 def _lines(path: str, start: str) -> list[str]:

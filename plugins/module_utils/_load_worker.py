@@ -9,14 +9,17 @@
 It runs in the interpreter that serves the adapters, so it knows nothing of Ansible or of this collection and imports
 torch, transformers, peft and safetensors only inside functions. C(_load_test) starts it and reads its result.
 
-Request: C(device), and C(adapters), each with C(name), C(directory), C(weights_file), C(allow_pickle), C(level)
-(adapter or model), C(base_config) and C(base_path) (either may be null, not both).
+Request: C(device), C(memory_limit) (bytes, or null), C(dtype) and C(attention) (null: what suits the device), and
+C(adapters), each with C(name), C(directory), C(weights_file), C(allow_pickle), C(level) (adapter, model or golden),
+C(base_config) and C(base_path) (either may be null, not both), C(questions) (for level golden, see C(_golden_worker)) and
+C(recording) (null, or C(prompts), C(length) and C(top): record a golden once level model is reached).
 Result: C(adapters) (name to report), C(current) (the adapter in work, for a crash), C(versions), C(seconds) and
 C(error) (what stopped the whole run: C(kind), C(detail)). It is written after every adapter.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import faulthandler
 import gc
@@ -25,19 +28,20 @@ import math
 import os
 import platform
 import re
+import resource
 import signal
 import sys
 import time
 import typing as t
 import warnings
 
+# Relative, because the program is a package of its own where it runs: these files and nothing else of the collection.
+from ._device import GIB, CannotRun, adapter_need, describe_device, first_match, free_memory, model_need, open_device, shortage
+from ._golden_worker import answer, record
+
 PACKAGES = ("torch", "safetensors", "transformers", "peft")
 # PEFT's name for the adapter under test. Ours may hold dots, which PEFT cannot have in a name.
 INSIDE = "delivery"
-GIB = 1 << 30
-# What a forward pass over a few tokens and CUDA's libraries take beside the weights.
-ADAPTER_MARGIN = GIB // 2
-MODEL_MARGIN = GIB
 # float32 against float64 differs by about 3e-7; TF32 or a wrong kernel by 1e-3 and more.
 TOLERANCE = 1e-4
 TOKENS = 16
@@ -54,13 +58,8 @@ class Refused(Exception):
         self.remedy = remedy
 
 
-class CannotRun(Exception):
-    """Nothing can be tested here: C(kind) is package, import or cuda."""
-
-    def __init__(self, kind: str, detail: str) -> None:
-        super().__init__(detail)
-        self.kind = kind
-        self.detail = detail
+class BaseRefused(Refused):
+    """One thing that is wrong with a base: it says nothing of the adapter."""
 
 
 def base_weights(path: str) -> list[str]:
@@ -108,67 +107,6 @@ def versions() -> dict[str, str]:
     if torch.version.cuda:
         found["cuda"] = str(torch.version.cuda)
     return found
-
-
-def open_device(name: str) -> t.Any:
-    """The torch.device, proved by one computation, with exact float32 arithmetic. Raises CannotRun."""
-    import torch
-
-    device = torch.device(name)
-    if device.type == "cuda":
-        if not torch.cuda.is_available():
-            built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
-            raise CannotRun("cuda", f"torch {torch.__version__} ({built}) finds no usable GPU")
-        if device.index is None:
-            device = torch.device("cuda", 0)
-        if device.index >= torch.cuda.device_count():
-            raise CannotRun("cuda", f"there is no {name}: torch sees {torch.cuda.device_count()} GPU(s)")
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.allow_tf32 = False
-    try:
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
-        if torch.ones(8, device=device).sum().item() != 8:
-            raise CannotRun("cuda", f"{name} adds eight ones up to something else")
-    except RuntimeError as exc:
-        raise CannotRun("cuda", f"{name} cannot be used: {exc}") from exc
-    return device
-
-
-def describe_device(device: t.Any) -> dict[str, t.Any]:
-    """What the report says of the device."""
-    import torch
-
-    if device.type == "cuda":
-        major, minor = torch.cuda.get_device_capability(device)
-        driver = _first_match("/proc/driver/nvidia/version", r"Kernel Module\D*([\d.]+)")
-        return {
-            "device": str(device),
-            "device_name": torch.cuda.get_device_name(device),
-            "capability": f"{major}.{minor}",
-            "driver": driver,
-        }
-    model = _first_match("/proc/cpuinfo", r"model name\s*:\s*(.+)")
-    return {"device": str(device), "device_name": model or platform.machine()}
-
-
-def free_memory(device: t.Any) -> t.Optional[int]:
-    """Bytes that this process may take on the device without hurting others there; None when that cannot be told."""
-    import torch
-
-    if device.type == "cuda":
-        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(torch.cuda.mem_get_info(device)[0]) + int(unused)
-    available = _first_match("/proc/meminfo", r"MemAvailable:\s*(\d+) kB")
-    return int(available) * 1024 if available else None
-
-
-def too_big(device: t.Any, need: int, what: str) -> t.Optional[str]:
-    """Why C(need) bytes do not fit the device, or None when they do."""
-    free = free_memory(device)
-    if free is None or free >= need:
-        return None
-    return f"{what} does not fit: it needs {need / GIB:.1f} GiB of memory on {device}, {free / GIB:.1f} GiB are free."
 
 
 def read_tensors(adapter: dict[str, t.Any]) -> dict[str, t.Any]:
@@ -232,11 +170,15 @@ def read_base_config(adapter: dict[str, t.Any]) -> t.Any:
     hooks = sorted(set(re.findall(r'"(auto_map|\w*_internal\w*)":', json.dumps(raw))))
     if hooks:
         raise Refused(f"the base's config.json has {', '.join(hooks)}, which can bring in code.", "Use a base without it.")
-    if adapter["base_path"] is not None:
-        return AutoConfig.from_pretrained(adapter["base_path"], local_files_only=True, trust_remote_code=False)
-    if "model_type" not in raw:
+    if not raw.get("model_type"):
         raise Refused("the declared config of its base has no model_type.", "Add it in the inventory, or set path.")
-    return AutoConfig.for_model(**raw)
+    try:
+        if adapter["base_path"] is not None:
+            return AutoConfig.from_pretrained(adapter["base_path"], local_files_only=True, trust_remote_code=False)
+        return AutoConfig.for_model(**raw)
+    except ValueError as exc:
+        problem = f"its base is of type {raw['model_type']!r}, with which transformers cannot do anything: {_text(exc)[:200]}."
+        raise BaseRefused(problem, "Correct the base, or install a version of transformers that knows it.") from exc
 
 
 def adapter_parameters(model: t.Any) -> dict[str, t.Any]:
@@ -253,9 +195,10 @@ def adapter_parameters(model: t.Any) -> dict[str, t.Any]:
 
 def inject(adapter: dict[str, t.Any], base: t.Any, **options: t.Any) -> t.Any:
     """Put PEFT's layers into the base, as the adapter's configuration says."""
-    from peft import PeftConfig, PeftModelForCausalLM
+    from peft import LoraConfig, PeftModelForCausalLM
 
-    return PeftModelForCausalLM(base, PeftConfig.from_pretrained(adapter["directory"]), INSIDE, **options).eval()
+    # Not PeftConfig: before 0.15 that gives defaults in place of what an adapter says that a newer version has saved.
+    return PeftModelForCausalLM(base, LoraConfig.from_pretrained(adapter["directory"]), INSIDE, **options).eval()
 
 
 def check_names(expected: dict[str, t.Any], tensors: dict[str, t.Any]) -> None:
@@ -289,13 +232,15 @@ def check_same(loaded: dict[str, t.Any], tensors: dict[str, t.Any], device: t.An
             raise Refused(f"tensor {name} differs from the file after it was loaded on {device}.", _REPORT)
 
 
-def adapter_level(adapter: dict[str, t.Any], tensors: dict[str, t.Any], device: t.Any) -> tuple[float, list[str]]:
+def adapter_level(
+    adapter: dict[str, t.Any], tensors: dict[str, t.Any], device: t.Any, limit: t.Optional[int] = None
+) -> tuple[float, list[str]]:
     """PEFT's injection over a base without weights, the adapter's tensors really on the device. Raises Refused."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    need = 2 * sum(tensor.nbytes for tensor in tensors.values()) + ADAPTER_MARGIN
-    reason = too_big(device, need, "the adapter alone")
+    need = adapter_need(sum(tensor.numel() for tensor in tensors.values()))
+    reason = shortage("the adapter alone", need, free_memory(device), limit, str(device))
     if reason:
         raise Refused(reason, f"Free memory on {device}, or name another device.")
     started = time.monotonic()
@@ -316,6 +261,11 @@ def adapter_level(adapter: dict[str, t.Any], tensors: dict[str, t.Any], device: 
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     seconds = time.monotonic() - started
+    return seconds, prove(model, adapter, tensors, device)
+
+
+def prove(model: t.Any, adapter: dict[str, t.Any], tensors: dict[str, t.Any], device: t.Any) -> list[str]:
+    """What level adapter proves of a model whose names are checked and into which the tensors are loaded. Raises Refused."""
     check_same(adapter_parameters(model), tensors, device)
     computed, left_out = _compute(model, adapter, device)
     checks = [
@@ -325,7 +275,7 @@ def adapter_level(adapter: dict[str, t.Any], tensors: dict[str, t.Any], device: 
     ]
     if left_out:
         checks.append(f"{left_out} modules are not plain linear ones: names and bits were checked, no computation.")
-    return seconds, checks
+    return checks
 
 
 def _compute(model: t.Any, adapter: dict[str, t.Any], device: t.Any) -> tuple[int, int]:
@@ -373,19 +323,52 @@ def _scaling(config: dict[str, t.Any], rank: int) -> t.Optional[float]:
     return alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
 
 
-class LoadedBase:
-    """A base with its weights on the device, loaded at the first use and kept for all adapters that share it."""
+def checksums(model: t.Any) -> dict[str, int]:
+    """For each weight and buffer of a model a sum over its bits, in which every row counts with its number."""
+    import torch
 
-    def __init__(self, path: str, device: t.Any, adapter_bytes: int) -> None:
+    sums = {}
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if not tensor.numel():
+            continue
+        rows = tensor.detach().reshape(len(tensor) if tensor.dim() else 1, -1).contiguous().view(torch.uint8)
+        # By words where that is possible, which is faster.
+        rows = rows.view(torch.int32) if rows.shape[1] % 4 == 0 else rows
+        weights = torch.arange(1, len(rows) + 1, device=rows.device)
+        sums[name] = int((rows.sum(dim=1, dtype=torch.int64) * weights).sum())
+    return sums
+
+
+class LoadedBase:
+    """A base with its weights on the device, loaded at the first use and kept for all adapters that share it.
+
+    C(limit) is how many bytes may be taken at most, C(dtype) and C(attention) what it is computed with, where that is not
+    what suits the device.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        device: t.Any,
+        adapter_bytes: int,
+        limit: t.Optional[int] = None,
+        dtype: t.Optional[str] = None,
+        attention: t.Optional[str] = None,
+    ) -> None:
         self.path = path
         self.device = device
         self.adapter_bytes = adapter_bytes
+        self.limit = limit
+        # bfloat16 is what is served; on a CPU it is ten times slower than float32.
+        self.dtype = dtype or ("bfloat16" if device.type == "cuda" else "float32")
+        self.attention = attention
         self.model: t.Any = None
         self.ids: t.Any = None
         self.logits: t.Any = None
+        self.checksums: t.Any = None
 
     def load(self, config: t.Any) -> t.Optional[str]:
-        """Load the base unless it is there; return why it is left unloaded, or None. Raises Refused."""
+        """Load the base unless it is there; return why it is left unloaded, or None. Raises BaseRefused."""
         import torch
         import transformers
 
@@ -395,43 +378,51 @@ class LoadedBase:
         self.drop()
         files = base_weights(self.path)
         if not files:
-            raise Refused(f"its base {self.path} has no safetensors weights.", "Put the base there, or correct path.")
+            raise BaseRefused(f"its base {self.path} has no safetensors weights.", "Put the base there, or correct path.")
         absent = [path for path in files if not os.path.isfile(path)]
         if absent:
-            raise Refused(f"its base lacks {_some(absent)}.", "Bring the whole base to the node.")
+            raise BaseRefused(f"its base lacks {_some(absent)}.", "Bring the whole base to the node.")
         on_gpu = self.device.type == "cuda"
-        # bfloat16 is what is served; on a CPU it is ten times slower than float32.
-        dtype = torch.bfloat16 if on_gpu else torch.float32
-        growth = 2 if not on_gpu and _config_dtype(config) in ("bfloat16", "float16") else 1
-        need = growth * sum(os.path.getsize(path) for path in files) + 2 * self.adapter_bytes + MODEL_MARGIN
-        reason = too_big(self.device, need, f"the base {self.path}")
+        need = model_need(sum(map(os.path.getsize, files)), _config_dtype(config), self.dtype, self.adapter_bytes)
+        reason = shortage(f"the base {self.path}", need, free_memory(self.device), self.limit, str(self.device))
         if reason:
             return reason
-        options: dict[str, t.Any] = {}
+        options: dict[str, t.Any] = {"attn_implementation": self.attention} if self.attention else {}
         if on_gpu:
             # Whatever goes wrong with the estimate, it goes wrong in this process and not in the one that serves.
             total = torch.cuda.get_device_properties(self.device).total_memory
             torch.cuda.set_per_process_memory_fraction(min(1.0, need / total), self.device)
             options["device_map"] = {"": str(self.device)}
-        options["dtype" if _numbers(transformers.__version__) >= (4, 56) else "torch_dtype"] = dtype
-        model, loading = transformers.AutoModelForCausalLM.from_pretrained(
-            self.path,
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            **options,
-        )
+        options["dtype" if _numbers(transformers.__version__) >= (4, 56) else "torch_dtype"] = getattr(torch, self.dtype)
+        try:
+            model, loading = transformers.AutoModelForCausalLM.from_pretrained(
+                self.path,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                **options,
+            )
+        except torch.cuda.OutOfMemoryError:
+            raise
+        # transformers raises what it likes.
+        except Exception as exc:
+            if _out_of_memory(exc):
+                return f"memory ran out while the base {self.path} was loaded: {_text(exc)}."
+            raise BaseRefused(
+                f"its base {self.path} cannot be loaded: {_text(exc)}.", "Bring the base to the node again, whole."
+            ) from exc
         missing = sorted(loading["missing_keys"])
         if missing:
-            raise Refused(f"its base {self.path} lacks {_some(missing)}.", "Bring the whole base to the node.")
+            raise BaseRefused(f"its base {self.path} lacks {_some(missing)}.", "Bring the whole base to the node.")
         self.model = model.eval()
         count = model.get_input_embeddings().num_embeddings
         self.ids = torch.tensor([[(11 + 7919 * place) % count for place in range(TOKENS)]], device=self.device)
         self.logits = self.forward()
         if not torch.isfinite(self.logits).all():
             self.drop()
-            raise Refused(f"its base {self.path} answers NaN or infinity.", "Bring the base to the node again.")
+            raise BaseRefused(f"its base {self.path} answers NaN or infinity.", "Bring the base to the node again.")
+        self.checksums = checksums(self.model)
         return None
 
     def forward(self, model: t.Any = None) -> t.Any:
@@ -441,36 +432,43 @@ class LoadedBase:
         with torch.no_grad():
             return (self.model if model is None else model)(input_ids=self.ids, use_cache=False).logits[0].cpu()
 
-    def take_back(self, model: t.Any) -> None:
-        """Take the adapter's layers out of the base for the next adapter; where PEFT cannot, drop the base."""
+    def take_back(self, model: t.Any) -> bool:
+        """Take the adapter's layers out of the base for the next adapter; whether the base is what it was before them."""
         import torch
 
-        try:
-            model.delete_adapter(INSIDE)
-            self.model = model.base_model.unload()
-            whole = torch.equal(self.forward(), self.logits)
-        # Before 0.21 PEFT failed here in several ways for adapters with whole modules (modules_to_save).
-        except Exception:
-            whole = False
-        if not whole:
+        if model.peft_config[INSIDE].modules_to_save:
+            # Before 0.21 PEFT fails in several ways to take whole modules out, so they are switched off and the base is dropped.
+            with model.disable_adapter():
+                same = bool(torch.equal(self.forward(model), self.logits))
             self.drop()
+            return same
+        model.delete_adapter(INSIDE)
+        self.model = model.base_model.unload()
+        return bool(checksums(self.model) == self.checksums)
 
     def drop(self) -> None:
         """Give the base's memory back."""
         import torch
 
-        self.model = self.ids = self.logits = None
+        self.model = self.ids = self.logits = self.checksums = None
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
 
-def model_level(adapter: dict[str, t.Any], tensors: dict[str, t.Any], base: LoadedBase) -> tuple[float, float, list[str]]:
-    """The adapter on the loaded base, through PEFT's load_adapter: seconds, effect and checks. Raises Refused."""
+def model_level(
+    adapter: dict[str, t.Any], tensors: dict[str, t.Any], base: LoadedBase
+) -> tuple[t.Any, float, float, list[str]]:
+    """Level adapter on the loaded base, through PEFT's load_adapter, and the answers. Raises Refused.
+
+    Returns the model, which C(base) is to take back, seconds, effect and checks.
+    """
     import torch
 
     started = time.monotonic()
     model = inject(adapter, base.model)
+    # Before anything is loaded: what has another name could overwrite the base, which others share.
+    check_names(adapter_parameters(model), tensors)
     outcome = model.load_adapter(adapter["directory"], INSIDE, torch_device=str(base.device))
     if base.device.type == "cuda":
         torch.cuda.synchronize(base.device)
@@ -481,7 +479,7 @@ def model_level(adapter: dict[str, t.Any], tensors: dict[str, t.Any], base: Load
     nowhere = [name for name, parameter in model.named_parameters() if parameter.is_meta]
     if nowhere:
         raise Refused(f"PEFT left without values: {_some(nowhere)}.", _REPORT)
-    check_same(adapter_parameters(model), tensors, base.device)
+    checks = prove(model, adapter, tensors, base.device)
     with_adapter = base.forward(model)
     if not torch.isfinite(with_adapter).all():
         raise Refused("the model answers NaN or infinity with this adapter.", "Train or save the adapter again.")
@@ -489,36 +487,36 @@ def model_level(adapter: dict[str, t.Any], tensors: dict[str, t.Any], base: Load
     effect = float((with_adapter.float() - without).norm() / without.norm())
     if effect == 0:
         raise Refused("the adapter does not change the model's answer at all.", "It has no effect: check its training.")
-    with model.disable_adapter():
-        unchanged = torch.equal(base.forward(model), base.logits)
-    if not unchanged:
-        raise Refused("the base answers differently once the adapter is switched off.", "The adapter changes its base.")
-    dtype = str(base.logits.dtype).replace("torch.", "")
-    base.take_back(model)
     return (
+        model,
         seconds,
         effect,
         [
-            f"The base was loaded in {dtype} on {base.device}, no weight missing.",
-            f"PEFT loaded {len(tensors)} tensors: none missing, none unexpected, all bit-equal to the file.",
+            *checks,
+            f"The base was loaded in {base.dtype} on {base.device}, no weight missing.",
+            "PEFT's own loading reports no tensor missing and none unexpected.",
             f"The logits are finite and the adapter changes them by {effect:.3g} of their norm.",
-            "The base answers bit-equal to before once the adapter is switched off.",
         ],
     )
 
 
-def examine(adapter: dict[str, t.Any], base: t.Optional[LoadedBase], device: t.Any) -> dict[str, t.Any]:
+def examine(
+    adapter: dict[str, t.Any], base: t.Optional[LoadedBase], device: t.Any, limit: t.Optional[int] = None
+) -> dict[str, t.Any]:
     """The report of one adapter; never raises for anything that is wrong with the adapter."""
     import torch
 
     on_gpu = device.type == "cuda"
     report: dict[str, t.Any] = {
         **describe_device(device),
+        "dtype": None,
         "passed": False,
         "level": None,
         "load_seconds": None,
         "peak_memory_bytes": None,
         "effect": None,
+        "answer": None,
+        "recorded": None,
         "checks": [],
         "why_not_more": None,
         "warnings": [],
@@ -529,13 +527,16 @@ def examine(adapter: dict[str, t.Any], base: t.Optional[LoadedBase], device: t.A
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            _climb(adapter, base, device, report)
+            _climb(adapter, base, device, report, limit)
             report["passed"] = report["level"] == adapter["level"]
         except Refused as exc:
             report["problems"].append(_problem(adapter, exc.problem, exc.remedy))
         # PEFT and transformers raise what they like; the adapter after this one is to be tested all the same.
         except Exception as exc:
-            report["problems"].append(_problem(adapter, f"cannot be loaded: {_text(exc)}.", _REPORT))
+            if _out_of_memory(exc):
+                report["problems"].append(_problem(adapter, f"needs more memory than there is: {_text(exc)}.", _MEMORY))
+            else:
+                report["problems"].append(_problem(adapter, f"cannot be loaded: {_text(exc)}.", _REPORT))
             if base is not None:
                 base.drop()
     from_peft = [one for one in caught if f"{os.sep}peft{os.sep}" in one.filename]
@@ -546,41 +547,101 @@ def examine(adapter: dict[str, t.Any], base: t.Optional[LoadedBase], device: t.A
     return report
 
 
-def _climb(adapter: dict[str, t.Any], base: t.Optional[LoadedBase], device: t.Any, report: dict[str, t.Any]) -> None:
+def _climb(
+    adapter: dict[str, t.Any], base: t.Optional[LoadedBase], device: t.Any, report: dict[str, t.Any], limit: t.Optional[int]
+) -> None:
     """Take the adapter as high as its level asks, noting in the report what was reached. Raises Refused."""
-    import torch
-
     tensors = read_tensors(adapter)
-    report["load_seconds"], checks = adapter_level(adapter, tensors, device)
+    broken = None
+    if adapter["level"] != "adapter":
+        try:
+            if _reach_model(adapter, tensors, base, report):
+                return
+        except BaseRefused as exc:
+            broken = exc
+    # On the meta device: this level was asked for, or is what can be said without the base.
+    report["load_seconds"], checks = adapter_level(adapter, tensors, device, limit)
     report["level"] = "adapter"
     report["checks"] += checks
-    if adapter["level"] == "adapter":
-        return
+    if broken is not None:
+        raise broken
+
+
+def _reach_model(
+    adapter: dict[str, t.Any], tensors: dict[str, t.Any], base: t.Optional[LoadedBase], report: dict[str, t.Any]
+) -> bool:
+    """Whether level model was reached; where the base stands against it, the report says why. Raises Refused."""
+    import torch
+
     if base is None:
-        raise Refused("level model needs the base's weights.", "Set path of its base, or ask for level adapter.")
+        raise Refused(f"level {adapter['level']} needs the base's weights.", "Set its base's path, or ask for level adapter.")
     try:
         report["why_not_more"] = base.load(read_base_config(adapter))
         if report["why_not_more"]:
-            return
-        report["load_seconds"], report["effect"], checks = model_level(adapter, tensors, base)
+            return False
+        model, report["load_seconds"], report["effect"], checks = model_level(adapter, tensors, base)
+        answered = answer(model, adapter["questions"]) if adapter["level"] == "golden" else None
+        recorded = _record(adapter, model) if adapter.get("recording") else None
+        if not base.take_back(model):
+            raise Refused("the base is another one once the adapter is taken out of it.", "The adapter changes its base.")
     except torch.cuda.OutOfMemoryError as exc:
         base.drop()
-        report["why_not_more"] = f"the memory of {device} ran out: {_text(exc)}."
-        return
+        report["why_not_more"] = f"the memory of {base.device} ran out: {_text(exc)}."
+        return False
     except Refused:
         # The base may carry the adapter's layers now, or be changed by it: the next adapter gets a fresh one.
         base.drop()
         raise
-    report["level"] = "model"
-    report["checks"] += checks
+    report["level"] = "model" if answered is None else "golden"
+    report.update(dtype=base.dtype, answer=answered, recorded=recorded)
+    report["checks"] += [*checks, "The base is bit-equal to before once the adapter is taken out of it."]
+    return True
+
+
+def _record(adapter: dict[str, t.Any], model: t.Any) -> dict[str, t.Any]:
+    """A golden of the model as it is, with the adapter's own tokenizer. Raises Refused."""
+    from transformers import AutoTokenizer
+
+    wanted = adapter["recording"]
+    own = os.path.exists(os.path.join(adapter["directory"], "tokenizer_config.json"))
+    tokenizer = AutoTokenizer.from_pretrained(
+        adapter["directory"] if own else adapter["base_path"], local_files_only=True, trust_remote_code=False
+    )
+    prompts = [_token_ids(tokenizer, prompt) for prompt in wanted["prompts"]]
+    most = getattr(model.config, "max_position_embeddings", None)
+    for prompt, ids in zip(wanted["prompts"], prompts):
+        if not ids or (most and len(ids) + wanted["length"] > most):
+            raise Refused(
+                f"the prompt {json.dumps(prompt, ensure_ascii=False)[:80]} has {len(ids)} tokens, which is none or too many.",
+                "Correct it in the inventory.",
+            )
+    return record(model, prompts, wanted["length"], wanted["top"])
+
+
+def _token_ids(tokenizer: t.Any, prompt: t.Union[str, dict[str, str]]) -> list[int]:
+    """A prompt as the model gets it: a text as it stands, or messages in the form of the chat template."""
+    if isinstance(prompt, str):
+        return list(tokenizer(prompt)["input_ids"])
+    if not tokenizer.chat_template:
+        raise Refused("its tokenizer has no chat template.", "Give its prompts as plain texts, or save the template with it.")
+    messages = [{"role": role, "content": prompt[role]} for role in ("system", "user") if role in prompt]
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    # The template has put the special tokens in.
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 _REPORT = "Try with the versions of PEFT and transformers that it was trained with."
+_MEMORY = "Free memory on this host, or ask for a lower level."
 _HARDWARE = "The device computes wrongly: look at its driver, its errors (dmesg, ECC), and the build of torch."
 
 
 def _problem(adapter: dict[str, t.Any], problem: str, remedy: str) -> dict[str, str]:
     return {"subject": adapter["name"], "problem": problem, "remedy": remedy}
+
+
+def _out_of_memory(exc: Exception) -> bool:
+    """Whether the memory of the host ran out, which torch says in words only."""
+    return isinstance(exc, MemoryError) or "allocate memory" in str(exc)
 
 
 def _text(exc: BaseException) -> str:
@@ -607,30 +668,22 @@ def _config_dtype(config: t.Any) -> str:
     return str(dtype).replace("torch.", "")
 
 
-def _first_match(path: str, pattern: str) -> t.Optional[str]:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
-            found = re.search(pattern, stream.read())
-    except OSError:
-        return None
-    return found.group(1).strip() if found else None
-
-
 def run(request: dict[str, t.Any], save: t.Callable[[dict[str, t.Any]], None]) -> None:
     """Test all adapters of a request; C(save) gets the whole result whenever there is more of it."""
     started = time.monotonic()
     result: dict[str, t.Any] = {"adapters": {}, "current": None, "versions": {}, "error": None, "seconds": 0.0}
     try:
         result["versions"] = versions()
-        device = open_device(request["device"])
+        device, limit = open_device(request["device"]), request.get("memory_limit")
         bases = sorted({adapter["base_path"] or "" for adapter in request["adapters"]})
         for path in bases:
             group = [adapter for adapter in request["adapters"] if (adapter["base_path"] or "") == path]
-            base = LoadedBase(path, device, max(map(_size, group))) if path else None
+            options = (request.get("dtype"), request.get("attention"))
+            base = LoadedBase(path, device, max(map(_size, group)), limit, *options) if path else None
             for adapter in group:
                 result["current"] = adapter["name"]
                 save(result)
-                result["adapters"][adapter["name"]] = examine(adapter, base, device)
+                result["adapters"][adapter["name"]] = examine(adapter, base, device, limit)
             if base is not None:
                 base.drop()
     except CannotRun as exc:
@@ -646,6 +699,24 @@ def die_with_parent() -> None:
     ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
+def confine(adapters: list[dict[str, t.Any]]) -> None:
+    """Give up what this process does not need, and let nothing that serves on this host pay for its mistakes."""
+    set_no_new_privileges = 38
+    ctypes.CDLL(None).prctl(set_no_new_privileges, 1, 0, 0, 0)
+    # A core dump of this would be as large as the base.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as stream:
+        # Whoever makes memory run out, the kernel ends this process first.
+        stream.write("1000")
+    available = first_match("/proc/meminfo", r"MemAvailable:\s*(\d+) kB")
+    if available:
+        # Not the whole address space: CUDA reserves far more of it than there is memory. Files of weights are mapped, and count.
+        bases = {path for adapter in adapters for path in base_weights(adapter["base_path"] or "") if os.path.isfile(path)}
+        most = int(available) * 1024 + sum(map(os.path.getsize, bases)) + sum(map(_size, adapters)) + 2 * GIB
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        resource.setrlimit(resource.RLIMIT_DATA, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+
+
 def main() -> None:
     die_with_parent()
     faulthandler.enable()
@@ -653,6 +724,7 @@ def main() -> None:
     go_offline(os.path.join(os.path.dirname(result_path), "huggingface"))
     with open(request_path, encoding="utf-8") as stream:
         request = json.load(stream)
+    confine(request["adapters"])
 
     def save(result: dict[str, t.Any]) -> None:
         temporary = f"{result_path}.new"

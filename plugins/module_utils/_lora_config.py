@@ -212,6 +212,11 @@ _FORMS: dict[str, tuple[t.Callable[[t.Any], bool], str]] = {
         lambda value: value is None or (_are_names(value) and {_last(name) for name in value} <= {*_SAVED_MODULES}),
         f"a list out of {' and '.join(_SAVED_MODULES)}",
     ),
+    "init_lora_weights": (
+        # All others need more than the file, or rewrite the base's weights while the adapter is loaded (pissa, olora, loftq).
+        lambda value: isinstance(value, bool) or value in ("gaussian", "orthogonal"),
+        'true, false, "gaussian" or "orthogonal"',
+    ),
     "exclude_modules": (lambda value: value is None or _are_names(value), "a list of plain names of modules"),
     "layers_to_transform": (lambda value: value is None or _are_layers(value), "numbers of layers"),
     "rank_pattern": (lambda value: _is_pattern_of(value, _is_count), "ranks of at least 1 by plain names of modules"),
@@ -220,6 +225,7 @@ _FORMS: dict[str, tuple[t.Callable[[t.Any], bool], str]] = {
 _FORM_REMEDIES = {
     "target_modules": "List the names of the modules that it was trained on: PEFT loads the list like the pattern.",
     "exclude_modules": "List the names of the modules: PEFT loads the list like the pattern.",
+    "init_lora_weights": "Save it as plain LoRA (save_pretrained with path_initial_model_for_weight_conversion).",
     "modules_to_save": "Train the adapter without other modules to save.",
     "task_type": "Save the adapter with the task type of a causal language model.",
 }
@@ -229,7 +235,7 @@ _CORE = _REQUIRED | {"inference_mode", "lora_dropout", "peft_version", "revision
 # Defaults that are not empty.
 _PLAIN: dict[str, tuple[t.Any, ...]] = {
     "bias": ("none",),
-    "init_lora_weights": (True, False, "gaussian"),
+    "init_lora_weights": (True, False, "gaussian", "orthogonal"),
     "megatron_core": ("megatron.core", None),
     "qalora_group_size": (16,),
 }

@@ -45,13 +45,19 @@ class TensorEntry:
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """What one adapter is: its files, tensors, parsed adapter_config.json and the trainer's library versions."""
+    """What one adapter is: its files, tensors, parsed adapter_config.json and the trainer's library versions.
+
+    Where they are known also C(base), the identity of the base it was trained on (see C(_base_identity)), and C(golden), what
+    it answered there (see C(_golden)). None of these three goes into the digest: the content alone names a release.
+    """
 
     name: str
     files: tuple[FileEntry, ...]
     tensors: tuple[TensorEntry, ...]
     config: dict[str, t.Any]
     versions: dict[str, str]
+    base: t.Optional[dict[str, t.Any]] = None
+    golden: t.Optional[dict[str, t.Any]] = None
 
     @property
     def digest(self) -> str:
@@ -84,6 +90,8 @@ class Manifest:
             "tensors": [{**dataclasses.asdict(entry), "shape": list(entry.shape)} for entry in self.tensors],
             "config": self.config,
             "versions": self.versions,
+            "base": self.base,
+            "golden": self.golden,
         }
 
     @classmethod
@@ -110,6 +118,8 @@ class Manifest:
                 ),
                 config=dict(data["config"]),
                 versions={str(key): str(value) for key, value in data["versions"].items()},
+                base=_object(data.get("base")),
+                golden=_object(data.get("golden")),
             )
             digest = data["digest"]
         except (KeyError, TypeError, ValueError, AttributeError) as exc:
@@ -130,6 +140,10 @@ def _natural(value: t.Any) -> int:
     if type(value) is not int or value < 0:
         raise ValueError(f"{value!r} is no size")
     return value
+
+
+def _object(value: t.Any) -> t.Optional[dict[str, t.Any]]:
+    return None if value is None else dict(value)
 
 
 def _sha256(value: t.Any) -> str:

@@ -80,6 +80,8 @@ class Plan:
     source: str
     # What is going to be recorded.
     after: State
+    # The manifest too: for the first time, or with what was learnt since (a golden, the base, versions).
+    record_manifest: bool
     # Modes or owners of the release, or of the directory at NAME, are to be set where they are.
     release_permissions: bool
     live_permissions: bool
@@ -136,6 +138,7 @@ def make_plan(
         action=action,
         source=source,
         after=after,
+        record_manifest=_recorded(paths, release) != manifest,
         release_permissions=release_permissions,
         live_permissions=live_permissions,
         place=place,
@@ -144,6 +147,14 @@ def make_plan(
         adopted=_adopted(paths, manifest, in_store, live, place),
         prune=tuple(prunable(paths, after, options.keep, live.release, release)),
     )
+
+
+def _recorded(paths: AdapterPaths, release: str) -> t.Optional[Manifest]:
+    """The recorded manifest of a release; one that is damaged is none."""
+    try:
+        return paths.read_manifest(release)
+    except DeliveryError:
+        return None
 
 
 def _manifest_to_go_back_to(request: Request, before: State, state: State) -> Manifest:

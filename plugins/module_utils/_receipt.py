@@ -15,7 +15,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._store import A
 
 SCHEMA = 1
 # Each level contains the ones before it.
-LEVELS = ("structure", "adapter", "model")
+LEVELS = ("structure", "adapter", "model", "golden")
 
 
 def reaches(level: str, required: str) -> bool:

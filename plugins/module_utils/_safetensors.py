@@ -8,9 +8,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
-import io
 import os
 import struct
 import typing as t
@@ -57,9 +57,9 @@ class Header:
 
 @dataclasses.dataclass(frozen=True)
 class TensorScan:
-    """A tensor with what its bytes tell: their sha256, and for F16, BF16, F32 and F64 whether all values are finite.
+    """A tensor with what its bytes tell: their sha256, where that was asked for, and whether all values are finite.
 
-    C(zero) says that all values are zero, of either sign.
+    What is no F16, BF16, F32 or F64 counts as finite. C(zero) says that all values are zero, of either sign.
     """
 
     name: str
@@ -82,38 +82,49 @@ class FileScan:
 
 def read_header(path: str) -> Header:
     """Return the header of a safetensors file. Raises DeliveryError when the file is damaged or is none."""
+    with open_header(path) as (header, _data, _stream):
+        return header
+
+
+@contextlib.contextmanager
+def open_header(path: str) -> t.Iterator[tuple[Header, int, t.BinaryIO]]:
+    """The header of a safetensors file, the byte at which its data begin, and the open file. Raises as C(read_header) does."""
     with open_regular(path) as stream:
-        return _read_header(stream, path)[1]
+        prefix, header = _read_header(stream, path)
+        yield header, len(prefix), stream
 
 
-def scan(path: str) -> FileScan:
-    """Read a safetensors file once, in small blocks. Raises DeliveryError as C(read_header) does."""
-    # Buffered, because a raw stream may return fewer bytes than asked for.
-    with open_regular(path) as raw, io.BufferedReader(t.cast(io.RawIOBase, raw), _BLOCK) as stream:
+def scan(path: str, tensor_digests: bool = True) -> FileScan:
+    """Read a safetensors file once, in small blocks. Raises DeliveryError as C(read_header) does.
+
+    Without C(tensor_digests) every byte is hashed once, not twice, and the tensors' sha256 stay empty.
+    """
+    with open_regular(path) as stream:
         prefix, header = _read_header(stream, path)
         digest = hashlib.sha256(prefix)
-        tensors = [_scan_tensor(stream, info, digest, path) for info in header.tensors]
+        tensors = [_scan_tensor(stream, info, digest, tensor_digests, path) for info in header.tensors]
         size = len(prefix) + (header.tensors[-1].end if header.tensors else 0)
         if stream.read(1):
             raise _changed(path)
     return FileScan(size, digest.hexdigest(), tuple(sorted(tensors, key=lambda found: found.name)), header.metadata)
 
 
-def _scan_tensor(stream: t.BinaryIO, info: TensorInfo, file_digest: hashlib._Hash, path: str) -> TensorScan:
-    digest = hashlib.sha256()
+def _scan_tensor(stream: t.BinaryIO, info: TensorInfo, file_digest: hashlib._Hash, own_digest: bool, path: str) -> TensorScan:
+    digest = hashlib.sha256() if own_digest else None
     layout = _FLOATS.get(info.dtype)
     finite = zero = True
     left = info.end - info.start
     while left:
-        block = stream.read(min(_BLOCK, left))
+        block = _read(stream, min(_BLOCK, left))
         if len(block) < min(_BLOCK, left):
             raise _changed(path)
         left -= len(block)
         file_digest.update(block)
-        digest.update(block)
+        if digest is not None:
+            digest.update(block)
         finite = finite and (layout is None or layout.all_finite(block))
         zero = zero and (layout.all_zero(block) if layout else not block.strip(b"\0"))
-    return TensorScan(info.name, info.dtype, info.shape, digest.hexdigest(), finite, zero)
+    return TensorScan(info.name, info.dtype, info.shape, digest.hexdigest() if digest else "", finite, zero)
 
 
 def _changed(path: str) -> DeliveryError:

@@ -51,15 +51,15 @@ def parse_object(data: bytes, subject: str, remedy: str, naturals_only: bool = F
     return value
 
 
-def read_object(path: str, remedy: str) -> dict[str, t.Any]:
-    """Return the JSON object in a plain file of at most 1 MiB. Raises DeliveryError, also when it cannot be read."""
+def read_object(path: str, remedy: str, most: int = MAX_CONFIG) -> dict[str, t.Any]:
+    """Return the JSON object in a plain file of at most C(most) bytes. Raises DeliveryError, also when it cannot be read."""
     with open_regular(path) as stream:
         # A raw stream may give less than it was asked for, so it is read to its end.
         data = b""
-        while len(data) <= MAX_CONFIG and (more := stream.read(MAX_CONFIG)):
+        while len(data) <= most and (more := stream.read(most)):
             data += more
-    if len(data) > MAX_CONFIG:
-        raise DeliveryError.of(path, f"is larger than {MAX_CONFIG} bytes, which no configuration is.", remedy)
+    if len(data) > most:
+        raise DeliveryError.of(path, f"is larger than {most} bytes, which no configuration is.", remedy)
     return parse_object(data, path, remedy)
 
 
@@ -77,8 +77,8 @@ def _no_constant(text: str) -> t.NoReturn:
 
 
 def _integer(text: str) -> int:
-    # Far longer ones take old versions of Python minutes.
-    if len(text) > 20:
+    # Far longer ones take old versions of Python minutes; tokenizers say 10^30 where they mean no limit.
+    if len(text) > 40:
         raise _Refused(f"has the number {text[:20]}..., which is too large")
     return int(text)
 

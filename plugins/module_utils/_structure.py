@@ -11,7 +11,12 @@ from __future__ import annotations
 import re
 import typing as t
 
-from ansible_collections.lorafleet.delivery.plugins.module_utils._architecture import Module, base_modules
+from ansible_collections.lorafleet.delivery.plugins.module_utils._architecture import (
+    Module,
+    base_modules,
+    code_problems,
+    is_known,
+)
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
 from ansible_collections.lorafleet.delivery.plugins.module_utils._lora_config import (
     Config,
@@ -61,17 +66,43 @@ def structure_problems(
     """Return all that is wrong with the tensors of adapter C(name); an empty list when nothing is.
 
     With a C(config) that is not well-formed, which C(config_problems) reports, only the values are looked at. Without
-    C(base_config) the modules are those that the tensors name: whole modules that are missing, and sizes that only the
-    base tells, go unseen.
+    C(base_config), or where that is of an unknown type, the modules are those that the tensors name; C(unchecked) says
+    what goes unseen then.
     """
     found = {tensor.name: tensor for tensor in tensors}
-    if not is_well_formed(config):
-        return list(_value_problems(name, found))
-    try:
-        modules = _modules_of(tensors) if base_config is None else base_modules(base_config, f"base of adapter {name}")
-    except DeliveryError as exc:
-        return [*exc.problems, *_value_problems(name, found)]
-    return [*_name_problems(name, found, config, modules), *_value_problems(name, found)]
+    subject = f"base of adapter {name}"
+    problems: list[Problem] = []
+    if is_well_formed(config):
+        try:
+            if base_config is None or not is_known(base_config):
+                problems += code_problems(base_config or {}, subject)
+                modules = _modules_of(tensors)
+            else:
+                modules = base_modules(base_config, subject)
+            problems += _name_problems(name, found, config, modules)
+        except DeliveryError as exc:
+            problems += exc.problems
+    return [*problems, *_value_problems(name, found)]
+
+
+def structure_checks(tensors: t.Sequence[TensorScan], config: Config) -> list[str]:
+    """What is proved of an adapter with which neither C(config_problems) nor C(structure_problems) finds anything wrong."""
+    return [
+        f"The configuration is LoRA as declared: rank {config['r']}, alpha {config['lora_alpha']}, no key that could run code.",
+        f"The weights are strict safetensors: {count(len(tensors), 'tensor')} with the names and shapes of"
+        f" {first(sorted(config['target_modules']))}, none missing, none beside them.",
+        "No value is NaN or infinite, and the tensors are not those of an untrained adapter.",
+    ]
+
+
+def unchecked(base_config: dict[str, t.Any] | None) -> list[str]:
+    """What level structure cannot compare with a base of which no more is known than this."""
+    if base_config is not None and is_known(base_config):
+        return []
+    what = "so level structure cannot see that whole modules are missing, nor sizes that only the base tells; level adapter can"
+    if base_config is None:
+        return [f"No config of its base is known here, {what}."]
+    return [f"The modules of its base's type {_shown(base_config['model_type'])} are not known here, {what}."]
 
 
 def _modules_of(tensors: t.Iterable[TensorScan]) -> dict[str, Module]:

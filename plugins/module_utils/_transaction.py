@@ -34,7 +34,7 @@ class Outcome:
 
     @property
     def changed(self) -> bool:
-        return self.plan.action != UNCHANGED or bool(self.adopted) or bool(self.plan.prune)
+        return self.plan.action != UNCHANGED or self.plan.record_manifest or bool(self.adopted) or bool(self.plan.prune)
 
     def to_json(self) -> dict[str, t.Any]:
         """As adapter_release returns it."""

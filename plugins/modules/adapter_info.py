@@ -20,8 +20,12 @@ description:
   - Which files belong to an adapter is decided by what is there. adapter_config.json and exactly one weights file are
     required, the tokenizer's files go along where they exist, everything else stays behind.
   - The hashes are cached by inode, size, mtime and ctime of each file.
+  - A manifest also carries what does not belong to the content but goes with it, as far as it is known here - the identity of
+    the base in C(bases[].path), the library versions of the training, and the golden that
+    M(lorafleet.delivery.adapter_golden) has recorded of this very release.
 extends_documentation_fragment:
   - lorafleet.delivery._adapters
+  - lorafleet.delivery._adapters.source
   - lorafleet.delivery._attributes
 attributes:
   check_mode:
@@ -33,14 +37,10 @@ attributes:
   idempotent:
     support: full
 options:
-  models_dir:
-    description: The directory in which each adapter lies under its name, as an absolute path.
-    type: path
-    required: true
-  cache_dir:
-    description: Where the hashes are cached, so that an unchanged adapter is read once however often it is delivered.
-    type: path
-    default: ~/.cache/lorafleet
+  require_golden:
+    description: Refuse an adapter of which no golden was recorded as it is now. Without it a stale golden is a warning.
+    type: bool
+    default: false
   python:
     description:
       - The interpreter of the training environment. When set, the versions of its torch, transformers, peft and safetensors
@@ -48,6 +48,7 @@ options:
     type: path
 seealso:
   - module: lorafleet.delivery.adapter_audit
+  - module: lorafleet.delivery.adapter_golden
   - module: lorafleet.delivery.adapter_sync
 """
 
@@ -109,6 +110,22 @@ manifests:
       type: dict
       sample:
         peft: 0.21.2
+    base:
+      description:
+        - Identity of the base at the training server, with C(config) (its config.json), C(weights) (sha256 over a sample of every
+          tensor), C(tensors) (their number) and C(vocabulary) (sha256 of its tokenizer's vocabulary).
+        - Not set when the training server has no path for the base and no golden tells it.
+      type: dict
+    golden:
+      description: What the adapter answered on the training server. Not set when that was not recorded.
+      type: dict
+goldens:
+  description:
+    - For each adapter V(recorded), V(none), or V(stale) when there are goldens of other releases of it only.
+  returned: always
+  type: dict
+  sample:
+    llama32_3b_grammar_lora: recorded
 left_behind:
   description: For each adapter the names in its directory that do not belong to it and do not travel.
   returned: always
@@ -133,38 +150,57 @@ problems:
       remedy: Correct the inventory, or train and save the adapter again.
 """
 
-import hashlib
+import dataclasses
 import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import DECLARED
+from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import DECLARED, SOURCE
+from ansible_collections.lorafleet.delivery.plugins.module_utils._base_identity import Identities
 from ansible_collections.lorafleet.delivery.plugins.module_utils._base_model import with_config
 from ansible_collections.lorafleet.delivery.plugins.module_utils._declared import Declared
-from ansible_collections.lorafleet.delivery.plugins.module_utils._describe import describe
+from ansible_collections.lorafleet.delivery.plugins.module_utils._describe import cache_entry, describe
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
+from ansible_collections.lorafleet.delivery.plugins.module_utils._golden import other_releases, read_golden
 from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test import library_versions
+from ansible_collections.lorafleet.delivery.plugins.module_utils._manifest import Manifest
 
 
-def cache_entry(cache_dir: str, directory: str) -> str:
-    """The path of a directory's cache entry: two directories of the same name have different ones."""
-    return os.path.join(cache_dir, hashlib.sha256(os.fsencode(os.path.realpath(directory))).hexdigest()[:32] + ".json")
+def with_golden(
+    manifest: Manifest, golden_dir: str, identity: t.Optional[dict[str, t.Any]], require: bool
+) -> tuple[Manifest, str, t.Optional[str]]:
+    """The manifest with all that goes with it, V(recorded), V(stale) or V(none), and a warning. Raises DeliveryError."""
+    golden = read_golden(golden_dir, manifest)
+    if golden is not None:
+        versions = {**golden.recorded["versions"], **manifest.versions}
+        whole = dataclasses.replace(manifest, golden=golden.to_json(), base=identity or golden.base, versions=versions)
+        return whole, "recorded", None
+    others = other_releases(golden_dir, manifest)
+    state, problem = "none", "has no golden."
+    if others:
+        state, problem = "stale", f"has a stale golden: recorded was release {', '.join(others)}, it is {manifest.release} now."
+    error = DeliveryError.of(f"adapter {manifest.name}", problem, "Record it on the training server (playbook golden.yml).")
+    if require:
+        raise error
+    return dataclasses.replace(manifest, base=identity), state, str(error) if others else None
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **DECLARED,
-            "models_dir": {"type": "path", "required": True},
-            "cache_dir": {"type": "path", "default": "~/.cache/lorafleet"},
+            **SOURCE,
+            "require_golden": {"type": "bool", "default": False},
             "python": {"type": "path"},
         },
         supports_check_mode=True,
     )
     manifests: list[dict[str, t.Any]] = []
     left_behind: dict[str, list[str]] = {}
+    goldens: dict[str, str] = {}
     cached: list[str] = []
     problems: list[Problem] = []
+    identities = Identities()
     try:
         versions = library_versions(module.params["python"]) if module.params["python"] else {}
         bases = with_config(module.params["bases"])
@@ -172,18 +208,24 @@ def main() -> None:
         module.fail_json(msg=str(exc), problems=exc.to_json())
     for row in module.params["adapters"]:
         try:
-            declared = Declared.from_row(row, bases.get(row["base"], {}))
+            base = bases.get(row["base"], {})
+            declared = Declared.from_row(row, base)
             directory = os.path.join(module.params["models_dir"], declared.name)
             cache = cache_entry(module.params["cache_dir"], directory)
             found = describe(directory, declared, versions, cache, remember=not module.check_mode)
+            manifest, goldens[declared.name], warning = with_golden(
+                found.manifest, module.params["golden_dir"], identities.at(base.get("path")), module.params["require_golden"]
+            )
         except DeliveryError as exc:
             problems.extend(exc.problems)
             continue
-        manifests.append(found.manifest.to_json())
+        if warning:
+            module.warn(warning)
+        manifests.append(manifest.to_json())
         left_behind[declared.name] = found.left_behind
         if found.cached:
             cached.append(declared.name)
-    results: dict[str, t.Any] = {"manifests": manifests, "left_behind": left_behind, "cached": cached}
+    results: dict[str, t.Any] = {"manifests": manifests, "left_behind": left_behind, "goldens": goldens, "cached": cached}
     if problems:
         error = DeliveryError(*problems)
         module.fail_json(msg=str(error), problems=error.to_json(), **results)

@@ -16,8 +16,10 @@ description:
     PEFT itself accepts missing tensors, tensors that overwrite the base, NaN and untrained weights without an error.
   - All adapters of a host are loaded in one child process of the interpreter that serves them, with a time limit, without
     a network, and without any code from the adapters. A crash of that process is a failure of the task, no more.
+  - Looks at the packages and the base of this host before anything is loaded. What is known to go wrong between the versions of
+    the training and those here is refused, other differences are reported.
   - What passed gets a receipt in the store. As long as the release, the packages, the device and the base stay the same,
-    the receipt stands and the adapter is not loaded again.
+    the receipt stands and the adapter is not loaded again. So must the golden, at level V(golden).
 extends_documentation_fragment:
   - lorafleet.delivery._adapters
   - lorafleet.delivery._adapters.node
@@ -43,7 +45,9 @@ options:
     type: path
     required: true
   device:
-    description: Where to load. V(cuda) is the first GPU that the interpreter sees, V(cuda:1) the second, V(cpu) no GPU at all.
+    description:
+      - Where to load. V(cuda:1) is the second GPU that the interpreter sees, in the order of the PCI bus, V(cuda) the one with
+        most memory free, V(cpu) no GPU at all.
     type: str
     default: cuda
   level:
@@ -54,14 +58,48 @@ options:
         with the file bit by bit and computes with each module. It takes less than 1 GB of the device's memory.
       - V(model) also loads the base from O(bases) and the adapter through PEFT's own loading, and compares the answers of the
         model with and without the adapter. It looks first whether the memory that is free suffices.
-      - V(available) is V(model) for an adapter whose base has a C(path), V(adapter) for others.
+      - V(golden) also compares the log-probabilities along the recorded answers, with the adapter and without it, with those
+        that M(lorafleet.delivery.adapter_golden) recorded where the adapter was trained. It needs a golden in the manifest.
+      - V(available) is V(golden) for an adapter whose base has a C(path) and whose manifest has a golden, V(model) for one whose
+        base has a C(path), V(adapter) for others.
     type: str
     choices:
       - structure
       - adapter
       - model
+      - golden
       - available
     default: available
+  least_level:
+    description:
+      - The level that suffices where the memory of the device does not suffice for O(level). The result then says the level that
+        was reached and why not more, and the test is tried again in every run.
+      - When not set, nothing less than O(level) suffices. It is never a way around a test that was failed.
+    type: str
+    choices:
+      - structure
+      - adapter
+      - model
+      - golden
+  memory_limit:
+    description:
+      - How much of the device's memory the test may take at most, for example V(20G). It never takes more than is free.
+    type: bytes
+  base_binding:
+    description:
+      - What happens when the base on this host is another than the one that the adapter was trained on, as far as the manifest
+        tells it. Both are compared by config.json and by a sample of every tensor, before anything is loaded.
+      - V(enforce) refuses the adapter, V(report) says it in RV(adapters[].notes) and in a warning.
+    type: str
+    choices:
+      - enforce
+      - report
+    default: enforce
+  user:
+    description:
+      - The user that loads the adapters, best the one that serves them. Then what passes is also known to be readable for it.
+      - When not set, the user that Ansible works as. To name another one takes O(ignore:become).
+    type: str
   timeout:
     description: Seconds that the child process may take for all adapters together.
     type: int
@@ -142,6 +180,14 @@ adapters:
       description: What that device is.
       type: str
       sample: NVIDIA H200
+    capability:
+      description: Its compute capability. Not set on a CPU.
+      type: str
+      sample: "9.0"
+    dtype:
+      description: What the base was computed with. From level V(model).
+      type: str
+      sample: bfloat16
     versions:
       description: Versions of the interpreter and its packages, of CUDA and of the driver, as far as they are there.
       type: dict
@@ -165,6 +211,21 @@ adapters:
       description: By how much the adapter changes the model's answer, relative to the norm of its logits. From level V(model).
       type: float
       sample: 0.151
+    distances:
+      description:
+        - How far the answers are from the golden, from level V(golden). C(on) and C(off) are the weighted mean differences of the
+          log-probabilities with the adapter and without, C(direction) and C(strength) compare the adapter's effect (1 is equal),
+          C(top1) is the share of tokens whose likeliest successor is the same.
+      type: dict
+      sample: {"on": 0.0081, "off": 0.0362, "direction": 0.9999, "strength": 1.0012, "top1": 1.0}
+    notes:
+      description:
+        - What could not be compared, differs from the training, or should be known otherwise, without standing against the
+          adapter. Warnings say the same.
+      type: list
+      elements: str
+      sample:
+        - The training had torch 2.12.0, this node has 2.13.0.
     why_not_more:
       description: Why the test did not go to a higher level. Not set when there is none.
       type: str
@@ -195,21 +256,24 @@ problems:
       remedy: Try with the versions of PEFT and transformers that it was trained with.
 """
 
+import contextlib
 import dataclasses
 import os
-import re
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import DECLARED, NODE
+from ansible_collections.lorafleet.delivery.plugins.module_utils._base_identity import Identities, differences
 from ansible_collections.lorafleet.delivery.plugins.module_utils._base_model import with_config
 from ansible_collections.lorafleet.delivery.plugins.module_utils._declared import Declared
 from ansible_collections.lorafleet.delivery.plugins.module_utils._digest import sha256_of
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
+from ansible_collections.lorafleet.delivery.plugins.module_utils._golden import Golden, distances, golden_of, problems
 from ansible_collections.lorafleet.delivery.plugins.module_utils._layout import make_store
 from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test import (
     Target,
     base_fingerprint,
+    check_device,
     digest_of,
     environment,
     load_test,
@@ -220,24 +284,41 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._manifest impor
     SAFETENSORS_FILE,
     Manifest,
 )
-from ansible_collections.lorafleet.delivery.plugins.module_utils._receipt import reaches, read_receipt, write_receipt
+from ansible_collections.lorafleet.delivery.plugins.module_utils._minimum_versions import (
+    version_problems,
+    version_warnings,
+)
+from ansible_collections.lorafleet.delivery.plugins.module_utils._receipt import LEVELS, reaches, read_receipt, write_receipt
+from ansible_collections.lorafleet.delivery.plugins.module_utils._runtime import runtime_notes, runtime_problems
 from ansible_collections.lorafleet.delivery.plugins.module_utils._safetensors import scan
+from ansible_collections.lorafleet.delivery.plugins.module_utils._serving_user import ServingUser
 from ansible_collections.lorafleet.delivery.plugins.module_utils._state import read_state
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store import AdapterPaths
-from ansible_collections.lorafleet.delivery.plugins.module_utils._structure import structure_problems
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store import AdapterPaths, read_json
+from ansible_collections.lorafleet.delivery.plugins.module_utils._structure import (
+    structure_checks,
+    structure_problems,
+    unchecked,
+)
+from ansible_collections.lorafleet.delivery.plugins.module_utils._text import first
+from ansible_collections.lorafleet.delivery.plugins.module_utils._tokenizer import tokenizer_problems
 
 # What a receipt keeps of a test, and what the result says of it.
 FACTS = (
     "level",
     "device",
     "device_name",
+    "capability",
+    "dtype",
     "versions",
     "load_seconds",
     "peak_memory_bytes",
     "effect",
+    "distances",
+    "notes",
     "why_not_more",
     "checks",
 )
+TOKENIZER_CONFIG = "tokenizer_config.json"
 
 
 @dataclasses.dataclass
@@ -249,9 +330,12 @@ class Case:
     paths: AdapterPaths
     manifest: Manifest
     required: str
+    least: str
+    golden: t.Optional[Golden]
     directory: t.Optional[str]
     base_digest: str
     receipt: t.Optional[dict[str, t.Any]]
+    notes: list[str] = dataclasses.field(default_factory=list)
     facts: dict[str, t.Any] = dataclasses.field(default_factory=dict)
     passed: bool = False
     from_receipt: bool = False
@@ -268,15 +352,22 @@ class Case:
             "from_receipt": self.from_receipt,
             **{fact: self.facts.get(fact) for fact in FACTS},
             "versions": self.facts.get("versions") or {},
+            "notes": self.facts.get("notes") or self.notes,
             "checks": self.facts.get("checks") or [],
         }
 
-    def stands(self, environment_digest: t.Optional[str]) -> bool:
-        """Whether its receipt is of the required level, this base and, where anything is loaded, this environment."""
+    @property
+    def golden_digest(self) -> t.Optional[str]:
+        return None if self.golden is None else digest_of(self.manifest.golden)
+
+    def stands(self, level: str, environment_digest: t.Optional[str]) -> bool:
+        """Whether its receipt is of this level, this base and, where anything is loaded, this environment and golden."""
         receipt = self.receipt
-        if receipt is None or receipt.get("base") != self.base_digest or not reaches(receipt["level"], self.required):
+        if receipt is None or receipt.get("base") != self.base_digest or not reaches(receipt["level"], level):
             return False
-        return self.required == "structure" or receipt.get("environment") == environment_digest
+        if level == "golden" and receipt.get("golden") != self.golden_digest:
+            return False
+        return level == "structure" or receipt.get("environment") == environment_digest
 
     def target(self) -> Target:
         assert self.directory is not None
@@ -288,6 +379,7 @@ class Case:
             base_config=self.base.get("config"),
             base_path=self.base.get("path") or None,
             allow_pickle=self.declared.allow_pickle,
+            questions=self.golden.questions if self.golden else None,
         )
 
 
@@ -296,13 +388,18 @@ def case_of(params: dict[str, t.Any], row: dict[str, t.Any], manifests: t.Option
     known = with_config({row["base"]: params["bases"].get(row["base"]) or {}})[row["base"]]
     declared = Declared.from_row(row, known)
     subject = f"adapter {declared.name}"
+    paths = AdapterPaths(params["models_dir"], params["store"], declared.name)
+    manifest = manifest_of(paths, manifests)
     required = params["level"]
     if required == "available":
-        required = "model" if known.get("path") else "adapter"
-    if required == "model" and not known.get("path"):
+        required = "adapter" if not known.get("path") else "model" if manifest.golden is None else "golden"
+    least = params["least_level"] or required
+    if not reaches(required, least):
+        required = least
+    if reaches(required, "model") and not known.get("path"):
         raise DeliveryError.of(
             subject,
-            f"cannot reach level model: base {declared.base} has no path on this host.",
+            f"cannot reach level {required}: base {declared.base} has no path on this host.",
             "Set the base's path in the inventory, or ask for level adapter.",
         )
     if required == "adapter" and not known.get("path") and not known.get("config"):
@@ -311,8 +408,6 @@ def case_of(params: dict[str, t.Any], row: dict[str, t.Any], manifests: t.Option
             f"cannot reach level adapter: of base {declared.base} neither path nor config is known.",
             "Put one of them into the inventory, or ask for level structure.",
         )
-    paths = AdapterPaths(params["models_dir"], params["store"], declared.name)
-    manifest = manifest_of(paths, manifests)
     places = (paths.release(manifest.release), paths.staged(manifest.release))
     return Case(
         declared=declared,
@@ -320,8 +415,10 @@ def case_of(params: dict[str, t.Any], row: dict[str, t.Any], manifests: t.Option
         paths=paths,
         manifest=manifest,
         required=required,
+        least=least,
+        golden=golden_of(manifest) if required == "golden" else None,
         directory=next((place for place in places if os.path.isdir(place)), None),
-        base_digest=digest_of(base_fingerprint(known)),
+        base_digest=digest_of([base_fingerprint(known), manifest.base]),
         receipt=read_receipt(paths, manifest.release),
     )
 
@@ -360,7 +457,7 @@ def judge_structure(case: Case, directory: str) -> None:
     seen = {CONFIG_FILE: sha256_of(os.path.join(directory, CONFIG_FILE))}
     tensors = None
     if weights_file == SAFETENSORS_FILE:
-        found = scan(weights)
+        found = scan(weights, tensor_digests=False)
         seen[weights_file] = (found.size, found.sha256)
         tensors = found.tensors
     elif case.required == "structure":
@@ -378,20 +475,66 @@ def judge_structure(case: Case, directory: str) -> None:
                 f"{os.path.join(directory, entry.path)} is not what the manifest of release {case.manifest.release} says.",
                 "Deploy again: it is brought anew.",
             )
+    problems = tokenizer_problems(directory, [entry.path for entry in case.manifest.files], case.declared.name)
+    if problems:
+        raise DeliveryError(*problems)
     if tensors is None:
         return
     problems = structure_problems(case.declared.name, tensors, config, case.declared.base_config)
     if problems:
         raise DeliveryError(*problems)
     case.facts.update(
-        level="structure", checks=[f"{len(tensors)} tensors have the names, shapes and values of a trained adapter."]
+        level="structure",
+        checks=[*structure_checks(tensors, config), f"{first(sorted(seen))} have the sha256 of the manifest."],
     )
+    case.notes.extend(unchecked(case.declared.base_config))
+
+
+def judge_base(case: Case, identities: Identities, enforce: bool) -> None:
+    """Compare the base on this host with the one trained on. Raises DeliveryError."""
+    path = case.base.get("path")
+    if not path:
+        return
+    if case.manifest.base is None:
+        case.notes.append("The training server does not tell its base, so nothing says that the base here is the same.")
+        return
+    wrong, notes = differences(case.manifest.base, t.cast("dict[str, t.Any]", identities.at(path)))
+    problem = f"was trained on another base than the one at {path}: {'; '.join(wrong)}."
+    if wrong and enforce:
+        raise DeliveryError.of(
+            case.subject, problem, "Bring the base that it was trained on to this host, or correct the base's path."
+        )
+    case.notes.extend([f"It {problem}", *notes] if wrong else notes)
+    if not wrong:
+        sampled = f"a sample of {case.manifest.base['tensors']} tensors"
+        case.facts["checks"].append(f"The base is the one that it was trained on, by its config and {sampled}.")
+
+
+def judge_runtime(case: Case, directory: str, here: dict[str, str]) -> None:
+    """Compare the packages of this host with those of the training. Raises DeliveryError."""
+    path = case.base.get("path")
+    trained = case.manifest.versions
+    found = runtime_problems(
+        case.subject,
+        case.manifest.config.get("peft_version"),
+        here,
+        tokenizer_config=read_json(os.path.join(directory, TOKENIZER_CONFIG)),
+        base_config=read_json(os.path.join(path, "config.json")) if path else None,
+        base_tokenizer_config=read_json(os.path.join(path, TOKENIZER_CONFIG)) if path else None,
+    )
+    if found:
+        raise DeliveryError(*found)
+    case.notes.extend(runtime_notes(trained, here))
+    if "transformers" not in trained:
+        case.notes.append("The library versions of the training are not known beyond what the adapter itself tells.")
 
 
 def explain_level(case: Case) -> t.Optional[str]:
-    """Why a case that passed was not taken further."""
-    if case.required == "model":
+    """Why a case that reached what is required was not taken further."""
+    if case.required == "golden":
         return None
+    if case.required == "model" and case.manifest.golden is None:
+        return "No golden was recorded of this release."
     if case.required == "adapter" and not case.base.get("path"):
         return "Its base has no path on this host."
     return f"Level {case.required} was asked for."
@@ -405,21 +548,57 @@ def take_report(case: Case, report: dict[str, t.Any], versions: dict[str, str]) 
     case.facts["level"] = report["level"] or ("structure" if before else None)
     case.facts["versions"] = {**versions, **({"driver": report["driver"]} if report.get("driver") else {})}
     where = f"the load test at level {case.required} on {report['device']}"
-    problems = [Problem(case.subject, f"failed {where}: {found['problem']}", found["remedy"]) for found in report["problems"]]
-    if not report["passed"] and not problems:
-        problems = [
-            Problem(
-                case.subject,
-                f"reached level {report['level']} in {where}: {report['why_not_more']}",
-                f"Make room on {report['device']}, name another device, or ask for level {report['level']}.",
-            )
-        ]
-    case.passed = not problems
-    return problems
+    if report["problems"]:
+        return [Problem(case.subject, f"failed {where}: {found['problem']}", found["remedy"]) for found in report["problems"]]
+    if case.golden is not None and report["answer"] is not None:
+        return take_answer(case, case.golden, report["answer"])
+    if report["passed"]:
+        case.passed = True
+        case.facts["why_not_more"] = explain_level(case)
+        return []
+    case.passed = reaches(case.facts["level"], case.least)
+    if case.passed:
+        return []
+    return [
+        Problem(
+            case.subject,
+            f"reached level {report['level']} in {where}: {report['why_not_more']}",
+            f"Make room on {report['device']}, name another device, or permit level {report['level']} as the least level.",
+        )
+    ]
+
+
+def take_answer(case: Case, golden: Golden, answer: dict[str, t.Any]) -> list[Problem]:
+    """Compare an answer with the golden; returns what is wrong."""
+    try:
+        found = distances(golden.answer, answer)
+    except DeliveryError as exc:
+        case.facts["level"] = "model"
+        found_wrong = [(f"failed level golden: the {one.subject} {one.problem}", one.remedy) for one in exc.problems]
+        return [Problem(case.subject, *one) for one in found_wrong]
+    case.facts["distances"] = found.to_json()
+    wrong = problems(case.subject, found, golden.permitted)
+    case.passed = not wrong
+    if wrong:
+        case.facts["level"] = "model"
+        return wrong
+    recorded, limits = golden.recorded, golden.permitted
+    case.facts["checks"].append(
+        f"Along {golden.positions} recorded tokens it answers as where it was trained, by {found.on:.3f} with the adapter"
+        f" (permitted {limits['on']:.3f}) and {found.off:.3f} without (permitted {limits['off']:.3f}); recorded in"
+        f" {recorded['dtype']} on {recorded['device_name']}."
+    )
+    return []
 
 
 def receipt_of(case: Case, environment_digest: t.Optional[str]) -> dict[str, t.Any]:
-    return {**{fact: case.result()[fact] for fact in FACTS}, "environment": environment_digest, "base": case.base_digest}
+    bound = {"environment": environment_digest, "base": case.base_digest, "golden": case.golden_digest}
+    return {**{fact: case.result()[fact] for fact in FACTS}, **bound}
+
+
+def tells_more(case: Case, environment_digest: t.Optional[str]) -> bool:
+    """Whether what was found now is more than what its receipt says already, where no more than before could be reached."""
+    return not (case.facts["level"] != case.required and case.stands(case.facts["level"], environment_digest))
 
 
 def said(receipt: t.Optional[dict[str, t.Any]]) -> str:
@@ -457,7 +636,15 @@ def prepare(params: dict[str, t.Any]) -> tuple[list[Case], list[Problem]]:
     return cases, problems
 
 
-def judge(case: Case, environment_digest: t.Optional[str], force: bool, check_mode: bool) -> None:
+@dataclasses.dataclass(frozen=True)
+class Host:
+    """What the interpreter on this host is; nothing is known where it does not work."""
+
+    digest: t.Optional[str] = None
+    versions: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+def judge(case: Case, host: Host, params: dict[str, t.Any], identities: Identities, check_mode: bool) -> None:
     """Take a case as far as it goes without loading. Raises DeliveryError."""
     if case.directory is None:
         if not check_mode:
@@ -467,33 +654,40 @@ def judge(case: Case, environment_digest: t.Optional[str], force: bool, check_mo
                 "Bring it with adapter_sync first.",
             )
         case.facts["why_not_more"] = "Not tested in check mode: the release is not on this host yet."
-    elif not force and case.stands(environment_digest):
+    elif not params["force"] and case.stands(case.required, host.digest):
         judge_config(case, case.directory)
         case.facts = dict(case.receipt or {})
         case.from_receipt = case.passed = True
     else:
         judge_structure(case, case.directory)
         case.passed = case.required == "structure"
+        if not case.passed:
+            case.facts.setdefault("checks", [])
+            judge_runtime(case, case.directory, host.versions)
+            judge_base(case, identities, params["base_binding"] == "enforce")
         case.facts["why_not_more"] = explain_level(case) if case.passed else "Not loaded in check mode."
 
 
-def load(module: AnsibleModule, cases: list[Case]) -> tuple[float, list[Problem]]:
+def load(module: AnsibleModule, cases: list[Case], user: t.Optional[ServingUser]) -> tuple[float, list[Problem]]:
     """Load cases with PEFT in one child process; returns its seconds and what is wrong."""
     params = module.params
     targets = [case.target() for case in cases]
-    outcome = load_test(params["python"], params["device"], targets, params["timeout"], module.tmpdir)
-    problems = list(outcome.problems)
+    # Releases are for the user to be able to read, or not; what is staged nobody else can read yet.
+    staged = [case.directory for case in cases if case.directory == case.paths.staged(case.manifest.release)]
+    with user.may_read(staged) if user else contextlib.nullcontext():
+        outcome = load_test(
+            params["python"], params["device"], targets, params["timeout"], module.tmpdir, user, params["memory_limit"]
+        )
+    wrong = list(outcome.problems)
     for case in cases:
         report = outcome.reports.get(case.declared.name)
         if report is None:
-            problems.append(not_loaded(case, params["device"]))
+            wrong.append(not_loaded(case, params["device"]))
             continue
-        problems.extend(take_report(case, report, outcome.versions))
-        if case.passed:
-            case.facts["why_not_more"] = explain_level(case)
+        wrong.extend(take_report(case, report, outcome.versions))
         for warning in report["warnings"]:
             module.warn(f"{case.subject}: {warning}")
-    return outcome.seconds, problems
+    return outcome.seconds, wrong
 
 
 def not_loaded(case: Case, device: str) -> Problem:
@@ -513,7 +707,11 @@ def main() -> None:
             "manifests": {"type": "list", "elements": "dict"},
             "python": {"type": "path", "required": True},
             "device": {"type": "str", "default": "cuda"},
-            "level": {"type": "str", "choices": ["structure", "adapter", "model", "available"], "default": "available"},
+            "level": {"type": "str", "choices": [*LEVELS, "available"], "default": "available"},
+            "least_level": {"type": "str", "choices": list(LEVELS)},
+            "memory_limit": {"type": "bytes"},
+            "base_binding": {"type": "str", "choices": ["enforce", "report"], "default": "enforce"},
+            "user": {"type": "str"},
             "timeout": {"type": "int", "default": 900},
             "force": {"type": "bool", "default": False},
             "record": {"type": "bool", "default": True},
@@ -521,30 +719,37 @@ def main() -> None:
         supports_check_mode=True,
     )
     params = module.params
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", params["device"]):
-        module.fail_json(msg=f"device is {params['device']}: expected cpu, cuda, or cuda: and a number.")
     try:
-        cases, problems = prepare(params)
+        check_device(params["device"])
+        user = ServingUser.named(params["user"]) if params["user"] else None
+        cases, wrong = prepare(params)
     except DeliveryError as exc:
         module.fail_json(msg=str(exc), problems=exc.to_json())
 
-    environment_digest = None
-    environment_works = True
+    host = Host()
+    host_works = True
     if any(case.required != "structure" for case in cases):
         try:
-            environment_digest = digest_of(environment(params["python"], params["device"]))
+            found = environment(params["python"], params["device"], user)
+            outdated = version_problems(params["python"], found["versions"])
+            if outdated:
+                raise DeliveryError(*outdated)
+            host = Host(digest_of(found), found["versions"])
+            for warning in version_warnings(params["python"], found["versions"]):
+                module.warn(warning)
         except DeliveryError as exc:
-            environment_works = False
+            host_works = False
             # In check mode it may be what an earlier task of the same run would install.
             if not module.check_mode:
-                problems.extend(exc.problems)
+                wrong.extend(exc.problems)
 
     pending: list[Case] = []
+    identities = Identities()
     for case in cases:
         try:
-            judge(case, environment_digest, params["force"], module.check_mode)
+            judge(case, host, params, identities, module.check_mode)
         except DeliveryError as exc:
-            problems.extend(exc.problems)
+            wrong.extend(exc.problems)
         else:
             if not case.from_receipt:
                 pending.append(case)
@@ -552,13 +757,22 @@ def main() -> None:
     seconds = 0.0
     to_load = [case for case in pending if case.required != "structure"]
     if to_load and not module.check_mode:
-        if environment_works:
-            seconds, found = load(module, to_load)
-            problems.extend(found)
+        if host_works:
+            seconds, failed = load(module, to_load, user)
+            wrong.extend(failed)
         else:
-            problems.extend(not_loaded(case, params["device"]) for case in to_load)
+            wrong.extend(not_loaded(case, params["device"]) for case in to_load)
 
-    new = [case for case in pending if case.passed or module.check_mode] if params["record"] else []
+    for case in pending:
+        for note in case.notes:
+            module.warn(f"{case.subject}: {note}")
+
+    new: list[Case] = []
+    if params["record"] and module.check_mode:
+        # What could not reach more the last time is not expected to reach it now.
+        new = [case for case in pending if params["force"] or not case.stands(case.least, host.digest)]
+    elif params["record"]:
+        new = [case for case in pending if case.passed and (params["force"] or tells_more(case, host.digest))]
     results: dict[str, t.Any] = {"changed": bool(new), "adapters": [case.result() for case in cases], "seconds": seconds}
     if module.check_mode:
         results["diff"] = diff_of(new, lambda case: f"to be tested at level {case.required} on {params['device']}")
@@ -567,12 +781,12 @@ def main() -> None:
         for case in new:
             try:
                 make_store(case.paths)
-                write_receipt(case.paths, case.manifest.release, receipt_of(case, environment_digest))
+                write_receipt(case.paths, case.manifest.release, receipt_of(case, host.digest))
             except OSError as exc:
                 problem = f"passed, but its receipt cannot be written: {exc}."
-                problems.append(Problem(case.subject, problem, "Run with become, and look for space in the store."))
-    if problems:
-        error = DeliveryError(*problems)
+                wrong.append(Problem(case.subject, problem, "Run with become, and look for space in the store."))
+    if wrong:
+        error = DeliveryError(*wrong)
         module.fail_json(msg=str(error), problems=error.to_json(), **results)
     module.exit_json(**results)
 

@@ -61,7 +61,7 @@ options:
   level:
     description: The least level of the load test that a release must have passed on this node.
     type: str
-    choices: [structure, adapter, model]
+    choices: [structure, adapter, model, golden]
     default: structure
   activation:
     description:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -147,9 +148,9 @@ def test_check_do_check_again_do_again(node: Node) -> None:
     assert of_all(done, "required_level") == of_all(done, "level") == ["model"] * 2
     assert of_all(done, "from_receipt") == [False] * 2
     assert of_all(done, "device") == ["cpu"] * 2
-    assert of_all(done, "why_not_more") == [None] * 2
+    assert of_all(done, "why_not_more") == ["No golden was recorded of this release."] * 2
     assert all(effect > 0.01 for effect in of_all(done, "effect"))
-    assert all(len(checks) == 8 for checks in of_all(done, "checks"))
+    assert all(len(checks) == 11 for checks in of_all(done, "checks"))
     assert all({"python", "torch", "peft"} <= set(versions) for versions in of_all(done, "versions"))
     assert done["seconds"] > 0
     receipts = node.receipts()
@@ -184,6 +185,86 @@ def test_check_do_check_again_do_again(node: Node) -> None:
     lower = node.manifests[0]
     write_json(node.paths(lower.name).receipt(lower.release), {**(receipts[0] or {}), "level": "adapter"})
     assert of_all(node.run(check=True), "from_receipt") == [False, True]
+
+
+def test_where_memory_does_not_suffice_a_permitted_level_does(node: Node) -> None:
+    node.stage()
+    # Enough for level adapter; a base takes a gigabyte and more.
+    little: Result = {"memory_limit": "700M"}
+    strict = node.run(**little)
+    assert strict["failed"]
+    assert not strict["changed"]
+    assert "reached level adapter in the load test at level model on cpu: the base " in strict["msg"]
+    assert "GiB of memory on cpu, 0.7 GiB are permitted." in strict["msg"]
+    assert "permit level adapter as the least level" in strict["msg"]
+    assert of_all(strict, "level") == ["adapter"] * 2
+
+    done = node.run(**little, least_level="adapter")
+    assert not done.get("failed")
+    assert done["changed"]
+    assert of_all(done, "required_level") == ["model"] * 2
+    assert of_all(done, "level") == ["adapter"] * 2
+    assert all("0.7 GiB are permitted" in reason for reason in of_all(done, "why_not_more"))
+    receipts = node.receipts()
+    assert [receipt and receipt["level"] for receipt in receipts] == ["adapter"] * 2
+
+    # More is tried in every run, but as long as no more is reached there is nothing new to write down.
+    again = node.run(**little, least_level="adapter")
+    assert (again["changed"], again["seconds"] > 0) == (False, True)
+    assert not node.run(check=True, **little, least_level="adapter")["changed"]
+    assert node.receipts() == receipts
+    more = node.run(least_level="adapter")
+    assert (more["changed"], of_all(more, "level")) == (True, ["model"] * 2)
+
+    # A least level above what is asked for is asked for.
+    above = node.run(check=True, level="available", least_level="golden")
+    assert "cannot reach level golden: the manifest of release" in above["msg"]
+
+
+def test_what_goes_wrong_between_versions_is_refused_before_loading(node: Node, tmp_path: pathlib.Path) -> None:
+    # Saved by a PEFT that is newer than any.
+    source = tmp_path / "newer"
+    shutil.copytree(node.directories["grammar.3b_lora"], source)
+    config = json.loads((source / "adapter_config.json").read_text(encoding="utf-8"))
+    (source / "adapter_config.json").write_text(json.dumps({**config, "peft_version": "99.1.0"}), encoding="utf-8")
+    node.directories["grammar.3b_lora"] = source
+    node.manifests[0] = node._describe(source, node.rows[0])
+    node.stage()
+    result = node.run(adapters=node.rows[:1])
+    assert "was saved by PEFT 99.1.0, this node has the older PEFT" in result["msg"]
+    assert "Install PEFT 99.1 or newer in agent_python." in result["msg"]
+    assert (result["changed"], result["seconds"]) == (False, 0)
+
+    # An interpreter with transformers 4; nothing but its versions is looked at before it is refused.
+    versions = {"python": "3.12.3", "torch": "2.10.0", "transformers": "4.57.6", "peft": "99.1.0", "safetensors": "0.8.0"}
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\necho '{json.dumps(versions)}'\n", encoding="utf-8")
+    python.chmod(0o755)
+    result = node.run(adapters=node.rows[:1], python=str(python))
+    tokenizer = json.loads((source / "tokenizer_config.json").read_text(encoding="utf-8"))
+    assert tokenizer["tokenizer_class"] == "TokenizersBackend"
+    assert len(result["problems"]) == 3
+    for says in ("its tokenizer was saved", "the tokenizer of its base was saved", "rope_parameters but no rope_theta"):
+        assert says in result["msg"]
+    assert "transformers 4.57.6 on this node" in result["msg"]
+
+
+def test_what_merely_differs_between_versions_is_reported(node: Node) -> None:
+    node.stage()
+    node.manifests[0] = dataclasses.replace(node.manifests[0], versions={"torch": "1.0", "transformers": "5.0"})
+    result = node.run(level="adapter")
+    notes = of_all(result, "notes")
+    assert [note.partition(", this node")[0] for note in notes[0]][:2] == [
+        "The training had torch 1.0",
+        "The training had transformers 5.0",
+    ]
+    # Nothing is known of the other one but what the adapter itself says.
+    assert "The library versions of the training are not known beyond what the adapter itself tells." in notes[1]
+    assert "The training server does not tell its base, so nothing says that the base here is the same." in notes[1]
+    # Which ansible-core 2.19 gives a form of its own.
+    assert "The training had torch 1.0" in str(result["warnings"])
+    # A receipt keeps them.
+    assert of_all(node.run(level="adapter"), "notes") == notes
 
 
 def test_check_mode_on_a_clean_host_predicts(node: Node) -> None:

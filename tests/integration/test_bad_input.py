@@ -359,7 +359,7 @@ TABLE: dict[str, Bad] = {
     ),
     "PiSSA": Bad(
         "config",
-        ('init_lora_weights in adapter_config.json: is "pissa", which is not plain LoRA', "declare it with this very value"),
+        ('init_lora_weights in adapter_config.json: is "pissa"; expected', "path_initial_model_for_weight_conversion"),
         source=config(init_lora_weights="pissa"),
     ),
     "modules_to_save": Bad(

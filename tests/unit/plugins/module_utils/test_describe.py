@@ -162,6 +162,18 @@ def test_a_directory_is_no_extra_file(adapter: pathlib.Path, look: Look) -> None
     assert f"{adapter}/notes is not a plain file" in refused(look, extra_files=["notes"])
 
 
+@pytest.mark.parametrize("name", ["modeling.py", "optimizer.pt", "training_args.bin", "Evil.PKL"])
+def test_code_is_no_extra_file(adapter: pathlib.Path, look: Look, name: str) -> None:
+    (adapter / name).write_text("boom", encoding="utf-8")
+    assert look().left_behind == [name]
+    assert f"shall have {name} with it, which is code or can carry it" in refused(look, extra_files=["README.md", name])
+
+
+def test_a_tokenizer_with_code_is_refused(adapter: pathlib.Path, look: Look) -> None:
+    (adapter / "tokenizer_config.json").write_text('{"auto_map": {"AutoTokenizer": ["evil.T", null]}}', encoding="utf-8")
+    assert "adapter adapter, tokenizer_config.json: has auto_map" in refused(look)
+
+
 def test_no_directory(adapter: pathlib.Path, look: Look) -> None:
     adapter.rename(adapter.with_name("elsewhere"))
     assert f"adapter: {adapter} does not exist" in refused(look)

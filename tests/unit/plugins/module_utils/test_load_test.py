@@ -133,11 +133,56 @@ def test_the_oom_killer_is_named(scratch: pathlib.Path, interpreter: t.Callable[
     assert "was killed from outside, most likely because memory ran out. Look for 'out of memory' in dmesg" in problem
 
 
+def test_a_real_crash_is_no_kill_and_no_hang(scratch: pathlib.Path, interpreter: t.Callable[[str], str]) -> None:
+    python = interpreter(f"exec {sys.executable} -X faulthandler -c 'import ctypes; ctypes.string_at(0)'")
+    problem = only_problem(load_test(python, "cpu", [target("a")], 60, str(scratch)))
+    assert "crashed: killed by SIGSEGV. Its last words:\nFatal Python error: Segmentation fault" in problem
+    assert "Its torch does not fit this host" in problem
+
+
+def test_what_it_prints_is_not_taken_for_its_result(scratch: pathlib.Path, interpreter: t.Callable[[str], str]) -> None:
+    noise = "head -c 3000000 /dev/urandom; echo '{\"adapters\": {\"a\": {\"passed\": true}}, \"versions\": {}}'"
+    outcome = load_test(interpreter(noise), "cpu", [target("a")], 60, str(scratch))
+    assert "ended without a result (exit status 0)" in only_problem(outcome)
+    assert outcome.reports == {}
+    # Noise in front of the real program does no harm.
+    outcome = load_test(interpreter(f'{noise}; exec {sys.executable} "$@"'), "cpu", [target("a")], 60, str(scratch))
+    assert "has no torch" in only_problem(outcome)
+
+
+def test_the_limit_on_memory_ends_an_adapter_and_not_the_host(
+    scratch: pathlib.Path, tmp_path: pathlib.Path, interpreter: t.Callable[[str], str]
+) -> None:
+    size = 8 << 30
+    header = json.dumps({"a.lora_A": {"dtype": "F32", "shape": [size // 4], "data_offsets": [0, size]}}).encode()
+    weights = tmp_path / "adapter_model.safetensors"
+    weights.write_bytes(len(header).to_bytes(8, "little") + header)
+    # Sparse: it takes no space.
+    os.truncate(weights, 8 + len(header) + size)
+    # In kB; the program itself sets a limit from the memory that is free, and leaves a lower one as it is.
+    python = interpreter(f'ulimit -d 4000000; exec {PEFT_PYTHON} "$@"')
+    outcome = load_test(python, "cpu", [target("a", tmp_path)], 120, str(scratch))
+    assert outcome.problems == ()
+    (problem,) = outcome.reports["a"]["problems"]
+    assert problem["problem"].startswith("needs more memory than there is: RuntimeError: ")
+    assert problem["remedy"] == "Free memory on this host, or ask for a lower level."
+
+
+def test_the_program_gives_up_what_it_does_not_need() -> None:
+    look = (
+        "import resource, sys; sys.path.insert(0, sys.argv[1]);"
+        "from ansible_collections.lorafleet.delivery.plugins.module_utils._load_worker import confine; confine([]);"
+        "print(open('/proc/self/status').read(), 'oom', open('/proc/self/oom_score_adj').read(),"
+        " 'core', resource.getrlimit(resource.RLIMIT_CORE), 'data', resource.getrlimit(resource.RLIMIT_DATA)[0] > 0)"
+    )
+    command = [sys.executable, "-c", look, str(CHECKOUT / ".collections")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert "NoNewPrivs:\t1\n" in done.stdout
+    assert "oom 1000\n core (0, 0) data True" in done.stdout
+
+
 def test_a_traceback_is_shown(scratch: pathlib.Path, interpreter: t.Callable[[str], str]) -> None:
     # The real program, given a request that it cannot read.
-    python = interpreter(f'echo "{{}}" > $4; exec {sys.executable} "$@"')
-    problem = only_problem(load_test(python, "cpu", [target("a")], 60, str(scratch)))
-    assert "has no torch" in problem
     python = interpreter(f'echo "[" > $4; exec {sys.executable} "$@"')
     problem = only_problem(load_test(python, "cpu", [target("a")], 60, str(scratch)))
     assert "failed: exit status 1. Its last words:\n" in problem
@@ -223,9 +268,9 @@ def test_a_digest_does_not_depend_on_the_order_of_keys() -> None:
 
 def test_the_program_dies_with_whoever_started_it() -> None:
     child = (
-        "import importlib.util, sys, time; spec = importlib.util.spec_from_file_location('w', sys.argv[1]);"
-        "w = importlib.util.module_from_spec(spec); spec.loader.exec_module(w); w.die_with_parent();"
-        "print('ready', flush=True); time.sleep(600)"
+        "import sys, time; sys.path.insert(0, sys.argv[1]);"
+        "from ansible_collections.lorafleet.delivery.plugins.module_utils._load_worker import die_with_parent;"
+        "die_with_parent(); print('ready', flush=True); time.sleep(600)"
     )
     parent = (
         "import os, signal, subprocess, sys;"
@@ -234,6 +279,6 @@ def test_the_program_dies_with_whoever_started_it() -> None:
     )
     # The child holds the other end of stderr: reading comes to an end when it is dead.
     done = subprocess.run(
-        [sys.executable, "-c", parent, child, _load_worker.__file__], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", parent, child, str(CHECKOUT / ".collections")], capture_output=True, text=True, timeout=60
     )
     assert (done.returncode, done.stderr) == (-9, "")

@@ -11,6 +11,7 @@ import pathlib
 import typing as t
 
 import pytest
+from ansible_collections.lorafleet.delivery.plugins.module_utils._architecture import base_modules
 from ansible_collections.lorafleet.delivery.plugins.module_utils._declared import Declared
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._lora_config import (
@@ -18,6 +19,9 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._lora_config im
     config_problems,
     read_lora_config,
 )
+from ansible_collections.lorafleet.delivery.plugins.module_utils._structure import expected_tensors
+from hypothesis import given
+from hypothesis import strategies as st
 
 Declare = t.Callable[..., Declared]
 
@@ -75,7 +79,6 @@ ALLOWED = {
     "use_rslora": True,
     "use_dora": True,
     "fan_in_fan_out": True,
-    "init_lora_weights": "pissa",
     "rank_pattern": {"^model.layers.0.mlp.up_proj": 8},
     "alpha_pattern": {"q_proj": 8},
     "modules_to_save": ["lm_head", "embed_tokens"],
@@ -112,7 +115,7 @@ def test_the_declared_value_is_compared_as_json(config: Config, declare: Declare
     assert messages({**config, "init_lora_weights": "gaussian"}, declare(peft_config={"init_lora_weights": True}))
 
 
-@pytest.mark.parametrize("value", [True, False, "gaussian"])
+@pytest.mark.parametrize("value", [True, False, "gaussian", "orthogonal"])
 def test_harmless_ways_to_begin(config: Config, declare: Declare, value: t.Any) -> None:
     assert messages({**config, "init_lora_weights": value}, declare()) == []
 
@@ -141,6 +144,10 @@ REFUSED: list[tuple[str, t.Any, str]] = [
     ("base_model_name_or_path", None, "the name of the base"),
     ("lora_dropout", 2, "a number from 0 to 1"),
     ("inference_mode", 1, "true or false"),
+    ("init_lora_weights", "pissa", "path_initial_model_for_weight_conversion"),
+    ("init_lora_weights", "olora", "expected true, false"),
+    ("init_lora_weights", "loftq", "expected true, false"),
+    ("init_lora_weights", ["gaussian"], "expected true, false"),
     ("use_dora", "yes", "true or false"),
     ("use_rslora", 1, "true or false"),
     ("modules_to_save", ["score"], "lm_head"),
@@ -204,3 +211,31 @@ def test_target_modules_may_be_spelt_in_full_where_the_base_is_known(
     (message,) = messages({**config, "target_modules": full[:-1]}, declare(target_modules=["q_proj", "v_proj"]))
     assert "They differ in model.layers.1.self_attn.v_proj." in message
     assert messages({**config, "target_modules": full}, declare(None, target_modules=["q_proj", "v_proj"]))
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.sampled_from(["LORA", "CAUSAL_LM", "q_proj", "all-linear", ".*", "lm_head", "gaussian", "none", "^q_proj", ""])
+    | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["q_proj", "(a+)+$", "x"]), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@pytest.mark.fuzz
+@given(data=st.data())
+def test_whatever_a_configuration_says_is_judged(
+    tiny: pathlib.Path, declare: Declare, base_config: dict[str, t.Any], data: st.DataObject
+) -> None:
+    config = read_lora_config(str(tiny / "adapter" / "adapter_config.json"))
+    keys = st.sampled_from(sorted(config)) | st.text(max_size=3)
+    changed = {**config, **data.draw(st.dictionaries(keys, VALUES, max_size=3))}
+    found = messages(changed, declare())
+    if not found:
+        # What passes means the same tensors as before: nothing that was changed could matter.
+        modules = base_modules(base_config, "base")
+        assert expected_tensors(changed, modules) == expected_tensors(config, modules)
+        assert [changed[key] for key in ("r", "lora_alpha", "peft_type")] == [16, 32, "LORA"]

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import mmap
 import os
 import pathlib
@@ -70,6 +71,23 @@ def test_second_run_writes_nothing(node: Node, way: Way) -> None:
     assert outcome["action"] == "unchanged"
     assert not node.changed
     assert node.snapshot() == before
+
+
+def test_what_was_learnt_of_a_release_since_is_recorded(node: Node) -> None:
+    node.deploy(1)
+    request = node.request(1)
+    assert request.manifest is not None
+    known = dataclasses.replace(request.manifest, golden={"schema": 1}, versions={"torch": "2.13.0"})
+    requests = [dataclasses.replace(request, manifest=known)]
+    before = node.snapshot()
+    assert node.carry_out_all(requests, check_mode=True)[0]["action"] == "unchanged"
+    assert node.changed
+    assert node.snapshot() == before
+    node.carry_out_all(requests)
+    assert node.changed
+    assert node.paths.read_manifest(known.release) == known
+    node.carry_out_all(requests)
+    assert not node.changed
 
 
 def test_auto_remembers_that_exchange_works(node: Node) -> None:

@@ -1,0 +1,72 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# BSD-2-Clause (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+
+# This module util is PRIVATE to the collection: it may change or vanish in any release.
+
+"""Which versions of the serving packages are too old to be trusted with files that somebody else wrote, and why."""
+
+from __future__ import annotations
+
+import re
+import typing as t
+
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import Problem
+
+Version = tuple[int, ...]
+
+
+class _Weakness(t.NamedTuple):
+    """Versions of C(package) from C(since) on, and before C(fixed), have it."""
+
+    package: str
+    since: Version
+    fixed: Version
+    reason: str
+
+
+# None of them can be reached through the load test, which reads no pickle (unless told to, see C(_load_worker)), no key of
+# a configuration that could name code, and nothing from a network. What serves on the host may be less careful.
+_WEAKNESSES = (
+    _Weakness("torch", (0,), (2, 6), "CVE-2025-32434: torch.load runs code out of a pickle even with weights_only=True"),
+    _Weakness(
+        "transformers",
+        (4, 56),
+        (5, 3),
+        "CVE-2026-4372: where the package kernels is installed, a base's config.json runs code from the Hub even with"
+        " trust_remote_code=False",
+    ),
+    _Weakness("peft", (0,), (0, 20), "keys of adapter_config.json can make it import any Python module (peft pull request 3090)"),
+    _Weakness("safetensors", (0,), (0, 4, 3), "nothing older was tried"),
+)
+# It refuses every configuration with a key that it does not know, and newer ones write more keys.
+_LEAST_PEFT: Version = (0, 14)
+
+
+def version_problems(python: str, versions: t.Mapping[str, str]) -> list[Problem]:
+    """What cannot be used at all, by package and version."""
+    found = versions.get("peft")
+    if found is None or _numbers(found) >= _LEAST_PEFT:
+        return []
+    problem = f"has PEFT {found}, which cannot read the adapters that newer ones save."
+    return [Problem(python, problem, f"Install PEFT {_dotted(_LEAST_PEFT)} or newer there, best 0.20 or newer.")]
+
+
+def version_warnings(python: str, versions: t.Mapping[str, str]) -> list[str]:
+    """What should be replaced, and why: one sentence for each package."""
+    return [
+        f"{python} has {weak.package} {versions[weak.package]}. {weak.reason}."
+        f" Install {weak.package} {_dotted(weak.fixed)} or newer."
+        for weak in _WEAKNESSES
+        if weak.package in versions and weak.since <= _numbers(versions[weak.package]) < weak.fixed
+    ]
+
+
+def _numbers(version: str) -> Version:
+    """The numbers that a version begins with: those of 2.10.0rc1+cpu are 2, 10 and 0."""
+    found = re.match(r"\d+(\.\d+)*", version)
+    return tuple(map(int, found[0].split("."))) if found else (0,)
+
+
+def _dotted(version: Version) -> str:
+    return ".".join(map(str, version))

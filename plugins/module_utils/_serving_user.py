@@ -1,0 +1,72 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# BSD-2-Clause (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+
+# This module util is PRIVATE to the collection: it may change or vanish in any release.
+
+"""The user that serves the adapters: taking on its identity, and letting it read what is staged for a while."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pwd
+import stat
+import typing as t
+
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+
+
+@dataclasses.dataclass(frozen=True)
+class ServingUser:
+    """A user of this host with all its groups, such as those that may use the GPU."""
+
+    name: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+
+    @classmethod
+    def named(cls, name: str) -> ServingUser:
+        """Raises DeliveryError for a user that is not known, or that this process cannot become."""
+        try:
+            found = pwd.getpwnam(name)
+        except KeyError:
+            raise DeliveryError.of(f"user {name}", "is not known on this host.", "Create it there, or name another.") from None
+        if os.geteuid() not in (0, found.pw_uid):
+            raise DeliveryError.of(f"user {name}", f"cannot be taken on by user {os.geteuid()}.", "Run with become.")
+        return cls(name, found.pw_uid, found.pw_gid, tuple(os.getgrouplist(name, found.pw_gid)))
+
+    @property
+    def is_other(self) -> bool:
+        return self.uid != os.geteuid()
+
+    def own(self, directory: str) -> None:
+        """Make a directory and all in it this user's, whatever the umask made of it."""
+        for path, _directories, files in os.walk(directory):
+            for name in (".", *files):
+                os.chown(os.path.join(path, name), self.uid, self.gid, follow_symlinks=False)
+
+    def may_read(self, directories: t.Iterable[str]) -> contextlib.AbstractContextManager[None]:
+        """Let this user read the plain files in these directories, and take that back at the end."""
+        return _lent(list(directories), self.gid) if self.is_other else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _lent(directories: list[str], gid: int) -> t.Iterator[None]:
+    paths = [entry.path for directory in directories for entry in os.scandir(directory) if entry.is_file(follow_symlinks=False)]
+    with contextlib.ExitStack() as undo:
+        for path in [*paths, *directories]:
+            before = os.lstat(path)
+            mode = stat.S_IMODE(before.st_mode)
+            undo.callback(_set, path, before.st_gid, mode)
+            _set(path, gid, mode | (0o050 if stat.S_ISDIR(before.st_mode) else 0o040))
+        yield
+
+
+def _set(path: str, gid: int, mode: int) -> None:
+    # What is staged may be gone when it is taken back.
+    with contextlib.suppress(FileNotFoundError):
+        os.chown(path, -1, gid, follow_symlinks=False)
+        os.chmod(path, mode)
