@@ -19,7 +19,7 @@ from tests.integration.fleet import CHECKOUT, CLEANER_3B, LIMIT, Fleet, contents
 
 BIN = pathlib.Path(sys.executable).parent
 # What a user needs at run time lies in the first four.
-BELONGS = {"meta", "plugins", "roles", "playbooks", "LICENSES"}
+BELONGS = {"docs", "meta", "plugins", "roles", "playbooks", "LICENSES"}
 BELONGS |= {"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "FILES.json", "MANIFEST.json"}
 
 
