@@ -89,7 +89,7 @@ lint: setup-test  ## Run the linters and the type checker
 .PHONY: check
 check: lint  ## Run the fast checks: linters and quick unit tests
 	$(SAY) "Quick unit tests"
-	@$(CONTROLLER)/bin/pytest -q -n 2 -m 'not slow' tests/unit
+	@$(CONTROLLER)/bin/pytest -q -n 2 --dist loadgroup -m 'not slow' tests/unit
 
 .PHONY: test
 test: lint system-test  ## Run all checks and tests

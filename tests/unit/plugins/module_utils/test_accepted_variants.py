@@ -24,6 +24,9 @@ from ansible_collections.lorafleet.delivery.tests import tiny_adapters
 
 from tests.damage import Damage, change_tensors, drop, rewrite
 
+# One process loads them all.
+pytestmark = pytest.mark.xdist_group("accepted_variants")
+
 FIXTURES = pathlib.Path(__file__).resolve().parents[3] / "fixtures"
 ADAPTERS: dict[str, dict[str, t.Any]] = json.loads((FIXTURES / "adapters.json").read_text(encoding="utf-8"))
 # Its modules are not known to level structure.
@@ -95,6 +98,7 @@ def test_what_is_not_plain_must_be_declared(tmp_path: pathlib.Path, name: str) -
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_level_model_accepts_it(loaded: LoadTest, name: str) -> None:
     report = loaded.reports[name]
@@ -131,6 +135,7 @@ def test_level_structure_is_as_strict_in_every_family(tmp_path: pathlib.Path, na
     assert ", expected [2, " in wide
 
 
+@pytest.mark.slow
 def test_level_adapter_sees_a_missing_module_of_a_base_that_structure_does_not_know(
     loaded: LoadTest, tmp_path: pathlib.Path
 ) -> None:

@@ -44,6 +44,9 @@ from tests.damage import (
     zero,
 )
 
+# One process loads them all.
+pytestmark = pytest.mark.xdist_group("fault_matrix")
+
 Declare = t.Callable[..., Declared]
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
@@ -520,6 +523,7 @@ def loaded(tiny: pathlib.Path, tmp_path_factory: pytest.TempPathFactory, base_co
     return outcome
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BY_ADAPTER)
 def test_level_adapter_sees_what_structure_cannot_without_the_base(loaded: LoadTest, name: str) -> None:
     report = loaded.reports[name]
@@ -529,6 +533,7 @@ def test_level_adapter_sees_what_structure_cannot_without_the_base(loaded: LoadT
     assert problem["remedy"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BY_MODEL)
 def test_level_model_sees_what_adapter_cannot(loaded: LoadTest, name: str) -> None:
     report = loaded.reports[name]
@@ -538,6 +543,7 @@ def test_level_model_sees_what_adapter_cannot(loaded: LoadTest, name: str) -> No
     assert problem["remedy"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BLIND)
 def test_what_only_a_golden_tells_passes_level_model(loaded: LoadTest, name: str) -> None:
     assert (loaded.reports[name]["passed"], loaded.reports[name]["problems"]) == (True, [])

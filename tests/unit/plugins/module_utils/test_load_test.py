@@ -150,6 +150,7 @@ def test_what_it_prints_is_not_taken_for_its_result(scratch: pathlib.Path, inter
     assert "has no torch" in only_problem(outcome)
 
 
+@pytest.mark.slow
 def test_the_limit_on_memory_ends_an_adapter_and_not_the_host(
     scratch: pathlib.Path, tmp_path: pathlib.Path, interpreter: t.Callable[[str], str]
 ) -> None:
@@ -208,6 +209,7 @@ def test_the_child_gets_nothing_of_ours(
     assert "\n-I -B " in text
 
 
+@pytest.mark.slow
 def test_a_gpu_that_is_not_there(scratch: pathlib.Path) -> None:
     outcome = load_test(PEFT_PYTHON, "cuda:63", [target("a")], 120, str(scratch))
     problem = only_problem(outcome)

@@ -25,6 +25,9 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test impo
 
 from tests.damage import RawTensors, rewrite
 
+# Nearly all of them look at what one process has said: it is started once.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("load_worker")]
+
 CHECKOUT = pathlib.Path(__file__).resolve().parents[4]
 PEFT_PYTHON = os.environ.get("LORAFLEET_PEFT_PYTHON", str(CHECKOUT / ".cache" / "venv" / "peft" / "bin" / "python"))
 PREFIX = "base_model.model.model.layers.0.self_attn.q_proj"
