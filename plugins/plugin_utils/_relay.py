@@ -34,6 +34,7 @@ _UNSET = ("RSYNC_OLD_ARGS", "RSYNC_PROTECT_ARGS", "RSYNC_RSH", "RSYNC_PARTIAL_DI
 _ENV = ("env", *(word for name in _UNSET for word in ("-u", name)), "LC_ALL=C")
 
 _CHUNK = 1 << 18
+_SYNTAX = 1
 _BUSY = 75
 _STALLED = 30
 _UNUSABLE = 11
@@ -95,6 +96,14 @@ class Outcome:
         return f"{reason}: {said[-600:]}" if said else reason
 
 
+def why(failed: c.Sequence[Outcome], timeout: int) -> str:
+    """Why a transfer failed that was tried one or more times, in words."""
+    *earlier, last = failed
+    if last.returncode != _BUSY or not earlier:
+        return last.reason(timeout)
+    return f"{why(earlier, timeout)}, and what was started on the node for it still runs: end that rsync (fuser -v shows it)"
+
+
 def client_command(names: c.Sequence[str], source_dir: str, staging: str, timeout: int) -> list[str]:
     """The node's end: fetch C(names) of the source's directory into the staging directory.
 
@@ -133,7 +142,9 @@ def transfer(source: End, node: End, names: c.Sequence[str], source_dir: str, st
             for end in ends:
                 end.kill()
                 end.wait()
-        messages = "\n".join(_text(said) for said in (server_said, client_said))
+        # A server that was asked for nothing complains of that, which is not why the client ended.
+        never_asked = codes[0] and codes[1] == _SYNTAX
+        messages = "\n".join(_text(said) for said in ((client_said,) if never_asked else (server_said, client_said)))
     received = re.search(r"^Total bytes received: (\d+)$", messages, re.MULTILINE)
     return Outcome(
         # The end that failed by itself says more than the one whose partner went away.
