@@ -23,6 +23,7 @@ import dataclasses
 import os
 import re
 import select
+import signal
 import subprocess
 import tempfile
 import typing as t
@@ -55,7 +56,8 @@ _REASONS = {
     _UNUSABLE: "reading or writing failed on the node (is its disk full?)",
     12: "the connection between the two ends broke",
     20: "it was interrupted",
-    23: "a file is missing at the source, or the users that Ansible connects as cannot read it there or write it on the node",
+    23: "a file is missing at the source or was cut short there, or the users that Ansible connects as cannot read it there"
+    " or write it on the node",
     24: "a source file vanished while it was sent",
     _STALLED: "no byte came for {timeout} seconds",
     _BUSY: "another run is still writing there",
@@ -86,12 +88,19 @@ class Outcome:
     @property
     def passing(self) -> bool:
         """True when the same transfer may well succeed if it is tried again."""
-        return self.returncode in _PASSING or self.returncode < 0
+        return self.returncode in _PASSING or self._signal > 0
+
+    @property
+    def _signal(self) -> int:
+        """What killed the end, 0 if nothing did. A shell at the other end of ssh tells it in its own way."""
+        if self.returncode < 0:
+            return -self.returncode
+        return self.returncode - 128 if 128 < self.returncode < 128 + signal.NSIG else 0
 
     def reason(self, timeout: int) -> str:
         """Why it failed, in words."""
         said = " ".join(self.messages.split())
-        ended = f"status {self.returncode}" if self.returncode >= 0 else f"signal {-self.returncode}"
+        ended = f"signal {self._signal}" if self._signal else f"status {self.returncode}"
         reason = _REASONS.get(self.returncode, f"rsync ended with {ended}").format(timeout=timeout)
         return f"{reason}: {said[-600:]}" if said else reason
 

@@ -250,6 +250,13 @@ def test_two_receivers_never_write_to_one_directory(source: pathlib.Path, stagin
     assert bring(source, staging, "weights").returncode == 0
 
 
+@pytest.mark.parametrize("code", [-9, 137])
+def test_a_killed_end_is_known_here_and_behind_a_shell(code: int) -> None:
+    killed = Outcome(code, 0, "", ([], []))
+    assert killed.passing
+    assert killed.reason(30) == "rsync ended with signal 9"
+
+
 def test_a_receiver_of_an_earlier_try_that_does_not_end_is_told_from_another_run() -> None:
     stalled, busy = (Outcome(code, 0, "", ([], [])) for code in (30, 75))
     assert why([busy], 30) == "another run is still writing there"
