@@ -67,7 +67,8 @@ def lab_is_up(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[None]:
     with contextlib.ExitStack() as stack:
         if not running():
             stack.callback(play, "destroy")
-            play("create")
+        # Also where it is up: it may have been made of other parts.
+        play("create")
         yield
 
 
