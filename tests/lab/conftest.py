@@ -25,13 +25,6 @@ MOLECULE = CHECKOUT / "extensions" / "molecule"
 _LIMIT = 900
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """There is one lab: one worker runs all its tests."""
-    for item in items:
-        if pathlib.Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("lab"))
-
-
 def lacking() -> str:
     """Why there can be no lab here, or an empty string."""
     if os.geteuid() != 0:

@@ -18,9 +18,14 @@ import re
 import signal
 import stat
 
+import pytest
+
 from tests.integration.fleet import WEIGHTS
 from tests.lab.host import command
 from tests.lab.lab import EXTRA, EXTRA_SIZE, NODES, ROOT, SOURCE, Lab, first_of, second_of
+
+# There is one lab: one worker runs all its tests.
+pytestmark = pytest.mark.xdist_group("lab")
 
 CLEANER, DESCRIBER, PARAPHRASER = NODES
 UNTOUCHED = "What is served was not touched."

@@ -16,6 +16,9 @@ import pytest
 from tests.lab.host import CONTAINERS
 from tests.playbooks import CHECKOUT
 
+# There is one lab: one worker runs all its tests.
+pytestmark = pytest.mark.xdist_group("lab")
+
 SCENARIOS = sorted(path.parent.name for path in (CHECKOUT / "extensions" / "molecule").glob("*/molecule.yml"))
 # A scenario takes a minute or two.
 _LIMIT = 900
