@@ -17,6 +17,8 @@ out:
     fsync_failed?       true when the kernel told the run that bytes did not reach the disk
     again?              {"code": 0, "changed": false}: how one more run ended that had nothing to do. With it, the node must
                         be in order, without anything that a fault left
+    unseen_readers?     true where the node cannot see who has a directory open: what was replaced may wait in the trash for
+                        those who have just begun to read it
     untouched?          {DIRECTORY: listing from before}: must be as before, except NAME in models_dir and in the store
     adapters            {NAME: ...}, for each adapter that the run was about:
         releases        {DIGEST12: {FILE: SHA256}}: every release that this node may know
@@ -116,6 +118,7 @@ class _Adapter:
         self.code: t.Optional[int] = run["code"]
         self.message: str = run.get("message", "")
         self.in_order = run.get("again") is not None
+        self.may_wait: tuple[str, ...] = ("adopted-", "trash-") if run.get("unseen_readers") else ("adopted-",)
         self.live = os.path.join(run["models_dir"], name)
         self.probe = os.path.join(run["models_dir"], f".exchange-probe-{name}")
         self.root = os.path.join(run["store"], name)
@@ -204,7 +207,7 @@ class _Adapter:
 
     def _left_lying(self) -> t.Iterator[str]:
         for name in sorted(os.listdir(self.root)):
-            if name not in _IN_ORDER and not name.startswith("adopted-"):
+            if name not in _IN_ORDER and not name.startswith(self.may_wait):
                 yield f"{name} was left in the store"
         for name in sorted(os.listdir(os.path.join(self.root, "staging"))):
             yield f"staging/{name} was left in the store"

@@ -127,6 +127,8 @@ def make(into: pathlib.Path) -> None:
     tokens = torch.tensor(tokenizer(text)["input_ids"])
     learn(base, [tokens[torch.randint(len(tokens) - 32, (16, 1)) + torch.arange(32)] for _step in range(150)], 3e-3)
     base.save_pretrained(into / "base")
+    # As a base is that was downloaded; safetensors saves for its owner alone.
+    (into / "base" / "model.safetensors").chmod(0o644)
     tokenizer.save_pretrained(into / "base")
 
     batches = tokens[: 10 * 4 * 32].reshape(10, 4, 32)

@@ -15,7 +15,7 @@ from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import connection_loader
 from ansible.utils.display import Display
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._relay import End, Outcome, transfer
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._relay import End, Outcome, transfer, why
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._ssh import OPTIONS
 
 display = Display()
@@ -73,17 +73,19 @@ class ActionModule(ActionBase):
         timeout = int(self._task.args.get("transfer_timeout", 60))
         directory = os.path.join(str(self._task.args["source_models_dir"]), adapter["name"])
         ends = (self._source_end(source, variables), _end(node, self._connection))
+        failed: list[Outcome] = []
         for _try in range(int(self._task.args.get("transfer_tries", 3))):
             display.vv(f"{adapter['name']}: {adapter['sent_bytes']} bytes from {source}", host=node)
             outcome = transfer(*ends, adapter["sent"], directory, adapter["staging"], timeout)
             if outcome.returncode == 0:
                 return outcome
+            failed.append(outcome)
             display.v(f"{adapter['name']}: {outcome.reason(timeout)}", host=node)
             if not outcome.passing:
                 break
         raise DeliveryError.of(
             adapter["name"],
-            f"could not be brought from {source}:{directory} to {node}: {outcome.reason(timeout)}.",
+            f"could not be brought from {source}:{directory} to {node}: {why(failed, timeout)}.",
             "What had arrived is kept; run again to go on from there. What is served was not touched.",
         )
 

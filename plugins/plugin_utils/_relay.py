@@ -23,6 +23,7 @@ import dataclasses
 import os
 import re
 import select
+import signal
 import subprocess
 import tempfile
 import typing as t
@@ -34,6 +35,7 @@ _UNSET = ("RSYNC_OLD_ARGS", "RSYNC_PROTECT_ARGS", "RSYNC_RSH", "RSYNC_PARTIAL_DI
 _ENV = ("env", *(word for name in _UNSET for word in ("-u", name)), "LC_ALL=C")
 
 _CHUNK = 1 << 18
+_SYNTAX = 1
 _BUSY = 75
 _STALLED = 30
 _UNUSABLE = 11
@@ -54,7 +56,8 @@ _REASONS = {
     _UNUSABLE: "reading or writing failed on the node (is its disk full?)",
     12: "the connection between the two ends broke",
     20: "it was interrupted",
-    23: "a file is missing at the source, or the users that Ansible connects as cannot read it there or write it on the node",
+    23: "a file is missing at the source or was cut short there, or the users that Ansible connects as cannot read it there"
+    " or write it on the node",
     24: "a source file vanished while it was sent",
     _STALLED: "no byte came for {timeout} seconds",
     _BUSY: "another run is still writing there",
@@ -85,14 +88,29 @@ class Outcome:
     @property
     def passing(self) -> bool:
         """True when the same transfer may well succeed if it is tried again."""
-        return self.returncode in _PASSING or self.returncode < 0
+        return self.returncode in _PASSING or self._signal > 0
+
+    @property
+    def _signal(self) -> int:
+        """What killed the end, 0 if nothing did. A shell at the other end of ssh tells it in its own way."""
+        if self.returncode < 0:
+            return -self.returncode
+        return self.returncode - 128 if 128 < self.returncode < 128 + signal.NSIG else 0
 
     def reason(self, timeout: int) -> str:
         """Why it failed, in words."""
         said = " ".join(self.messages.split())
-        ended = f"status {self.returncode}" if self.returncode >= 0 else f"signal {-self.returncode}"
+        ended = f"signal {self._signal}" if self._signal else f"status {self.returncode}"
         reason = _REASONS.get(self.returncode, f"rsync ended with {ended}").format(timeout=timeout)
         return f"{reason}: {said[-600:]}" if said else reason
+
+
+def why(failed: c.Sequence[Outcome], timeout: int) -> str:
+    """Why a transfer failed that was tried one or more times, in words."""
+    *earlier, last = failed
+    if last.returncode != _BUSY or not earlier:
+        return last.reason(timeout)
+    return f"{why(earlier, timeout)}, and what was started on the node for it still runs: end that rsync (fuser -v shows it)"
 
 
 def client_command(names: c.Sequence[str], source_dir: str, staging: str, timeout: int) -> list[str]:
@@ -133,7 +151,9 @@ def transfer(source: End, node: End, names: c.Sequence[str], source_dir: str, st
             for end in ends:
                 end.kill()
                 end.wait()
-        messages = "\n".join(_text(said) for said in (server_said, client_said))
+        # A server that was asked for nothing complains of that, which is not why the client ended.
+        never_asked = codes[0] and codes[1] == _SYNTAX
+        messages = "\n".join(_text(said) for said in ((client_said,) if never_asked else (server_said, client_said)))
     received = re.search(r"^Total bytes received: (\d+)$", messages, re.MULTILINE)
     return Outcome(
         # The end that failed by itself says more than the one whose partner went away.

@@ -11,22 +11,14 @@ that leads back to it. What is delivered are the tiny adapters of tests/tiny_ada
 from __future__ import annotations
 
 import collections.abc as c
-import dataclasses
 import json
-import os
 import pathlib
 import shutil
-import signal
-import subprocess
 import sys
 import typing as t
 
 from tests import tiny_adapters
-
-CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
-PLAYBOOK = pathlib.Path(sys.executable).with_name("ansible-playbook")
-# A run takes seconds; this is for a machine that does much else.
-LIMIT = 300
+from tests.playbooks import LIMIT, Background, Run, Variables
 
 CLEANER_3B = "llama32_3b_grammar_lora"
 CLEANER_8B = "llama31_8b_grammar_lora"
@@ -37,49 +29,11 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 # What a delivery brings of each; the model card stays behind.
 TRAVELS = {CONFIG, WEIGHTS, "chat_template.jinja", "tokenizer.json", "tokenizer_config.json"}
 
-Variables = dict[str, t.Any]
-
 
 def row(name: str, variant: str, rank: int, **more: t.Any) -> Variables:
     """An adapter as an inventory declares it."""
     base = {"base": tiny_adapters.BASE_NAME, "alpha": 32, "target_modules": tiny_adapters.ALL_LINEAR}
     return {"name": name, "variant": variant, "default": variant == "3b", "rank": rank, **base, **more}
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """How a playbook ended. C(results) holds each task's result, in the order in which they came in."""
-
-    rc: int
-    output: str
-    results: list[Variables]
-
-    def of(self, host: str, action: str) -> Variables:
-        """The one result of a module or action on a host."""
-        found = [entry for entry in self.results if entry["host"] == host and entry["action"].endswith(action)]
-        assert len(found) == 1, f"{len(found)} results of {action} on {host}\n{self.output}"
-        return t.cast("Variables", found[0]["result"])
-
-    def failures(self, host: str) -> list[str]:
-        """The messages of what failed on a host, or made it unreachable."""
-        bad = [entry for entry in self.results if entry["host"] == host and entry["status"] != "ok"]
-        return [str(entry["result"].get("msg", entry["result"])) for entry in bad]
-
-    def worked_on(self) -> set[str]:
-        """The hosts for which anything was done but to look at their variables."""
-        return {entry["host"] for entry in self.results if not entry["action"].endswith("validate_argument_spec")}
-
-    def changed(self, host: str | None = None) -> list[str]:
-        """The tasks that said that they changed something, sorted: hosts take turns as they like."""
-        return sorted(
-            f"{entry['host']}: {entry['task']}"
-            for entry in self.results
-            if entry["result"].get("changed") and host in (None, entry["host"])
-        )
-
-    def adapters(self, host: str, action: str) -> dict[str, Variables]:
-        """The entries of a module's list C(adapters), by name."""
-        return {adapter["name"]: adapter for adapter in self.of(host, action)["adapters"]}
 
 
 class Fleet:
@@ -144,29 +98,8 @@ class Fleet:
 
     def run(self, playbook: str, *arguments: str, environment: c.Mapping[str, str] | None = None, limit: float = LIMIT) -> Run:
         """Run a playbook of the checkout on the whole fleet, but for what the arguments say."""
-        record = self.root / "record.jsonl"
-        record.unlink(missing_ok=True)
-        command = [str(PLAYBOOK), "-i", str(self.write_inventory()), str(CHECKOUT / "playbooks" / f"{playbook}.yml")]
-        process = subprocess.Popen(
-            [*command, *arguments],
-            env={**_environment(record), **(environment or {})},
-            cwd=self.root,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
-        try:
-            output, _nothing = process.communicate(timeout=limit)
-        except BaseException:
-            # With all that it has started: a transfer that hangs would outlive it.
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            raise
-        lines = record.read_text(encoding="utf-8").splitlines() if record.exists() else []
-        return Run(process.returncode, output, [json.loads(line) for line in lines])
+        inventory = str(self.write_inventory())
+        return Background(playbook, "-i", inventory, *arguments, directory=self.root, environment=environment).wait(limit)
 
     def deploy(self, *arguments: str) -> Run:
         """Run the deploy playbook, which has to succeed."""
@@ -198,19 +131,6 @@ class Fleet:
         """The check boxes of the status file: what each says, and whether it is ticked."""
         lines = (self.status / "STATUS.md").read_text(encoding="utf-8").splitlines()
         return {line[len("- [x] ") :]: line.startswith("- [x]") for line in lines if line.startswith(("- [x] ", "- [ ] "))}
-
-
-def _environment(record: pathlib.Path) -> dict[str, str]:
-    """Nothing of what the developer has set for Ansible but the settings of the checkout."""
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
-    return {
-        **inherited,
-        "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg"),
-        "ANSIBLE_NOCOLOR": "1",
-        "ANSIBLE_CALLBACK_PLUGINS": str(pathlib.Path(__file__).with_name("callback")),
-        "ANSIBLE_CALLBACKS_ENABLED": "fleet_record",
-        "FLEET_RECORD": str(record),
-    }
 
 
 def contents(directory: pathlib.Path) -> dict[str, bytes]:

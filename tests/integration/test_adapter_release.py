@@ -15,10 +15,10 @@ import typing as t
 
 import pytest
 
+from tests.playbooks import recording
 from tests.small_releases import NAME, WEIGHTS, manifest_of, release_of, stage, version_at
 from tests.small_transactions import Node
 
-HERE = pathlib.Path(__file__).resolve().parent
 ANSIBLE = pathlib.Path(sys.executable).with_name("ansible")
 
 
@@ -32,14 +32,7 @@ def run(node: Node, *flags: str, **options: t.Any) -> dict[str, t.Any]:
     arguments = {"models_dir": str(node.models), "store": str(node.store), **options}
     record = node.base.with_name("record.jsonl")
     record.unlink(missing_ok=True)
-    environment = {
-        **{key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")},
-        "ANSIBLE_CONFIG": str(HERE.parents[1] / "ansible.cfg"),
-        "ANSIBLE_CALLBACK_PLUGINS": str(HERE / "callback"),
-        "ANSIBLE_CALLBACKS_ENABLED": "fleet_record",
-        "ANSIBLE_LOAD_CALLBACK_PLUGINS": "true",
-        "FLEET_RECORD": str(record),
-    }
+    environment = {**recording(record), "ANSIBLE_LOAD_CALLBACK_PLUGINS": "true"}
     command = [ANSIBLE, "-i", "localhost,", "-c", "local", "localhost", "-e", f"ansible_python_interpreter={sys.executable}"]
     module = ["-m", "lorafleet.delivery.adapter_release", "-a", json.dumps(arguments)]
     done = subprocess.run([*command, *module, *flags], env=environment, capture_output=True, text=True, timeout=300, check=False)

@@ -28,7 +28,8 @@ import numpy
 import pytest
 import safetensors.numpy
 
-from tests.integration.fleet import CLEANER_3B, CONFIG, DESCRIBER_3B, WEIGHTS, Fleet, Variables, contents, row, travelling
+from tests.integration.fleet import CLEANER_3B, CONFIG, DESCRIBER_3B, WEIGHTS, Fleet, contents, row, travelling
+from tests.playbooks import Variables
 
 SAVED_AGAIN = "Save the adapter again with PEFT"
 

@@ -49,7 +49,7 @@ def test_check_then_deploy_then_nothing_to_do(fleet: Fleet) -> None:
     checked = fleet.deploy("--check", "--diff")
     # The inventory and the record are this test's own.
     written = contents(fleet.root).keys() - clean.keys()
-    assert written == {"inventory.yml", "record.jsonl"}
+    assert written == {"inventory.yml", "record.jsonl", "record.log"}
 
     done = fleet.deploy("--diff")
     assert delivered(fleet) == {CLEANER_3B, CLEANER_8B, DESCRIBER_3B}

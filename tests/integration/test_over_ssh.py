@@ -30,10 +30,10 @@ from tests.integration.fleet import (
     TRAVELS,
     WEIGHTS,
     Fleet,
-    Run,
     contents,
     travelling,
 )
+from tests.playbooks import Run
 
 MIB = 1 << 20
 

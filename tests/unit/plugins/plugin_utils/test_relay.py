@@ -20,7 +20,7 @@ import time
 import typing as t
 
 import pytest
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._relay import End, Outcome, transfer
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._relay import End, Outcome, transfer, why
 
 from tests.sshd import Server
 
@@ -244,9 +244,24 @@ def test_two_receivers_never_write_to_one_directory(source: pathlib.Path, stagin
         os.close(descriptor)
     assert outcome.returncode == 75
     assert not outcome.passing
-    assert "another run is still writing there" in outcome.reason(30)
+    # The source was asked for nothing, which it complains about; that is not what happened.
+    assert outcome.reason(30) == "another run is still writing there"
     assert os.listdir(staging) == []
     assert bring(source, staging, "weights").returncode == 0
+
+
+@pytest.mark.parametrize("code", [-9, 137])
+def test_a_killed_end_is_known_here_and_behind_a_shell(code: int) -> None:
+    killed = Outcome(code, 0, "", ([], []))
+    assert killed.passing
+    assert killed.reason(30) == "rsync ended with signal 9"
+
+
+def test_a_receiver_of_an_earlier_try_that_does_not_end_is_told_from_another_run() -> None:
+    stalled, busy = (Outcome(code, 0, "", ([], [])) for code in (30, 75))
+    assert why([busy], 30) == "another run is still writing there"
+    assert why([busy, stalled], 30) == "no byte came for 30 seconds"
+    assert why([stalled, busy], 30).startswith("no byte came for 30 seconds, and what was started on the node for it still runs")
 
 
 def test_a_silent_source_is_given_up(source: pathlib.Path, staging: pathlib.Path) -> None:

@@ -1,0 +1,83 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The lab for its tests: brought up where it is down, and taken down again then."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import typing as t
+
+import pytest
+
+from tests.lab.host import CONTAINERS, running
+from tests.lab.lab import INVENTORY, Lab
+from tests.playbooks import CHECKOUT, PLAYBOOK, recording
+
+MOLECULE = CHECKOUT / "extensions" / "molecule"
+# The first time, the PEFT environment is installed for its hosts.
+_LIMIT = 900
+
+
+def lacking() -> str:
+    """Why there can be no lab here, or an empty string."""
+    if os.geteuid() != 0:
+        return "the lab's hosts have addresses of their own: that needs root"
+    missing = [program for program in ("podman", "nsenter", "tc", "ip", "rsync", "ssh") if shutil.which(program) is None]
+    if missing:
+        return f"no {missing[0]} on this machine"
+    if not pathlib.Path(sys.executable).with_name("molecule").exists():
+        return "molecule is not installed: make lab-parts"
+    if not (CHECKOUT / ".cache" / "lab" / "wheelhouse" / ".filled").exists():
+        return "the wheels for the lab's hosts are missing: make lab-parts"
+    image = ["podman", "image", "exists", "localhost/lorafleet-lab"]
+    if subprocess.run(image, env={**os.environ, **CONTAINERS}, capture_output=True).returncode:
+        return "the image of the lab's hosts is missing: make lab-parts"
+    return ""
+
+
+@pytest.fixture(scope="session")
+def lab_is_up(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[None]:
+    why = lacking()
+    if why:
+        pytest.skip(why)
+    record = tmp_path_factory.mktemp("lab") / "record.jsonl"
+
+    def play(name: str) -> None:
+        command = [str(PLAYBOOK), "-i", str(INVENTORY), str(MOLECULE / "default" / f"{name}.yml")]
+        environment = {**recording(record), **CONTAINERS}
+        done = subprocess.run(
+            command, env=environment, cwd=record.parent, capture_output=True, text=True, timeout=_LIMIT, stdin=subprocess.DEVNULL
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    with contextlib.ExitStack() as stack:
+        if not running():
+            stack.callback(play, "destroy")
+        # Also where it is up: it may have been made of other parts.
+        play("create")
+        yield
+
+
+@pytest.fixture(scope="session")
+def delivered(lab_is_up: None, tmp_path_factory: pytest.TempPathFactory, tiny: pathlib.Path) -> Lab:
+    """The lab after a first delivery."""
+    lab = Lab(tmp_path_factory.mktemp("delivered"), tiny)
+    lab.begin()
+    return lab
+
+
+@pytest.fixture
+def lab(delivered: Lab) -> t.Iterator[Lab]:
+    """Every node serves a first release, and another one is offered."""
+    delivered.reset()
+    with contextlib.ExitStack() as stack:
+        for host in delivered.hosts.values():
+            stack.callback(host.mend)
+        yield delivered

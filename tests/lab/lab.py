@@ -1,0 +1,317 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The lab's fleet for tests of faults: offers, runs, catching a run in the middle, and the witness of tests/invariants.py."""
+
+from __future__ import annotations
+
+import collections.abc as c
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+import shutil
+import time
+import typing as t
+
+import yaml
+from ansible_collections.lorafleet.delivery.plugins.module_utils._digest import SHORT, release_digest
+
+from tests import invariants
+from tests.integration.fleet import TRAVELS
+from tests.lab.host import Host, command
+from tests.playbooks import CHECKOUT, Background, Run, Variables
+
+INVENTORY = CHECKOUT / "inventories" / "lab"
+# What the lab's hosts have is kept there, beside the way to them.
+ROOT = (CHECKOUT / ".cache" / "lab").resolve()
+SOURCE = "sbs29"
+NODES = {"jw2-1": "jw2", "jw3-1": "jw3", "kcloud-1": "kcloud"}
+# Makes a transfer over a slow link long enough to be caught in the middle: larger than all buffers on the way.
+EXTRA, EXTRA_SIZE = "merges.bin", 24 << 20
+_TRAININGS = (("", "_2"), ("_2", "_3"), ("_3", ""))
+MODES = {"file": "0644", "directory": "0755"}
+# Adapters of tests/tiny_adapters.py that differ in nothing but the training.
+RETRAINED = {f"adapter{variant}{old}": f"adapter{variant}{new}" for variant in ("", "_b") for old, new in _TRAININGS}
+# Bounds the wait for something that takes moments; for a machine that does much else.
+_PATIENCE = 90
+
+Content = dict[str, str]
+# What is waited for in words, whether it is so, and what to do with what was found then.
+Happening = tuple[str, c.Callable[[], t.Any], c.Callable[[t.Any], object]]
+
+
+def rows(node: str) -> list[Variables]:
+    """The adapters that the inventory declares for a node, in the order in which they are brought."""
+    variables = yaml.safe_load((INVENTORY / "group_vars" / f"{NODES[node]}.yml").read_text(encoding="utf-8"))
+    return t.cast("list[Variables]", variables["agent_adapters"])
+
+
+def first_of(node: str) -> str:
+    """The adapter of a node that is brought first. Of two locks, its own is taken last: that is in the order of names."""
+    return str(rows(node)[0]["name"])
+
+
+def second_of(node: str) -> str:
+    return str(rows(node)[1]["name"])
+
+
+class Lab:
+    """The hosts of inventories/lab. C(baseline) is where a copy of each node's /home is kept, to which C(reset) leads back."""
+
+    def __init__(self, directory: pathlib.Path, tiny: pathlib.Path) -> None:
+        self.tiny, self._directory = tiny, directory
+        inventory = yaml.safe_load((INVENTORY / "hosts.yml").read_text(encoding="utf-8"))["all"]["children"]
+        addresses = {SOURCE: inventory["training"]["hosts"][SOURCE]["lab_address"]}
+        for node, group in NODES.items():
+            addresses[node] = inventory["agents"]["children"][group]["hosts"][node]["lab_address"]
+        self.hosts = {name: Host(name, address) for name, address in addresses.items()}
+        scenario = yaml.safe_load((CHECKOUT / "extensions/molecule/default/vars/lab.yml").read_text(encoding="utf-8"))
+        self._kinds: dict[str, str] = scenario["lab_offered"]
+        # Every content that a node may know, by adapter and release; and what is offered now.
+        self._releases: dict[str, dict[str, Content]] = {name: {} for name in self._kinds}
+        self.wanted: dict[str, str] = {}
+        # What each node had before the test, and what was active there.
+        self._listing: dict[str, dict[str, str]] = {}
+        self._content: dict[str, dict[str, Content | None]] = {}
+        self.active: dict[str, str] = {}
+        self._first: dict[str, str] = {}
+        self._survives: dict[str, list[Content]] = {}
+        self.variables: dict[str, Variables] = {}
+
+    # What lies where
+
+    @property
+    def source(self) -> pathlib.Path:
+        return self.hosts[SOURCE].home / "models"
+
+    def served(self, node: str, name: str) -> pathlib.Path:
+        return self.hosts[node].home / "models" / name
+
+    def stored(self, node: str, name: str) -> pathlib.Path:
+        return self.hosts[node].home / ".lorafleet" / name
+
+    # Before a test
+
+    def begin(self) -> None:
+        """Deliver a first release of everything to empty nodes, and keep what they look like then."""
+        for name in self._kinds:
+            self.offer(name, training=0)
+        for node in NODES:
+            home = self.hosts[node].home
+            for path in home.iterdir():
+                shutil.rmtree(path)
+            (home / "models").mkdir()
+        done = self.deploy()
+        assert done.rc == 0, done.output
+        self._first = dict(self.wanted)
+        for node in NODES:
+            command("cp", "-a", self.hosts[node].home, self._directory / node)
+
+    def reset(self) -> None:
+        """Every node serves the first release, and another one is offered."""
+        self.variables = {node: {} for node in NODES}
+        for name in self._kinds:
+            self.offer(name)
+        for node in NODES:
+            host = self.hosts[node]
+            assert host.pid, f"{node} is down"
+            for path in host.home.iterdir():
+                shutil.rmtree(path)
+            command("cp", "-a", f"{self._directory / node}/.", host.home)
+        self._survives = {}
+        self.active = dict(self._first)
+        self.remember()
+
+    def remember(self) -> None:
+        """What the nodes have now is what they had before."""
+        for node in NODES:
+            self._listing[node] = invariants.listing(str(self.hosts[node].home))
+            names = [row["name"] for row in rows(node)]
+            self._content[node] = {name: invariants.content_of(str(self.served(node, name))) for name in names}
+
+    def delivered(self) -> None:
+        """What was offered is what is active now."""
+        self.active = dict(self.wanted)
+        self.remember()
+
+    def offer(self, name: str, training: int = 1) -> None:
+        """Let the training server have an adapter, in place of an older one; training 0 is what was delivered first."""
+        kind = self._kinds[name]
+        for _again in range(training):
+            kind = RETRAINED[kind]
+        shutil.rmtree(self.source / name, ignore_errors=True)
+        shutil.copytree(self.tiny / kind, self.source / name)
+        self._give_to_trainer(name)
+
+    def enlarge(self, node: str) -> pathlib.Path:
+        """Let a node's link be slow, and let the adapter that is brought first have a large file more; return the path of it."""
+        path = self.source / first_of(node) / EXTRA
+        path.write_bytes(os.urandom(EXTRA_SIZE))
+        self._give_to_trainer(first_of(node))
+        first, second = rows(node)
+        self.variables[node]["agent_adapters"] = [{**first, "extra_files": [EXTRA]}, second]
+        self.hosts[node].slow()
+        return path
+
+    def _give_to_trainer(self, name: str) -> None:
+        owner = self.source.stat()
+        for path in (self.source / name, *(self.source / name).iterdir()):
+            os.chown(path, owner.st_uid, owner.st_gid)
+
+    def must_survive(self, node: str, name: str) -> None:
+        """What stands at NAME now was made by hand: it must not be lost."""
+        content = invariants.content_of(str(self.served(node, name)))
+        assert content is not None
+        self._survives[name] = [content]
+
+    def releases(self, node: str, name: str) -> set[str]:
+        """The releases that are in a node's store."""
+        return set(os.listdir(self.stored(node, name) / "releases"))
+
+    def is_delivered(self, node: str) -> bool:
+        """Whether all that was offered when the last playbook was started is served."""
+        wanted = {row["name"]: self._releases[row["name"]][self.wanted[row["name"]]] for row in rows(node)}
+        return all(invariants.content_of(str(self.served(node, name))) == content for name, content in wanted.items())
+
+    # Runs
+
+    def start(
+        self, playbook: str, *arguments: str, environment: c.Mapping[str, str] | None = None, name: str = "record"
+    ) -> Background:
+        """Start a playbook on the lab; C(name) keeps the records of two that run at once apart."""
+        for adapter in self._kinds:
+            content = self._described(adapter)
+            release = release_digest((file, size, sha256) for file, (size, sha256) in content.items())[:SHORT]
+            self._releases[adapter][release] = {file: sha256 for file, (_size, sha256) in content.items()}
+            self.wanted[adapter] = release
+        overrides = self._directory / "overrides.yml"
+        overrides.write_text(json.dumps({"all": {"hosts": self.variables}}), encoding="utf-8")
+        variables = {"agent_level": "structure", "agent_status_dir": str(self._directory / f"status-{name}")}
+        inventories = ("-i", str(INVENTORY), "-i", str(overrides))
+        extra = ("-e", json.dumps(variables))
+        return Background(
+            playbook, *inventories, *extra, *arguments, directory=self._directory, environment=environment, name=name
+        )
+
+    def deploy(self, *arguments: str) -> Run:
+        return self.start("deploy", *arguments).wait()
+
+    def _described(self, name: str) -> dict[str, tuple[int, str]]:
+        """Sizes and sha256s of what a delivery brings of an adapter that is offered."""
+        directory = self.source / name
+        found = invariants.content_of(str(directory)) or {}
+        travels = TRAVELS | {EXTRA}
+        return {file: ((directory / file).lstat().st_size, sha256) for file, sha256 in found.items() if file in travels}
+
+    # In the middle of a run
+
+    def when(self, run: Background | None, *happenings: Happening) -> None:
+        """Wait, while a playbook runs, for each of the happenings, in whatever order, and act upon it at once."""
+        deadline = time.monotonic() + _PATIENCE
+        waiting = list(happenings)
+        while waiting:
+            for happening in list(waiting):
+                _what, condition, action = happening
+                if found := condition():
+                    waiting.remove(happening)
+                    action(found)
+            told = "; ".join(what for what, _condition, _action in waiting)
+            said = run.output if run else ""
+            assert not waiting or run is None or not run.ended, f"ended before: {told}\n{said}"
+            assert time.monotonic() < deadline, f"waited {_PATIENCE} s, but never: {told}\n{said}"
+            time.sleep(0.005)
+
+    def quiet(self) -> None:
+        """Wait until no module and no transfer runs on any node."""
+
+        def nothing(host: Host) -> Happening:
+            return f"{host.name} is quiet", lambda: not host.processes("rsync", "python3"), lambda _found: None
+
+        self.when(None, *(nothing(self.hosts[node]) for node in NODES))
+
+    def receiving(self, node: str, action: c.Callable[[pathlib.Path], object]) -> Happening:
+        """A node has got a part of its large file; the action gets the directory that is being filled."""
+
+        def staged() -> pathlib.Path | None:
+            for directory in (self.stored(node, first_of(node)) / "staging").glob("*"):
+                with contextlib.suppress(FileNotFoundError):
+                    if (directory / EXTRA).stat().st_size >= EXTRA_SIZE // 256:
+                        return directory
+            return None
+
+        return f"{node} receives", staged, action
+
+    def gate(self, node: str) -> t.IO[str]:
+        """Let no activation on a node go further than to its second lock, until what is returned is closed."""
+        lock = (self.stored(node, first_of(node)) / "lock").open(encoding="utf-8")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return lock
+
+    def at_gate(self, node: str, action: c.Callable[[int], object]) -> Happening:
+        """An activation has the node's first lock, and waits at the gate for ten seconds; the action gets its process."""
+
+        def module() -> int:
+            with contextlib.suppress(ValueError, ProcessLookupError):
+                text = (self.stored(node, second_of(node)) / "lock").read_text(encoding="utf-8")
+                return self.hosts[node].process(json.loads(text)["pid"])
+            return 0
+
+        return f"{node} activates", module, action
+
+    # After a run
+
+    def violations(self, node: str, code: int | None, message: str = "", again: Variables | None = None) -> list[str]:
+        """What the witness has to say of a node. C(code) is None when nobody was told how the run ended there."""
+        home = self.hosts[node].home
+        adapters = {}
+        for row in rows(node):
+            name = row["name"]
+            content = self._content[node][name]
+            adapters[name] = {
+                "releases": self._releases[name],
+                "wanted": self.wanted[name],
+                "active": self.active[name],
+                "survives": self._survives.get(name, []),
+                "way": "exchange",
+                "modes": MODES,
+                **({"before": content} if content is not None else {}),
+            }
+        expectations = {
+            "models_dir": str(home / "models"),
+            "store": str(home / ".lorafleet"),
+            "code": code,
+            "message": message,
+            # Root of a container sees the processes of its own users alone.
+            "unseen_readers": True,
+            "untouched": {str(home): self._listing[node]},
+            "adapters": adapters,
+            **({"again": again} if again is not None else {}),
+        }
+        return invariants.violations(expectations)
+
+    def judge(self, done: Run, expected: c.Mapping[str, c.Sequence[str] | None]) -> None:
+        """Every node named was delivered (None), or its message has these parts; and no node violates an invariant."""
+        for node, parts in expected.items():
+            message = "\n".join(done.failures(node))
+            if parts is None:
+                assert not message, f"{node}: {message}"
+            for part in parts or ():
+                assert part in message, f"{node}: {message}\n{done.output}"
+            code = None if done.unreachable(node) else int(parts is not None)
+            found = self.violations(node, code, message)
+            assert not found, "\n".join([node, *found, done.output])
+        assert (done.rc == 0) == (not any(expected.values())), done.output
+
+    def converges(self) -> None:
+        """A plain run brings every node where it should be; another one then has nothing to do."""
+        done = self.deploy()
+        assert done.rc == 0, done.output
+        again = self.deploy()
+        assert again.changed() == [], again.output
+        for node in NODES:
+            ended = {"code": again.rc, "changed": bool(again.changed(node))}
+            found = self.violations(node, done.rc, again=ended)
+            assert not found, "\n".join([node, *found, again.output])
