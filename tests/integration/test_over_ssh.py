@@ -121,8 +121,8 @@ def test_no_rsync_at_the_source(fleet: Fleet, sshd: sshd_server.Server, tmp_path
 def test_a_killed_receiver_is_gone_on_from(fleet: Fleet, sshd: sshd_server.Server) -> None:
     size, first = 40 * MIB, 8 * MIB
     directory = fleet.offer(DESCRIBER_3B)
-    (directory / "merges.bin").write_bytes(os.urandom(size))
-    fleet.groups["jw3"]["agent_adapters"][0]["extra_files"] = ["merges.bin"]
+    (directory / "merges.txt").write_bytes(os.urandom(size))
+    fleet.groups["jw3"]["agent_adapters"][0]["extra_files"] = ["merges.txt"]
     # The source's connection stands still after the first bytes of every try, and stays so when the other end has gone.
     slow, stop = fleet.root / "slow-ssh", fleet.root / "stop"
     slow.write_text(SLOW_SSH.format(python=sys.executable, first=first, stop=str(stop)), encoding="utf-8")
@@ -138,7 +138,7 @@ def test_a_killed_receiver_is_gone_on_from(fleet: Fleet, sshd: sshd_server.Serve
         # Whole tries may pass while a busy machine does not let this one look.
         while not receivers and deploy.is_alive():
             time.sleep(0.02)
-            if any(path.stat().st_size >= first // 2 for path in staging.glob("*/merges.bin")):
+            if any(path.stat().st_size >= first // 2 for path in staging.glob("*/merges.txt")):
                 receivers = processes_with(str(staging))
         for number in receivers:
             with contextlib.suppress(ProcessLookupError):
@@ -151,14 +151,14 @@ def test_a_killed_receiver_is_gone_on_from(fleet: Fleet, sshd: sshd_server.Serve
     assert killed.rc != 0
     assert "run again to go on from there" in killed.failures("jw3-1")[0]
     assert not fleet.served("jw3-1", DESCRIBER_3B).exists()
-    [kept] = staging.glob("*/merges.bin")
+    [kept] = staging.glob("*/merges.txt")
     arrived = kept.stat().st_size
     # Every try went on where the one before had stopped.
     assert first < arrived < size
 
     done = fleet.deploy("--limit", "jw3")
-    assert (fleet.served("jw3-1", DESCRIBER_3B) / "merges.bin").read_bytes() == (directory / "merges.bin").read_bytes()
-    assert served_but(fleet, "merges.bin")
+    assert (fleet.served("jw3-1", DESCRIBER_3B) / "merges.txt").read_bytes() == (directory / "merges.txt").read_bytes()
+    assert served_but(fleet, "merges.txt")
     assert done.of("jw3-1", "adapter_sync")["wire_bytes"] < size - arrived + MIB
 
 

@@ -30,7 +30,7 @@ ROOT = (CHECKOUT / ".cache" / "lab").resolve()
 SOURCE = "sbs29"
 NODES = {"jw2-1": "jw2", "jw3-1": "jw3", "kcloud-1": "kcloud"}
 # Makes a transfer over a slow link long enough to be caught in the middle: larger than all buffers on the way.
-EXTRA, EXTRA_SIZE = "merges.bin", 24 << 20
+EXTRA, EXTRA_SIZE = "merges.txt", 24 << 20
 _TRAININGS = (("", "_2"), ("_2", "_3"), ("_3", ""))
 MODES = {"file": "0644", "directory": "0755"}
 # Adapters of tests/tiny_adapters.py that differ in nothing but the training.
