@@ -35,6 +35,8 @@ _MOST_NOISE = 0.05
 # An effect in less than this direction is that of another adapter; one of less than this strength is none at all.
 _SAME_DIRECTION = 0.75
 _NO_STRENGTH = 0.05
+# The most that a strength may be permitted to differ from 1: an adapter that is not there has none.
+_MOST_STRETCHED = 0.5
 # So much more is no adapter of the same training: a scaling far off turns the direction as well.
 _MUCH_STRENGTH = 1.5
 
@@ -120,6 +122,13 @@ def permitted(noise: t.Sequence[Distances]) -> dict[str, float]:
         )
     turned = max((1 - one.direction for one in noise), default=0.0)
     stretched = max((abs(1 - one.strength) for one in noise), default=0.0)
+    if 4 * turned > 1 - _SAME_DIRECTION or 4 * stretched > _MOST_STRETCHED:
+        raise DeliveryError.of(
+            "golden",
+            "is of no use: along these prompts the adapter's effect is hardly above the noise from one attention kernel to the"
+            f" next, which turns its direction to {1 - turned:.3f} and changes its strength by {stretched:.3f}.",
+            "Record more or longer prompts, of the kind that the adapter was trained for.",
+        )
     return {
         "on": round(max(PERMITTED["on"], 4 * on), 4),
         "off": round(max(PERMITTED["off"], 4 * off), 4),

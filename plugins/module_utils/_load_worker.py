@@ -87,6 +87,8 @@ def go_offline(home: str) -> None:
         HF_HUB_DISABLE_PROGRESS_BARS="1",
         DO_NOT_TRACK="1",
         TOKENIZERS_PARALLELISM="false",
+        # cuda:1 is the one that nvidia-smi calls 1, not the second fastest.
+        CUDA_DEVICE_ORDER="PCI_BUS_ID",
         # With a fixed workspace cuBLAS gives the same bits for the same input.
         CUBLAS_WORKSPACE_CONFIG=":4096:8",
     )

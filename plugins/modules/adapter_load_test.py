@@ -339,6 +339,8 @@ class Case:
     facts: dict[str, t.Any] = dataclasses.field(default_factory=dict)
     passed: bool = False
     from_receipt: bool = False
+    # What was loaded spoke against it.
+    refuted: bool = False
 
     @property
     def subject(self) -> str:
@@ -418,7 +420,8 @@ def case_of(params: dict[str, t.Any], row: dict[str, t.Any], manifests: t.Option
         least=least,
         golden=golden_of(manifest) if required == "golden" else None,
         directory=next((place for place in places if os.path.isdir(place)), None),
-        base_digest=digest_of([base_fingerprint(known), manifest.base]),
+        # What was only reported is not to stand where it would be refused.
+        base_digest=digest_of([base_fingerprint(known), manifest.base, params["base_binding"]]),
         receipt=read_receipt(paths, manifest.release),
     )
 
@@ -549,6 +552,7 @@ def take_report(case: Case, report: dict[str, t.Any], versions: dict[str, str]) 
     case.facts["versions"] = {**versions, **({"driver": report["driver"]} if report.get("driver") else {})}
     where = f"the load test at level {case.required} on {report['device']}"
     if report["problems"]:
+        case.refuted = True
         return [Problem(case.subject, f"failed {where}: {found['problem']}", found["remedy"]) for found in report["problems"]]
     if case.golden is not None and report["answer"] is not None:
         return take_answer(case, case.golden, report["answer"])
@@ -574,11 +578,12 @@ def take_answer(case: Case, golden: Golden, answer: dict[str, t.Any]) -> list[Pr
         found = distances(golden.answer, answer)
     except DeliveryError as exc:
         case.facts["level"] = "model"
+        case.refuted = True
         found_wrong = [(f"failed level golden: the {one.subject} {one.problem}", one.remedy) for one in exc.problems]
         return [Problem(case.subject, *one) for one in found_wrong]
     case.facts["distances"] = found.to_json()
     wrong = problems(case.subject, found, golden.permitted)
-    case.passed = not wrong
+    case.passed, case.refuted = not wrong, bool(wrong)
     if wrong:
         case.facts["level"] = "model"
         return wrong
@@ -785,6 +790,11 @@ def main() -> None:
             except OSError as exc:
                 problem = f"passed, but its receipt cannot be written: {exc}."
                 wrong.append(Problem(case.subject, problem, "Run with become, and look for space in the store."))
+    if params["record"]:
+        for case in pending:
+            # An earlier receipt must not let it pass the next time.
+            if case.refuted and case.receipt is not None:
+                os.unlink(case.paths.receipt(case.manifest.release))
     if wrong:
         error = DeliveryError(*wrong)
         module.fail_json(msg=str(error), problems=error.to_json(), **results)

@@ -308,6 +308,8 @@ def test_what_fails_keeps_what_passes_and_names_all(node: Node) -> None:
     assert node.run(check=True, level="structure", force=True, adapters=node.rows[1:])["changed"]
     config = json.loads((node.base / "config.json").read_text(encoding="utf-8"))
     assert node.run(check=True, level="structure", bases={"tiny/Llama-64": {"config": config}}, adapters=node.rows[1:])["changed"]
+    # Nor where another base was only reported at the time, and is to be refused now; or the other way round.
+    assert node.run(check=True, level="structure", base_binding="report", adapters=node.rows[1:])["changed"]
     # What the inventory declares is compared even where a receipt stands.
     declared = node.run(level="structure", adapters=[{**node.rows[1], "alpha": 64}])
     assert declared["failed"]

@@ -135,6 +135,10 @@ def test_permitted_is_four_times_the_noise_at_least() -> None:
     assert noisy == {"on": 0.16, "off": 0.12, "direction": 0.96, "strength": 0.12}
     with pytest.raises(DeliveryError, match=r"differs from itself by 0\.060"):
         permitted([dataclasses.replace(SAME, off=0.06)])
+    # An adapter whose effect is no more than noise: with such limits one that is not there would pass.
+    for unclear in ({"direction": 0.7}, {"strength": 1.4}, {"direction": 0.0, "strength": 0.0}):
+        with pytest.raises(DeliveryError, match=r"hardly above the noise.*Record more or longer prompts"):
+            permitted([dataclasses.replace(SAME, **unclear)])
 
 
 def manifest(content: str = "0", golden: t.Optional[dict[str, t.Any]] = None) -> Manifest:
