@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+import re
 import pwd
 import shutil
 import signal
@@ -92,8 +93,9 @@ def test_who_cannot_be_reached_does_not_stop_the_others(fleet: Fleet, sshd: sshd
     done = fleet.run("deploy")
     assert done.rc != 0
     assert "127.0.0.1 port 1: Connection refused" in done.failures("jw2-1")[0]
-    assert "Host key verification failed" in done.failures("jw2-2")[0]
-    assert "Host key verification failed" in done.failures("jw3-2")[0]
+    for refused in ("jw2-2", "jw3-2"):
+        # Ansible does not wait for ssh's own words where the pipe to it breaks first.
+        assert re.search("Host key verification failed|Data could not be sent to remote host", done.failures(refused)[0])
     for node in ("jw2-1", "jw2-2", "jw3-2"):
         assert contents(fleet.home(node)) == {"models": b""}
     assert served_as_offered(fleet, "jw3-1", DESCRIBER_3B)
