@@ -10,8 +10,8 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-import re
 import pwd
+import re
 import shutil
 import signal
 import subprocess
