@@ -111,7 +111,7 @@ adapters:
     path:
       description: Where the golden lies.
       type: str
-      sample: /root/.local/share/lorafleet/goldens/llama32_3b_grammar_lora/5f1c0f1f0f0b.json
+      sample: /home/trainer/.local/share/lorafleet/goldens/llama32_3b_grammar_lora/5f1c0f1f0f0b.json
     positions:
       description: How many tokens nodes compare. Not set in check mode where it is to be recorded.
       type: int
