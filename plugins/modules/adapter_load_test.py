@@ -794,7 +794,11 @@ def main() -> None:
         for case in pending:
             # An earlier receipt must not let it pass the next time.
             if case.refuted and case.receipt is not None:
-                os.unlink(case.paths.receipt(case.manifest.release))
+                try:
+                    os.unlink(case.paths.receipt(case.manifest.release))
+                except OSError as exc:
+                    problem = f"failed, but its earlier receipt cannot be removed: {exc}."
+                    wrong.append(Problem(case.subject, problem, "Run with become, and mount the store writable."))
     if wrong:
         error = DeliveryError(*wrong)
         module.fail_json(msg=str(error), problems=error.to_json(), **results)

@@ -56,7 +56,7 @@ class Host:
     @property
     def pid(self) -> int:
         """The first process of the host; 0 when it is down."""
-        if not self._pid or not os.path.exists(f"/proc/{self._pid}/root/home"):
+        if not self._pid or not pathlib.Path("/proc", str(self._pid), "root").exists():
             self._pid = int(command("podman", "inspect", "--format", "{{.State.Pid}}", self.container))
         return self._pid
 
