@@ -41,4 +41,4 @@ def test_scenario(scenario: str, lab_is_up: None) -> None:
         timeout=_LIMIT,
         check=False,
     )
-    assert done.returncode == 0, done.stdout[-8000:]
+    assert done.returncode == 0, done.stdout[-3000:]
