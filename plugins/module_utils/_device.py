@@ -82,7 +82,7 @@ def open_device(name: str) -> t.Any:
         if torch.ones(8, device=device).sum().item() != 8:
             raise CannotRun("cuda", f"{name} adds eight ones up to something else")
     except RuntimeError as exc:
-        raise CannotRun("cuda", f"{name} cannot be used: {exc}") from exc
+        raise CannotRun("memory" if out_of_memory(exc) else "cuda", f"{name} cannot be used: {exc}") from exc
     return device
 
 
@@ -135,6 +135,16 @@ def driver_version(path: str) -> t.Optional[str]:
     """The version of the NVIDIA driver, or None where there is none."""
     # The name of the open kernel modules ends in that of the processor.
     return first_match(path, r"Kernel Module\D.*?\s(\d+\.[\d.]+)\s")
+
+
+def out_of_memory(exc: BaseException) -> bool:
+    """Whether memory of the host or of the device ran out, which CUDA's libraries and the host's allocator say in words only."""
+    import torch
+
+    if isinstance(exc, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    words = r"allocate memory|out of memory|STATUS_ALLOC_FAILED"
+    return isinstance(exc, (OSError, RuntimeError)) and re.search(words, str(exc)) is not None
 
 
 def free_memory(device: t.Any) -> t.Optional[int]:

@@ -233,9 +233,6 @@ def _problem(
         return Problem(python, f"has no {error['detail']}.", _INSTALL)
     if error["kind"] == "import":
         return Problem(python, f"has a broken package: {error['detail']}.", _INSTALL)
-    if error["kind"] == "memory":
-        remedy = "Free memory there, name another device, or ask for level structure."
-        return Problem(f"device {device}", f"is full: {error['detail']}.", remedy)
     return Problem(
         f"device {device}",
         f"cannot be used by {python}: {error['detail']}.",

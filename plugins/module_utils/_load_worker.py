@@ -36,7 +36,18 @@ import typing as t
 import warnings
 
 # Relative, because the program is a package of its own where it runs: these files and nothing else of the collection.
-from ._device import GIB, CannotRun, adapter_need, describe_device, first_match, free_memory, model_need, open_device, shortage
+from ._device import (
+    GIB,
+    CannotRun,
+    adapter_need,
+    describe_device,
+    first_match,
+    free_memory,
+    model_need,
+    open_device,
+    out_of_memory,
+    shortage,
+)
 from ._golden_worker import answer, record
 
 PACKAGES = ("torch", "safetensors", "transformers", "peft")
@@ -60,6 +71,10 @@ class Refused(Exception):
 
 class BaseRefused(Refused):
     """One thing that is wrong with a base: it says nothing of the adapter."""
+
+
+class Shortage(Exception):
+    """Memory does not suffice: it says nothing of the adapter nor of its base."""
 
 
 def base_weights(path: str) -> list[str]:
@@ -122,6 +137,8 @@ def read_tensors(adapter: dict[str, t.Any]) -> dict[str, t.Any]:
             with safe_open(path, framework="pt", device="cpu") as opened:
                 tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  # it is no dict
         except (SafetensorError, OSError) as exc:
+            if out_of_memory(exc):
+                raise
             raise Refused(f"{path} cannot be read: {exc}.", "Deliver it again.") from exc
     else:
         tensors = _unpickle(path, adapter["allow_pickle"])
@@ -152,6 +169,8 @@ def _unpickle(path: str, allowed: bool) -> dict[str, t.Any]:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     # A damaged or hostile pickle raises nearly anything.
     except Exception as exc:
+        if out_of_memory(exc):
+            raise
         raise Refused(f"{path} cannot be read: {_text(exc)}.", remedy) from exc
     if not isinstance(loaded, dict) or not all(
         isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in loaded.items()
@@ -237,14 +256,14 @@ def check_same(loaded: dict[str, t.Any], tensors: dict[str, t.Any], device: t.An
 def adapter_level(
     adapter: dict[str, t.Any], tensors: dict[str, t.Any], device: t.Any, limit: t.Optional[int] = None
 ) -> tuple[float, list[str]]:
-    """PEFT's injection over a base without weights, the adapter's tensors really on the device. Raises Refused."""
+    """PEFT's injection over a base without weights, the adapter's tensors really on the device. Raises Refused, Shortage."""
     import torch
     from transformers import AutoModelForCausalLM
 
     need = adapter_need(sum(tensor.numel() for tensor in tensors.values()))
     reason = shortage("the adapter alone", need, free_memory(device), limit, str(device))
     if reason:
-        raise Refused(reason, f"Free memory on {device}, or name another device.")
+        raise Shortage(reason)
     started = time.monotonic()
     config = read_base_config(adapter)
     with torch.device("meta"):
@@ -369,13 +388,13 @@ class LoadedBase:
         self.logits: t.Any = None
         self.checksums: t.Any = None
 
-    def load(self, config: t.Any) -> t.Optional[str]:
-        """Load the base unless it is there; return why it is left unloaded, or None. Raises BaseRefused."""
+    def load(self, config: t.Any) -> None:
+        """Load the base unless it is there. Raises BaseRefused, Shortage."""
         import torch
         import transformers
 
         if self.model is not None:
-            return None
+            return
         # What the last adapter left may hang in a cycle and would be counted as taken.
         self.drop()
         files = base_weights(self.path)
@@ -388,7 +407,7 @@ class LoadedBase:
         need = model_need(sum(map(os.path.getsize, files)), _config_dtype(config), self.dtype, self.adapter_bytes)
         reason = shortage(f"the base {self.path}", need, free_memory(self.device), self.limit, str(self.device))
         if reason:
-            return reason
+            raise Shortage(reason)
         options: dict[str, t.Any] = {"attn_implementation": self.attention} if self.attention else {}
         if on_gpu:
             # Whatever goes wrong with the estimate, it goes wrong in this process and not in the one that serves.
@@ -405,12 +424,10 @@ class LoadedBase:
                 output_loading_info=True,
                 **options,
             )
-        except torch.cuda.OutOfMemoryError:
-            raise
         # transformers raises what it likes.
         except Exception as exc:
-            if _out_of_memory(exc):
-                return f"memory ran out while the base {self.path} was loaded: {_text(exc)}."
+            if out_of_memory(exc):
+                raise
             raise BaseRefused(
                 f"its base {self.path} cannot be loaded: {_text(exc)}.", "Bring the base to the node again, whole."
             ) from exc
@@ -425,7 +442,6 @@ class LoadedBase:
             self.drop()
             raise BaseRefused(f"its base {self.path} answers NaN or infinity.", "Bring the base to the node again.")
         self.checksums = checksums(self.model)
-        return None
 
     def forward(self, model: t.Any = None) -> t.Any:
         """Logits over a fixed sequence of token ids, on the CPU."""
@@ -450,12 +466,17 @@ class LoadedBase:
 
     def drop(self) -> None:
         """Give the base's memory back."""
-        import torch
-
         self.model = self.ids = self.logits = self.checksums = None
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        give_back(self.device)
+
+
+def give_back(device: t.Any) -> None:
+    """Give the device what nothing refers to any more, be it in a cycle or in torch's cache."""
+    import torch
+
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def model_level(
@@ -502,15 +523,9 @@ def model_level(
     )
 
 
-def examine(
-    adapter: dict[str, t.Any], base: t.Optional[LoadedBase], device: t.Any, limit: t.Optional[int] = None
-) -> dict[str, t.Any]:
-    """The report of one adapter; never raises for anything that is wrong with the adapter."""
-    import torch
-
-    on_gpu = device.type == "cuda"
-    report: dict[str, t.Any] = {
-        **describe_device(device),
+def empty_report(**known: t.Any) -> dict[str, t.Any]:
+    """A report in which nothing was tested yet."""
+    return {
         "dtype": None,
         "passed": False,
         "level": None,
@@ -523,7 +538,18 @@ def examine(
         "why_not_more": None,
         "warnings": [],
         "problems": [],
+        **known,
     }
+
+
+def examine(
+    adapter: dict[str, t.Any], base: t.Optional[LoadedBase], device: t.Any, limit: t.Optional[int] = None
+) -> dict[str, t.Any]:
+    """The report of one adapter; never raises for anything that is wrong with the adapter."""
+    import torch
+
+    on_gpu = device.type == "cuda"
+    report = empty_report(**describe_device(device))
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(device)
     with warnings.catch_warnings(record=True) as caught:
@@ -535,10 +561,7 @@ def examine(
             report["problems"].append(_problem(adapter, exc.problem, exc.remedy))
         # PEFT and transformers raise what they like; the adapter after this one is to be tested all the same.
         except Exception as exc:
-            if _out_of_memory(exc):
-                report["problems"].append(_problem(adapter, f"needs more memory than there is: {_text(exc)}.", _MEMORY))
-            else:
-                report["problems"].append(_problem(adapter, f"cannot be loaded: {_text(exc)}.", _REPORT))
+            report["problems"].append(_problem(adapter, f"cannot be loaded: {_text(exc)}.", _REPORT))
             if base is not None:
                 base.drop()
     from_peft = [one for one in caught if f"{os.sep}peft{os.sep}" in one.filename]
@@ -552,52 +575,75 @@ def examine(
 def _climb(
     adapter: dict[str, t.Any], base: t.Optional[LoadedBase], device: t.Any, report: dict[str, t.Any], limit: t.Optional[int]
 ) -> None:
-    """Take the adapter as high as its level asks, noting in the report what was reached. Raises Refused."""
-    tensors = read_tensors(adapter)
+    """Take the adapter as high as its level asks and memory permits, noting in the report what was reached. Raises Refused."""
+
+    def fits(step: t.Callable[[], object]) -> bool:
+        return _within_memory(step, base, device, report)
+
+    tensors: dict[str, t.Any] = {}
+    if not fits(lambda: tensors.update(read_tensors(adapter))):
+        return
     broken = None
     if adapter["level"] != "adapter":
         try:
-            if _reach_model(adapter, tensors, base, report):
+            if fits(lambda: _reach_model(adapter, tensors, base, report)):
                 return
         except BaseRefused as exc:
-            broken = exc
+            # Not the one that was raised: it keeps alive what the functions held that it came through.
+            broken = BaseRefused(exc.problem, exc.remedy)
     # On the meta device: this level was asked for, or is what can be said without the base.
-    report["load_seconds"], checks = adapter_level(adapter, tensors, device, limit)
-    report["level"] = "adapter"
-    report["checks"] += checks
+    fits(lambda: _reach_adapter(adapter, tensors, device, report, limit))
     if broken is not None:
         raise broken
 
 
+def _within_memory(step: t.Callable[[], object], base: t.Optional[LoadedBase], device: t.Any, report: dict[str, t.Any]) -> bool:
+    """Whether memory sufficed for a step. Where it did not, all that was taken is given back and the report says so."""
+    try:
+        step()
+        return True
+    except Shortage as exc:
+        report["why_not_more"] = str(exc)
+    except Exception as exc:
+        if not out_of_memory(exc):
+            raise
+        report["why_not_more"] = f"memory ran out on {device}: {_text(exc)}."
+    # Not before the exception is gone, which keeps alive what the functions held that it came through.
+    if base is not None:
+        base.drop()
+    else:
+        give_back(device)
+    return False
+
+
+def _reach_adapter(
+    adapter: dict[str, t.Any], tensors: dict[str, t.Any], device: t.Any, report: dict[str, t.Any], limit: t.Optional[int]
+) -> None:
+    """Level adapter, and what the report says of it. Raises Refused, Shortage."""
+    seconds, checks = adapter_level(adapter, tensors, device, limit)
+    report.update(level="adapter", load_seconds=seconds, checks=checks)
+
+
 def _reach_model(
     adapter: dict[str, t.Any], tensors: dict[str, t.Any], base: t.Optional[LoadedBase], report: dict[str, t.Any]
-) -> bool:
-    """Whether level model was reached; where the base stands against it, the report says why. Raises Refused."""
-    import torch
-
+) -> None:
+    """Level model with the questions of level golden, and what the report says of them. Raises Refused, Shortage."""
     if base is None:
         raise Refused(f"level {adapter['level']} needs the base's weights.", "Set its base's path, or ask for level adapter.")
     try:
-        report["why_not_more"] = base.load(read_base_config(adapter))
-        if report["why_not_more"]:
-            return False
-        model, report["load_seconds"], report["effect"], checks = model_level(adapter, tensors, base)
+        base.load(read_base_config(adapter))
+        model, seconds, effect, checks = model_level(adapter, tensors, base)
         answered = answer(model, adapter["questions"]) if adapter["level"] == "golden" else None
         recorded = _record(adapter, model) if adapter.get("recording") else None
         if not base.take_back(model):
             raise Refused("the base is another one once the adapter is taken out of it.", "The adapter changes its base.")
-    except torch.cuda.OutOfMemoryError as exc:
-        base.drop()
-        report["why_not_more"] = f"the memory of {base.device} ran out: {_text(exc)}."
-        return False
     except Refused:
         # The base may carry the adapter's layers now, or be changed by it: the next adapter gets a fresh one.
         base.drop()
         raise
-    report["level"] = "model" if answered is None else "golden"
-    report.update(dtype=base.dtype, answer=answered, recorded=recorded)
-    report["checks"] += [*checks, "The base is bit-equal to before once the adapter is taken out of it."]
-    return True
+    checks.append("The base is bit-equal to before once the adapter is taken out of it.")
+    report.update(level="model" if answered is None else "golden", dtype=base.dtype, load_seconds=seconds, effect=effect)
+    report.update(answer=answered, recorded=recorded, checks=checks)
 
 
 def _record(adapter: dict[str, t.Any], model: t.Any) -> dict[str, t.Any]:
@@ -633,17 +679,11 @@ def _token_ids(tokenizer: t.Any, prompt: t.Union[str, dict[str, str]]) -> list[i
 
 
 _REPORT = "Try with the versions of PEFT and transformers that it was trained with."
-_MEMORY = "Free memory on this host, or ask for a lower level."
 _HARDWARE = "The device computes wrongly: look at its driver, its errors (dmesg, ECC), and the build of torch."
 
 
 def _problem(adapter: dict[str, t.Any], problem: str, remedy: str) -> dict[str, str]:
     return {"subject": adapter["name"], "problem": problem, "remedy": remedy}
-
-
-def _out_of_memory(exc: Exception) -> bool:
-    """Whether the memory of the host ran out, which torch says in words only."""
-    return isinstance(exc, MemoryError) or "allocate memory" in str(exc)
 
 
 def _text(exc: BaseException) -> str:
@@ -689,7 +729,11 @@ def run(request: dict[str, t.Any], save: t.Callable[[dict[str, t.Any]], None]) -
             if base is not None:
                 base.drop()
     except CannotRun as exc:
-        result["error"] = {"kind": exc.kind, "detail": exc.detail}
+        if exc.kind == "memory":
+            nothing = empty_report(device=request["device"], why_not_more=f"{exc.detail}.")
+            result["adapters"] = {adapter["name"]: nothing for adapter in request["adapters"]}
+        else:
+            result["error"] = {"kind": exc.kind, "detail": exc.detail}
     result["current"] = None
     result["seconds"] = round(time.monotonic() - started, 3)
     save(result)

@@ -72,8 +72,8 @@ options:
     default: available
   least_level:
     description:
-      - The level that suffices where the memory of the device does not suffice for O(level). The result then says the level that
-        was reached and why not more, and the test is tried again in every run.
+      - The level that suffices where memory does not suffice for O(level). The test then goes as far as memory permits, the
+        result says the level that was reached and why not more, and the test is tried again in every run.
       - When not set, nothing less than O(level) suffices. It is never a way around a test that was failed.
     type: str
     choices:
@@ -545,11 +545,15 @@ def explain_level(case: Case) -> t.Optional[str]:
 
 def take_report(case: Case, report: dict[str, t.Any], versions: dict[str, str]) -> list[Problem]:
     """Put what the child found into the case; returns what is wrong."""
-    before = case.facts.get("checks", [])
-    case.facts.update({fact: report[fact] for fact in FACTS if fact in report})
-    case.facts["checks"] = [*before, *report["checks"]]
-    case.facts["level"] = report["level"] or ("structure" if before else None)
-    case.facts["versions"] = {**versions, **({"driver": report["driver"]} if report.get("driver") else {})}
+    reached = report["level"] or case.facts.get("level")
+    if report["level"] or report["problems"]:
+        checks = [*case.facts["checks"], *report["checks"]]
+        case.facts.update({fact: report[fact] for fact in FACTS if fact in report})
+        case.facts.update(level=reached, checks=checks)
+        case.facts["versions"] = {**versions, **({"driver": report["driver"]} if report.get("driver") else {})}
+    else:
+        # Nothing was loaded, so nothing is known but of the files.
+        case.facts["why_not_more"] = report["why_not_more"]
     where = f"the load test at level {case.required} on {report['device']}"
     if report["problems"]:
         case.refuted = True
@@ -560,14 +564,16 @@ def take_report(case: Case, report: dict[str, t.Any], versions: dict[str, str]) 
         case.passed = True
         case.facts["why_not_more"] = explain_level(case)
         return []
-    case.passed = reaches(case.facts["level"], case.least)
+    # Of a pickle level structure says nothing.
+    case.passed = reached is not None and reaches(reached, case.least)
     if case.passed:
         return []
+    remedy = f"Make room on {report['device']}, name another device"
     return [
         Problem(
             case.subject,
-            f"reached level {report['level']} in {where}: {report['why_not_more']}",
-            f"Make room on {report['device']}, name another device, or permit level {report['level']} as the least level.",
+            f"reached {f'level {reached}' if reached else 'no level'} in {where}: {report['why_not_more']}",
+            f"{remedy}, or permit level {reached} as the least level." if reached else f"{remedy}.",
         )
     ]
 

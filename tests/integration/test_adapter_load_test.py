@@ -221,6 +221,32 @@ def test_where_memory_does_not_suffice_a_permitted_level_does(node: Node) -> Non
     assert "cannot reach level golden: the manifest of release" in above["msg"]
 
 
+def test_where_there_is_no_memory_at_all_the_files_may_suffice(node: Node) -> None:
+    node.stage()
+    little: Result = {"adapters": node.rows[:1], "level": "adapter", "memory_limit": "1M"}
+    strict = node.run(**little)
+    assert (strict["failed"], strict["changed"]) == (True, False)
+    (problem,) = strict["problems"]
+    assert problem["problem"].startswith("reached level structure in the load test at level adapter on cpu: the adapter alone ")
+    assert problem["remedy"] == "Make room on cpu, name another device, or permit level structure as the least level."
+
+    done = node.run(**little, least_level="structure")
+    assert not done.get("failed"), done["msg"]
+    assert done["changed"]
+    (found,) = done["adapters"]
+    assert (found["required_level"], found["level"], found["device"], found["versions"]) == ("adapter", "structure", None, {})
+    assert found["why_not_more"].startswith("the adapter alone does not fit")
+    receipt = node.receipts()[0]
+    assert (receipt and receipt["level"]) == "structure"
+    assert not node.run(**little, least_level="structure")["changed"]
+
+    # What was reached once is no less true for it.
+    assert node.run(adapters=node.rows[:1], level="adapter")["changed"]
+    assert node.run(**little, force=True)["failed"]
+    receipt = node.receipts()[0]
+    assert (receipt and receipt["level"]) == "adapter"
+
+
 def test_what_goes_wrong_between_versions_is_refused_before_loading(node: Node, tmp_path: pathlib.Path) -> None:
     # Saved by a PEFT that is newer than any.
     source = tmp_path / "newer"

@@ -164,9 +164,9 @@ def test_the_limit_on_memory_ends_an_adapter_and_not_the_host(
     python = interpreter(f'ulimit -d 4000000; exec {PEFT_PYTHON} "$@"')
     outcome = load_test(python, "cpu", [target("a", tmp_path)], 120, str(scratch))
     assert outcome.problems == ()
-    (problem,) = outcome.reports["a"]["problems"]
-    assert problem["problem"].startswith("needs more memory than there is: RuntimeError: ")
-    assert problem["remedy"] == "Free memory on this host, or ask for a lower level."
+    report = outcome.reports["a"]
+    assert (report["passed"], report["level"], report["problems"]) == (False, None, [])
+    assert report["why_not_more"].startswith("memory ran out on cpu: RuntimeError: ")
 
 
 def test_the_program_gives_up_what_it_does_not_need() -> None:

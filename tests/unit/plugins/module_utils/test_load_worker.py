@@ -251,26 +251,26 @@ def test_the_versions_are_told(run: LoadTest) -> None:
 
 # What PEFT does right today is never seen to fail above. Here the same program is run with single parts of it changed.
 TAMPER = """
-import json, sys
+import json, sys, weakref
 sys.path.insert(0, sys.argv[1])
 from ansible_collections.lorafleet.delivery.plugins.module_utils import _load_worker as worker
 worker.go_offline(sys.argv[2] + "/hub")
 import torch
-said = {}
+said, reports = {}, {}
 cpu = torch.device("cpu")
 
 def adapter(name):
     return {"name": name, "directory": sys.argv[2] + "/" + name, "weights_file": "adapter_model.safetensors",
             "allow_pickle": False, "level": "model", "base_config": None, "base_path": sys.argv[3]}
 
-def examine(key, name="whole", **changes):
+def examine(key, name="whole", limit=None, **changes):
     before = {part: getattr(worker, part) for part in changes}
     for part, value in changes.items():
         setattr(worker, part, value)
-    report = worker.examine(adapter(name), worker.LoadedBase(sys.argv[3], cpu, 0), cpu)
+    reports[key] = worker.examine(adapter(name), worker.LoadedBase(sys.argv[3], cpu, 0, limit), cpu, limit)
     for part, value in before.items():
         setattr(worker, part, value)
-    said[key] = [problem["problem"] for problem in report["problems"]]
+    said[key] = [problem["problem"] for problem in reports[key]["problems"]]
 
 def same(key, loaded, file):
     try:
@@ -303,7 +303,37 @@ same("widened", weights.bfloat16().float(), weights.bfloat16())
 same("one bit", torch.nextafter(weights, torch.tensor(2.0)), weights)
 same("rounded", weights.bfloat16().float(), weights)
 same("elsewhere", weights.to("meta"), weights)
-print(json.dumps(said))
+
+class Held:
+    pass
+
+held, left = [], []
+
+def run_out(error, *words):
+    def step(*ignored, **options):
+        something = Held()
+        held.append(weakref.ref(something))
+        raise error(*words)
+    return step
+
+def drop(base):
+    left.append(["held" for one in held if one() is not None])
+    given_back(base)
+
+words = "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8589934592 bytes."
+examine("no room", limit=1)
+given_back, worker.LoadedBase.drop = worker.LoadedBase.drop, drop
+for key, *error in [("host", RuntimeError, words), ("device", torch.cuda.OutOfMemoryError, "CUDA out of memory.")]:
+    examine(f"{key} at model", model_level=run_out(*error))
+    said[f"{key} gives back"] = left[-1]
+    examine(f"{key} at adapter", limit=600 << 20, adapter_parameters=run_out(*error))
+examine("while it is read", read_tensors=run_out(OSError, 12, "Cannot allocate memory"))
+torch.ones = run_out(RuntimeError, "CUDA error: out of memory")
+results = []
+worker.run({"device": "cpu", "adapters": [adapter("whole")]}, results.append)
+said["full"] = results[-1]["error"] or []
+reports["full"] = results[-1]["adapters"].get("whole")
+print(json.dumps([said, reports]))
 """
 TAMPER = TAMPER.replace(
     "inject = worker.inject",
@@ -328,8 +358,15 @@ inject = worker.inject""",
 )
 
 
+class Tampered(t.NamedTuple):
+    """What was said of each part that was changed, and the whole reports of adapters."""
+
+    said: dict[str, list[str]]
+    reports: dict[str, t.Any]
+
+
 @pytest.fixture(scope="module")
-def tampered(tiny: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+def tampered(tiny: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> Tampered:
     work = tmp_path_factory.mktemp("tampered")
     shutil.copytree(tiny / "adapter", work / "whole")
     for name in ("missing", "unknown", "overwriting"):
@@ -341,7 +378,7 @@ def tampered(tiny: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> di
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    return t.cast("dict[str, list[str]]", json.loads(done.stdout))
+    return Tampered(*json.loads(done.stdout))
 
 
 @pytest.mark.parametrize(
@@ -363,12 +400,36 @@ def tampered(tiny: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> di
         ("elsewhere", "is on meta after loading"),
     ],
 )
-def test_each_check_sees_what_it_is_for(tampered: dict[str, list[str]], what: str, problem: t.Optional[str]) -> None:
+def test_each_check_sees_what_it_is_for(tampered: Tampered, what: str, problem: t.Optional[str]) -> None:
     if problem is None:
-        assert tampered[what] == []
+        assert tampered.said[what] == []
     else:
-        assert len(tampered[what]) == 1
-        assert problem in tampered[what][0]
+        assert len(tampered.said[what]) == 1
+        assert problem in tampered.said[what][0]
+
+
+@pytest.mark.parametrize(
+    ("what", "level", "why"),
+    [
+        ("no room", None, "the adapter alone does not fit: it needs "),
+        ("host at model", "adapter", "memory ran out on cpu: RuntimeError: [enforce fail] DefaultCPUAllocator: can't"),
+        ("device at model", "adapter", "memory ran out on cpu: OutOfMemoryError: CUDA out of memory."),
+        ("host at adapter", None, "memory ran out on cpu: RuntimeError: [enforce fail]"),
+        ("device at adapter", None, "memory ran out on cpu: OutOfMemoryError: CUDA out of memory."),
+        ("while it is read", None, "memory ran out on cpu: OSError: [Errno 12] Cannot allocate memory."),
+        ("full", None, "cpu cannot be used: CUDA error: out of memory."),
+    ],
+)
+def test_a_lack_of_memory_is_no_fault_of_the_adapter(tampered: Tampered, what: str, level: t.Optional[str], why: str) -> None:
+    assert tampered.said[what] == []
+    report = tampered.reports[what]
+    assert (report["passed"], report["level"], report["effect"]) == (False, level, None)
+    assert report["why_not_more"].startswith(why)
+
+
+@pytest.mark.parametrize("where", ["host", "device"])
+def test_where_memory_ran_out_all_of_it_is_given_back(tampered: Tampered, where: str) -> None:
+    assert tampered.said[f"{where} gives back"] == []
 
 
 def test_the_weights_of_a_base_are_those_that_its_index_names(tmp_path: pathlib.Path) -> None:
