@@ -371,6 +371,11 @@ class Case:
             return False
         return level == "structure" or receipt.get("environment") == environment_digest
 
+    def tells_more(self, level: str, environment_digest: t.Optional[str]) -> bool:
+        """Whether a test that reaches this level tells more than the receipt, which must stand for all that it says itself."""
+        receipt = self.receipt
+        return receipt is None or not (reaches(receipt["level"], level) and self.stands(receipt["level"], environment_digest))
+
     def target(self) -> Target:
         assert self.directory is not None
         return Target(
@@ -607,11 +612,6 @@ def receipt_of(case: Case, environment_digest: t.Optional[str]) -> dict[str, t.A
     return {**{fact: case.result()[fact] for fact in FACTS}, **bound}
 
 
-def tells_more(case: Case, environment_digest: t.Optional[str]) -> bool:
-    """Whether what was found now is more than what its receipt says already, where no more than before could be reached."""
-    return not (case.facts["level"] != case.required and case.stands(case.facts["level"], environment_digest))
-
-
 def said(receipt: t.Optional[dict[str, t.Any]]) -> str:
     """A receipt in a few words, for the diff."""
     if receipt is None:
@@ -781,9 +781,11 @@ def main() -> None:
     new: list[Case] = []
     if params["record"] and module.check_mode:
         # What could not reach more the last time is not expected to reach it now.
-        new = [case for case in pending if params["force"] or not case.stands(case.least, host.digest)]
+        new = [case for case in pending if params["force"] or case.tells_more(case.least, host.digest)]
     elif params["record"]:
-        new = [case for case in pending if case.passed and (params["force"] or tells_more(case, host.digest))]
+        new = [
+            case for case in pending if case.passed and (params["force"] or case.tells_more(case.facts["level"], host.digest))
+        ]
     results: dict[str, t.Any] = {"changed": bool(new), "adapters": [case.result() for case in cases], "seconds": seconds}
     if module.check_mode:
         results["diff"] = diff_of(new, lambda case: f"to be tested at level {case.required} on {params['device']}")

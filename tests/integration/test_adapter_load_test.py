@@ -18,6 +18,7 @@ import typing as t
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._declared import Declared
 from ansible_collections.lorafleet.delivery.plugins.module_utils._describe import describe
+from ansible_collections.lorafleet.delivery.plugins.module_utils._golden import PERMITTED
 from ansible_collections.lorafleet.delivery.plugins.module_utils._layout import make_store
 from ansible_collections.lorafleet.delivery.plugins.module_utils._manifest import Manifest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._receipt import read_receipt
@@ -245,6 +246,42 @@ def test_where_there_is_no_memory_at_all_the_files_may_suffice(node: Node) -> No
     assert node.run(**little, force=True)["failed"]
     receipt = node.receipts()[0]
     assert (receipt and receipt["level"]) == "adapter"
+
+
+def test_a_receipt_of_another_golden_says_nothing_of_this_one(node: Node) -> None:
+    node.stage()
+    little: Result = {"adapters": node.rows[:1], "memory_limit": "1M", "least_level": "structure"}
+    node.run(**little)
+    manifest = node.manifests[0]
+    path = node.paths(manifest.name).receipt(manifest.release)
+    write_json(path, {**(node.receipts()[0] or {}), "level": "golden", "golden": "of another recording"})
+    golden = {"schema": 1, "name": manifest.name, "digest": manifest.digest, "prompts": "", "base": {}, "recorded": {}}
+    asked = {"questions": [{"ids": [1, 2], "start": 1, "tokens": [[2]]}], "answer": {"on": [[[0.0]]], "off": [[[0.0]]]}}
+    node.manifests[0] = dataclasses.replace(manifest, golden={**golden, **asked, "noise": {}, "permitted": PERMITTED})
+    assert node.run(check=True, **little)["changed"]
+    done = node.run(**little)
+    assert (done["changed"], of_all(done, "required_level"), of_all(done, "level")) == (True, ["golden"], ["structure"])
+    receipt = node.receipts()[0]
+    assert (receipt and receipt["level"]) == "structure"
+
+
+def test_no_receipt_outlives_a_test_that_failed(node: Node, tmp_path: pathlib.Path) -> None:
+    node.stage()
+    base = tmp_path / "base"
+    shutil.copytree(node.base, base)
+    options: Result = {"adapters": node.rows[:1], "bases": {"tiny/Llama-64": {"path": str(base)}}}
+    assert node.run(**options)["changed"]
+    # The disk of the base rots: its size and times tell nothing, so the receipt would stand.
+    weights = base / "model.safetensors"
+    before = weights.stat()
+    data = weights.read_bytes()
+    begin = 8 + int.from_bytes(data[:8], "little")
+    weights.write_bytes(data[:begin].ljust(len(data), b"\xff"))
+    os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert of_all(node.run(check=True, **options), "from_receipt") == [True]
+    failed = node.run(**options, force=True)
+    assert "adapter grammar.3b_lora: failed the load test at level model on cpu: its base " in failed["msg"]
+    assert node.receipts()[0] is None
 
 
 def test_what_goes_wrong_between_versions_is_refused_before_loading(node: Node, tmp_path: pathlib.Path) -> None:
