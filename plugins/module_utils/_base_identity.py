@@ -19,10 +19,10 @@ import json
 import os
 import typing as t
 
+from ansible_collections.lorafleet.delivery.plugins.module_utils._base_model import BRING_BASE, read_base_json
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._load_worker import base_weights
 from ansible_collections.lorafleet.delivery.plugins.module_utils._safetensors import open_header
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store import read_json
 from ansible_collections.lorafleet.delivery.plugins.module_utils._text import cut
 
 SAMPLE = 4096
@@ -42,7 +42,7 @@ def identify(path: str) -> Identity:
         shards = base_weights(path)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
         raise _not_whole(path, f"its index cannot be read: {exc}") from exc
-    config = read_json(os.path.join(path, "config.json"))
+    config = read_base_json(path, "config.json")
     if not isinstance(config, dict):
         raise _not_whole(path, "it has no config.json")
     if not shards:
@@ -88,7 +88,7 @@ def _samples(shard: str) -> t.Iterator[tuple[str, str, tuple[int, ...], str]]:
 
 def _vocabulary(path: str) -> t.Optional[str]:
     """sha256 of which text each token id stands for; the file itself differs with the version that wrote it."""
-    tokenizer = read_json(os.path.join(path, "tokenizer.json"))
+    tokenizer = read_base_json(path, "tokenizer.json")
     try:
         words = tokenizer["model"]["vocab"]
         listed = list(words.items()) if isinstance(words, dict) else [(entry[0], place) for place, entry in enumerate(words)]
@@ -133,4 +133,4 @@ def _shown(value: t.Any) -> str:
 
 
 def _not_whole(path: str, why: str) -> DeliveryError:
-    return DeliveryError.of(f"base {path}", f"is not whole: {why}.", "Bring the whole base to this host, or correct its path.")
+    return DeliveryError.of(f"base {path}", f"is not whole: {why}.", BRING_BASE)

@@ -14,6 +14,13 @@ import typing as t
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store import read_json
 
+BRING_BASE = "Bring the whole base to this host, let it be read, or correct its path."
+
+
+def read_base_json(path: str, name: str) -> t.Any:
+    """Parsed JSON of a file of the base at C(path), or None when there is no such file. Raises DeliveryError."""
+    return read_json(os.path.join(path, name), BRING_BASE)
+
 
 def with_config(bases: dict[str, t.Any]) -> dict[str, dict[str, t.Any]]:
     """Return C(bases) with the config.json of each base that has a path on this host and no config in the inventory.
@@ -28,7 +35,7 @@ def with_config(bases: dict[str, t.Any]) -> dict[str, dict[str, t.Any]]:
 def _config_at(name: str, path: t.Optional[str]) -> t.Optional[dict[str, t.Any]]:
     if not path:
         return None
-    config = read_json(os.path.join(path, "config.json"))
+    config = read_base_json(path, "config.json")
     if not isinstance(config, dict):
         raise DeliveryError.of(
             f"base {name}",

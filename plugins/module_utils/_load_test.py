@@ -22,6 +22,7 @@ import tempfile
 import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils import _device, _golden_worker, _load_worker
+from ansible_collections.lorafleet.delivery.plugins.module_utils._base_model import BRING_BASE
 from ansible_collections.lorafleet.delivery.plugins.module_utils._digest import open_regular
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
 from ansible_collections.lorafleet.delivery.plugins.module_utils._serving_user import ServingUser
@@ -134,9 +135,7 @@ def base_fingerprint(base: dict[str, t.Any]) -> dict[str, t.Any]:
             config = hashlib.sha256(stream.read()).hexdigest()
         stats = [(os.path.basename(weights), os.stat(weights)) for weights in _load_worker.base_weights(path)]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
-        raise DeliveryError.of(
-            f"base {path}", f"is not whole: {exc}.", "Bring the whole base to this host, or correct its path."
-        ) from exc
+        raise DeliveryError.of(f"base {path}", f"is not whole: {exc}.", BRING_BASE) from exc
     return {"config": config, "weights": [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]}
 
 

@@ -69,17 +69,18 @@ class AdapterPaths:
         return None if data is None else Manifest.from_json(data)
 
 
-def read_json(path: str) -> t.Any:
-    """Parsed JSON, or None when the file does not exist. Raises DeliveryError when it cannot be read or parsed."""
+def read_json(path: str, remedy: str = "Move it aside and deploy again: it is written anew.") -> t.Any:
+    """Parsed JSON, or None when the file does not exist. Raises DeliveryError when it cannot be read or parsed.
+
+    The C(remedy) that is given is the one for what the store itself has written.
+    """
     try:
         with open(path, encoding="utf-8") as stream:
             return json.load(stream)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as exc:
-        raise DeliveryError.of(
-            path, f"cannot be read: {exc}.", "Move it aside and deploy again: it is written anew."
-        ) from exc
+        raise DeliveryError.of(path, f"cannot be read: {exc}.", remedy) from exc
 
 
 def write_json(path: str, data: t.Any, mode: int = 0o644) -> None:

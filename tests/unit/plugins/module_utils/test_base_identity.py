@@ -149,6 +149,13 @@ def test_a_base_that_is_not_whole_says_what_to_do(base: pathlib.Path, missing: s
         identify(str(base))
 
 
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
+def test_a_damaged_file_of_a_base_says_what_to_do(base: pathlib.Path, name: str) -> None:
+    (base / name).write_text("{", encoding="utf-8")
+    with pytest.raises(DeliveryError, match=rf"{base}/{name}: cannot be read: .*Bring the whole base to this host"):
+        identify(str(base))
+
+
 def test_each_base_is_looked_at_once(base: pathlib.Path) -> None:
     identities = Identities()
     assert identities.at(None) is None

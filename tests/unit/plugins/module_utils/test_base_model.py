@@ -57,5 +57,5 @@ def test_a_path_without_a_config_says_what_to_do(tmp_path: pathlib.Path) -> None
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "7"])
 def test_a_damaged_config_is_an_error(base: str, text: str) -> None:
     pathlib.Path(base, "config.json").write_text(text)
-    with pytest.raises(DeliveryError):
+    with pytest.raises(DeliveryError, match=r"Bring the whole base to this host|Correct the path of this base"):
         with_config({"tiny": {"path": base}})
