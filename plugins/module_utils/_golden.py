@@ -28,8 +28,8 @@ SCHEMA = 1
 
 # About four times what another half-precision kernel, another GPU or float32 makes of the same model.
 PERMITTED = {"on": 0.12, "off": 0.08, "direction": 0.98, "strength": 0.10}
-# From here on a distance is said to be unusual, though it is permitted.
-UNUSUAL = 0.08
+# From here on a distance with the adapter is said to be unusual, though it is permitted.
+_UNUSUAL = 0.08
 # Four times the training server's own noise is permitted too, but where that is beyond this a wrong scaling could hide.
 _MOST_NOISE = 0.05
 # An effect in less than this direction is that of another adapter; one of less than this strength is none at all.
@@ -174,6 +174,13 @@ def problems(subject: str, found: Distances, limits: t.Mapping[str, float]) -> l
     return [Problem(subject, f"{what}: {figures}.", remedy)]
 
 
+def unusual(found: Distances) -> list[str]:
+    """What is no problem, and should be known all the same."""
+    if found.on <= _UNUSUAL:
+        return []
+    return [f"With the adapter the distance from its golden is {found.on:.3f}, more than another device has been seen to make."]
+
+
 @dataclasses.dataclass(frozen=True)
 class Golden:
     """A recorded golden of the release with C(digest).
@@ -202,17 +209,21 @@ class Golden:
         return {"schema": SCHEMA, **dataclasses.asdict(self)}
 
     @classmethod
-    def from_json(cls, data: t.Any) -> Golden:
-        """Read a golden back. Raises DeliveryError for another schema or form."""
+    def from_json(cls, data: t.Any, subject: str) -> Golden:
+        """Read a golden back. Raises DeliveryError about C(subject) for another schema or form."""
         try:
             if data["schema"] != SCHEMA:
                 raise ValueError(f"schema {data['schema']}")
             golden = cls(**{field.name: data[field.name] for field in dataclasses.fields(cls)})
             if not set(PERMITTED) <= set(golden.permitted) or not golden.positions:
                 raise ValueError("nothing to compare")
-        except (KeyError, TypeError, ValueError) as exc:
+            # What cannot be compared with itself cannot be compared with anything.
+            distances(golden.answer, golden.answer)
+        except DeliveryError as exc:
+            raise DeliveryError.of(subject, exc.problems[0].problem, _RECORD_AGAIN) from exc
+        except (ArithmeticError, KeyError, TypeError, ValueError) as exc:
             raise DeliveryError.of(
-                "golden", f"is not in the form of schema {SCHEMA}: {type(exc).__name__} {exc}.", _RECORD_AGAIN
+                subject, f"is not in the form of schema {SCHEMA}: {type(exc).__name__} {exc}.", _RECORD_AGAIN
             ) from exc
         return golden
 
@@ -229,7 +240,7 @@ def golden_of(manifest: Manifest) -> Golden:
             f"cannot reach level golden: the manifest of release {manifest.release} has no golden.",
             "Record one on the training server (playbook golden.yml) and deploy again, or ask for level model.",
         )
-    golden = Golden.from_json(manifest.golden)
+    golden = Golden.from_json(manifest.golden, f"golden of {subject}")
     if golden.digest != manifest.digest:
         raise DeliveryError.of(
             subject,
@@ -247,10 +258,10 @@ def golden_path(directory: str, name: str, release: str) -> str:
 def read_golden(directory: str, manifest: Manifest) -> t.Optional[Golden]:
     """The golden that was recorded of this very release, or None. Raises DeliveryError when it is damaged."""
     path = golden_path(directory, manifest.name, manifest.release)
-    data = read_json(path)
+    data = read_json(path, _RECORD_AGAIN)
     if data is None:
         return None
-    golden = Golden.from_json(data)
+    golden = Golden.from_json(data, path)
     if golden.digest != manifest.digest:
         raise DeliveryError.of(path, f"is the golden of release {golden.digest[:SHORT]}.", _RECORD_AGAIN)
     return golden

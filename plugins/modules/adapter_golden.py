@@ -140,8 +140,8 @@ problems:
   elements: dict
   sample:
     - subject: adapter llama32_3b_grammar_lora
-      problem: has no prompts.
-      remedy: Give it some in the inventory (agent_prompts).
+      problem: has no prompt(s), 4 or more are needed.
+      remedy: Give it more in the inventory (agent_prompts), of the kind that it was trained for.
 """
 
 import dataclasses
@@ -175,6 +175,8 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._store import w
 
 # How many tokens are compared at each position, with the adapter and without it.
 TOP = 20
+# Along the tokens of fewer answers noise is not told from what is wrong.
+LEAST_PROMPTS = 4
 
 
 @dataclasses.dataclass
@@ -222,15 +224,20 @@ class Case:
 
 def prompts_of(subject: str, prompts: t.Any) -> list[t.Any]:
     """The prompts as they were given, known to be of a form that can be asked. Raises DeliveryError."""
-    if not isinstance(prompts, list) or not prompts:
-        raise DeliveryError.of(subject, "has no prompts.", "Give it some in the inventory (agent_prompts).")
-    for prompt in prompts:
+    given = prompts if isinstance(prompts, list) else []
+    if len(given) < LEAST_PROMPTS:
+        raise DeliveryError.of(
+            subject,
+            f"has {len(given) or 'no'} prompt(s), {LEAST_PROMPTS} or more are needed.",
+            "Give it more in the inventory (agent_prompts), of the kind that it was trained for.",
+        )
+    for prompt in given:
         words = list(prompt.values()) if isinstance(prompt, dict) else [prompt]
         keys = set(prompt) if isinstance(prompt, dict) else {"user"}
         if not {"user"} <= keys <= {"user", "system"} or not all(isinstance(word, str) and word for word in words):
             remedy = "Give a text, or a dictionary with user and perhaps system."
             raise DeliveryError.of(subject, f"has a prompt of an unknown form: {prompt!r}.", remedy)
-    return prompts
+    return given
 
 
 def case_of(params: dict[str, t.Any], row: dict[str, t.Any], identities: Identities, remember: bool) -> Case:

@@ -264,11 +264,17 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import DECLARED, NODE
 from ansible_collections.lorafleet.delivery.plugins.module_utils._base_identity import Identities, differences
-from ansible_collections.lorafleet.delivery.plugins.module_utils._base_model import with_config
+from ansible_collections.lorafleet.delivery.plugins.module_utils._base_model import read_base_json, with_config
 from ansible_collections.lorafleet.delivery.plugins.module_utils._declared import Declared
 from ansible_collections.lorafleet.delivery.plugins.module_utils._digest import sha256_of
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
-from ansible_collections.lorafleet.delivery.plugins.module_utils._golden import Golden, distances, golden_of, problems
+from ansible_collections.lorafleet.delivery.plugins.module_utils._golden import (
+    Golden,
+    distances,
+    golden_of,
+    problems,
+    unusual,
+)
 from ansible_collections.lorafleet.delivery.plugins.module_utils._layout import make_store
 from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test import (
     Target,
@@ -526,9 +532,9 @@ def judge_runtime(case: Case, directory: str, here: dict[str, str]) -> None:
         case.subject,
         case.manifest.config.get("peft_version"),
         here,
-        tokenizer_config=read_json(os.path.join(directory, TOKENIZER_CONFIG)),
-        base_config=read_json(os.path.join(path, "config.json")) if path else None,
-        base_tokenizer_config=read_json(os.path.join(path, TOKENIZER_CONFIG)) if path else None,
+        tokenizer_config=read_json(os.path.join(directory, TOKENIZER_CONFIG), "Save the tokenizer again."),
+        base_config=read_base_json(path, "config.json") if path else None,
+        base_tokenizer_config=read_base_json(path, TOKENIZER_CONFIG) if path else None,
     )
     if found:
         raise DeliveryError(*found)
@@ -598,6 +604,7 @@ def take_answer(case: Case, golden: Golden, answer: dict[str, t.Any]) -> list[Pr
     if wrong:
         case.facts["level"] = "model"
         return wrong
+    case.notes.extend(unusual(found))
     recorded, limits = golden.recorded, golden.permitted
     case.facts["checks"].append(
         f"Along {golden.positions} recorded tokens it answers as where it was trained, by {found.on:.3f} with the adapter"

@@ -176,14 +176,16 @@ def test_what_cannot_be_recorded_says_why(golden_fleet: Fleet) -> None:
     fleet.groups["jw3"].pop("agent_prompts")
     done = fleet.run("golden", "--tags", "3b")
     (message,) = done.failures("sbs29")
-    assert f"adapter {DESCRIBER_3B}: has no prompts. Give it some in the inventory (agent_prompts)." in message
+    assert f"adapter {DESCRIBER_3B}: has no prompt(s), 4 or more are needed. Give it more in the inventory" in message
     assert f"adapter {CLEANER_3B}: was not recorded on cpu: its tokenizer has no chat template." in message
     fleet.groups["training"]["training_memory_limit"] = "700M"
-    (message,) = fleet.run("golden", "--tags", "cleaner,3b").failures("sbs29")
+    fleet.groups["jw3"]["agent_prompts"] = PROMPTS["jw3"][:3]
+    (message,) = fleet.run("golden", "--tags", "3b").failures("sbs29")
+    assert f"adapter {DESCRIBER_3B}: has 3 prompt(s), 4 or more are needed. Give it more in the inventory" in message
     assert f"adapter {CLEANER_3B}: was not recorded on cpu: the base " in message
     assert "0.7 GiB are permitted. Make room on cpu" in message
     del fleet.base["path"]
-    fleet.groups["jw3"]["agent_prompts"] = ["import os", {"user": 7}]
+    fleet.groups["jw3"]["agent_prompts"] = [*PROMPTS["jw3"], {"user": 7}]
     (message,) = fleet.run("golden", "--tags", "3b").failures("sbs29")
     assert f"cannot be recorded: base {tiny_adapters.BASE_NAME} has no path on this host." in message
     assert f"adapter {DESCRIBER_3B}: has a prompt of an unknown form: {{'user': 7}}." in message

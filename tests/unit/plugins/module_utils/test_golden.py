@@ -26,6 +26,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._golden import 
     permitted,
     problems,
     read_golden,
+    unusual,
 )
 from ansible_collections.lorafleet.delivery.plugins.module_utils._manifest import FileEntry, Manifest
 from hypothesis import given
@@ -129,6 +130,14 @@ def test_on_another_base_nothing_is_said_of_the_adapter() -> None:
     assert ["another base" in one.problem for one in said] == [True]
 
 
+def test_what_is_permitted_may_be_unusual() -> None:
+    assert unusual(SAME) == unusual(Distances(0.0323, 0.0786, 0.9993, 1.0061, 0.98)) == []
+    far = Distances(0.1, 0.0319, 0.99, 1.05, 0.96)
+    assert problems("adapter a", far, PERMITTED) == []
+    (note,) = unusual(far)
+    assert note.startswith("With the adapter the distance from its golden is 0.100, ")
+
+
 def test_permitted_is_four_times_the_noise_at_least() -> None:
     assert permitted([]) == permitted([SAME]) == PERMITTED
     noisy = permitted([SAME, Distances(on=0.04, off=0.03, direction=0.99, strength=1.03, top1=0.9)])
@@ -161,17 +170,35 @@ def golden(of: Manifest) -> Golden:
 
 def test_a_golden_comes_back_as_it_went() -> None:
     recorded = golden(manifest())
-    assert Golden.from_json(json.loads(json.dumps(recorded.to_json()))) == recorded
+    assert Golden.from_json(json.loads(json.dumps(recorded.to_json())), "golden") == recorded
     assert recorded.positions == 2
 
 
 @pytest.mark.parametrize(
     "data", [None, [], {}, {"schema": 2}, {"schema": 1}, {**golden(manifest()).to_json(), "permitted": {}},
-             {**golden(manifest()).to_json(), "questions": []}, {**golden(manifest()).to_json(), "questions": [{}]}],
+             {**golden(manifest()).to_json(), "questions": []}, {**golden(manifest()).to_json(), "questions": [{}]},
+             {**golden(manifest()).to_json(), "answer": {}}, {**golden(manifest()).to_json(), "answer": {"on": ON, "off": [7]}},
+             {**golden(manifest()).to_json(), "answer": {"on": ON, "off": ON[:0]}},
+             {**golden(manifest()).to_json(), "answer": {"on": [[[1e9]]], "off": [[[0.0]]]}}],
 )  # fmt: skip
-def test_what_is_no_golden_says_what_to_do(data: t.Any) -> None:
-    with pytest.raises(DeliveryError, match=r"golden: is not in the form of schema 1.*Record it again on the training server"):
-        Golden.from_json(data)
+def test_what_is_no_golden_says_what_to_do(tmp_path: pathlib.Path, data: t.Any) -> None:
+    malformed = r": (is not in the form of schema 1|was answered in another form).*Record it again on the training server"
+    if data is not None:
+        with pytest.raises(DeliveryError, match=f"golden of adapter a{malformed}"):
+            golden_of(dataclasses.replace(manifest(), golden=data))
+    path = pathlib.Path(golden_path(str(tmp_path), "a", manifest().release))
+    path.parent.mkdir()
+    path.write_text(json.dumps(data) if data is not None else "[]", encoding="utf-8")
+    with pytest.raises(DeliveryError, match=f"{path}{malformed}"):
+        read_golden(str(tmp_path), manifest())
+
+
+def test_a_golden_that_cannot_be_read_is_recorded_again(tmp_path: pathlib.Path) -> None:
+    path = pathlib.Path(golden_path(str(tmp_path), "a", manifest().release))
+    path.parent.mkdir()
+    path.write_text("{broken", encoding="utf-8")
+    with pytest.raises(DeliveryError, match=r"cannot be read: .*Record it again on the training server \(playbook golden\.yml\)"):
+        read_golden(str(tmp_path), manifest())
 
 
 def test_a_manifest_without_a_golden_says_what_to_do() -> None:
