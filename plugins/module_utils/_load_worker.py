@@ -89,6 +89,16 @@ def base_weights(path: str) -> list[str]:
         return sorted({os.path.join(path, name) for name in json.load(stream)["weight_map"].values()})
 
 
+@contextlib.contextmanager
+def reading_base() -> t.Iterator[None]:
+    """Makes a BaseRefused of what the user of this process may not read of a base."""
+    try:
+        yield
+    except PermissionError as exc:
+        problem = f"its base cannot be read by user {os.geteuid()}: {exc.filename}: {exc.strerror}."
+        raise BaseRefused(problem, "Let this user read the whole base, and pass through all directories above it.") from exc
+
+
 def go_offline(home: str) -> None:
     """Must run before the first import: huggingface_hub reads these while it is imported."""
     for name in list(os.environ):
@@ -185,7 +195,7 @@ def read_base_config(adapter: dict[str, t.Any]) -> t.Any:
 
     raw = adapter["base_config"]
     if adapter["base_path"] is not None:
-        with open(os.path.join(adapter["base_path"], "config.json"), encoding="utf-8") as stream:
+        with reading_base(), open(os.path.join(adapter["base_path"], "config.json"), encoding="utf-8") as stream:
             raw = json.load(stream)
     # For some such keys transformers 4.56 to 5.2 takes code from the Hub whatever it is told (CVE-2026-4372).
     hooks = sorted(set(re.findall(r'"(auto_map|\w*_internal\w*)":', json.dumps(raw))))
@@ -397,10 +407,11 @@ class LoadedBase:
             return
         # What the last adapter left may hang in a cycle and would be counted as taken.
         self.drop()
-        files = base_weights(self.path)
+        with reading_base():
+            files = base_weights(self.path)
+            absent = [path for path in files if not _opens(path)]
         if not files:
             raise BaseRefused(f"its base {self.path} has no safetensors weights.", "Put the base there, or correct path.")
-        absent = [path for path in files if not os.path.isfile(path)]
         if absent:
             raise BaseRefused(f"its base lacks {_some(absent)}.", "Bring the whole base to the node.")
         on_gpu = self.device.type == "cuda"
@@ -695,6 +706,15 @@ def _some(names: t.Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
+def _opens(path: str) -> bool:
+    """Whether a file is there. Raises PermissionError where it may not be read."""
+    try:
+        with open(path, "rb"):
+            return True
+    except FileNotFoundError:
+        return False
+
+
 def _size(adapter: dict[str, t.Any]) -> int:
     path = os.path.join(adapter["directory"], adapter["weights_file"])
     return os.path.getsize(path) if os.path.isfile(path) else 0
@@ -757,8 +777,11 @@ def confine(adapters: list[dict[str, t.Any]]) -> None:
     available = first_match("/proc/meminfo", r"MemAvailable:\s*(\d+) kB")
     if available:
         # Not the whole address space: CUDA reserves far more of it than there is memory. Files of weights are mapped, and count.
-        bases = {path for adapter in adapters for path in base_weights(adapter["base_path"] or "") if os.path.isfile(path)}
-        most = int(available) * 1024 + sum(map(os.path.getsize, bases)) + sum(map(_size, adapters)) + 2 * GIB
+        most = int(available) * 1024 + sum(map(_size, adapters)) + 2 * GIB
+        for base in {adapter["base_path"] for adapter in adapters if adapter["base_path"]}:
+            # What may not be read is said when it is to be loaded.
+            with contextlib.suppress(PermissionError):
+                most += sum(os.path.getsize(path) for path in base_weights(base) if os.path.isfile(path))
         hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
         resource.setrlimit(resource.RLIMIT_DATA, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 

@@ -16,6 +16,7 @@ import stat
 import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.module_utils._permissions import Permissions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,21 +49,52 @@ class ServingUser:
             for name in (".", *files):
                 os.chown(os.path.join(path, name), self.uid, self.gid, follow_symlinks=False)
 
+    def may(self, wanted: int, mode: int, uid: int, gid: int) -> bool:
+        """Whether a mode lets this user do C(wanted) (bits as in its last digit) with what has that owner and group."""
+        if self.uid == 0:
+            return True
+        digit = mode >> (6 if uid == self.uid else 3 if gid in self.groups else 0)
+        return digit & wanted == wanted
+
     def may_read(self, directories: t.Iterable[str]) -> contextlib.AbstractContextManager[None]:
         """Let this user read the plain files in these directories, and take that back at the end."""
         return _lent(list(directories), self.gid) if self.is_other else contextlib.nullcontext()
 
 
+def check_readable(user: ServingUser, permissions: Permissions) -> None:
+    """Raises DeliveryError unless C(user) can read what becomes active with these permissions."""
+    # What gets no owner or group has those of this process.
+    uid = os.geteuid() if permissions.uid is None else permissions.uid
+    gid = os.getegid() if permissions.gid is None else permissions.gid
+    for what, mode, wanted in (("files", permissions.file_mode, 0o4), ("directories", permissions.directory_mode, 0o5)):
+        if not user.may(wanted, mode, uid, gid):
+            raise DeliveryError.of(
+                f"user {user.name}",
+                f"cannot read the {what} that become active: they get mode {mode:04o}, owner {uid} and group {gid}.",
+                "Change that (agent_owner, agent_group, agent_file_mode, agent_directory_mode), or name the user that serves.",
+            )
+
+
 @contextlib.contextmanager
 def _lent(directories: list[str], gid: int) -> t.Iterator[None]:
-    paths = [entry.path for directory in directories for entry in os.scandir(directory) if entry.is_file(follow_symlinks=False)]
     with contextlib.ExitStack() as undo:
-        for path in [*paths, *directories]:
-            before = os.lstat(path)
+        for path in [*(path for directory in directories for path in _plain_files(directory)), *directories]:
+            try:
+                before = os.lstat(path)
+            except FileNotFoundError:
+                # Another run took it away: the load test will say that it is not there.
+                continue
             mode = stat.S_IMODE(before.st_mode)
             undo.callback(_set, path, before.st_gid, mode)
             _set(path, gid, mode | (0o050 if stat.S_ISDIR(before.st_mode) else 0o040))
         yield
+
+
+def _plain_files(directory: str) -> list[str]:
+    try:
+        return [entry.path for entry in os.scandir(directory) if entry.is_file(follow_symlinks=False)]
+    except FileNotFoundError:
+        return []
 
 
 def _set(path: str, gid: int, mode: int) -> None:

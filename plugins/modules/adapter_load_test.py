@@ -23,6 +23,7 @@ description:
 extends_documentation_fragment:
   - lorafleet.delivery._adapters
   - lorafleet.delivery._adapters.node
+  - lorafleet.delivery._adapters.permissions
   - lorafleet.delivery._attributes
 attributes:
   check_mode:
@@ -97,7 +98,9 @@ options:
     default: enforce
   user:
     description:
-      - The user that loads the adapters, best the one that serves them. Then what passes is also known to be readable for it.
+      - The user that loads the adapters, best the one that serves them. It must be able to read what becomes active with
+        O(owner), O(group), O(file_mode) and O(directory_mode), which is judged by these alone; whether it can pass through the
+        directories above O(models_dir) is not looked at. The base it really reads.
       - When not set, the user that Ansible works as. To name another one takes O(ignore:become).
     type: str
   timeout:
@@ -262,7 +265,7 @@ import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import DECLARED, NODE
+from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import DECLARED, NODE, PERMISSIONS
 from ansible_collections.lorafleet.delivery.plugins.module_utils._base_identity import Identities, differences
 from ansible_collections.lorafleet.delivery.plugins.module_utils._base_model import read_base_json, with_config
 from ansible_collections.lorafleet.delivery.plugins.module_utils._declared import Declared
@@ -294,10 +297,11 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._minimum_versio
     version_problems,
     version_warnings,
 )
+from ansible_collections.lorafleet.delivery.plugins.module_utils._permissions import permissions_of
 from ansible_collections.lorafleet.delivery.plugins.module_utils._receipt import LEVELS, reaches, read_receipt, write_receipt
 from ansible_collections.lorafleet.delivery.plugins.module_utils._runtime import runtime_notes, runtime_problems
 from ansible_collections.lorafleet.delivery.plugins.module_utils._safetensors import scan
-from ansible_collections.lorafleet.delivery.plugins.module_utils._serving_user import ServingUser
+from ansible_collections.lorafleet.delivery.plugins.module_utils._serving_user import ServingUser, check_readable
 from ansible_collections.lorafleet.delivery.plugins.module_utils._state import read_state
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store import AdapterPaths, read_json
 from ansible_collections.lorafleet.delivery.plugins.module_utils._structure import (
@@ -722,6 +726,7 @@ def main() -> None:
         argument_spec={
             **DECLARED,
             **NODE,
+            **PERMISSIONS,
             "manifests": {"type": "list", "elements": "dict"},
             "python": {"type": "path", "required": True},
             "device": {"type": "str", "default": "cuda"},
@@ -740,6 +745,8 @@ def main() -> None:
     try:
         check_device(params["device"])
         user = ServingUser.named(params["user"]) if params["user"] else None
+        if user is not None:
+            check_readable(user, permissions_of(params))
         cases, wrong = prepare(params)
     except DeliveryError as exc:
         module.fail_json(msg=str(exc), problems=exc.to_json())

@@ -330,6 +330,14 @@ def test_what_merely_differs_between_versions_is_reported(node: Node) -> None:
     assert of_all(node.run(level="adapter"), "notes") == notes
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_who_serves_must_be_able_to_read_what_becomes_active(node: Node) -> None:
+    node.stage()
+    closed = node.run(check=True, level="structure", user="nobody", file_mode="0640")
+    assert "user nobody: cannot read the files that become active: they get mode 0640, owner 0 and group 0." in closed["msg"]
+    assert not node.run(check=True, level="structure", user="nobody", file_mode="0640", group="nogroup").get("failed")
+
+
 def test_check_mode_on_a_clean_host_predicts(node: Node) -> None:
     clean = node.run(check=True)
     assert clean["changed"]
