@@ -111,6 +111,21 @@ options:
     required: true
 """
 
+    # What adapters are loaded on.
+    LOADING = r"""
+options:
+  device:
+    description:
+      - Where to load. V(cuda:1) is the second GPU that the interpreter sees, in the order of the PCI bus, V(cuda) the one with
+        most memory free, V(cpu) no GPU at all.
+    type: str
+    default: cuda
+  memory_limit:
+    description:
+      - How much of the device's memory may be taken at most, for example V(20G). More than is free is never taken.
+    type: bytes
+"""
+
     # What files and directories that are served look like.
     PERMISSIONS = r"""
 options:

@@ -47,6 +47,11 @@ NODE: dict[str, t.Any] = {
     "store": {"type": "path", "required": True},
 }
 
+LOADING: dict[str, t.Any] = {
+    "device": {"type": "str", "default": "cuda"},
+    "memory_limit": {"type": "bytes"},
+}
+
 PERMISSIONS: dict[str, t.Any] = {
     "owner": {"type": "str"},
     "group": {"type": "str"},

@@ -23,6 +23,7 @@ description:
 extends_documentation_fragment:
   - lorafleet.delivery._adapters
   - lorafleet.delivery._adapters.source
+  - lorafleet.delivery._adapters.loading
   - lorafleet.delivery._attributes
 attributes:
   check_mode:
@@ -48,13 +49,6 @@ options:
     description: The interpreter of the training environment. It must have torch, transformers, peft and safetensors.
     type: path
     required: true
-  device:
-    description: What to load on. See O(lorafleet.delivery.adapter_load_test#module:device).
-    type: str
-    default: cuda
-  memory_limit:
-    description: How much of the device's memory may be taken at most, for example V(20G).
-    type: bytes
   timeout:
     description: Seconds that the child process may take for all adapters together.
     type: int
@@ -150,7 +144,7 @@ import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import DECLARED, SOURCE
+from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import DECLARED, LOADING, SOURCE
 from ansible_collections.lorafleet.delivery.plugins.module_utils._base_identity import Identities, differences
 from ansible_collections.lorafleet.delivery.plugins.module_utils._base_model import with_config
 from ansible_collections.lorafleet.delivery.plugins.module_utils._declared import Declared
@@ -346,11 +340,10 @@ def main() -> None:
         argument_spec={
             **DECLARED,
             **SOURCE,
+            **LOADING,
             "prompts": {"type": "dict", "required": True},
             "length": {"type": "int", "default": 16},
             "python": {"type": "path", "required": True},
-            "device": {"type": "str", "default": "cuda"},
-            "memory_limit": {"type": "bytes"},
             "timeout": {"type": "int", "default": 3600},
             "force": {"type": "bool", "default": False},
         },

@@ -24,6 +24,7 @@ extends_documentation_fragment:
   - lorafleet.delivery._adapters
   - lorafleet.delivery._adapters.node
   - lorafleet.delivery._adapters.permissions
+  - lorafleet.delivery._adapters.loading
   - lorafleet.delivery._attributes
 attributes:
   check_mode:
@@ -45,12 +46,6 @@ options:
     description: The interpreter that serves the adapters. It must have torch, transformers, peft and safetensors.
     type: path
     required: true
-  device:
-    description:
-      - Where to load. V(cuda:1) is the second GPU that the interpreter sees, in the order of the PCI bus, V(cuda) the one with
-        most memory free, V(cpu) no GPU at all.
-    type: str
-    default: cuda
   level:
     description:
       - How far the test must go. Each level contains the ones before it, and an adapter that does not reach it has failed.
@@ -82,10 +77,6 @@ options:
       - adapter
       - model
       - golden
-  memory_limit:
-    description:
-      - How much of the device's memory the test may take at most, for example V(20G). It never takes more than is free.
-    type: bytes
   base_binding:
     description:
       - What happens when the base on this host is another than the one that the adapter was trained on, as far as the manifest
@@ -265,7 +256,7 @@ import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import DECLARED, NODE, PERMISSIONS
+from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import DECLARED, LOADING, NODE, PERMISSIONS
 from ansible_collections.lorafleet.delivery.plugins.module_utils._base_identity import Identities, differences
 from ansible_collections.lorafleet.delivery.plugins.module_utils._base_model import read_base_json, with_config
 from ansible_collections.lorafleet.delivery.plugins.module_utils._declared import Declared
@@ -727,12 +718,11 @@ def main() -> None:
             **DECLARED,
             **NODE,
             **PERMISSIONS,
+            **LOADING,
             "manifests": {"type": "list", "elements": "dict"},
             "python": {"type": "path", "required": True},
-            "device": {"type": "str", "default": "cuda"},
             "level": {"type": "str", "choices": [*LEVELS, "available"], "default": "available"},
             "least_level": {"type": "str", "choices": list(LEVELS)},
-            "memory_limit": {"type": "bytes"},
             "base_binding": {"type": "str", "choices": ["enforce", "report"], "default": "enforce"},
             "user": {"type": "str"},
             "timeout": {"type": "int", "default": 900},
