@@ -15,61 +15,31 @@ import os
 import pathlib
 import pickle
 import shutil
-import struct
 import subprocess
 import typing as t
 
+import numpy as np
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils import _load_worker
 from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test import LoadTest, Target, load_test
 
-from tests.damage import RawTensors, rewrite
+from tests.damage import Q0_A, Q0_B, Damage, add, change_tensors, drop, put, reshape, rewrite, zero
 
 # Nearly all of them look at what one process has said: it is started once.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("load_worker")]
 
 CHECKOUT = pathlib.Path(__file__).resolve().parents[4]
 PEFT_PYTHON = os.environ.get("LORAFLEET_PEFT_PYTHON", str(CHECKOUT / ".cache" / "venv" / "peft" / "bin" / "python"))
-PREFIX = "base_model.model.model.layers.0.self_attn.q_proj"
+NORM = "base_model.model.model.norm.weight"
 
-
-
-def drop_one(tensors: RawTensors) -> None:
-    del tensors[f"{PREFIX}.lora_B.weight"]
-
-
-def overwrite_base(tensors: RawTensors) -> None:
+FAULTS: dict[str, Damage] = {
+    "missing": drop(Q0_B),
     # PEFT itself reports neither missing nor unexpected keys for this, and the base is another one from then on.
-    tensors["base_model.model.model.norm.weight"] = ("F32", [64], struct.pack("<64f", *[3.0] * 64))
-
-
-def add_unknown(tensors: RawTensors) -> None:
-    tensors["base_model.model.model.layers.9.self_attn.q_proj.lora_A.weight"] = tensors[f"{PREFIX}.lora_A.weight"]
-
-
-def halve_rank(tensors: RawTensors) -> None:
-    dtype, (rank, width), raw = tensors[f"{PREFIX}.lora_A.weight"]
-    tensors[f"{PREFIX}.lora_A.weight"] = (dtype, [rank // 2, width], raw[: len(raw) // 2])
-
-
-def add_nan(tensors: RawTensors) -> None:
-    dtype, shape, raw = tensors[f"{PREFIX}.lora_A.weight"]
-    tensors[f"{PREFIX}.lora_A.weight"] = (dtype, shape, struct.pack("<f", float("nan")) + raw[4:])
-
-
-def untrain(tensors: RawTensors) -> None:
-    for name, (dtype, shape, raw) in tensors.items():
-        if "lora_B" in name:
-            tensors[name] = (dtype, shape, bytes(len(raw)))
-
-
-FAULTS = {
-    "missing": drop_one,
-    "overwriting": overwrite_base,
-    "unknown": add_unknown,
-    "misshapen": halve_rank,
-    "nan": add_nan,
-    "untrained": untrain,
+    "overwriting": lambda tensors: tensors.update({NORM: np.full(64, 3, np.float32)}),
+    "unknown": add(Q0_A.replace("s.0.", "s.9."), (16, 64)),
+    "misshapen": reshape(Q0_A, (8, 64)),
+    "nan": put(Q0_A, np.nan),
+    "untrained": zero("lora_B"),
 }
 
 
@@ -83,9 +53,9 @@ class Hostile:
         return (open, (str(self.victim), "w"))
 
 
-def damaged(tiny: pathlib.Path, where: pathlib.Path, fault: t.Callable[[RawTensors], None]) -> pathlib.Path:
+def damaged(tiny: pathlib.Path, where: pathlib.Path, fault: Damage) -> pathlib.Path:
     shutil.copytree(tiny / "adapter", where)
-    rewrite(where / "adapter_model.safetensors", fault)
+    change_tensors(where, fault)
     return where
 
 
@@ -196,8 +166,8 @@ def test_level_adapter_needs_no_weights_of_the_base(run: LoadTest) -> None:
 @pytest.mark.parametrize(
     ("name", "level", "problem"),
     [
-        ("missing", None, f"the weights file lacks {PREFIX}.lora_B.weight."),
-        ("overwriting", None, "the weights file has base_model.model.model.norm.weight, which PEFT does not make"),
+        ("missing", None, f"the weights file lacks {Q0_B}."),
+        ("overwriting", None, f"the weights file has {NORM}, which PEFT does not make"),
         ("unknown", None, "layers.9.self_attn.q_proj.lora_A.weight, which PEFT does not make"),
         ("misshapen", None, "has shape [8, 64], PEFT expects [16, 64]"),
         ("nan", None, "holds NaN or infinity"),
