@@ -57,8 +57,8 @@ class ServingUser:
         return digit & wanted == wanted
 
     def may_read(self, directories: t.Iterable[str]) -> contextlib.AbstractContextManager[None]:
-        """Let this user read the plain files in these directories, and take that back at the end."""
-        return _lent(list(directories), self.gid) if self.is_other else contextlib.nullcontext()
+        """Let this user read the plain files in these directories where it cannot, and take that back at the end."""
+        return _lent(list(directories), self) if self.is_other else contextlib.nullcontext()
 
 
 def check_readable(user: ServingUser, permissions: Permissions) -> None:
@@ -76,7 +76,7 @@ def check_readable(user: ServingUser, permissions: Permissions) -> None:
 
 
 @contextlib.contextmanager
-def _lent(directories: list[str], gid: int) -> t.Iterator[None]:
+def _lent(directories: list[str], user: ServingUser) -> t.Iterator[None]:
     with contextlib.ExitStack() as undo:
         for path in [*(path for directory in directories for path in _plain_files(directory)), *directories]:
             try:
@@ -84,9 +84,10 @@ def _lent(directories: list[str], gid: int) -> t.Iterator[None]:
             except FileNotFoundError:
                 # Another run took it away: the load test will say that it is not there.
                 continue
-            mode = stat.S_IMODE(before.st_mode)
-            undo.callback(_set, path, before.st_gid, mode)
-            _set(path, gid, mode | (0o050 if stat.S_ISDIR(before.st_mode) else 0o040))
+            mode, wanted = stat.S_IMODE(before.st_mode), 0o5 if stat.S_ISDIR(before.st_mode) else 0o4
+            if not user.may(wanted, mode, before.st_uid, before.st_gid):
+                undo.callback(_set, path, before.st_gid, mode)
+                _set(path, user.gid, mode | wanted << 3)
         yield
 
 

@@ -685,9 +685,9 @@ def load(module: AnsibleModule, cases: list[Case], user: t.Optional[ServingUser]
     """Load cases with PEFT in one child process; returns its seconds and what is wrong."""
     params = module.params
     targets = [case.target() for case in cases]
-    # Releases are for the user to be able to read, or not; what is staged nobody else can read yet.
-    staged = [case.directory for case in cases if case.directory == case.paths.staged(case.manifest.release)]
-    with user.may_read(staged) if user else contextlib.nullcontext():
+    # It will be able to read them once they are active; what is staged nobody else can read yet.
+    directories = [target.directory for target in targets]
+    with user.may_read(directories) if user else contextlib.nullcontext():
         outcome = load_test(
             params["python"], params["device"], targets, params["timeout"], module.tmpdir, user, params["memory_limit"]
         )

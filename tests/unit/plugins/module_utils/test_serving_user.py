@@ -116,6 +116,21 @@ def test_an_interpreter_that_the_user_may_not_execute(open_path: pathlib.Path) -
 
 
 @as_root
+def test_what_it_can_read_is_left_alone(staged: pathlib.Path) -> None:
+    # A release that is served: whoever reads it through its group must go on doing so.
+    weights, config = staged / "adapter_model.safetensors", staged / "adapter_config.json"
+    config.touch()
+    for path, mode in ((staged, 0o755), (weights, 0o644), (config, 0o640)):
+        path.chmod(mode)
+    os.chown(weights, 0, 1)
+    before = [look(path) for path in (staged, weights, config)]
+    with ServingUser.named(NAME).may_read([str(staged)]):
+        assert [look(path) for path in (staged, weights)] == before[:2]
+        assert look(config) == (0o640, 0, pwd.getpwnam(NAME).pw_gid)
+    assert [look(path) for path in (staged, weights, config)] == before
+
+
+@as_root
 def test_what_vanishes_is_not_lent(open_path: pathlib.Path, staged: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     user = ServingUser.named(NAME)
     with user.may_read([str(open_path / "gone")]):
