@@ -14,8 +14,9 @@ author:
 description:
   - Loads staged or active releases with PEFT on this host's device and proves that what PEFT has then is what the file holds.
     PEFT itself accepts missing tensors, tensors that overwrite the base, NaN and untrained weights without an error.
-  - All adapters of a host are loaded in one child process of the interpreter that serves them, with a time limit, without
-    a network, and without any code from the adapters. A crash of that process is a failure of the task, no more.
+  - All adapters of a host are loaded in one child process of the interpreter that serves them, with a time limit, with
+    access to the Hub switched off, and without any code from the adapters. A crash of that process is a failure of the task, no
+    more.
   - Looks at the packages and the base of this host before anything is loaded. What is known to go wrong between the versions of
     the training and those here is refused, other differences are reported.
   - What passed gets a receipt in the store. As long as the release, the packages, the device and the base stay the same,
