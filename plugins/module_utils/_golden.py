@@ -37,8 +37,9 @@ _SAME_DIRECTION = 0.75
 _NO_STRENGTH = 0.05
 # The most that a strength may be permitted to differ from 1: an adapter that is not there has none.
 _MOST_STRETCHED = 0.5
-# So much more is no adapter of the same training: a scaling far off turns the direction as well.
-_MUCH_STRENGTH = 1.5
+# With so much more it is its scaling that is far off, which turns the direction as well: along the tokens that one adapter
+# has chosen another one does less.
+_MUCH_STRENGTH = 1.25
 
 Rows = t.Sequence[t.Sequence[t.Sequence[float]]]
 Answer = t.Mapping[str, Rows]

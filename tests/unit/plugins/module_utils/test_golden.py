@@ -105,6 +105,9 @@ def test_distances_are_numbers_whatever_was_answered(rows: list[list[float]]) ->
         (Distances(0.0323, 0.0986, 0.9993, 1.0061, 0.98), "another base, or is read in another way", "version of transformers"),
         (Distances(1.2087, 0.0319, 0.8996, 1.1970, 0.76), "works in the recorded direction with another strength", "lora_alpha"),
         (Distances(7.3194, 0.0319, 0.5210, 1.6702, 0.27), "works in the recorded direction with another strength", "use_rslora"),
+        # use_rslora with other prompts, and the highest of another adapter.
+        (Distances(6.3537, 0.0339, 0.6034, 1.4505, 0.31), "works in the recorded direction with another strength", "use_rslora"),
+        (Distances(1.0440, 0.0240, 0.4630, 0.7910, 0.56), "answers like another adapter", "Deliver the adapter that was meant"),
         (Distances(0.0860, 0.0319, 0.9898, 0.8463, 0.96), "or a part of it is missing", "the weights"),
         (Distances(2.4913, 0.0319, 0.4299, 0.3185, 0.42), "answers like another adapter", "Deliver the adapter that was meant"),
         (Distances(0.9990, 0.0240, 0.0000, 0.0000, 0.58), "as if the adapter were not there", "target_modules"),
