@@ -76,7 +76,7 @@ class ActionModule(ActionBase):
         failed: list[Outcome] = []
         for _try in range(int(self._task.args.get("transfer_tries", 3))):
             display.vv(f"{adapter['name']}: {adapter['sent_bytes']} bytes from {source}", host=node)
-            outcome = transfer(*ends, adapter["sent"], directory, adapter["staging"], timeout)
+            outcome = transfer(*ends, adapter["sent"], ends[0].path(directory), adapter["staging"], timeout)
             if outcome.returncode == 0:
                 return outcome
             failed.append(outcome)

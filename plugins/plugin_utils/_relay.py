@@ -75,6 +75,10 @@ class End:
     def argv(self, command: c.Sequence[str]) -> list[str]:
         return list(command) if self.ssh is None else ssh_argv(self.ssh, command)
 
+    def path(self, path: str) -> str:
+        """A path at this end, as rsync knows it: no shell makes anything of ~ there, but over ssh commands begin in the home."""
+        return os.path.expanduser(path) if self.ssh is None else path.removeprefix("~/")
+
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:

@@ -65,6 +65,8 @@ def test_either_end_or_both_over_ssh(fleet: Fleet, sshd: sshd_server.Server) -> 
     assert served_as_offered(fleet, "jw3-1", DESCRIBER_3B)
 
     fleet.hosts["sbs29"].update(sshd.variables())
+    # The training server's own home, not the one of whoever runs the playbook.
+    fleet.groups["training"]["training_models_dir"] = f"~/{os.path.relpath(fleet.source, pwd.getpwuid(os.getuid()).pw_dir)}"
     fleet.offer(CLEANER_3B, "bf16")
     fleet.offer(DESCRIBER_3B, "adapter")
     done = fleet.deploy()
