@@ -31,10 +31,11 @@ class Difference:
     path: str
     detail: str
 
-    def line(self) -> str:
-        """One line for people."""
+    def line(self, directory: str = "") -> str:
+        """One line for people, with the whole path where the directory is given."""
+        path = os.path.normpath(os.path.join(directory, self.path)) if directory else self.path
         # A hostile name must not be able to forge further lines.
-        path = self.path if self.path.isprintable() else ascii(self.path)
+        path = path if path.isprintable() else ascii(path)
         return f"{self.kind:<7}  {path}  {self.detail}".rstrip()
 
 
@@ -46,11 +47,13 @@ def differences(
     uid: t.Optional[int] = None,
     gid: t.Optional[int] = None,
     fsync: bool = False,
+    content: bool = True,
 ) -> list[Difference]:
     """Everything in which C(directory) differs from C(manifest), sorted by path; empty when it is exactly that.
 
-    Modes and owners are compared where they are given. With C(fsync) the bytes of all files are on the disk when this
-    returns; then a file that cannot be read or flushed raises (OSError, DeliveryError) instead of being a difference.
+    Modes and owners are compared where they are given. Without C(content) no file is opened. With C(fsync) the bytes of all
+    files are on the disk when this returns; then a file that cannot be read or flushed raises (OSError, DeliveryError)
+    instead of being a difference.
     """
     try:
         status = os.lstat(directory)
@@ -81,7 +84,8 @@ def differences(
             else:
                 to_hash.append(wanted[name])
             found += _permission_differences(name, status, file_mode, uid, gid)
-    found += _content_differences(directory, to_hash, fsync)
+    if content:
+        found += _content_differences(directory, to_hash, fsync)
     return sorted(found, key=lambda difference: (difference.path, difference.kind, difference.detail))
 
 

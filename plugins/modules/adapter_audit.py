@@ -36,6 +36,7 @@ options:
     required: true
 seealso:
   - module: lorafleet.delivery.adapter_release
+  - module: lorafleet.delivery.adapter_status
 """
 
 EXAMPLES = r"""
@@ -100,51 +101,25 @@ problems:
   elements: dict
 """
 
-import dataclasses
-import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.lorafleet.delivery.plugins.module_utils._active import look_at_active
 from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import NODE, PERMISSIONS
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
-from ansible_collections.lorafleet.delivery.plugins.module_utils._live import ABSENT, LINK, look_at_live
 from ansible_collections.lorafleet.delivery.plugins.module_utils._permissions import Permissions, permissions_of
-from ansible_collections.lorafleet.delivery.plugins.module_utils._receipt import read_receipt
-from ansible_collections.lorafleet.delivery.plugins.module_utils._settle import settled
-from ansible_collections.lorafleet.delivery.plugins.module_utils._state import read_state
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store import AdapterPaths
 
 
 def audit(paths: AdapterPaths, permissions: Permissions) -> dict[str, t.Any]:
     """What is active of one adapter and in what it differs from what was verified. Reads only."""
-    state = settled(paths, read_state(paths))
-    found: dict[str, t.Any] = {"name": paths.name, "release": state.active, "previous": state.previous, "receipt": None}
-    if state.active is None:
-        return {**found, "drift": ["missing  no release of it is active on this node"]}
-    drift = []
-    found["receipt"] = read_receipt(paths, state.active)
-    if found["receipt"] is None:
-        drift.append(f"missing  {paths.receipt(state.active)}  nothing says that this release was tested here")
-    try:
-        live = look_at_live(paths)
-        manifest = paths.read_manifest(state.active)
-    except DeliveryError as exc:
-        return {**found, "drift": [*drift, f"changed  {exc}"]}
-    if manifest is None:
-        drift.append(f"missing  {paths.manifest(state.active)}  what is served cannot be compared with anything")
-        return {**found, "drift": drift}
-    directories = [paths.release(state.active)]
-    if live.kind == ABSENT:
-        drift.append(f"missing  {paths.live}  nothing is served under this name")
-    elif live.kind != LINK:
-        directories.insert(0, paths.live)
-    elif live.release != state.active:
-        drift.append(f"changed  {paths.live}  leads to release {live.release} instead of {state.active}")
-    for directory in directories:
-        for difference in permissions.differences(directory, manifest):
-            path = os.path.normpath(os.path.join(directory, difference.path))
-            drift.append(dataclasses.replace(difference, path=path).line())
-    return {**found, "drift": drift}
+    found = look_at_active(paths)
+    drift = [*found.wrong]
+    if found.manifest is not None:
+        for directory in found.directories:
+            drift += [difference.line(directory) for difference in permissions.differences(directory, found.manifest)]
+    release = {"release": found.release, "previous": found.previous, "receipt": found.receipt}
+    return {"name": paths.name, **release, "drift": drift}
 
 
 def main() -> None:
