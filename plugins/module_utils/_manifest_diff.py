@@ -4,54 +4,98 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""What sets two releases apart, in words: rank, alpha, tensors, tokenizer. For --diff and for reports."""
+"""What sets two releases apart, in words: config, tensors, tokenizer. For --diff and for reports; no file is read for it."""
 
 from __future__ import annotations
 
+import json
 import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._manifest import CONFIG_FILE, Manifest
+from ansible_collections.lorafleet.delivery.plugins.module_utils._text import cut
+from ansible_collections.lorafleet.delivery.plugins.module_utils._tokenizer import CHAT_TEMPLATE
+
+# They have other names here, those that an inventory has for them.
+_CALLED = {"r": "rank", "lora_alpha": "alpha"}
+_NOT_SET = "not set"
 
 
-def manifest_diff(before: t.Optional[Manifest], after: t.Optional[Manifest]) -> dict[str, dict[str, t.Any]]:
-    """Return C(before) and C(after) as short dictionaries; equal ones for the same release, an empty one for none."""
+def manifest_diff(
+    before: t.Optional[Manifest], after: t.Optional[Manifest], complete: bool = False
+) -> dict[str, dict[str, t.Any]]:
+    """Return C(before) and C(after) as short dictionaries; equal ones for the same release, an empty one for none.
+
+    With C(complete) they also name every tensor and file that changed, and show long values of the config whole.
+    """
     described = {"before": _describe(before), "after": _describe(after)}
     if after is not None and (before is None or before.digest != after.digest):
-        described["after"].update(_changes(before, after))
+        described["after"].update(_changes(before, after, complete))
+    if before is not None and after is not None:
+        for side, manifest in (("before", before), ("after", after)):
+            config = _config(manifest, _changed(_said(before.config), _said(after.config)) - _CALLED.keys(), complete)
+            described[side].update(config)
     return described
 
 
 def _describe(manifest: t.Optional[Manifest]) -> dict[str, t.Any]:
     if manifest is None:
         return {}
-    return {
-        "release": manifest.release,
-        "rank": manifest.config.get("r"),
-        "alpha": manifest.config.get("lora_alpha"),
-    }
+    return {"release": manifest.release, **{name: manifest.config.get(key) for key, name in _CALLED.items()}}
 
 
-def _changes(before: t.Optional[Manifest], after: Manifest) -> dict[str, str]:
-    count = len(after.tensors)
+def _config(manifest: Manifest, keys: t.Collection[str], complete: bool) -> dict[str, t.Any]:
+    said = _said(manifest.config)
+    shown = {key: said.get(key, _NOT_SET) if complete else _short(said.get(key, _NOT_SET)) for key in sorted(keys)}
+    return {"config": shown} if shown else {}
+
+
+def _said(config: dict[str, t.Any]) -> dict[str, t.Any]:
+    """Lists of names are sets to PEFT, which writes them in any order."""
+    return {key: sorted(value, key=str) if isinstance(value, list) else value for key, value in config.items()}
+
+
+def _short(value: t.Any) -> t.Any:
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return value if cut(text) == text else cut(text)
+
+
+def _changes(before: t.Optional[Manifest], after: Manifest, complete: bool) -> dict[str, t.Any]:
+    parts = {"tokenizer": _tokenizer_of, "chat_template": _template_of}
+    found = {part: _compared(of(before) if before else {}, of(after)) for part, of in parts.items()}
     if before is None:
-        return {"tensors": f"{count} tensors, all new", "tokenizer": "new" if _other_files(after) else "none"}
+        return {"tensors": f"{len(after.tensors)} tensors, all new", **found}
     old = {tensor.name: tensor for tensor in before.tensors}
     new = {tensor.name: tensor for tensor in after.tensors}
-    changed = sum(old.get(name) != tensor for name, tensor in new.items())
-    gone = len(old.keys() - new.keys())
-    return {
-        "tensors": f"{changed} of {count} tensors changed" + (f", {gone} gone" if gone else ""),
-        "tokenizer": "same" if _other_files(before) == _other_files(after) else "changed",
-        "config": ", ".join(_changed_keys(before.config, after.config)) or "same",
-    }
+    changed = sorted(_changed(old, new) & old.keys() & new.keys())
+    added, removed = sorted(new.keys() - old.keys()), sorted(old.keys() - new.keys())
+    words = [f"{len(changed)} of {len(new)} tensors changed"]
+    words += [f"{len(names)} {what}" for names, what in ((added, "added"), (removed, "removed")) if names]
+    lists = {"tensors_changed": changed, "tensors_added": added, "tensors_removed": removed}
+    lists["files_changed"] = sorted(_changed(_sha256s(before), _sha256s(after)))
+    named = {name: names for name, names in lists.items() if names and complete}
+    return {"tensors": ", ".join(words), **found, **named}
 
 
-def _other_files(manifest: Manifest) -> dict[str, str]:
-    """Everything but config and weights belongs to the tokenizer."""
-    own = {CONFIG_FILE, manifest.weights_file}
-    return {entry.path: entry.sha256 for entry in manifest.files if entry.path not in own}
+def _compared(before: dict[str, str], after: dict[str, str]) -> str:
+    if before == after:
+        return "same" if after else "none"
+    return "changed" if before and after else "new" if after else "removed"
 
 
-def _changed_keys(before: dict[str, t.Any], after: dict[str, t.Any]) -> list[str]:
+def _sha256s(manifest: Manifest) -> dict[str, str]:
+    return {entry.path: entry.sha256 for entry in manifest.files}
+
+
+def _tokenizer_of(manifest: Manifest) -> dict[str, str]:
+    """Everything but config, weights and a template of its own belongs to the tokenizer."""
+    own = {CONFIG_FILE, manifest.weights_file, CHAT_TEMPLATE}
+    return {path: sha256 for path, sha256 in _sha256s(manifest).items() if path not in own}
+
+
+def _template_of(manifest: Manifest) -> dict[str, str]:
+    return {path: sha256 for path, sha256 in _sha256s(manifest).items() if path == CHAT_TEMPLATE}
+
+
+def _changed(before: t.Mapping[str, t.Any], after: t.Mapping[str, t.Any]) -> set[str]:
     missing = object()
-    return sorted(key for key in before.keys() | after.keys() if before.get(key, missing) != after.get(key, missing))
+    return {key for key in before.keys() | after.keys() if before.get(key, missing) != after.get(key, missing)}

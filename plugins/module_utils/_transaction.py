@@ -56,9 +56,9 @@ class Outcome:
             "drift": [difference.line() for difference in plan.drift],
         }
 
-    def diff(self) -> dict[str, t.Any]:
+    def diff(self, complete: bool = False) -> dict[str, t.Any]:
         """As Ansible shows it."""
-        changes: dict[str, t.Any] = manifest_diff(self.plan.before_manifest, self.plan.manifest)
+        changes: dict[str, t.Any] = manifest_diff(self.plan.before_manifest, self.plan.manifest, complete)
         if self.plan.drift:
             changes["before"]["drift"] = [difference.line() for difference in self.plan.drift]
         header = f"active release of {self.plan.request.paths.name}"

@@ -34,6 +34,7 @@ attributes:
       - Whether the file system can exchange is not probed. See O(activation).
   diff_mode:
     support: full
+    details: Counts tensors and says what changed in the config. With C(-vv) it names every tensor and file.
   idempotent:
     support: partial
     details:
@@ -281,7 +282,7 @@ def main() -> None:
         return {
             "changed": any(outcome.changed for outcome in done),
             "adapters": [outcome.to_json() for outcome in done],
-            "diff": [outcome.diff() for outcome in done],
+            "diff": [outcome.diff(complete=module._verbosity >= 2) for outcome in done],
         }
 
     try:

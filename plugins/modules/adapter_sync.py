@@ -31,7 +31,8 @@ attributes:
   check_mode:
     support: full
   diff_mode:
-    support: none
+    support: full
+    details: Says how many bytes travel, and in which files.
   idempotent:
     support: full
 options:
@@ -157,6 +158,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._staging import
     prepare,
     settle,
 )
+from ansible_collections.lorafleet.delivery.plugins.module_utils._text import count
 
 
 def rsync_version(module: AnsibleModule) -> str:
@@ -179,6 +181,20 @@ def planned(item: Plan) -> dict[str, t.Any]:
         "taken": item.local,
         "staging": item.staging,
     }
+
+
+def diff_of(plans: list[Plan]) -> dict[str, str]:
+    """What is to come, as Ansible shows it."""
+
+    def text(item: Plan) -> str:
+        sent = f"{sum(entry.size for entry in item.missing)} bytes to send"
+        sent += f" ({', '.join(entry.path for entry in item.missing)})" if item.missing else ""
+        others = len(item.lacking) - len(item.missing)
+        return f"{item.manifest.name} {item.manifest.release}: {sent}, {count(others, 'file')} from this node\n"
+
+    header = "releases to stage"
+    after = "".join(text(item) for item in plans if item.lacking)
+    return {"before_header": header, "after_header": header, "before": "", "after": after}
 
 
 def main() -> None:
@@ -223,7 +239,7 @@ def main() -> None:
             raise DeliveryError(*problems)
     except DeliveryError as exc:
         module.fail_json(msg=str(exc), problems=exc.to_json())
-    module.exit_json(changed=changed, adapters=[planned(item) for item in plans], rsync=rsync)
+    module.exit_json(changed=changed, adapters=[planned(item) for item in plans], rsync=rsync, diff=diff_of(plans))
 
 
 if __name__ == "__main__":

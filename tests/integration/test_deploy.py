@@ -126,8 +126,12 @@ def test_an_upgrade_sends_what_changed_and_keeps_the_old_release(fleet: Fleet) -
     fleet.groups["jw3"]["agent_adapters"][0]["rank"] = 32
     checked = fleet.deploy("--limit", "jw3", "--check", "--diff")
     assert contents(fleet.served("jw3-1", DESCRIBER_3B)) == old
-    for line in (r"- +rank: 16", r"\+ +rank: 32", r"\+ +tensors: 28 of 28 tensors changed", r"\+ +tokenizer: same"):
+    for line in (
+        r"- +rank: 16", r"\+ +rank: 32", r"\+ +tensors: 28 of 28 tensors changed", r"\+ +tokenizer: same",
+        rf"\+{DESCRIBER_3B} \w+: \d+ bytes to send \({CONFIG}, {WEIGHTS}\), 3 files from this node",
+    ):  # fmt: skip
         assert re.search(line, checked.output), checked.output
+    assert "lora_A" not in checked.output
 
     done = fleet.deploy("--limit", "jw3")
     assert checked.changed() == done.changed()

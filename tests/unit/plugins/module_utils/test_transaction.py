@@ -610,7 +610,8 @@ def test_check_mode_of_rollback(node: Node, way: Way) -> None:
 def test_diff_speaks_of_meaning(node: Node) -> None:
     node.deploy(1)
     one = {"release": release_of(1), "rank": 16, "alpha": 32}
-    assert (node.diff["before"], node.diff["after"]) == ({}, {**one, "tensors": "4 tensors, all new", "tokenizer": "new"})
+    new = {"tensors": "4 tensors, all new", "tokenizer": "new", "chat_template": "none"}
+    assert (node.diff["before"], node.diff["after"]) == ({}, {**one, **new})
     node.deploy(2)
     assert node.diff["before"] == one
     assert node.diff["after"] == {
@@ -620,7 +621,7 @@ def test_diff_speaks_of_meaning(node: Node) -> None:
         # The first has the same hash in every version.
         "tensors": "3 of 4 tensors changed",
         "tokenizer": "same",
-        "config": "r",
+        "chat_template": "none",
     }
     node.carry_out(2)
     assert node.diff["before"] == node.diff["after"]
