@@ -44,8 +44,9 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._names import c
 
 # What travels without being asked for.
 _KNOWN_FILES = frozenset({CONFIG_FILE, SAFETENSORS_FILE, PICKLE_FILE, *TOKENIZER_FILES})
-# What may be said of an adapter; the last three also in the training configuration, for all.
-_FIELDS = frozenset({"variant", "source", "target", "base", "training", "quality", "rank", "alpha", "target_modules"})
+# What may be said of an adapter, and what of that in the training configuration, for all.
+_SHARED = frozenset({"rank", "alpha", "target_modules"})
+_FIELDS = frozenset({"variant", "source", "target", "base", "training", "quality"}) | _SHARED
 # Tags that Ansible has a meaning of its own for, and groups that there are in any case.
 _TAGS = frozenset({"all", "always", "never", "tagged", "untagged"})
 _GROUPS = frozenset({"all", "ungrouped", "agents", "training"})
@@ -55,7 +56,7 @@ _HEADING = re.compile(r"(#{1,6})\s+(.*)")
 _BULLET = re.compile(r" *[-*+]\s(.*)")
 _WORD = re.compile(r"\w")
 _BOX = re.compile(r"\[[ xX]\]\s+(.*)")
-_DELIVERED = re.compile(r"(.+) models (?:->|→) (\S+)")
+_DELIVERED = re.compile(r"(.+) models (?:->|→) ([\w-]+)")
 _WITH_PARENTHESES = re.compile(r"([^()]*)(?:\(([^()]*)\))?")
 _NAME = re.compile(r"[A-Za-z](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?")
 _ADDRESS = re.compile(r"[A-Za-z0-9:][A-Za-z0-9.:_%-]*")
@@ -207,7 +208,7 @@ class _Reader:
                 parts.get(section.subject, facts).extend(section.items)
         configuration, self.benchmarks, files, boxes = parts.values()
         server = self.server(facts)
-        self.defaults = self.fields([item for item in configuration if item.key in _FIELDS], self.notes)
+        self.defaults = self.fields([item for item in configuration if item.key in _SHARED], self.notes)
         names = [name for item in files for name in self.file_names(item) if name not in _KNOWN_FILES]
         self.extra_files = tuple(dict.fromkeys(names))
         self.names = self.delivered(boxes)
@@ -222,7 +223,12 @@ class _Reader:
             raise self.error(1, f"{server.name} would be the training server and a node.", "Give one of the two another name.")
         adapters = [adapter.name for agent in agents for adapter in agent.adapters]
         self.notes += [item.text for item in self.benchmarks if not any(_speaks_of(item, name) for name in adapters)]
-        training = {item.key: item.value for item in configuration if item.key not in _FIELDS and item.key and item.value}
+        training: dict[str, str] = {}
+        for item in configuration:
+            if item.key and item.value and item.key not in _SHARED | training.keys():
+                training[item.key] = item.value
+            elif item.key not in _SHARED:
+                self.notes.append(item.text)
         return Distribution(
             server.name, server.addresses[0], next(iter(sources)), tuple(agents), training, tuple(self.notes)
         )
@@ -309,8 +315,9 @@ class _Reader:
         names: dict[str, set[str]] = {}
         for item in boxes:
             box = _BOX.fullmatch(item.text)
-            said = _DELIVERED.fullmatch(box[1]) if box else None
-            if said:
+            if box is None:
+                self.notes.append(item.text)
+            elif said := _DELIVERED.match(box[1]):
                 names.setdefault(_group(said[2]), set()).add(_slug(said[1]))
         return names
 
@@ -369,11 +376,11 @@ class _Reader:
             if top.key in _FIELDS:
                 single += [top, *below]
             elif any(item.key in _FIELDS for item in below) or (named and named[2]):
-                yield self.of_adapter([dataclasses.replace(top, text=f"Variant: {label}"), *below])
+                yield self.of_adapter(top.line, [dataclasses.replace(top, text=f"Variant: {label}"), *below])
             else:
                 notes += [item.text for item in (top, *below)]
         if single:
-            yield self.of_adapter(single)
+            yield self.of_adapter(single[0].line, single)
         if section.table:
             (_line, header), *rows = section.table
             if not rows or not all(map(_DASHES.fullmatch, rows.pop(0)[1])):
@@ -381,11 +388,10 @@ class _Reader:
             for line, cells in rows:
                 if len(cells) != len(header):
                     raise self.error(line, f"has {len(cells)} cells instead of {len(header)}.", "Write one for each column.")
-                yield self.of_adapter([_Item(line, 0, f"{name}: {cell}") for name, cell in zip(header, cells) if cell])
+                yield self.of_adapter(line, [_Item(line, 0, f"{name}: {cell}") for name, cell in zip(header, cells) if cell])
 
-    def of_adapter(self, items: c.Sequence[_Item]) -> tuple[int, dict[str, _Item], list[str]]:
+    def of_adapter(self, line: int, items: c.Sequence[_Item]) -> tuple[int, dict[str, _Item], list[str]]:
         notes: list[str] = []
-        line = items[0].line if items else 1
         fields = self.fields(items, notes)
         if "variant" not in fields:
             raise self.error(

@@ -123,17 +123,24 @@ def test_what_is_not_known_is_kept_and_changes_nothing() -> None:
         "  - Seed: 42\n"
         "    and more\n"
         "- Contact: the training group\n"
-        "## Training Configuration\n- LoRA dropout: 0.05\n"
+        "## Training Configuration\n- LoRA dropout: 0.05\n- Dropout: 0.1\n- Training: twice\n- see the log\n"
         "## Quality Benchmarks\n- A models: good\n- Other models: better\n"
         "## Files to Transfer\n- adapter_config.json\n- labels.json (if exists)\n- all else\n"
-        "## Whatever\n- Something\n- [ ] To do\n"
+        "## Whatever\n- Something\n- [ ] To do\n## Status\n- [x] Cleaner models → jw2 (by hand)\n- in a hurry\n"
     )
     adapter = dataclasses.replace(A_LORA, quality="good", extra_files=("labels.json",))
     notes = ("a_lora: Seed: 42 and more", "Contact: the training group")
     said = parse(text, "file")
     assert said.agents == (dataclasses.replace(CLEANER, adapters=(adapter,), notes=notes),)
-    assert said.training == {"dropout": "0.05"}
-    assert said.notes == ("Something", "all else", "Other models: better")
+    assert said.training == {"dropout": "0.05", "training": "twice"}
+    assert said.notes == ("Something", "all else", "in a hurry", "Other models: better", "Dropout: 0.1", "see the log")
+
+
+@pytest.mark.parametrize("node", ["jw2", "jw2.example.org", "gpu-a"])
+def test_an_agent_is_called_as_its_check_box_calls_it(node: str) -> None:
+    text = PLAIN.replace("jw2 (192.0.2.2)", node).replace("jw2:", "") + f"## Status\n- [ ] Tidier models -> {node}\n"
+    assert parse(text, "file").agents[0].name == "tidier"
+    assert parse(text + f"- [ ] Sweeper models -> {node}, later\n", "file").agents[0].name == "cleaner"
 
 
 def test_a_node_with_several_addresses_is_several_hosts() -> None:
@@ -201,6 +208,8 @@ def section(agent: str, node: str, *bullets: str) -> str:
         ("\n".join(PLAIN.splitlines()[2:]).replace("/a_", "/x/b_", 1), "file:10: is in /home/models/x, but line 4 in /home/m"),
         ("#### 8B Appendix\n- Source: /home/models/b_lora\n", "file:10: belongs to no agent"),
         ("- **8B Appendix:**\n", "file:9: says no Source"),
+        ("| Variant | Source |\n| --- | --- |\n| | |\n", "file:11: does not say which variant"),
+        ("| Variant | Source |\n| --- | --- |\n| 8B |\n", "file:11: has 1 cells instead of 2"),
     ],
 )
 def test_nothing_is_left_out_in_silence(text: str, words: str) -> None:
