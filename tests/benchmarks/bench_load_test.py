@@ -26,7 +26,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._safetensors im
 from ansible_collections.lorafleet.delivery.plugins.module_utils._structure import structure_problems  # noqa: E402
 
 from tests.benchmarks import true_size  # noqa: E402
-from tests.benchmarks.side_by_side import measure  # noqa: E402
+from tests.benchmarks.side_by_side import Action, measure  # noqa: E402
 from tests.tiny_adapters import PEFT_PYTHON  # noqa: E402
 
 WEIGHTS = "adapter_model.safetensors"
@@ -101,9 +101,9 @@ def main() -> None:
         measure(
             f"Level structure: one adapter of rank 32 for an 8B base, {(big / WEIGHTS).stat().st_size / 1e6:.0f} MB",
             {
-                "hashlib.sha256 alone": lambda: sha256_of(str(big / WEIGHTS)),
-                "level structure: digest, header, names, shapes, NaN, zeros": lambda: structure(big, size),
-                "manifest: the same, and a digest of each tensor": lambda: scan(str(big / WEIGHTS)),
+                "hashlib.sha256 alone": Action(lambda: sha256_of(str(big / WEIGHTS))),
+                "level structure: digest, header, names, shapes, NaN, zeros": Action(lambda: structure(big, size)),
+                "manifest: the same, and a digest of each tensor": Action(lambda: scan(str(big / WEIGHTS))),
             },
             rounds=7,
         )
@@ -111,18 +111,19 @@ def main() -> None:
         measure(
             "Level adapter: six adapters, three for a 3B and three for an 8B base, 1.3 GB",
             {
-                "the imports, and every tensor read": lambda: python(IMPORTS, *weights),
-                "level adapter": lambda: load([_target(name, *one) for name, one in adapters.items()], scratch),
+                "the imports, and every tensor read": Action(lambda: python(IMPORTS, *weights)),
+                "level adapter": Action(lambda: load([_target(name, *one) for name, one in adapters.items()], scratch)),
             },
             rounds=3,
         )
         base, adapter = work / "base", work / "medium"
         python(MAKE, json.dumps(MEDIUM), str(base), str(adapter), *true_size.TARGETS)
+        target = Target("a", str(adapter), WEIGHTS, "model", None, str(base), False)
         measure(
             "Level model: one adapter of rank 16 on a Llama of 135 million parameters",
             {
-                "PeftModel.from_pretrained and one forward pass": lambda: python(PLAIN, str(base), str(adapter)),
-                "level model": lambda: load([Target("a", str(adapter), WEIGHTS, "model", None, str(base), False)], scratch),
+                "PeftModel.from_pretrained and one forward pass": Action(lambda: python(PLAIN, str(base), str(adapter))),
+                "level model": Action(lambda: load([target], scratch)),
             },
             rounds=5,
         )

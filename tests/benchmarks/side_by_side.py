@@ -2,13 +2,19 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Measure things in turns, so that whatever else the machine does hits all of them, and print their ratios as a table."""
+"""Measure things in turns, so that whatever else the machine does hits all of them, and show their ratios: as tables, as JSON."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
+import pathlib
 import time
 import typing as t
+
+# All that `make bench` has measured, a table for each title: [{"title": ..., "rows": [{COLUMN: value, ...}, ...]}, ...].
+RESULTS = pathlib.Path(__file__).resolve().parents[2] / "docs" / "benchmarks.json"
 
 
 class Cost(t.NamedTuple):
@@ -18,22 +24,51 @@ class Cost(t.NamedTuple):
     cpu: float
 
 
-def _cost(action: t.Callable[[], object]) -> Cost:
+@dataclasses.dataclass(frozen=True)
+class Action:
+    """What is measured, and what has to be done before each turn of it, which is not."""
+
+    run: t.Callable[[], object]
+    before: t.Callable[[], object] = lambda: None
+
+
+def _cost(action: Action) -> Cost:
+    action.before()
     wall, before = time.monotonic(), os.times()
-    action()
+    action.run()
     after = os.times()
     return Cost(time.monotonic() - wall, sum(after[:4]) - sum(before[:4]))
 
 
-def measure(title: str, actions: dict[str, t.Callable[[], object]], rounds: int) -> None:
-    """Print the least cost of each action over C(rounds) turns, and its ratio to the first one, as Markdown."""
+def measure(title: str, actions: dict[str, Action], rounds: int) -> None:
+    """Show the least cost of each action over C(rounds) turns, and its ratio to the first one."""
     costs: dict[str, list[Cost]] = {name: [] for name in actions}
     for _round in range(rounds):
         for name, action in actions.items():
             costs[name].append(_cost(action))
     best = {name: Cost(min(one.wall for one in all_), min(one.cpu for one in all_)) for name, all_ in costs.items()}
     plain = next(iter(best.values()))
-    print(f"\n{title}\n\n| what | seconds | ratio | CPU seconds | ratio |\n| --- | --- | --- | --- | --- |")
-    for name, cost in best.items():
-        ratios = (cost.wall / plain.wall, cost.cpu / plain.cpu)
-        print(f"| {name} | {cost.wall:.2f} | {ratios[0]:.2f} | {cost.cpu:.2f} | {ratios[1]:.2f} |", flush=True)
+    show(
+        title,
+        [
+            {
+                "what": name,
+                "seconds": cost.wall,
+                "ratio": cost.wall / plain.wall,
+                "CPU seconds": cost.cpu,
+                "CPU ratio": cost.cpu / plain.cpu,
+            }
+            for name, cost in best.items()
+        ],
+    )
+
+
+def show(title: str, rows: list[dict[str, t.Any]]) -> None:
+    """Print rows with the same keys as a table in Markdown, and add them to RESULTS."""
+    print(f"\n{title}\n\n| {' | '.join(rows[0])} |\n|{' --- |' * len(rows[0])}")
+    for row in rows:
+        cells = (f"{value:.3f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value) for value in row.values())
+        print(f"| {' | '.join(cells)} |", flush=True)
+    tables = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
+    tables = [table for table in tables if table["title"] != title] + [{"title": title, "rows": rows}]
+    RESULTS.write_text(json.dumps(tables, indent=1) + "\n", encoding="utf-8")

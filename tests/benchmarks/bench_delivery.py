@@ -1,0 +1,197 @@
+#!/usr/bin/env python3
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Whole deliveries of six adapters of true size to three nodes, beside what people do by hand or with a plain role."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+
+CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(CHECKOUT / ".collections"), str(CHECKOUT)]
+
+from tests import sshd, tiny_adapters  # noqa: E402
+from tests.benchmarks.loopback import WEIGHTS, Loopback  # noqa: E402
+from tests.benchmarks.side_by_side import Action, measure, show  # noqa: E402
+from tests.integration.fleet import Fleet  # noqa: E402
+from tests.playbooks import Run  # noqa: E402
+
+# The least that "can load it with PEFT" tries: the imports, and every tensor read.
+LOAD = """
+import sys, torch, safetensors, transformers, peft
+import transformers.models.llama.modeling_llama
+with safetensors.safe_open(sys.argv[1], "pt") as opened:
+    for name in opened.keys():
+        opened.get_tensor(name).sum()
+"""
+PLAIN_ROLE = """
+- hosts: agents
+  gather_facts: false
+  tasks:
+    - name: Send it
+      ansible.posix.synchronize: {src: "{{ source }}/{{ item.name }}/", dest: "{{ agent_models_dir }}/{{ item.name }}/"}
+      loop: "{{ agent_adapters }}"
+    - name: Look at it there
+      stat: {path: "{{ agent_models_dir }}/{{ item.name }}/adapter_model.safetensors", checksum_algorithm: sha256}
+      loop: "{{ agent_adapters }}"
+      register: there
+    - name: Look at it here
+      stat: {path: "{{ source }}/{{ item.name }}/adapter_model.safetensors", checksum_algorithm: sha256}
+      loop: "{{ agent_adapters }}"
+      delegate_to: sbs29
+      register: here
+    - name: Compare
+      assert: {that: item.0.stat.checksum == item.1.stat.checksum, quiet: true}
+      loop: "{{ there.results | zip(here.results) }}"
+"""
+EMPTY = "- {hosts: agents, gather_facts: false}\n"
+
+
+def run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{shlex.join(command)}\n{done.stderr}")
+
+
+def by_hand(fleet: Loopback, *options: str, look: bool = True) -> None:
+    """The hand procedure: each adapter in turn is sent, its bytes are compared, and it is loaded on the node."""
+    for name, (node, _label) in fleet.adapters.items():
+        *ssh, host = fleet.ssh(node)
+        served = fleet.home(node) / "models" / name
+        run("rsync", *options, "-e", shlex.join(ssh), f"{fleet.source / name}/", f"{host}:{served}/")
+        if look:
+            run("sha256sum", str(fleet.source / name / WEIGHTS))
+            run(*ssh, host, f"sha256sum {served / WEIGHTS}")
+            run(*ssh, host, shlex.join([tiny_adapters.PEFT_PYTHON, "-I", "-c", LOAD, str(served / WEIGHTS)]))
+
+
+def deliveries(fleet: Loopback) -> None:
+    for name, text in (("plain_role", PLAIN_ROLE), ("empty", EMPTY)):
+        (fleet.root / f"{name}.yml").write_text(text, encoding="utf-8")
+
+    def plain(name: str) -> Run:
+        return fleet.play(str(fleet.root / name), "-e", f"source={fleet.source}")
+
+    def deploy(level: str) -> Run:
+        return fleet.play("deploy", "-e", f"agent_level={level}")
+
+    measure(
+        "First delivery of six adapters, 1.4 GB, to three nodes, loaded with PEFT (level adapter)",
+        {
+            "by hand: rsync -avz, sha256sum at both ends, a PEFT script, each for each": Action(
+                lambda: by_hand(fleet, "-az"), fleet.empty
+            ),
+            "deploy": Action(lambda: deploy("adapter"), fleet.empty),
+        },
+        rounds=2,
+    )
+    measure(
+        "The same without PEFT (level structure)",
+        {
+            "a role of ansible.posix.synchronize and stat": Action(lambda: plain("plain_role"), fleet.empty),
+            "deploy": Action(lambda: deploy("structure"), fleet.empty),
+        },
+        rounds=2,
+    )
+
+    def compare() -> None:
+        by_hand(fleet, "-ac", "--dry-run", look=False)
+        plain("empty")
+
+    measure(
+        "Nothing to do, every byte hashed again",
+        {
+            "six rsync -ac --dry-run in turn, and an empty play": Action(compare),
+            "an empty play": Action(lambda: plain("empty")),
+            "deploy": Action(lambda: deploy("structure")),
+        },
+        rounds=3,
+    )
+
+
+def sent(done: Run, node: str) -> int:
+    return int(done.of(node, "adapter_sync")["wire_bytes"])
+
+
+def bytes_sent(fleet: Loopback) -> None:
+    """What goes over the wire: after a training, after a broken transfer."""
+    name, (node, _label) = next(iter(fleet.adapters.items()))
+    weights = fleet.source / name / WEIGHTS
+    options = ("--limit", node, "-e", "agent_level=structure")
+    fleet.train(name, seed=1)
+    size = weights.stat().st_size
+    retrained = sent(fleet.play("deploy", *options), node)
+
+    fleet.train(name, seed=2)
+    background = fleet.start("deploy", *options)
+    staging = fleet.home(node) / ".lorafleet" / name / "staging"
+    arrived = 0
+    while arrived < size // 2:
+        if background.ended:
+            sys.exit(f"the transfer was over before it was half done\n{background.output}")
+        for path in staging.glob(f"*/{WEIGHTS}"):
+            arrived = path.stat().st_size
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if words[0] == b"rsync" and any(str(staging).encode() in word for word in words):
+            os.kill(int(process.name), signal.SIGKILL)
+    background.kill()
+    [partial] = staging.glob(f"*/{WEIGHTS}")
+    missing = size - partial.stat().st_size
+    resumed = sent(fleet.play("deploy", *options), node)
+    show(
+        "Bytes on the wire",
+        [
+            {"what": "other weights, the same tokenizer", "needed": size, "sent": retrained, "ratio": retrained / size},
+            {"what": "gone on after kill -9 of the receiver", "needed": missing, "sent": resumed, "ratio": resumed / missing},
+        ],
+    )
+
+
+def many_nodes(root: pathlib.Path, server: sshd.Server) -> None:
+    """What a run with nothing to do costs the controller, for ever more nodes with two tiny adapters each."""
+    rows = []
+    for number in (3, 10, 50):
+        fleet = Fleet(root / str(number), tiny_adapters.cached())
+        fleet.members["jw2"].clear()
+        fleet.members["jw3"].clear()
+        for node in (f"node-{one}" for one in range(number)):
+            control = {"ansible_control_path": f"%(directory)s/{node}-%%p"}
+            fleet.add_node("jw2", node, **server.variables(), **control)
+        fleet.deploy()
+        before = os.times()
+        done = fleet.deploy()
+        after = os.times()
+        cpu = sum(after[2:4]) - sum(before[2:4])
+        tasks = len({entry["task"] for entry in done.results})
+        rows.append({"nodes": number, "CPU seconds": cpu, "a node": cpu / number, "tasks": tasks})
+    show("CPU seconds of the controller for a run with nothing to do", rows)
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        root = pathlib.Path(scratch)
+        for name in ("sshd", "fleet"):
+            (root / name).mkdir()
+        with sshd.running(root / "sshd") as server:
+            fleet = Loopback(root / "fleet", server)
+            deliveries(fleet)
+            bytes_sent(fleet)
+            shutil.rmtree(root / "fleet")
+            many_nodes(root, server)
+
+
+if __name__ == "__main__":
+    main()
