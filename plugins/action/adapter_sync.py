@@ -6,7 +6,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import tempfile
+import time
 import typing as t
 
 from ansible import constants as C
@@ -15,8 +18,11 @@ from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import connection_loader
 from ansible.utils.display import Display
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._relay import End, Outcome, transfer, why
+from ansible_collections.lorafleet.delivery.plugins.module_utils._minimum_versions import version_warnings
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._relay import End, Way
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._session import Session, no_zstd
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._ssh import OPTIONS
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._streams import stream
 
 display = Display()
 
@@ -30,26 +36,28 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         result: dict[str, t.Any] = super().run(tmp, task_vars)
         variables = task_vars or {}
-        plan = self._phase("plan", variables)
+        seconds: dict[str, float] = {}
+        with _timed(seconds, "plan"):
+            plan = self._phase("plan", variables)
         if plan.get("failed") or self._task.check_mode:
             return {**result, **_public(plan)}
-        outcomes: list[Outcome] = []
-        try:
-            for adapter in plan["adapters"]:
-                if adapter["sent"]:
-                    outcomes.append(self._send(adapter, variables))
-        except DeliveryError as exc:
-            return {**result, "failed": True, "msg": str(exc), "problems": exc.to_json()}
+        result["seconds"] = seconds
+        _warn_of(variables["inventory_hostname"], plan["rsync"])
+        if any(adapter["sent"] for adapter in plan["adapters"]):
+            try:
+                self._bring(plan, variables, result)
+            except DeliveryError as exc:
+                return {**result, "failed": True, "msg": str(exc), "problems": exc.to_json()}
         # Also where nothing was lacking: an earlier run may have ended between the transfer and this.
         if not all(adapter["stored"] for adapter in plan["adapters"]):
-            settled = self._phase("settle", variables)
+            with _timed(seconds, "settle"):
+                settled = self._phase("settle", variables)
             if settled.get("failed"):
                 return {**result, **_public(settled)}
-        result.update(_public(plan))
-        if outcomes:
-            result["wire_bytes"] = sum(outcome.received for outcome in outcomes)
-            result["commands"] = [command for outcome in outcomes for command in outcome.commands]
-        return result
+            # What two adapters share was not on the node yet when it was planned.
+            for planned, found in zip(plan["adapters"], settled["adapters"]):
+                planned.update(taken=found["taken"], taken_bytes=found["taken_bytes"])
+        return {**result, **_public(plan)}
 
     def _phase(self, phase: str, variables: dict[str, t.Any]) -> dict[str, t.Any]:
         """Run the module of the same name on the node."""
@@ -66,45 +74,72 @@ class ActionModule(ActionBase):
         answer = self._low_level_execute_command("id -u", sudoable=False)
         return int(answer["stdout"].split()[-1])
 
-    def _send(self, adapter: dict[str, t.Any], variables: dict[str, t.Any]) -> Outcome:
-        """Move one adapter's missing files, going on after a broken connection. Raises DeliveryError when it cannot be done."""
-        source = str(self._task.args["source"])
-        node = variables["inventory_hostname"]
-        timeout = int(self._task.args.get("transfer_timeout", 60))
-        directory = os.path.join(str(self._task.args["source_models_dir"]), adapter["name"])
-        ends = (self._source_end(source, variables), _end(node, self._connection))
-        failed: list[Outcome] = []
-        for _try in range(int(self._task.args.get("transfer_tries", 3))):
-            display.vv(f"{adapter['name']}: {adapter['sent_bytes']} bytes from {source}", host=node)
-            outcome = transfer(*ends, adapter["sent"], ends[0].path(directory), adapter["staging"], timeout)
-            if outcome.returncode == 0:
-                return outcome
-            failed.append(outcome)
-            display.v(f"{adapter['name']}: {outcome.reason(timeout)}", host=node)
-            if not outcome.passing:
-                break
-        raise DeliveryError.of(
-            adapter["name"],
-            f"could not be brought from {source}:{directory} to {node}: {why(failed, timeout)}.",
-            "What had arrived is kept; run again to go on from there. What is served was not touched.",
-        )
+    def _bring(self, plan: dict[str, t.Any], variables: dict[str, t.Any], result: dict[str, t.Any]) -> None:
+        """Move all that is missing, and say so in C(result). Raises DeliveryError when it cannot be done."""
+        source, node = str(self._task.args["source"]), variables["inventory_hostname"]
+        # As the module has them, with its defaults.
+        asked = plan["invocation"]["module_args"]
+        way = Way(asked["transfer_timeout"], asked["transfer_bwlimit"], asked["transfer_compress"])
+        if way.compress and not plan["zstd"]:
+            raise no_zstd(node, plan["rsync"])
+        with contextlib.ExitStack() as held:
+            sockets = held.enter_context(tempfile.TemporaryDirectory())
+            session = Session(
+                source,
+                node,
+                self._source_end(source, variables, os.path.join(sockets, "source")),
+                _end(node, self._connection, os.path.join(sockets, "node")),
+                way,
+                asked["transfer_tries"],
+            )
+            held.callback(session.hang_up)
+            with _timed(result["seconds"], "wait"):
+                held.enter_context(stream(C.DEFAULT_LOCAL_TMP, source, asked["transfer_streams"]))
+            held.callback(lambda: result.update(session.account()))
+            held.enter_context(_timed(result["seconds"], "transfer"))
+            for adapter in plan["adapters"]:
+                if adapter["sent"]:
+                    display.vv(f"{adapter['name']}: {adapter['sent_bytes']} bytes from {source}", host=node)
+                    directory = os.path.join(str(self._task.args["source_models_dir"]), adapter["name"])
+                    session.bring(adapter["name"], adapter["sent"], directory, adapter["staging"])
+        _warn_of(source, session.source_rsync)
 
-    def _source_end(self, source: str, variables: dict[str, t.Any]) -> End:
-        """The end at the source, with its connection's options as Ansible would have them for a task on that host."""
+    def _source_end(self, source: str, variables: dict[str, t.Any], control_path: str) -> End:
+        """The end at the source, with its connection's options as Ansible would have them for a task delegated to that host."""
         if source not in variables["hostvars"]:
             raise AnsibleActionFail(f"source {source!r} is no host of the inventory")
         of_source = variables["hostvars"][source]
-        connection = connection_loader.get(
-            of_source.get("ansible_connection", C.DEFAULT_TRANSPORT), self._play_context, os.devnull
-        )
+        kind = of_source.get("ansible_connection", self._task.connection)
+        connection = connection_loader.get(kind, self._play_context, os.devnull)
         if connection is None:
-            raise AnsibleActionFail(f"{source}: connection plugin {of_source.get('ansible_connection')} does not exist")
+            raise AnsibleActionFail(f"{source}: connection plugin {kind} does not exist")
         names = C.config.get_plugin_vars("connection", connection._load_name)
-        connection.set_options(var_options={name: of_source[name] for name in names if name in of_source})
-        return _end(source, connection)
+        # What plays and the command line say counts where the inventory says nothing.
+        said = {
+            "port": self._task.port,
+            "remote_user": self._task.remote_user,
+            "password": self._play_context.password,
+            "timeout": self._play_context.timeout,
+        }
+        connection.set_options(task_keys=said, var_options={name: of_source[name] for name in names if name in of_source})
+        return _end(source, connection, control_path)
 
 
-def _end(host: str, connection: t.Any) -> End:
+@contextlib.contextmanager
+def _timed(seconds: dict[str, float], phase: str) -> t.Iterator[None]:
+    start = time.monotonic()
+    try:
+        yield
+    finally:
+        seconds[phase] = round(time.monotonic() - start, 3)
+
+
+def _warn_of(host: str, rsync: str) -> None:
+    for warning in version_warnings(host, {"rsync": rsync} if rsync else {}):
+        display.warning(warning)
+
+
+def _end(host: str, connection: t.Any, control_path: str) -> End:
     """The end of a transfer at a host. Raises AnsibleActionFail for a connection that no rsync can pass through."""
     if connection.transport == "local":
         return End(None)
@@ -112,7 +147,7 @@ def _end(host: str, connection: t.Any) -> End:
         raise AnsibleActionFail(
             f"{host}: adapters cannot be sent over connection {connection.transport!r}; use ssh or local"
         )
-    return End({option: connection.get_option(option) for option in OPTIONS})
+    return End({option: connection.get_option(option) for option in OPTIONS}, control_path)
 
 
 def _public(found: dict[str, t.Any]) -> dict[str, t.Any]:
@@ -120,5 +155,5 @@ def _public(found: dict[str, t.Any]) -> dict[str, t.Any]:
     adapters = [
         {key: value for key, value in adapter.items() if key != "staging"} for adapter in found.get("adapters", ())
     ]
-    public = {key: value for key, value in found.items() if key not in ("invocation", "adapters")}
+    public = {key: value for key, value in found.items() if key not in ("invocation", "adapters", "zstd")}
     return {**public, "adapters": adapters} if "adapters" in found else public

@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Which versions of the serving packages are too old to be trusted with files that somebody else wrote, and why."""
+"""Which versions of the serving packages, and of rsync, are too old to be trusted with what somebody else wrote, and why."""
 
 from __future__ import annotations
 
@@ -38,6 +38,20 @@ _WEAKNESSES = (
     ),
     _Weakness("peft", (0,), (0, 20), "keys of adapter_config.json can make it import any Python module (peft pull request 3090)"),
     _Weakness("safetensors", (0,), (0, 4, 3), "nothing older was tried"),
+    # Distributions mend older versions without giving them another number, so none is refused.
+    _Weakness(
+        "rsync",
+        (0,),
+        (3, 4),
+        "Unless your distribution has mended it, CVE-2024-12084 to CVE-2024-12088: who has the other end can run code, read"
+        " memory and write files outside of the transfer",
+    ),
+    _Weakness(
+        "rsync",
+        (3, 4),
+        (3, 5),
+        "Unless your distribution has mended it, CVE-2026-70456 and others: who has the other end can write to rsync's memory",
+    ),
 )
 # It refuses every configuration with a key that it does not know, and newer ones write more keys.
 _LEAST_PEFT: Version = (0, 14)
@@ -52,10 +66,10 @@ def version_problems(python: str, versions: t.Mapping[str, str]) -> list[Problem
     return [Problem(python, problem, f"Install PEFT {_dotted(_LEAST_PEFT)} or newer there, best 0.20 or newer.")]
 
 
-def version_warnings(python: str, versions: t.Mapping[str, str]) -> list[str]:
+def version_warnings(where: str, versions: t.Mapping[str, str]) -> list[str]:
     """What should be replaced, and why: one sentence for each package."""
     return [
-        f"{python} has {weak.package} {versions[weak.package]}. {weak.reason}."
+        f"{where} has {weak.package} {versions[weak.package]}. {weak.reason}."
         f" Install {weak.package} {_dotted(weak.fixed)} or newer."
         for weak in _WEAKNESSES
         if weak.package in versions and weak.since <= _numbers(versions[weak.package]) < weak.fixed

@@ -21,14 +21,14 @@ from __future__ import annotations
 import collections.abc as c
 import dataclasses
 import os
-import re
 import select
 import signal
 import subprocess
 import tempfile
 import typing as t
 
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._ssh import ssh_argv
+from ansible_collections.lorafleet.delivery.plugins.module_utils._rsync import Rsync
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._ssh import hang_up_argv, ssh_argv
 
 # Kept out of both ends: each of these changes what rsync does without being seen in its arguments.
 _UNSET = ("RSYNC_OLD_ARGS", "RSYNC_PROTECT_ARGS", "RSYNC_RSH", "RSYNC_PARTIAL_DIR", "RSYNC_CHECKSUM_LIST", "RSYNC_ICONV")
@@ -45,15 +45,19 @@ _CLIENT_SHELL = (
     f'test -r "$0" || {{ echo "$0 cannot be opened" >&2; exit {_UNUSABLE}; }}; '
     f'exec 3<&0 4>&1 6<"$0"; flock --nonblock --conflict-exit-code {_BUSY} 6 || exit; exec "$@" </dev/null >&2'
 )
+# The source's end says first what it is, in its messages: for that alone no further command is worth its while.
+_END_OF_VERSION = "-- end of version --"
+_SERVER_SHELL = f'rsync --version >&2; echo "{_END_OF_VERSION}" >&2; exec "$@"'
 # What rsync starts as its "remote shell": it joins rsync to those descriptors, and ends when the source's end does.
 # Each of the two holds one direction alone: were the other open in it, a source whose client was killed would wait for ever.
 _JOIN = "sh -c 'exec 5<&0 6<&-; cat <&5 >&4 3<&- 4>&- 5<&- & exec cat <&3 3<&- 4>&- 5<&-'"
 
 # Exit codes of rsync and ssh after which another try goes on where this one stopped.
 _PASSING = frozenset({10, 12, 20, 30, 35, 255})
+_FULL = "No space left on device"
 _REASONS = {
     3: "the staging directory or a source file cannot be used",
-    _UNUSABLE: "reading or writing failed on the node (is its disk full?)",
+    _UNUSABLE: "reading or writing failed on the node",
     12: "the connection between the two ends broke",
     20: "it was interrupted",
     23: "a file is missing at the source or was cut short there, or the users that Ansible connects as cannot read it there"
@@ -68,12 +72,33 @@ _REASONS = {
 
 @dataclasses.dataclass(frozen=True)
 class End:
-    """One end of a transfer: the options of its ssh connection, or None where it is this machine."""
+    """One end of a transfer: the options of its ssh connection, or None where it is this machine.
+
+    Transfers with the same C(control_path) share one connection, until it is hung up.
+    """
 
     ssh: t.Optional[c.Mapping[str, t.Any]]
+    control_path: str = "none"
 
     def argv(self, command: c.Sequence[str]) -> list[str]:
-        return list(command) if self.ssh is None else ssh_argv(self.ssh, command)
+        return list(command) if self.ssh is None else ssh_argv(self.ssh, command, self.control_path)
+
+    def hang_up(self) -> None:
+        if self.ssh is not None and os.path.exists(self.control_path):
+            subprocess.run(hang_up_argv(self.ssh, self.control_path), stdin=subprocess.DEVNULL, capture_output=True, check=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """How bytes travel.
+
+    C(timeout) is in seconds without a byte, C(bwlimit) in what rsync's option of that name takes (empty: as fast as it goes).
+    C(compress) is for links slower than a core: both ends need an rsync that knows zstd.
+    """
+
+    timeout: int
+    bwlimit: str = ""
+    compress: bool = False
 
     def path(self, path: str) -> str:
         """A path at this end, as rsync knows it: no shell makes anything of ~ there, but over ssh commands begin in the home."""
@@ -82,12 +107,17 @@ class End:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How a transfer ended. C(received) is in bytes on the wire, C(commands) what was run, node's end first."""
+    """How a transfer ended.
+
+    C(received) are the bytes that the node was handed, C(commands) what was run, node's end first, and C(source) the rsync of
+    the source where that came so far as to say.
+    """
 
     returncode: int
     received: int
     messages: str
     commands: tuple[list[str], list[str]]
+    source: t.Optional[Rsync] = None
 
     @property
     def passing(self) -> bool:
@@ -104,8 +134,12 @@ class Outcome:
     def reason(self, timeout: int) -> str:
         """Why it failed, in words."""
         said = " ".join(self.messages.split())
-        ended = f"signal {self._signal}" if self._signal else f"status {self.returncode}"
-        reason = _REASONS.get(self.returncode, f"rsync ended with {ended}").format(timeout=timeout)
+        if _FULL in said:
+            # rsync has one status for a file system without space and another for one without inodes, and both for other things.
+            reason = "the node's file system has no space left, or no inodes"
+        else:
+            ended = f"signal {self._signal}" if self._signal else f"status {self.returncode}"
+            reason = _REASONS.get(self.returncode, f"rsync ended with {ended}").format(timeout=timeout)
         return f"{reason}: {said[-600:]}" if said else reason
 
 
@@ -117,7 +151,7 @@ def why(failed: c.Sequence[Outcome], timeout: int) -> str:
     return f"{why(earlier, timeout)}, and what was started on the node for it still runs: end that rsync (fuser -v shows it)"
 
 
-def client_command(names: c.Sequence[str], source_dir: str, staging: str, timeout: int) -> list[str]:
+def client_command(names: c.Sequence[str], source_dir: str, staging: str, way: Way) -> list[str]:
     """The node's end: fetch C(names) of the source's directory into the staging directory.
 
     --inplace is what resumes after a killed receiver; it is safe because staging is named by the digest of what it is
@@ -128,7 +162,10 @@ def client_command(names: c.Sequence[str], source_dir: str, staging: str, timeou
         "sh", "-c", _CLIENT_SHELL, staging,
         *_ENV, "rsync", "-s", "--inplace", "--no-whole-file", "--ignore-times", "--blocking-io",
         "--no-links", "--no-devices", "--no-specials", "--no-perms", "--chmod=F600", "--no-owner", "--no-group",
-        f"--timeout={timeout}", "--info=stats2", "--no-human-readable", "--rsh", _JOIN,
+        f"--timeout={way.timeout}",
+        *([f"--bwlimit={way.bwlimit}"] if way.bwlimit else []),
+        *(["--compress", "--compress-choice=zstd", "--compress-level=1"] if way.compress else []),
+        "--rsh", _JOIN,
         *(f"source:{os.path.join(source_dir, name)}" for name in names),
         os.path.join(staging, ""),
     ]  # fmt: skip
@@ -136,12 +173,30 @@ def client_command(names: c.Sequence[str], source_dir: str, staging: str, timeou
 
 def server_command() -> list[str]:
     """The source's end; what is asked for comes from the client, through the pipe."""
-    return [*_ENV, "rsync", "--server", "--sender", "-s"]
+    return [*_ENV, "sh", "-c", _SERVER_SHELL, "sh", "rsync", "--server", "--sender", "-s"]
 
 
-def transfer(source: End, node: End, names: c.Sequence[str], source_dir: str, staging: str, timeout: int) -> Outcome:
-    """Bring files from the source's directory to the node's staging directory; returns when both ends have ended."""
-    commands = (node.argv(client_command(names, source_dir, staging, timeout)), source.argv(server_command()))
+def transfer(
+    source: End,
+    node: End,
+    names: c.Sequence[str],
+    source_dir: str,
+    staging: str,
+    way: Way,
+    progress: c.Callable[[int], None] = lambda count: None,
+) -> Outcome:
+    """Bring files from the source's directory to the node's staging directory; returns when both ends have ended.
+
+    C(progress) is called with the number of bytes each time that some were handed to the node.
+    """
+    commands = (node.argv(client_command(names, source_dir, staging, way)), source.argv(server_command()))
+    received = 0
+
+    def handed(count: int) -> None:
+        nonlocal received
+        received += count
+        progress(count)
+
     ends: list[subprocess.Popen[bytes]] = []
     with tempfile.TemporaryFile() as client_said, tempfile.TemporaryFile() as server_said:
         try:
@@ -149,22 +204,24 @@ def transfer(source: End, node: End, names: c.Sequence[str], source_dir: str, st
             server = _start(ends, commands[1], client.stdout, server_said)
             # What the node asks for goes to the source directly: with a copy open here it would not see the node go.
             t.cast("t.IO[bytes]", client.stdout).close()
-            moved = _pump(t.cast("t.IO[bytes]", server.stdout), t.cast("t.IO[bytes]", client.stdin), timeout)
-            codes = (client.wait(), _end_of(server, timeout)) if moved else (_STALLED, 0)
+            moved = _pump(t.cast("t.IO[bytes]", server.stdout), t.cast("t.IO[bytes]", client.stdin), way.timeout, handed)
+            codes = (client.wait(), _end_of(server, way.timeout)) if moved else (_STALLED, 0)
         finally:
             for end in ends:
                 end.kill()
                 end.wait()
         # A server that was asked for nothing complains of that, which is not why the client ended.
         never_asked = codes[0] and codes[1] == _SYNTAX
-        messages = "\n".join(_text(said) for said in ((client_said,) if never_asked else (server_said, client_said)))
-    received = re.search(r"^Total bytes received: (\d+)$", messages, re.MULTILINE)
+        before, _mark, after = _text(server_said).rpartition(f"{_END_OF_VERSION}\n")
+        messages = [] if never_asked else [after]
+        messages.append(_text(client_said))
     return Outcome(
         # The end that failed by itself says more than the one whose partner went away.
         returncode=_decisive(codes),
-        received=int(received[1]) if received else 0,
-        messages=_without_statistics(messages),
+        received=received,
+        messages="\n".join(messages).strip(),
         commands=commands,
+        source=Rsync.parse(before),
     )
 
 
@@ -175,7 +232,7 @@ def _start(
     return ends[-1]
 
 
-def _pump(source: t.IO[bytes], node: t.IO[bytes], timeout: int) -> bool:
+def _pump(source: t.IO[bytes], node: t.IO[bytes], timeout: int, handed: c.Callable[[int], None]) -> bool:
     """Hand on what the source sends until one of the two ends; False when nothing moved for C(timeout) seconds.
 
     rsync's own time limit is not enough: its ends keep each other alive with empty messages while no file moves.
@@ -200,11 +257,13 @@ def _pump(source: t.IO[bytes], node: t.IO[bytes], timeout: int) -> bool:
                 if not writable.poll(timeout * 1000):
                     return False
                 try:
-                    data = data[os.write(node.fileno(), data) :]
+                    count = os.write(node.fileno(), data)
                 except BlockingIOError:
                     continue
                 except BrokenPipeError:
                     return True
+                handed(count)
+                data = data[count:]
 
 
 def _end_of(server: subprocess.Popen[bytes], timeout: int) -> int:
@@ -225,8 +284,3 @@ def _decisive(codes: tuple[int, int]) -> int:
 def _text(stream: t.IO[bytes]) -> str:
     stream.seek(0)
     return stream.read().decode(errors="replace")
-
-
-def _without_statistics(messages: str) -> str:
-    statistics = re.compile(r"(Number of |Total |Literal |Matched |File list |sent |total size |\s*$)")
-    return "\n".join(line for line in messages.splitlines() if not statistics.match(line))

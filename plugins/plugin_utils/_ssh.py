@@ -20,18 +20,21 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import 
 _FIRST = (
     "BatchMode=yes",
     "StrictHostKeyChecking=yes",
-    # A connection of its own: a master that Ansible opened with -C would compress every byte of the weights.
-    "ControlMaster=no",
-    "ControlPath=none",
     "Compression=no",
     "ServerAliveInterval=15",
     "ServerAliveCountMax=4",
+    # Never Ansible's own connection, which was opened with -C mostly and would compress every byte of the weights. The first
+    # command opens this one, the others go through it, and it ends by itself where nobody is left to hang up.
+    "ControlMaster=auto",
+    "ControlPersist=60",
 )
 # Likewise the user's own value, where there is one, wins over these.
 _LAST = ("Ciphers=^aes128-gcm@openssh.com",)
 
 # Flags of ssh that take no value, of which one word can hold several.
 _FLAGS = re.compile(r"-[46AaCfGgKkMNnqsTtVvXxYy]+")
+
+_PROXY_COMMAND = re.compile(r"^((?:-o)?\s*ProxyCommand[\s=]+).*", re.IGNORECASE | re.DOTALL)
 
 # Options of ansible.builtin.ssh that are read here.
 OPTIONS = (
@@ -48,11 +51,12 @@ OPTIONS = (
 )
 
 
-def ssh_argv(options: c.Mapping[str, t.Any], command: c.Sequence[str]) -> list[str]:
+def ssh_argv(options: c.Mapping[str, t.Any], command: c.Sequence[str], control_path: str = "none") -> list[str]:
     """Return the argv that runs C(command) on the host of an ssh connection.
 
-    C(options) are values of the connection plugin's options named in OPTIONS. Host keys are always checked, prompts never
-    answered: raises DeliveryError when the connection needs a password.
+    C(options) are values of the connection plugin's options named in OPTIONS. Commands with the same C(control_path) share
+    one connection. Host keys are always checked, prompts never answered: raises DeliveryError when the connection needs a
+    password.
     """
     host = str(options["host"])
     if options.get("password"):
@@ -62,7 +66,7 @@ def ssh_argv(options: c.Mapping[str, t.Any], command: c.Sequence[str]) -> list[s
             "Use a key, or an ssh agent that holds one (ansible_ssh_private_key_file).",
         )
     argv = [str(options["ssh_executable"])]
-    for option in _FIRST:
+    for option in (*_FIRST, _control_path(control_path)):
         argv += ["-o", option]
     argv += _words(options.get("ssh_args"))
     if options.get("port") is not None:
@@ -78,6 +82,21 @@ def ssh_argv(options: c.Mapping[str, t.Any], command: c.Sequence[str]) -> list[s
         argv += ["-o", option]
     # The remote side is a shell: one string, quoted for it.
     return [*argv, "--", host, shlex.join(command)]
+
+
+def hang_up_argv(options: c.Mapping[str, t.Any], control_path: str) -> list[str]:
+    """Return the argv that ends the connection which the commands with this C(control_path) share, if there is one."""
+    executable, host = str(options["ssh_executable"]), str(options["host"])
+    return [executable, "-F", "none", "-o", _control_path(control_path), "-O", "exit", "--", host]
+
+
+def without_secrets(argv: c.Sequence[str]) -> list[str]:
+    """The same command for people to read: a proxy command may be one that has a password among its arguments."""
+    return [_PROXY_COMMAND.sub(r"\1...", word) for word in argv]
+
+
+def _control_path(path: str) -> str:
+    return 'ControlPath="{}"'.format(path.replace("%", "%%"))
 
 
 def _words(arguments: t.Any) -> list[str]:

@@ -12,7 +12,7 @@ import typing as t
 
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._ssh import OPTIONS, ssh_argv
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._ssh import OPTIONS, hang_up_argv, ssh_argv, without_secrets
 
 # As ansible.builtin.ssh has them when nothing is set but the host.
 DEFAULTS: dict[str, t.Any] = {
@@ -31,18 +31,19 @@ FIRST = [
     "ssh",
     *("-o", "BatchMode=yes"),
     *("-o", "StrictHostKeyChecking=yes"),
-    *("-o", "ControlMaster=no"),
-    *("-o", "ControlPath=none"),
     *("-o", "Compression=no"),
     *("-o", "ServerAliveInterval=15"),
     *("-o", "ServerAliveCountMax=4"),
+    *("-o", "ControlMaster=auto"),
+    *("-o", "ControlPersist=60"),
+    *("-o", 'ControlPath="/run/50%%/node"'),
 ]
 ANSIBLES = ["-o", "ControlMaster=auto", "-o", "ControlPersist=60s"]
 LAST = ["-o", "Ciphers=^aes128-gcm@openssh.com"]
 
 
 def argv(*command: str, **options: t.Any) -> list[str]:
-    return ssh_argv({**DEFAULTS, **options}, command or ("true",))
+    return ssh_argv({**DEFAULTS, **options}, command or ("true",), "/run/50%/node")
 
 
 def understood(**options: t.Any) -> dict[str, str]:
@@ -103,7 +104,7 @@ def test_weights_are_never_compressed(option: str, flag: str) -> None:
         ("-o StrictHostKeyChecking=no", "stricthostkeychecking", "true"),
         ("-oStrictHostKeyChecking=accept-new", "stricthostkeychecking", "true"),
         ("-o BatchMode=no", "batchmode", "yes"),
-        ("-o ControlMaster=auto", "controlmaster", "false"),
+        ("-o ControlPath=/home/me/.ansible/cp/jw2", "controlpath", "/run/50%/node"),
         ("-o Ciphers=aes256-gcm@openssh.com", "ciphers", "aes256-gcm@openssh.com"),
         ("-o ProxyJump=bastion", "proxyjump", "bastion"),
         ("-J bastion", "proxyjump", "bastion"),
@@ -120,6 +121,39 @@ def test_ssh_understands_what_is_set() -> None:
     assert settings["identityfile"] == "/keys/fleet key"
     assert settings["connecttimeout"] == "10"
     assert settings["ciphers"].startswith("aes128-gcm@openssh.com,")
+
+
+def test_a_jump_host_is_reached_by_ssh_itself() -> None:
+    assert argv(ssh_common_args="-o ProxyJump=me@bastion:2222") == [
+        *FIRST,
+        *ANSIBLES,
+        *("-o", "ConnectTimeout=10"),
+        *("-o", "ProxyJump=me@bastion:2222"),
+        *LAST,
+        *("--", "jw2", "true"),
+    ]
+
+
+def test_without_a_shared_connection() -> None:
+    assert 'ControlPath="none"' in ssh_argv(DEFAULTS, ("true",))
+
+
+def test_hanging_up_asks_nobody_but_the_shared_connection() -> None:
+    control_path = ("-o", 'ControlPath="/run/50%%/node"')
+    assert hang_up_argv(DEFAULTS, "/run/50%/node") == ["ssh", "-F", "none", *control_path, "-O", "exit", "--", "jw2"]
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["-o", "ProxyCommand=sshpass -p secret ssh -W %h:%p bastion"], ["-o", "ProxyCommand=..."]),
+        (["-o", "proxycommand sshpass -p secret\nssh"], ["-o", "proxycommand ..."]),
+        (["-oProxyCommand=sshpass -p secret ssh"], ["-oProxyCommand=..."]),
+        (["-o", 'User="deploy"', "-J", "bastion"], ["-o", 'User="deploy"', "-J", "bastion"]),
+    ],
+)
+def test_what_a_proxy_is_started_with_is_not_shown(words: list[str], shown: list[str]) -> None:
+    assert without_secrets(words) == shown
 
 
 def test_a_password_is_refused_in_words() -> None:

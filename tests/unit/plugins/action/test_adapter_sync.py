@@ -1,0 +1,151 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Who connects to whom: the exact command of each end, from the variables of an inventory and the keywords of a play."""
+
+from __future__ import annotations
+
+import os
+import typing as t
+
+import pytest
+from ansible.errors import AnsibleActionFail
+from ansible.parsing.dataloader import DataLoader
+from ansible.playbook.play import Play
+from ansible.playbook.play_context import PlayContext
+from ansible.plugins.loader import connection_loader, init_plugin_loader
+from ansible.utils.collection_loader import AnsibleCollectionConfig
+from ansible_collections.lorafleet.delivery.plugins.action.adapter_sync import ActionModule
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+
+from tests.playbooks import CHECKOUT
+
+HOME = os.path.expanduser("~")
+# What ansible.cfg may say otherwise.
+ANSIBLES = "-C -o ControlMaster=auto -o ControlPersist=60s"
+ALWAYS = [
+    "ssh",
+    *("-o", "BatchMode=yes"),
+    *("-o", "StrictHostKeyChecking=yes"),
+    *("-o", "Compression=no"),
+    *("-o", "ServerAliveInterval=15"),
+    *("-o", "ServerAliveCountMax=4"),
+    *("-o", "ControlMaster=auto"),
+    *("-o", "ControlPersist=60"),
+    *("-o", 'ControlPath="/run/source"'),
+    *ANSIBLES.split()[1:],
+]
+FAST = ["-o", "Ciphers=^aes128-gcm@openssh.com"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _plugins() -> None:
+    # As the command line tools do, once; the tests find this collection without it.
+    if AnsibleCollectionConfig.collection_finder is None:
+        init_plugin_loader([str(CHECKOUT / ".collections")])
+
+
+def action(keywords: dict[str, t.Any]) -> ActionModule:
+    """The action as a play with these keywords has it."""
+    play = Play.load({"hosts": "all", "connection": "ssh", "tasks": [{"ping": {}}], **keywords}, loader=DataLoader())
+    [task] = [task for block in play.compile() for task in block.block if task.action == "ping"]
+    context = PlayContext(play=play)
+    return ActionModule(task, connection_loader.get("local", context, os.devnull), context, DataLoader(), None, None)
+
+
+def command(of_source: dict[str, t.Any], **keywords: t.Any) -> list[str]:
+    """What runs C(true) on a source with these variables."""
+    variables = {"inventory_hostname": "sbs29", "ansible_ssh_args": ANSIBLES, **of_source}
+    return action(keywords)._source_end("sbs29", {"hostvars": {"sbs29": variables}}, "/run/source").argv(["true"])
+
+
+def test_the_controller_is_the_source() -> None:
+    assert command({"ansible_connection": "local", "ansible_user": "trainer"}) == ["true"]
+
+
+def test_the_whole_play_is_local() -> None:
+    assert command({}, connection="local") == ["true"]
+
+
+@pytest.mark.parametrize("kind", [{}, {"ansible_connection": "ssh"}])
+def test_a_host_of_its_own(kind: dict[str, t.Any]) -> None:
+    assert command({"ansible_host": "192.0.2.4", **kind}) == [
+        *ALWAYS,
+        *("-o", "ConnectTimeout=10"),
+        *FAST,
+        *("--", "192.0.2.4", "true"),
+    ]
+
+
+def test_port_user_key_and_ssh() -> None:
+    variables = {
+        "ansible_host": "192.0.2.4",
+        "ansible_port": 2222,
+        "ansible_user": "trainer",
+        "ansible_ssh_private_key_file": "~/keys/fleet",
+        "ansible_ssh_executable": "/opt/openssh/bin/ssh",
+        "ansible_ssh_timeout": 5,
+    }
+    assert command(variables) == [
+        "/opt/openssh/bin/ssh",
+        *ALWAYS[1:],
+        *("-o", "Port=2222"),
+        *("-o", f'IdentityFile="{HOME}/keys/fleet"'),
+        *("-o", 'User="trainer"'),
+        *("-o", "ConnectTimeout=5"),
+        *FAST,
+        *("--", "192.0.2.4", "true"),
+    ]
+
+
+def test_a_jump_host() -> None:
+    assert command({"ansible_ssh_common_args": "-o ProxyJump=me@bastion", "ansible_ssh_extra_args": "-4"}) == [
+        *ALWAYS,
+        *("-o", "ConnectTimeout=10"),
+        *("-o", "ProxyJump=me@bastion"),
+        "-4",
+        *FAST,
+        *("--", "sbs29", "true"),
+    ]
+
+
+def test_ssh_arguments_of_the_inventory_take_the_place_of_ansibles() -> None:
+    assert command({"ansible_ssh_args": "-C -F /etc/fleet/ssh_config"}) == [
+        *ALWAYS[: ALWAYS.index('ControlPath="/run/source"') + 1],
+        *("-F", "/etc/fleet/ssh_config"),
+        *("-o", "ConnectTimeout=10"),
+        *FAST,
+        *("--", "sbs29", "true"),
+    ]
+
+
+def test_keywords_of_the_play_are_for_the_source_too_as_for_delegated_tasks() -> None:
+    from_play = command({}, remote_user="deploy", port=2022)
+    assert 'User="deploy"' in from_play
+    assert "Port=2022" in from_play
+    from_inventory = command({"ansible_user": "trainer"}, remote_user="deploy")
+    assert 'User="trainer"' in from_inventory
+    assert 'User="deploy"' not in from_inventory
+
+
+def test_becoming_another_user_is_not_for_rsync() -> None:
+    # It is started as the user of the connection, who owns the staging directory for as long as it runs.
+    assert command({"ansible_become": True}, become=True) == command({})
+
+
+def test_a_password_is_refused() -> None:
+    with pytest.raises(DeliveryError, match="sbs29: is reached with an ssh password"):
+        command({"ansible_password": "secret"})
+
+
+def test_connections_that_rsync_cannot_pass_through() -> None:
+    with pytest.raises(AnsibleActionFail, match="sbs29: adapters cannot be sent over connection 'psrp'"):
+        command({"ansible_connection": "psrp"})
+    with pytest.raises(AnsibleActionFail, match="sbs29: connection plugin none_such does not exist"):
+        command({"ansible_connection": "none_such"})
+
+
+def test_a_source_that_is_nowhere() -> None:
+    with pytest.raises(AnsibleActionFail, match="source 'sbs29' is no host of the inventory"):
+        action({})._source_end("sbs29", {"hostvars": {"jw2": {}}}, "none")
