@@ -13,6 +13,7 @@ import os
 import tempfile
 import typing as t
 
+from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._status import as_json, as_markdown, collect
 
@@ -29,18 +30,25 @@ class ActionModule(ActionBase):
                 "training_host": {"type": "str", "required": True},
             }
         )
+        variables = task_vars or {}
+        hostvars, training_host = variables["hostvars"], arguments["training_host"]
+        if training_host not in hostvars:
+            # The role asks this first of all, so that no later step has to say it less well.
+            raise AnsibleActionFail(
+                f"agent_training_host: is {training_host!r}, which is no host of the inventory."
+                " Set it to the training server's name there, or put that host into the group training."
+            )
         directory = os.path.abspath(arguments["directory"])
         files = [os.path.join(directory, name) for name in ("STATUS.md", "status.json")]
         # A report about the nodes is no change of them, so that a run with nothing to do still says changed=0.
         result.update(changed=False, files=files)
-        if self._task.check_mode or task_vars is None:
+        if self._task.check_mode:
             return result
-        hostvars, training_host = task_vars["hostvars"], arguments["training_host"]
         os.makedirs(directory, exist_ok=True)
         with open(os.path.join(directory, ".lock"), "w", encoding="utf-8") as lock:
             # Every node's task writes the whole; the last to come has seen all the others.
             fcntl.flock(lock, fcntl.LOCK_EX)
-            rows = collect(hostvars, task_vars["groups"]["agents"], training_host)
+            rows = collect(hostvars, variables["groups"]["agents"], training_host)
             generated = datetime.datetime.now(tz=datetime.timezone.utc).isoformat(timespec="seconds")
             address = str(hostvars[training_host].get("ansible_host", training_host))
             _replace(files[0], as_markdown(rows, generated, training_host, address))

@@ -385,6 +385,19 @@ TABLE: dict[str, Bad] = {
     "file system full": Bad(
         "node", ("has too little space: 0.3 MiB are needed", "Free some space on this file system"), node=on_tmpfs("size=1m", "")
     ),
+    "no such training server": Bad(
+        "node",
+        ("agent_training_host: is 'sbs99', which is no host of the inventory.", "Set it to the training server's name there"),
+        node=settings(agent_training_host="sbs99"),
+    ),
+    "rate that rsync does not take": Bad(
+        "node",
+        ("agent_transfer_bwlimit: is 'fast', which rsync's option of that name does not take.", "Set it to a number of KiB"),
+        node=settings(agent_transfer_bwlimit="fast"),
+    ),
+    "no streams at all": Bad(
+        "node", ("agent_transfer_streams: is 0.", "Set it to 1 or more."), node=settings(agent_transfer_streams=0)
+    ),
     "no rsync": Bad(
         "node",
         ("rsync: is not installed on this node.", "Install the package rsync on it."),
