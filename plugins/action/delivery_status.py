@@ -13,9 +13,10 @@ import os
 import tempfile
 import typing as t
 
+from ansible import constants as C
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._status import as_json, as_markdown, collect
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._status import as_json, as_markdown, collect, with_written
 
 
 class ActionModule(ActionBase):
@@ -46,14 +47,26 @@ class ActionModule(ActionBase):
             return result
         os.makedirs(directory, exist_ok=True)
         with open(os.path.join(directory, ".lock"), "w", encoding="utf-8") as lock:
-            # Every node's task writes the whole; the last to come has seen all the others.
+            # Every node's task writes the whole.
             fcntl.flock(lock, fcntl.LOCK_EX)
-            rows = collect(hostvars, variables["groups"]["agents"], training_host)
+            # All workers of a run share that directory, which no other run has.
+            run = os.path.basename(C.DEFAULT_LOCAL_TMP)
+            rows = with_written(collect(hostvars, variables["groups"]["agents"], training_host), _written(files[1], run))
             generated = datetime.datetime.now(tz=datetime.timezone.utc).isoformat(timespec="seconds")
             address = str(hostvars[training_host].get("ansible_host", training_host))
             _replace(files[0], as_markdown(rows, generated, training_host, address))
-            _replace(files[1], json.dumps(as_json(rows, generated, training_host), indent=1) + "\n")
+            _replace(files[1], json.dumps(as_json(rows, run, generated, training_host), indent=1) + "\n")
         return result
+
+
+def _written(path: str, run: str) -> list[dict[str, t.Any]]:
+    """What other tasks of the same run have written already."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            found = json.load(stream)
+    except (OSError, ValueError):
+        return []
+    return found["adapters"] if isinstance(found, dict) and found.get("run") == run else []
 
 
 def _replace(path: str, text: str) -> None:

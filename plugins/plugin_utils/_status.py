@@ -76,6 +76,15 @@ def collect(hostvars: c.Mapping[str, t.Any], nodes: c.Sequence[str], training_ho
     return rows
 
 
+def with_written(rows: c.Sequence[Row], written: c.Iterable[c.Mapping[str, t.Any]]) -> list[Row]:
+    """Return the rows, but those of nodes that this task has not heard of as they were written before in the same run.
+
+    Nodes do not wait for each other: what a task knows of the others is as old as the task.
+    """
+    known = {(row["node"], row["adapter"]): Row(**row) for row in written}
+    return [known.get((row.node, row.adapter), row) if row.result == _NOT_REACHED else row for row in rows]
+
+
 def _group(hostvars: c.Mapping[str, t.Any], of_node: c.Mapping[str, t.Any]) -> str:
     """The group that carries a node's agent: all its hosts have that agent. A node may be in other groups besides."""
     for name in of_node["group_names"]:
@@ -155,9 +164,10 @@ def _against(rows: c.Sequence[Row], evidence: str, lack: str) -> tuple[str, ...]
     )
 
 
-def as_json(rows: c.Sequence[Row], generated: str, training_host: str) -> dict[str, t.Any]:
+def as_json(rows: c.Sequence[Row], run: str, generated: str, training_host: str) -> dict[str, t.Any]:
     return {
         "schema": SCHEMA,
+        "run": run,
         "generated": generated,
         "training_server": training_host,
         "adapters": [dataclasses.asdict(row) for row in rows],

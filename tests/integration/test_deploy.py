@@ -7,9 +7,12 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import re
 import shutil
+import sys
+import time
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._receipt import read_receipt
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store import AdapterPaths
@@ -26,6 +29,7 @@ from tests.integration.fleet import (
     identity,
     travelling,
 )
+from tests.playbooks import LIMIT, Background
 
 TOKENIZER = TRAVELS - {CONFIG, WEIGHTS}
 ALL = ((CLEANER_3B, "jw2-1"), (CLEANER_8B, "jw2-1"), (DESCRIBER_3B, "jw3-1"))
@@ -116,6 +120,33 @@ def test_tags_and_limits(fleet: Fleet) -> None:
     limited = fleet.deploy("--limit", "jw3")
     assert limited.worked_on() == {"jw3-1"}
     assert delivered(fleet) == {CLEANER_3B, CLEANER_8B, DESCRIBER_3B}
+
+
+def test_a_node_that_stands_still_does_not_hold_back_the_others(fleet: Fleet) -> None:
+    gate, python = fleet.root / "gate", fleet.root / "python"
+    os.mkfifo(gate)
+    # Before it brings anything, the module waits until somebody has opened the gate, once.
+    wait = f"case $1 in *AnsiballZ_adapter_sync.py) test ! -e {gate} || cat {gate} ;; esac"
+    python.write_text(f'#!/bin/sh\n{wait}\nexec {sys.executable} "$@"\n', encoding="utf-8")
+    python.chmod(0o755)
+    fleet.hosts["jw2-1"]["ansible_python_interpreter"] = str(python)
+    run = Background("deploy", "-i", str(fleet.write_inventory()), directory=fleet.root)
+    try:
+        deadline = time.monotonic() + LIMIT
+        while not fleet.served("jw3-1", DESCRIBER_3B).exists():
+            assert time.monotonic() < deadline
+            assert not run.ended, run.output
+            time.sleep(0.02)
+        assert delivered(fleet) == {DESCRIBER_3B}
+        with gate.open("w"):
+            gate.unlink()
+        done = run.wait()
+    finally:
+        run.kill()
+    assert done.rc == 0, done.output
+    assert delivered(fleet) == {CLEANER_3B, CLEANER_8B, DESCRIBER_3B}
+    # Each node has written down what it knows of all, and none has taken anything back.
+    assert fleet.boxes() == AT_STRUCTURE
 
 
 def test_an_upgrade_sends_what_changed_and_keeps_the_old_release(fleet: Fleet) -> None:

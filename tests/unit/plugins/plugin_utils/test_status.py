@@ -14,6 +14,7 @@ from ansible_collections.lorafleet.delivery.plugins.plugin_utils._status import 
     as_markdown,
     boxes,
     collect,
+    with_written,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -262,12 +263,23 @@ def test_what_the_inventory_need_not_say() -> None:
 
 def test_json_says_the_same() -> None:
     found = rows(**delivered("jw2"))
-    data = json.loads(json.dumps(as_json(found, "2026-11-22T12:00:00+00:00", TRAINING)))
+    data = json.loads(json.dumps(as_json(found, "run", "2026-11-22T12:00:00+00:00", TRAINING)))
     assert data["schema"] == 1
     assert data["generated"] == "2026-11-22T12:00:00+00:00"
     assert data["training_server"] == TRAINING
     assert [Row(**adapter) for adapter in data["adapters"]] == found
     assert [(box["text"], box["ticked"]) for box in data["boxes"]] == [(box.text, box.ticked) for box in boxes(found)]
+
+
+def test_what_another_node_has_written_is_not_taken_back() -> None:
+    # One began before the other had ended, and writes after it.
+    late, early = rows(**delivered("jw2")), rows(**delivered("jw3", "kcloud"))
+    written = as_json(early, "run", "", TRAINING)["adapters"]
+    assert all(ticked(with_written(late, written)).values())
+    # What a task knows itself is newer than what was written.
+    failed = {"__agent_synced": {"failed": True, "msg": "disk full"}}
+    [row, *_rest] = with_written(rows(jw2=failed), as_json(rows(**delivered("jw2")), "run", "", TRAINING)["adapters"])
+    assert row.result == "failed: disk full"
 
 
 def test_the_head_of_the_manifest() -> None:
@@ -295,7 +307,7 @@ def cells(line: str) -> list[str]:
 @given(st.text(st.sampled_from("a|\\ \n\r\t`\u2028\x0b\x85"), max_size=12), st.text(max_size=8))
 def test_no_text_breaks_a_table(dataset: str, quality: str) -> None:
     found = rows()[:1]
-    row = Row(**{**as_json(found, "", TRAINING)["adapters"][0], "dataset": dataset, "quality": quality})
+    row = Row(**{**as_json(found, "", "", TRAINING)["adapters"][0], "dataset": dataset, "quality": quality})
     text = markdown([row])
     head = text.splitlines().index("| variant | source | target | base | training | release | size | level | device | result |")
     line = text.split("\n")[head + 2]
