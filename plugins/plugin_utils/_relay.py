@@ -28,7 +28,7 @@ import tempfile
 import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._rsync import Rsync
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._ssh import hang_up_argv, ssh_argv
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._ssh import hang_up, ssh_argv
 
 # Kept out of both ends: each of these changes what rsync does without being seen in its arguments.
 _UNSET = ("RSYNC_OLD_ARGS", "RSYNC_PROTECT_ARGS", "RSYNC_RSH", "RSYNC_PARTIAL_DIR", "RSYNC_CHECKSUM_LIST", "RSYNC_ICONV")
@@ -85,7 +85,7 @@ class End:
 
     def hang_up(self) -> None:
         if self.ssh is not None and os.path.exists(self.control_path):
-            subprocess.run(hang_up_argv(self.ssh, self.control_path), stdin=subprocess.DEVNULL, capture_output=True, check=False)
+            hang_up(self.ssh, self.control_path)
 
 
 @dataclasses.dataclass(frozen=True)

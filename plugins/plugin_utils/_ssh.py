@@ -9,9 +9,12 @@
 from __future__ import annotations
 
 import collections.abc as c
+import contextlib
 import os
 import re
 import shlex
+import signal
+import subprocess
 import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
@@ -84,10 +87,19 @@ def ssh_argv(options: c.Mapping[str, t.Any], command: c.Sequence[str], control_p
     return [*argv, "--", host, shlex.join(command)]
 
 
-def hang_up_argv(options: c.Mapping[str, t.Any], control_path: str) -> list[str]:
-    """Return the argv that ends the connection which the commands with this C(control_path) share, if there is one."""
-    executable, host = str(options["ssh_executable"]), str(options["host"])
-    return [executable, "-F", "none", "-o", _control_path(control_path), "-O", "exit", "--", host]
+def hang_up(options: c.Mapping[str, t.Any], control_path: str) -> None:
+    """End the connection that the commands with this C(control_path) share, if there is one.
+
+    It is killed: asked to exit, it would first wait until the other side has taken what is on the way, which may be never.
+    """
+    asked = [str(options["ssh_executable"]), "-F", "none", "-o", _control_path(control_path)]
+    asked += ["-O", "check", "--", str(options["host"])]
+    said = subprocess.run(asked, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False)
+    master = re.search(r"\(pid=(\d+)\)", said.stderr)
+    with contextlib.suppress(OSError):
+        if master:
+            os.kill(int(master[1]), signal.SIGKILL)
+        os.unlink(control_path)
 
 
 def without_secrets(argv: c.Sequence[str]) -> list[str]:

@@ -13,6 +13,7 @@ import re
 import shutil
 import sys
 import time
+import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._receipt import read_receipt
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store import AdapterPaths
@@ -71,6 +72,15 @@ def test_check_then_deploy_then_nothing_to_do(fleet: Fleet) -> None:
     sent = done.adapters("jw2-1", "adapter_sync")
     assert set(sent[CLEANER_3B]["sent"]) == TRAVELS
     assert set(sent[CLEANER_8B]["sent"]) == {CONFIG, WEIGHTS}
+    assert set(sent[CLEANER_8B]["taken"]) == TOKENIZER
+    shared = sum((fleet.source / CLEANER_8B / name).stat().st_size for name in TOKENIZER)
+    assert [sent[name]["taken_bytes"] for name in (CLEANER_3B, CLEANER_8B)] == [0, shared]
+    account = done.of("jw2-1", "adapter_sync")
+    assert_sent_once(account)
+    assert set(account["seconds"]) == {"plan", "wait", "transfer", "settle"}
+    assert account["rsync"] == account["source_rsync"]
+    # An end on the node and one at the source for each adapter.
+    assert [command[0] for command in account["commands"]] == ["sh", "env"] * 2
 
     def state() -> dict[str, object]:
         found = {f"{node} {path}": value for node in ("jw2-1", "jw3-1") for path, value in identity(fleet.home(node)).items()}
@@ -85,6 +95,13 @@ def test_check_then_deploy_then_nothing_to_do(fleet: Fleet) -> None:
         assert {entry["action"] for entry in again.adapters("jw2-1", "adapter_release").values()} == {"unchanged"}
         assert state() == first
         assert fleet.boxes() == AT_STRUCTURE
+
+
+def assert_sent_once(account: dict[str, t.Any]) -> None:
+    """What went over the wire are the files that were to be sent, and what rsync has to say of them."""
+    names = sum(len(adapter["sent"]) for adapter in account["adapters"])
+    sent = sum(adapter["sent_bytes"] for adapter in account["adapters"])
+    assert sent <= account["wire_bytes"] <= 1.01 * sent + 256 * names + 1024
 
 
 def _prediction(synced: dict[str, dict[str, object]]) -> dict[str, object]:
@@ -170,8 +187,7 @@ def test_an_upgrade_sends_what_changed_and_keeps_the_old_release(fleet: Fleet) -
     synced = done.adapters("jw3-1", "adapter_sync")[DESCRIBER_3B]
     assert set(synced["sent"]) == {CONFIG, WEIGHTS}
     assert set(synced["taken"]) == TOKENIZER
-    tokenizer = (fleet.source / DESCRIBER_3B / "tokenizer.json").stat().st_size
-    assert done.of("jw3-1", "adapter_sync")["wire_bytes"] < synced["sent_bytes"] + tokenizer // 2
+    assert_sent_once(done.of("jw3-1", "adapter_sync"))
     released = done.adapters("jw3-1", "adapter_release")[DESCRIBER_3B]
     assert released["action"] == "activated"
     assert contents(fleet.stored("jw3-1", DESCRIBER_3B) / "releases" / released["previous"]) == old

@@ -29,6 +29,7 @@ pytestmark = pytest.mark.xdist_group("lab")
 
 CLEANER, DESCRIBER, PARAPHRASER = NODES
 UNTOUCHED = "What is served was not touched."
+FULL = "the node's file system has no space left, or no inodes"
 GO_ON = f"What had arrived is kept; run again to go on from there. {UNTOUCHED}"
 NOT_AS_DESCRIBED = "what arrived is not what was described:"
 
@@ -144,8 +145,8 @@ def test_disk_full__inodes_full__extra_and_missing_file_in_staging(lab: Lab) -> 
     lab.judge(
         done,
         {
-            CLEANER: (first_of(CLEANER), "reading or writing failed on the node (is its disk full?)", "No space left", GO_ON),
-            DESCRIBER: (DESCRIBER, "No space left on device", GO_ON),
+            CLEANER: (first_of(CLEANER), f"to {CLEANER}: {FULL}", GO_ON),
+            DESCRIBER: (f"to {DESCRIBER}: {FULL}", GO_ON),
             PARAPHRASER: (first_of(PARAPHRASER), f"missing  {WEIGHTS}", "extra    notes.txt", "run again", UNTOUCHED),
         },
     )
@@ -208,7 +209,6 @@ def test_controller_killed_in_transfer_and_in_activation(lab: Lab) -> None:
         describer.signal(signal.SIGSTOP, describer.processes("rsync"))
         describer.quick()
 
-    # Two of them: the nodes of a run come to a task together.
     brings = lab.start("deploy", "--limit", DESCRIBER, name="first")
     lab.when(brings, lab.receiving(DESCRIBER, hold))
     with lab.gate(CLEANER), lab.gate(PARAPHRASER):

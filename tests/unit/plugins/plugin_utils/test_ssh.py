@@ -12,7 +12,7 @@ import typing as t
 
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._ssh import OPTIONS, hang_up_argv, ssh_argv, without_secrets
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._ssh import OPTIONS, ssh_argv, without_secrets
 
 # As ansible.builtin.ssh has them when nothing is set but the host.
 DEFAULTS: dict[str, t.Any] = {
@@ -136,11 +136,6 @@ def test_a_jump_host_is_reached_by_ssh_itself() -> None:
 
 def test_without_a_shared_connection() -> None:
     assert 'ControlPath="none"' in ssh_argv(DEFAULTS, ("true",))
-
-
-def test_hanging_up_asks_nobody_but_the_shared_connection() -> None:
-    control_path = ("-o", 'ControlPath="/run/50%%/node"')
-    assert hang_up_argv(DEFAULTS, "/run/50%/node") == ["ssh", "-F", "none", *control_path, "-O", "exit", "--", "jw2"]
 
 
 @pytest.mark.parametrize(
