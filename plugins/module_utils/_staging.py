@@ -51,8 +51,10 @@ class Plan:
         return self.paths.staged(self.manifest.release)
 
 
-def plan_all(manifests: t.Iterable[Manifest], models_dir: str, store: str) -> list[Plan]:
+def plan_all(manifests: t.Iterable[Manifest], models_dir: str, store: str, arrived: bool = False) -> list[Plan]:
     """Look at the store and the staging directories and return one Plan for each manifest; changes nothing.
+
+    With C(arrived), what is staged in its full length counts as there: C(settle) is going to hash it, and once is enough.
 
     A file that two of the adapters have in common (a tokenizer, mostly) is missing from the first alone: the others take it
     from there once it has come.
@@ -60,10 +62,10 @@ def plan_all(manifests: t.Iterable[Manifest], models_dir: str, store: str) -> li
     targets = [(manifest, AdapterPaths(models_dir, store, manifest.name)) for manifest in manifests]
     seeds = _seeds(targets, store)
     coming: set[str] = set()
-    return [_plan(manifest, paths, seeds, coming) for manifest, paths in targets]
+    return [_plan(manifest, paths, seeds, coming, arrived) for manifest, paths in targets]
 
 
-def _plan(manifest: Manifest, paths: AdapterPaths, seeds: dict[str, list[str]], coming: set[str]) -> Plan:
+def _plan(manifest: Manifest, paths: AdapterPaths, seeds: dict[str, list[str]], coming: set[str], arrived: bool) -> Plan:
     release = manifest.release
     result = Plan(manifest, paths)
     if os.path.isdir(paths.release(release)) and not differences(paths.release(release), manifest):
@@ -71,7 +73,7 @@ def _plan(manifest: Manifest, paths: AdapterPaths, seeds: dict[str, list[str]], 
         return result
     for entry in manifest.files:
         target = os.path.join(result.staging, entry.path)
-        if _is(target, entry) and os.lstat(target).st_nlink == 1:
+        if (_has_length if arrived else _is)(target, entry) and os.lstat(target).st_nlink == 1:
             continue
         result.lacking.append(entry)
         seed = next((path for path in seeds[entry.sha256] if path != target and _is(path, entry)), None)
@@ -162,8 +164,8 @@ def prepare(item: Plan, transfer_uid: t.Optional[int]) -> None:
             found = os.lstat(path)
             if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1 or name not in wanted:
                 _remove(path)
-            elif found.st_size >= wanted[name].size and wanted[name] in item.missing:
-                # As long as it should be and yet missing: its bytes are wrong, so it is no beginning to go on from.
+            elif found.st_size >= wanted[name].size and wanted[name] in item.lacking:
+                # As long as it should be and yet lacking: its bytes are wrong, so it is no beginning to go on from.
                 os.unlink(path)
         if transfer_uid is not None and transfer_uid != os.geteuid():
             for name in os.listdir(item.staging):
@@ -226,16 +228,19 @@ def _refuse_while_busy(item: Plan) -> None:
         os.close(descriptor)
 
 
-def _is(path: str, entry: FileEntry) -> bool:
-    """True when C(path) is a plain file with exactly the size and bytes of C(entry)."""
+def _has_length(path: str, entry: FileEntry) -> bool:
+    """True when C(path) is a plain file of exactly the size of C(entry)."""
     try:
         found = os.lstat(path)
     except OSError:
         return False
-    if not stat.S_ISREG(found.st_mode) or found.st_size != entry.size:
-        return False
+    return stat.S_ISREG(found.st_mode) and found.st_size == entry.size
+
+
+def _is(path: str, entry: FileEntry) -> bool:
+    """True when C(path) is a plain file with exactly the size and bytes of C(entry)."""
     try:
-        return sha256_of(path) == (entry.size, entry.sha256)
+        return _has_length(path, entry) and sha256_of(path) == (entry.size, entry.sha256)
     except DeliveryError:
         return False
 

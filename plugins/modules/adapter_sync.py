@@ -279,7 +279,8 @@ def main() -> None:
     try:
         check_limits(module.params)
         manifests = [Manifest.from_json(manifest) for manifest in module.params["manifests"]]
-        plans = plan_all(manifests, module.params["models_dir"], module.params["store"])
+        arrived = module.params["phase"] == "settle"
+        plans = plan_all(manifests, module.params["models_dir"], module.params["store"], arrived)
         changed = any(item.lacking for item in plans)
         if module.params["phase"] == "plan":
             check_places(module.params["models_dir"], module.params["store"])

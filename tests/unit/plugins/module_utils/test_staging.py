@@ -15,6 +15,7 @@ import stat
 import typing as t
 
 import pytest
+from ansible_collections.lorafleet.delivery.plugins.module_utils import _digest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._layout import check_places
 from ansible_collections.lorafleet.delivery.plugins.module_utils._manifest import FileEntry, Manifest
@@ -44,8 +45,8 @@ class Node:
         self.store = path / "store"
         self.models.mkdir()
 
-    def plan(self, *manifests: Manifest) -> list[Plan]:
-        return plan_all(manifests, str(self.models), str(self.store))
+    def plan(self, *manifests: Manifest, arrived: bool = False) -> list[Plan]:
+        return plan_all(manifests, str(self.models), str(self.store), arrived)
 
     def one(self, manifest: t.Optional[Manifest] = None) -> Plan:
         return self.plan(manifest or manifest_of(1))[0]
@@ -346,10 +347,12 @@ def test_wrong_bytes_in_place_of_what_is_shared_are_replaced(node: Node) -> None
     first, second = node.plan(*both)
     for item in (first, second):
         prepare(item, None)
+    assert TOKENIZER not in staged(second)
     arrive(first, 1)
     arrive(second, 2)
-    for item in node.plan(*both):
+    for item in node.plan(*both, arrived=True):
         assert settle(item) == []
+    assert staged(second) == content(2)
 
 
 def test_two_files_of_the_same_bytes_are_sent_once(node: Node) -> None:
@@ -384,6 +387,21 @@ def test_wrong_bytes_that_arrived_are_named_and_kept(node: Node) -> None:
     assert "sha256" in problem.problem
     assert staged(item)[WEIGHTS] == content(2)[WEIGHTS]
     assert names(node.one().missing) == [WEIGHTS]
+
+
+def test_what_has_arrived_is_hashed_once(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    arrive(node.prepared())
+    opened: list[str] = []
+    open_regular = _digest.open_regular
+
+    def note(path: str) -> t.BinaryIO:
+        opened.append(os.path.basename(path))
+        return open_regular(path)
+
+    monkeypatch.setattr(_digest, "open_regular", note)
+    [item] = node.plan(manifest_of(1), arrived=True)
+    assert settle(item) == []
+    assert sorted(opened) == ALL
 
 
 def test_a_file_that_nobody_asked_for_is_named(node: Node) -> None:
