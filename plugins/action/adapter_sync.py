@@ -83,7 +83,8 @@ class ActionModule(ActionBase):
         if way.compress and not plan["zstd"]:
             raise no_zstd(node, plan["rsync"])
         with contextlib.ExitStack() as held:
-            sockets = held.enter_context(tempfile.TemporaryDirectory())
+            # The path of a socket has a hundred characters at most, which TMPDIR may not leave room for.
+            sockets = held.enter_context(tempfile.TemporaryDirectory(dir="/tmp"))
             session = Session(
                 source,
                 node,
