@@ -154,14 +154,18 @@ wire_bytes:
       where an earlier transfer was gone on from.
   returned: when anything was sent
   type: int
-  sample: 97333220
+  sample: 435322985
 seconds:
   description:
     - What each part took. C(plan) and C(settle) are hashing on the node, C(wait) is for one of O(transfer_streams),
       C(transfer) is the connections and all tries.
   returned: success
   type: dict
-  sample: {}
+  sample:
+    plan: 5.472
+    settle: 2.902
+    transfer: 31.85
+    wait: 0.005
 rsync:
   description: The version of rsync on the node.
   returned: success
@@ -179,6 +183,16 @@ commands:
   returned: when anything was sent
   type: list
   elements: list
+  sample:
+    - - ssh
+      - -o
+      - BatchMode=yes
+      - -o
+      - StrictHostKeyChecking=yes
+      - "... and what Ansible has for this connection"
+      - --
+      - 192.0.2.29
+      - env -u RSYNC_OLD_ARGS ... rsync --server --sender -s
 problems:
   description: What is wrong, one entry for each thing.
   returned: failure
