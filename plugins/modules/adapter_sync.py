@@ -159,7 +159,7 @@ seconds:
   description:
     - What each part took. C(plan) and C(settle) are hashing on the node, C(wait) is for one of O(transfer_streams),
       C(transfer) is the connections and all tries.
-  returned: success
+  returned: when not in check mode
   type: dict
   sample:
     plan: 5.472

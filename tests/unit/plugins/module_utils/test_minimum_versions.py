@@ -14,7 +14,15 @@ GOOD = {"python": "3.11.7", "torch": "2.13.0+cpu", "transformers": "5.23.0", "pe
 
 @pytest.mark.parametrize(
     "change",
-    [{}, {"torch": "2.6.0"}, {"transformers": "4.55.4"}, {"transformers": "5.3.0"}, {"peft": "0.20.0"}, {"safetensors": "0.4.3"}],
+    [
+        {},
+        {"torch": "2.6.0"},
+        {"transformers": "4.55.4"},
+        {"transformers": "5.3.0"},
+        {"peft": "0.20.0"},
+        {"safetensors": "0.4.3"},
+        {"rsync": "3.5.0"},
+    ],
 )
 def test_what_is_new_enough(change: dict[str, str]) -> None:
     assert version_warnings("/venv/python", {**GOOD, **change}) == []
@@ -30,6 +38,9 @@ def test_what_is_new_enough(change: dict[str, str]) -> None:
         ("transformers", "5.2.1", "CVE-2026-4372", "5.3"),
         ("peft", "0.19.1", "import any Python module", "0.20"),
         ("safetensors", "0.4.2", "nothing older was tried", "0.4.3"),
+        ("rsync", "3.2.7", "Unless your distribution has mended it, CVE-2024-12084", "3.4"),
+        ("rsync", "3.3.0", "CVE-2024-12084 to CVE-2024-12088", "3.4"),
+        ("rsync", "3.4.1", "CVE-2026-70456", "3.5"),
     ],
 )
 def test_what_is_too_old_is_warned_of(package: str, version: str, reason: str, least: str) -> None:
