@@ -31,8 +31,11 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._rsync import R
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._ssh import hang_up, ssh_argv
 
 # Kept out of both ends: each of these changes what rsync does without being seen in its arguments.
-_UNSET = ("RSYNC_OLD_ARGS", "RSYNC_PROTECT_ARGS", "RSYNC_RSH", "RSYNC_PARTIAL_DIR", "RSYNC_CHECKSUM_LIST", "RSYNC_ICONV")
-_ENV = ("env", *(word for name in _UNSET for word in ("-u", name)), "LC_ALL=C")
+_UNSET = (
+    *("OLD_ARGS", "PROTECT_ARGS", "RSH", "PARTIAL_DIR", "ICONV"),
+    *("CHECKSUM_LIST", "COMPRESS_LIST", "MAX_ALLOC"),
+)
+_ENV = ("env", *(word for name in _UNSET for word in ("-u", f"RSYNC_{name}")), "LC_ALL=C")
 
 _CHUNK = 1 << 18
 _SYNTAX = 1

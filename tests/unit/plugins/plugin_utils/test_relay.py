@@ -20,7 +20,15 @@ import time
 import typing as t
 
 import pytest
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._relay import End, Outcome, Way, transfer, why
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._relay import (
+    End,
+    Outcome,
+    Way,
+    client_command,
+    server_command,
+    transfer,
+    why,
+)
 
 from tests.sshd import Server
 
@@ -29,6 +37,13 @@ pytestmark = pytest.mark.skipif(shutil.which("rsync") is None, reason="no rsync 
 LOCAL = End(None)
 LIMIT = 60
 MIB = 1 << 20
+HOSTILE = [
+    f"RSYNC_{name}"
+    for name in (
+        *("OLD_ARGS", "PROTECT_ARGS", "RSH", "PARTIAL_DIR", "ICONV"),
+        *("CHECKSUM_LIST", "COMPRESS_LIST", "MAX_ALLOC"),
+    )
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -377,6 +392,8 @@ def test_a_read_only_file_stays_writable_while_it_is_staged(source: pathlib.Path
         ("RSYNC_PARTIAL_DIR", ".partial"),
         ("RSYNC_CHECKSUM_LIST", "none-such"),
         ("RSYNC_ICONV", "utf-8,latin1"),
+        ("RSYNC_MAX_ALLOC", "nonsense"),
+        ("RSYNC_COMPRESS_LIST", "lz4"),
         ("LC_ALL", "de_DE.UTF-8"),
     ],
 )
@@ -389,10 +406,31 @@ def test_the_environment_changes_nothing(
     (source / "weights").write_bytes(os.urandom(MIB))
     (staging / "weights").write_bytes((source / "weights").read_bytes()[: MIB // 2])
     monkeypatch.setenv(variable, value)
-    outcome = bring(source, staging, "weights")
+    outcome = bring(source, staging, "weights", compress=variable == "RSYNC_COMPRESS_LIST")
     assert outcome.returncode == 0
     assert MIB // 2 <= outcome.received <= MIB // 2 + 65536
     assert_arrived(source, staging, "weights")
+
+
+def test_what_rsync_is_told() -> None:
+    clean = ["env", *(word for name in HOSTILE for word in ("-u", name)), "LC_ALL=C"]
+    shell, arguments = ["sh", "-c"], client_command(["a.json", "b"], "/home/models/lora", "/store/lora/staging/0f", Way(60))
+    assert arguments[:2] == shell
+    *options, _rsh, join, first, second, target = arguments[3:]
+    assert options == [
+        "/store/lora/staging/0f",
+        *clean,
+        *("rsync", "-s", "--inplace", "--no-whole-file", "--ignore-times", "--blocking-io"),
+        *("--no-links", "--no-devices", "--no-specials", "--no-perms", "--chmod=F600", "--no-owner", "--no-group"),
+        "--timeout=60",
+    ]
+    assert join.startswith("sh -c ")
+    assert (first, second) == ("source:/home/models/lora/a.json", "source:/home/models/lora/b")
+    assert target == "/store/lora/staging/0f/"
+    assert server_command()[:-8] == clean
+    assert server_command()[-4:] == ["rsync", "--server", "--sender", "-s"]
+    more = set(client_command(["a.json", "b"], "/home/models/lora", "/store/lora/staging/0f", Way(60, "20M", compress=True)))
+    assert more - set(arguments) == {"--bwlimit=20M", "--compress", "--compress-choice=zstd", "--compress-level=1"}
 
 
 def test_the_commands_are_reported_as_they_were_run(source: pathlib.Path, staging: pathlib.Path) -> None:
