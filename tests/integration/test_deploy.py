@@ -166,6 +166,27 @@ def test_a_node_that_stands_still_does_not_hold_back_the_others(fleet: Fleet) ->
     assert fleet.boxes() == AT_STRUCTURE
 
 
+def test_an_old_rsync_is_warned_of_and_is_not_let_compress(fleet: Fleet) -> None:
+    (fleet.root / "bin").mkdir()
+    old, rsync = fleet.root / "bin" / "rsync", shutil.which("rsync")
+    says = f"{rsync} --version | sed 's/version [^ ]*/version 3.2.7/; s/zstd//'"
+    old.write_text(f'#!/bin/sh\ntest "$*" != --version || exec sh -c "{says}"\nexec {rsync} "$@"\n', encoding="utf-8")
+    old.chmod(0o755)
+    environment = {"PATH": f"{old.parent}{os.pathsep}{os.environ['PATH']}"}
+    done = fleet.run("deploy", "--limit", "jw3", environment=environment)
+    assert done.rc == 0, done.output
+    account = done.of("jw3-1", "adapter_sync")
+    assert account["rsync"] == account["source_rsync"] == "3.2.7"
+    assert [warning.split(".")[0] for warning in account["warnings"]] == ["jw3-1 has rsync 3", "sbs29 has rsync 3"]
+    assert all("CVE-2024-12084" in warning for warning in account["warnings"])
+
+    fleet.offer(DESCRIBER_3B, "adapter")
+    fleet.groups["agents"]["agent_transfer_compress"] = True
+    refused = fleet.run("deploy", "--limit", "jw3", environment=environment)
+    assert refused.rc != 0
+    assert refused.failures("jw3-1")[0].startswith("jw3-1: has an rsync (3.2.7) that cannot compress with zstd. Turn agent_tr")
+
+
 def test_an_upgrade_sends_what_changed_and_keeps_the_old_release(fleet: Fleet) -> None:
     fleet.deploy("--limit", "jw3")
     old = contents(fleet.served("jw3-1", DESCRIBER_3B))
