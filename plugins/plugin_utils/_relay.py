@@ -90,6 +90,10 @@ class End:
         if self.ssh is not None and os.path.exists(self.control_path):
             hang_up(self.ssh, self.control_path)
 
+    def path(self, path: str) -> str:
+        """A path at this end, as rsync knows it: no shell makes anything of ~ there, but over ssh commands begin in the home."""
+        return os.path.expanduser(path) if self.ssh is None else path.removeprefix("~/")
+
 
 @dataclasses.dataclass(frozen=True)
 class Way:
@@ -102,10 +106,6 @@ class Way:
     timeout: int
     bwlimit: str = ""
     compress: bool = False
-
-    def path(self, path: str) -> str:
-        """A path at this end, as rsync knows it: no shell makes anything of ~ there, but over ssh commands begin in the home."""
-        return os.path.expanduser(path) if self.ssh is None else path.removeprefix("~/")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,7 +33,7 @@ class Session:
         """Move files of an adapter, going on after a broken connection. Raises DeliveryError when it cannot be done."""
         failed: list[Outcome] = []
         for _try in range(self.tries):
-            outcome = transfer(self.source_end, self.node_end, names, source_dir, staging, self.way)
+            outcome = transfer(self.source_end, self.node_end, names, self.source_end.path(source_dir), staging, self.way)
             self.outcomes.append(outcome)
             if outcome.returncode == 0:
                 return
