@@ -57,10 +57,10 @@ esac
 class WithPath(End):
     """This machine, with another search path."""
 
-    path: str = ""
+    search_path: str = ""
 
     def argv(self, command: t.Any) -> list[str]:
-        return ["env", f"PATH={self.path}", *command]
+        return ["env", f"PATH={self.search_path}", *command]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,7 +168,7 @@ def test_a_source_that_cannot_compress_is_named(places: tuple[pathlib.Path, path
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "rsync").write_text(OLD_RSYNC)
     (tmp_path / "bin" / "rsync").chmod(0o755)
-    old = WithPath(None, path=f"{tmp_path}/bin:{os.environ['PATH']}")
+    old = WithPath(None, search_path=f"{tmp_path}/bin:{os.environ['PATH']}")
     session = Session("sbs29", "jw2-1", old, End(None), Way(30, compress=True), 3)
     with pytest.raises(DeliveryError, match=r"^sbs29: has an rsync \(3\.1\.3\) that cannot compress with zstd\. Turn agent_"):
         bring(session, places, ADAPTERS[0])
