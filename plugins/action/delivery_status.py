@@ -16,7 +16,14 @@ import typing as t
 from ansible import constants as C
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._status import as_json, as_markdown, collect, with_written
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._status import (
+    NOT_REACHED,
+    STEPS,
+    as_json,
+    as_markdown,
+    collect,
+    with_written,
+)
 
 
 class ActionModule(ActionBase):
@@ -51,7 +58,13 @@ class ActionModule(ActionBase):
             fcntl.flock(lock, fcntl.LOCK_EX)
             # All workers of a run share that directory, which no other run has.
             run = os.path.basename(C.DEFAULT_LOCAL_TMP)
-            rows = with_written(collect(hostvars, variables["groups"]["agents"], training_host), _written(files[1], run))
+            written = _written(files[1], run)
+            if written and not any(step in variables for step in STEPS):
+                # The first node to begin has emptied the boxes of all.
+                return result
+            told = {row["node"] for row in written if row["result"] != NOT_REACHED} - {variables["inventory_hostname"]}
+            nodes = [node for node in variables["groups"]["agents"] if node not in told]
+            rows = with_written(collect(hostvars, nodes, training_host), written)
             generated = datetime.datetime.now(tz=datetime.timezone.utc).isoformat(timespec="seconds")
             address = str(hostvars[training_host].get("ansible_host", training_host))
             _replace(files[0], as_markdown(rows, generated, training_host, address))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import collections.abc as c
 import dataclasses
+import functools
 import typing as t
 
 SCHEMA = 1
@@ -17,7 +18,7 @@ SCHEMA = 1
 # The steps of role agent in their order: the name that each one's result is registered under.
 STEPS = ("__agent_described", "__agent_synced", "__agent_tested", "__agent_released")
 
-_NOT_REACHED = "not part of this run, or not reached by it"
+NOT_REACHED = "not part of this run, or not reached by it"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,15 +51,18 @@ class Row:
 def collect(hostvars: c.Mapping[str, t.Any], nodes: c.Sequence[str], training_host: str) -> list[Row]:
     """Return a Row for each adapter of each node, from the inventory and the results that role agent has registered."""
     rows = []
+    # Ansible puts the variables of a host together each time that it is asked: with many nodes, that is what takes the time.
+    agent_of = functools.cache(lambda host: hostvars[host].get("agent_name"))
+    of_source = hostvars[training_host]
     for node in nodes:
         of_node = hostvars[node]
-        failure = _failure(of_node)
+        group, failure = _group(agent_of, of_node), _failure(of_node)
         released = {entry["name"]: entry for entry in _adapters(of_node, "__agent_released")}
         for adapter in of_node["agent_adapters"]:
             declared = Row(
                 agent=of_node["agent_name"],
                 purpose=str(of_node.get("agent_purpose", "")),
-                group=_group(hostvars, of_node),
+                group=group,
                 node=node,
                 address=str(of_node.get("ansible_host", node)),
                 adapter=adapter["name"],
@@ -67,9 +71,9 @@ def collect(hostvars: c.Mapping[str, t.Any], nodes: c.Sequence[str], training_ho
                 base=adapter["base"],
                 dataset=str(adapter.get("dataset", "")),
                 quality=str(adapter.get("quality", "")),
-                source=f"{training_host}:{_directory(hostvars[training_host], 'training_models_dir', adapter)}",
+                source=f"{training_host}:{_directory(of_source, 'training_models_dir', adapter)}",
                 target=f"{node}:{_directory(of_node, 'agent_models_dir', adapter)}",
-                result=f"failed: {failure}" if failure else _NOT_REACHED,
+                result=f"failed: {failure}" if failure else NOT_REACHED,
             )
             found = released.get(declared.adapter)
             rows.append(_with_evidence(declared, found) if found else declared)
@@ -77,20 +81,19 @@ def collect(hostvars: c.Mapping[str, t.Any], nodes: c.Sequence[str], training_ho
 
 
 def with_written(rows: c.Sequence[Row], written: c.Iterable[c.Mapping[str, t.Any]]) -> list[Row]:
-    """Return the rows, but those of nodes that this task has not heard of as they were written before in the same run.
+    """Return what was written before in the same run, with what the rows say that is new; the rows where nothing was.
 
     Nodes do not wait for each other: what a task knows of the others is as old as the task.
     """
-    known = {(row["node"], row["adapter"]): Row(**row) for row in written}
-    return [known.get((row.node, row.adapter), row) if row.result == _NOT_REACHED else row for row in rows]
+    news = {(row.node, row.adapter): row for row in rows if row.result != NOT_REACHED}
+    known = [Row(**row) for row in written]
+    return [news.get((row.node, row.adapter), row) for row in known] or list(rows)
 
 
-def _group(hostvars: c.Mapping[str, t.Any], of_node: c.Mapping[str, t.Any]) -> str:
+def _group(agent_of: c.Callable[[str], t.Any], of_node: c.Mapping[str, t.Any]) -> str:
     """The group that carries a node's agent: all its hosts have that agent. A node may be in other groups besides."""
     for name in of_node["group_names"]:
-        if name != "agents" and all(
-            hostvars[host].get("agent_name") == of_node["agent_name"] for host in of_node["groups"][name]
-        ):
+        if name != "agents" and all(agent_of(host) == of_node["agent_name"] for host in of_node["groups"][name]):
             return str(name)
     return "agents"
 

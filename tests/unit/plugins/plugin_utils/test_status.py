@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import collections
 import json
 import re
 import typing as t
@@ -280,6 +281,22 @@ def test_what_another_node_has_written_is_not_taken_back() -> None:
     failed = {"__agent_synced": {"failed": True, "msg": "disk full"}}
     [row, *_rest] = with_written(rows(jw2=failed), as_json(rows(**delivered("jw2")), "run", "", TRAINING)["adapters"])
     assert row.result == "failed: disk full"
+
+
+def test_the_variables_of_a_host_are_asked_for_a_few_times_only() -> None:
+    """Ansible puts them together anew each time: with fifty nodes, what grows with their square takes minutes."""
+    nodes = [f"node-{number}" for number in range(50)]
+    of_fleet = fleet()
+    of_node = {**of_fleet["jw2"], "groups": {**of_fleet["jw2"]["groups"], "agents": nodes, "jw2": nodes}}
+    asked: collections.Counter[str] = collections.Counter()
+
+    class Counting(dict[str, t.Any]):
+        def __getitem__(self, host: str) -> t.Any:
+            asked[host] += 1
+            return super().__getitem__(host)
+
+    collect(Counting({**of_fleet, **dict.fromkeys(nodes, of_node)}), nodes, TRAINING)
+    assert max(asked.values()) <= 2
 
 
 def test_the_head_of_the_manifest() -> None:
