@@ -96,7 +96,7 @@ test: lint system-test  ## Run all checks and tests
 	@# Without the lab's parts its tests are skipped, and say why.
 	@test "$$(id -u)" != 0 || $(MAKE) --no-print-directory lab-parts || echo "== There is no lab on this machine" >&2
 	@PATH="$(CURDIR)/$(CONTROLLER)/bin:$$PATH" ansible-lint
-	$(SAY) "All other tests (about 25 minutes)"
+	$(SAY) "All other tests (about 30 minutes)"
 	@# A third process for the lab's tests, which wait for its hosts much of the time.
 	@$(CONTROLLER)/bin/pytest -n 3 --dist loadgroup tests
 

@@ -26,7 +26,7 @@ def main() -> None:
     timed = [table for table in tables if "seconds" in table["rows"][0]]
     rows = [len(table["rows"]) for table in timed]
     figure, axes = pyplot.subplots(
-        len(timed), figsize=(9, sum(rows) * 0.45 + len(rows) * 0.65), height_ratios=rows, squeeze=False
+        len(timed), figsize=(9, sum(rows) * 0.45 + len(rows) * 0.8), height_ratios=rows, squeeze=False
     )
     for table, (axis,) in zip(timed, axes):
         names = [textwrap.fill(row["what"], 44) for row in table["rows"]]
@@ -35,7 +35,7 @@ def main() -> None:
         labels = [f"{row['ratio']:.2f} ({row['seconds']:.1f} s)" for row in table["rows"]]
         axis.bar_label(bars, labels, padding=3)
         axis.set_xlim(0, max(ratios) * 1.3)
-        axis.set_title(table["title"], loc="left", fontsize=9, fontweight="bold")
+        axis.set_title(textwrap.fill(table["title"], 70), loc="left", fontsize=9, fontweight="bold")
         axis.invert_yaxis()
         axis.xaxis.set_visible(False)
         axis.spines[["top", "right", "bottom"]].set_visible(False)
