@@ -69,10 +69,12 @@ EXAMPLES = r"""
 
 RETURN = r"""
 manifests:
-  description: The manifest of each adapter that was found to be as declared, in the order of O(adapters).
+  description:
+    - The manifest of each adapter that was found to be as declared, in the order of O(adapters), each as JSON text.
+    - Hand them on as they are. To look into one, use P(ansible.builtin.from_json#filter); its keys are those below.
   returned: always
   type: list
-  elements: dict
+  elements: str
   contains:
     schema:
       description: Version of this form.
@@ -195,7 +197,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    manifests: list[dict[str, t.Any]] = []
+    manifests: list[str] = []
     left_behind: dict[str, list[str]] = {}
     goldens: dict[str, str] = {}
     cached: list[str] = []
@@ -221,7 +223,7 @@ def main() -> None:
             continue
         if warning:
             module.warn(warning)
-        manifests.append(manifest.to_json())
+        manifests.append(manifest.to_text())
         left_behind[declared.name] = found.left_behind
         if found.cached:
             cached.append(declared.name)

@@ -42,7 +42,7 @@ options:
         of O(adapters).
       - When not set, the active release of each adapter is tested.
     type: list
-    elements: dict
+    elements: str
   python:
     description: The interpreter that serves the adapters. It must have torch, transformers, peft and safetensors.
     type: path
@@ -639,7 +639,7 @@ def prepare(params: dict[str, t.Any]) -> tuple[list[Case], list[Problem]]:
     """The cases of all rows of the inventory, and what is wrong with the rest. Raises DeliveryError for a bad manifest."""
     manifests = None
     if params["manifests"] is not None:
-        manifests = {manifest.name: manifest for manifest in map(Manifest.from_json, params["manifests"])}
+        manifests = {manifest.name: manifest for manifest in map(Manifest.from_text, params["manifests"])}
     cases: list[Case] = []
     problems: list[Problem] = []
     for row in params["adapters"]:
@@ -720,7 +720,7 @@ def main() -> None:
             **NODE,
             **PERMISSIONS,
             **LOADING,
-            "manifests": {"type": "list", "elements": "dict"},
+            "manifests": {"type": "list", "elements": "str"},
             "python": {"type": "path", "required": True},
             "level": {"type": "str", "choices": [*LEVELS, "available"], "default": "available"},
             "least_level": {"type": "str", "choices": list(LEVELS)},

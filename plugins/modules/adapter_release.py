@@ -49,9 +49,9 @@ options:
     choices: [active, rolled_back]
     default: active
   manifests:
-    description: The manifests of the releases to make active, as M(lorafleet.delivery.adapter_info) returns them.
+    description: The manifests of the releases to make active, as RV(lorafleet.delivery.adapter_info#module:manifests) gives them.
     type: list
-    elements: dict
+    elements: str
   names:
     description: The adapters to roll back.
     type: list
@@ -233,7 +233,7 @@ def _requests(params: dict[str, t.Any]) -> list[Request]:
         return AdapterPaths(params["models_dir"], params["store"], name)
 
     if params["state"] == "active":
-        manifests = [Manifest.from_json(data) for data in params["manifests"]]
+        manifests = [Manifest.from_text(text) for text in params["manifests"]]
         return [Request(paths(manifest.name), manifest=manifest) for manifest in manifests]
     release = params["release"]
     if release is not None and (len(params["names"]) != 1 or not is_release_name(release)):
@@ -262,7 +262,7 @@ def main() -> None:
             **NODE,
             **PERMISSIONS,
             "state": {"type": "str", "choices": ["active", "rolled_back"], "default": "active"},
-            "manifests": {"type": "list", "elements": "dict"},
+            "manifests": {"type": "list", "elements": "str"},
             "names": {"type": "list", "elements": "str"},
             "release": {"type": "str"},
             "level": {"type": "str", "choices": list(LEVELS), "default": LEVELS[0]},

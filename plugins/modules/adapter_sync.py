@@ -42,7 +42,7 @@ options:
   manifests:
     description: Manifests as RV(lorafleet.delivery.adapter_info#module:manifests) gives them.
     type: list
-    elements: dict
+    elements: str
     required: true
   source:
     description: The inventory name of the host that offers the adapters.
@@ -273,7 +273,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **NODE,
-            "manifests": {"type": "list", "elements": "dict", "required": True},
+            "manifests": {"type": "list", "elements": "str", "required": True},
             "source": {"type": "str", "required": True},
             "source_models_dir": {"type": "path", "required": True},
             "transfer_timeout": {"type": "int", "default": 60},
@@ -292,7 +292,7 @@ def main() -> None:
     rsync: dict[str, t.Any] = {}
     try:
         check_limits(module.params)
-        manifests = [Manifest.from_json(manifest) for manifest in module.params["manifests"]]
+        manifests = [Manifest.from_text(manifest) for manifest in module.params["manifests"]]
         arrived = module.params["phase"] == "settle"
         plans = plan_all(manifests, module.params["models_dir"], module.params["store"], arrived)
         changed = any(item.lacking for item in plans)

@@ -85,7 +85,7 @@ class Node:
             "store": str(self.store),
             "python": PEFT_PYTHON,
             "device": "cpu",
-            **({"manifests": [manifest.to_json() for manifest in self.manifests]} if given else {}),
+            **({"manifests": [manifest.to_text() for manifest in self.manifests]} if given else {}),
             **options,
         }
 

@@ -43,7 +43,7 @@ def run(node: Node, *flags: str, **options: t.Any) -> dict[str, t.Any]:
 
 def test_check_do_check_do(node: Node) -> None:
     manifest = stage(node.paths, 1)
-    options: dict[str, t.Any] = {"manifests": [manifest.to_json()], "level": "model", "run": "the test"}
+    options: dict[str, t.Any] = {"manifests": [manifest.to_text()], "level": "model", "run": "the test"}
     staged = node.snapshot()
     predicted = run(node, "--check", "--diff", **options)
     assert predicted["changed"]
@@ -80,7 +80,7 @@ def test_rollback_without_manifests(node: Node) -> None:
 
 def test_refusal_names_adapter_and_remedy(node: Node) -> None:
     manifest = stage(node.paths, 1, level="structure")
-    done = run(node, manifests=[manifest.to_json()], level="model")
+    done = run(node, manifests=[manifest.to_text()], level="model")
     assert done["failed"]
     assert not done["changed"]
     (problem,) = done["problems"]
@@ -98,7 +98,7 @@ def test_what_was_done_before_a_failure_is_told(node: Node) -> None:
     manifests = [stage(node.paths, 1), stage(other.paths, 2)]
     # In the way of the first thing that is written for the second one, and not looked at before.
     pathlib.Path(other.paths.manifest(manifests[1].release) + ".new").mkdir()
-    done = run(node, manifests=[manifest.to_json() for manifest in manifests])
+    done = run(node, manifests=[manifest.to_text() for manifest in manifests])
     assert done["failed"]
     assert done["changed"]
     assert [adapter["name"] for adapter in done["adapters"]] == [NAME]
@@ -120,7 +120,7 @@ def test_what_was_done_before_a_failure_is_told(node: Node) -> None:
 )
 def test_bad_options(node: Node, options: dict[str, t.Any], message: str) -> None:
     if "state" not in options:
-        options = {**options, "manifests": [manifest_of(1).to_json()]}
+        options = {**options, "manifests": [manifest_of(1).to_text()]}
     done = run(node, **options)
     assert done["failed"]
     assert message in done["msg"]
@@ -130,6 +130,6 @@ def test_bad_options(node: Node, options: dict[str, t.Any], message: str) -> Non
 def test_manifest_that_was_changed_on_the_way(node: Node) -> None:
     data = stage(node.paths, 1).to_json()
     next(entry for entry in data["files"] if entry["path"] == WEIGHTS)["sha256"] = "0" * 64
-    done = run(node, manifests=[data])
+    done = run(node, manifests=[json.dumps(data)])
     assert "It was changed on the way: freeze it again." in done["msg"]
     assert not node.live.exists()
