@@ -20,8 +20,8 @@ import os
 import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._base_model import BRING_BASE, read_base_json
+from ansible_collections.lorafleet.delivery.plugins.module_utils._base_weights import base_weights
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
-from ansible_collections.lorafleet.delivery.plugins.module_utils._load_worker import base_weights
 from ansible_collections.lorafleet.delivery.plugins.module_utils._safetensors import open_header
 from ansible_collections.lorafleet.delivery.plugins.module_utils._text import cut
 

@@ -36,6 +36,7 @@ import typing as t
 import warnings
 
 # Relative, because the program is a package of its own where it runs: these files and nothing else of the collection.
+from ._base_weights import base_weights
 from ._device import (
     GIB,
     CannotRun,
@@ -50,7 +51,6 @@ from ._device import (
 )
 from ._golden_worker import answer, record
 
-PACKAGES = ("torch", "safetensors", "transformers", "peft")
 # PEFT's name for the adapter under test. Ours may hold dots, which PEFT cannot have in a name.
 INSIDE = "delivery"
 # float32 against float64 differs by about 3e-7; TF32 or a wrong kernel by 1e-3 and more.
@@ -75,18 +75,6 @@ class BaseRefused(Refused):
 
 class Shortage(Exception):
     """Memory does not suffice: it says nothing of the adapter nor of its base."""
-
-
-def base_weights(path: str) -> list[str]:
-    """Paths of the safetensors files of a base as transformers picks them; empty when it has none."""
-    index = os.path.join(path, "model.safetensors.index.json")
-    single = os.path.join(path, "model.safetensors")
-    if os.path.isfile(single):
-        return [single]
-    if not os.path.isfile(index):
-        return []
-    with open(index, encoding="utf-8") as stream:
-        return sorted({os.path.join(path, name) for name in json.load(stream)["weight_map"].values()})
 
 
 @contextlib.contextmanager
@@ -119,10 +107,10 @@ def go_offline(home: str) -> None:
     )
 
 
-def versions() -> dict[str, str]:
+def versions(packages: t.Iterable[str]) -> dict[str, str]:
     """Import the packages and return their versions. Raises CannotRun."""
     found = {"python": platform.python_version()}
-    for package in PACKAGES:
+    for package in packages:
         try:
             found[package] = str(__import__(package).__version__)
         except ModuleNotFoundError as exc:
@@ -735,7 +723,7 @@ def run(request: dict[str, t.Any], save: t.Callable[[dict[str, t.Any]], None]) -
     started = time.monotonic()
     result: dict[str, t.Any] = {"adapters": {}, "current": None, "versions": {}, "error": None, "seconds": 0.0}
     try:
-        result["versions"] = versions()
+        result["versions"] = versions(request["packages"])
         device, limit = open_device(request["device"]), request.get("memory_limit")
         bases = sorted({adapter["base_path"] or "" for adapter in request["adapters"]})
         for path in bases:

@@ -162,9 +162,9 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._base_identity 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._base_model import with_config
 from ansible_collections.lorafleet.delivery.plugins.module_utils._declared import Declared
 from ansible_collections.lorafleet.delivery.plugins.module_utils._describe import cache_entry, describe
+from ansible_collections.lorafleet.delivery.plugins.module_utils._environment import library_versions
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
 from ansible_collections.lorafleet.delivery.plugins.module_utils._golden import other_releases, read_golden
-from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test import library_versions
 from ansible_collections.lorafleet.delivery.plugins.module_utils._manifest import Manifest
 
 

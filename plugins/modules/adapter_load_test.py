@@ -262,6 +262,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._base_identity 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._base_model import read_base_json, with_config
 from ansible_collections.lorafleet.delivery.plugins.module_utils._declared import Declared
 from ansible_collections.lorafleet.delivery.plugins.module_utils._digest import sha256_of
+from ansible_collections.lorafleet.delivery.plugins.module_utils._environment import environment
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
 from ansible_collections.lorafleet.delivery.plugins.module_utils._golden import (
     Golden,
@@ -276,7 +277,6 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test impo
     base_fingerprint,
     check_device,
     digest_of,
-    environment,
     load_test,
 )
 from ansible_collections.lorafleet.delivery.plugins.module_utils._lora_config import config_problems, read_lora_config

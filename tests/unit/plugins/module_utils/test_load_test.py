@@ -15,15 +15,13 @@ import sys
 import typing as t
 
 import pytest
-from ansible_collections.lorafleet.delivery.plugins.module_utils import _load_test, _load_worker
+from ansible_collections.lorafleet.delivery.plugins.module_utils._environment import environment, library_versions
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test import (
     LoadTest,
     Target,
     base_fingerprint,
     digest_of,
-    environment,
-    library_versions,
     load_test,
 )
 
@@ -215,28 +213,6 @@ def test_a_gpu_that_is_not_there(scratch: pathlib.Path) -> None:
     problem = only_problem(outcome)
     assert problem.startswith(f"device cuda:63: cannot be used by {PEFT_PYTHON}: ")
     assert "ask for device cpu" in problem
-
-
-def test_versions_come_without_an_import() -> None:
-    versions = library_versions(PEFT_PYTHON)
-    assert set(versions) == {"python", *_load_worker.PACKAGES}
-    assert all(version[0].isdigit() for version in versions.values())
-
-
-def test_the_environment_knows_the_gpus(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_load_test, "_NVIDIA", str(tmp_path))
-    without = environment(PEFT_PYTHON, "cuda")
-    assert (without["driver"], without["gpus"]) == ([], [])
-    card = tmp_path / "gpus" / "0000:01:00.0"
-    card.mkdir(parents=True)
-    (card / "information").write_text("Model: \t\t NVIDIA H200\nIRQ:   \t\t 78\n", encoding="utf-8")
-    (tmp_path / "version").write_text("NVRM version: NVIDIA UNIX  570.86  Release\nGCC version: 13\n", encoding="utf-8")
-    with_one = environment(PEFT_PYTHON, "cuda")
-    assert with_one["gpus"] == ["Model: NVIDIA H200"]
-    assert with_one["driver"] == ["NVRM version: NVIDIA UNIX 570.86 Release"]
-    on_cpu = environment(PEFT_PYTHON, "cpu")
-    assert "gpus" not in on_cpu
-    assert len({digest_of(found) for found in (without, with_one, on_cpu)}) == 3
 
 
 def test_a_base_is_told_from_another(tmp_path: pathlib.Path) -> None:

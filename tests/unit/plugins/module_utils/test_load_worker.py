@@ -20,7 +20,7 @@ import typing as t
 
 import numpy as np
 import pytest
-from ansible_collections.lorafleet.delivery.plugins.module_utils import _load_worker
+from ansible_collections.lorafleet.delivery.plugins.module_utils._environment import PACKAGES
 from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test import LoadTest, Target, load_test
 
 from tests.damage import Q0_A, Q0_B, Damage, add, change_tensors, drop, put, reshape, rewrite, zero
@@ -215,7 +215,7 @@ def test_adapters_leave_nothing_in_the_base_that_they_share(run: LoadTest) -> No
 
 
 def test_the_versions_are_told(run: LoadTest) -> None:
-    assert set(_load_worker.PACKAGES) <= set(run.versions)
+    assert set(PACKAGES) <= set(run.versions)
     assert run.seconds > 0
 
 
@@ -300,7 +300,7 @@ for key, *error in [("host", RuntimeError, words), ("device", torch.cuda.OutOfMe
 examine("while it is read", read_tensors=run_out(OSError, 12, "Cannot allocate memory"))
 torch.ones = run_out(RuntimeError, "CUDA error: out of memory")
 results = []
-worker.run({"device": "cpu", "adapters": [adapter("whole")]}, results.append)
+worker.run({"device": "cpu", "packages": ["torch"], "adapters": [adapter("whole")]}, results.append)
 said["full"] = results[-1]["error"] or []
 reports["full"] = results[-1]["adapters"].get("whole")
 print(json.dumps([said, reports]))
@@ -400,13 +400,3 @@ def test_a_lack_of_memory_is_no_fault_of_the_adapter(tampered: Tampered, what: s
 @pytest.mark.parametrize("where", ["host", "device"])
 def test_where_memory_ran_out_all_of_it_is_given_back(tampered: Tampered, where: str) -> None:
     assert tampered.said[f"{where} gives back"] == []
-
-
-def test_the_weights_of_a_base_are_those_that_its_index_names(tmp_path: pathlib.Path) -> None:
-    assert _load_worker.base_weights(str(tmp_path)) == []
-    (tmp_path / "consolidated.safetensors").touch()
-    index = {"weight_map": {"a": "model-2.safetensors", "b": "model-1.safetensors", "c": "model-2.safetensors"}}
-    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
-    assert _load_worker.base_weights(str(tmp_path)) == [str(tmp_path / f"model-{n}.safetensors") for n in (1, 2)]
-    (tmp_path / "model.safetensors").touch()
-    assert _load_worker.base_weights(str(tmp_path)) == [str(tmp_path / "model.safetensors")]

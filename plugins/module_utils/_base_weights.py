@@ -1,0 +1,24 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# BSD-2-Clause (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+
+# This module util is PRIVATE to the collection: it may change or vanish in any release.
+
+"""The files that hold the weights of a base."""
+
+from __future__ import annotations
+
+import json
+import os
+
+
+def base_weights(path: str) -> list[str]:
+    """Paths of the safetensors files of a base as transformers picks them; empty when it has none."""
+    index = os.path.join(path, "model.safetensors.index.json")
+    single = os.path.join(path, "model.safetensors")
+    if os.path.isfile(single):
+        return [single]
+    if not os.path.isfile(index):
+        return []
+    with open(index, encoding="utf-8") as stream:
+        return sorted({os.path.join(path, name) for name in json.load(stream)["weight_map"].values()})
