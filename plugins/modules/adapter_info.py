@@ -20,6 +20,7 @@ description:
   - Which files belong to an adapter is decided by what is there. adapter_config.json and exactly one weights file are
     required, the tokenizer's files go along where they exist, everything else stays behind.
   - The hashes are cached by inode, size, mtime and ctime of each file.
+  - Where a task is delegated, hosts of the play that ask the same of one host get one answer - it is asked once.
   - A manifest also carries what does not belong to the content but goes with it, as far as it is known here - the identity of
     the base in C(bases[].path), the library versions of the training, and the golden that
     M(lorafleet.delivery.adapter_golden) has recorded of this very release.

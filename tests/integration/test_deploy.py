@@ -139,6 +139,16 @@ def test_tags_and_limits(fleet: Fleet) -> None:
     assert delivered(fleet) == {CLEANER_3B, CLEANER_8B, DESCRIBER_3B}
 
 
+def test_nodes_with_the_same_adapters_ask_once_for_all(fleet: Fleet) -> None:
+    fleet.add_node("jw2", "jw2-2")
+    first, second = fleet.deploy(), fleet.deploy()
+    nodes = ("jw2-1", "jw2-2")
+    # Had each node asked by itself, the later one would have found the hashes of the other in the cache.
+    assert [first.of(node, "adapter_info")["cached"] for node in nodes] == [[], []]
+    # The next run asks anew.
+    assert [second.of(node, "adapter_info")["cached"] for node in nodes] == [[CLEANER_3B, CLEANER_8B]] * 2
+
+
 def test_a_node_that_stands_still_does_not_hold_back_the_others(fleet: Fleet) -> None:
     gate, python = fleet.root / "gate", fleet.root / "python"
     os.mkfifo(gate)
