@@ -42,7 +42,8 @@ def file_system(tmp_path: pathlib.Path) -> t.Iterator[t.Callable[[str], pathlib.
         def mount(options: str) -> pathlib.Path:
             path = tmp_path / "mounted"
             path.mkdir()
-            done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", path], capture_output=True, text=True)
+            command = ["mount", "-t", "tmpfs", "-o", options, "none", path]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
                 pytest.skip(f"cannot mount a file system: {done.stderr.strip()}")
             mounted.callback(subprocess.run, ["umount", path], check=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
+from ansible_collections.lorafleet.delivery.plugins.module_utils._strict_json import is_integer
 
 
 class Module(t.NamedTuple):
@@ -71,8 +72,7 @@ def base_modules(config: dict[str, t.Any], subject: str) -> dict[str, Module]:
 
     def number(key: str) -> int:
         value = config.get(key)
-        # bool is a subclass of int.
-        if type(value) is int and value > 0:
+        if is_integer(value) and value > 0:
             return value
         found = f"is {value!r}" if key in config else "is missing"
         problem = f"key '{key}' {found}; expected a positive number."

@@ -30,7 +30,7 @@ SAMPLE = 4096
 # Keys of config.json that differ between copies of one base and change nothing that the model computes.
 _INCIDENTAL = frozenset({"_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache"})
 
-Identity = dict[str, t.Any]
+Identity = t.Dict[str, t.Any]
 
 
 def identify(path: str) -> Identity:

@@ -61,7 +61,7 @@ _CACHE_SCHEMA = 1
 _CLOCK_TICK_NS = 20_000_000
 
 # What a look at a file tells without reading it; the same for two looks when nothing was written in between.
-Signature = list[list[t.Any]]
+Signature = t.List[t.List[t.Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,7 +225,7 @@ def _look(directory: str, names: list[str]) -> Signature:
     return signature
 
 
-_Entry = tuple[tuple[FileEntry, ...], tuple[TensorScan, ...], dict[str, t.Any]]
+_Entry = t.Tuple[t.Tuple[FileEntry, ...], t.Tuple[TensorScan, ...], t.Dict[str, t.Any]]
 
 
 def _cached(cache: str, signature: Signature) -> t.Optional[_Entry]:

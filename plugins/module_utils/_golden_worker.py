@@ -19,8 +19,8 @@ import typing as t
 # Differences below this are noise on any device, and every digit travels.
 DECIMALS = 4
 
-Question = dict[str, t.Any]
-Answer = dict[str, list[list[list[float]]]]
+Question = t.Dict[str, t.Any]
+Answer = t.Dict[str, t.List[t.List[t.List[float]]]]
 
 
 def answer(model: t.Any, questions: t.Sequence[Question]) -> Answer:

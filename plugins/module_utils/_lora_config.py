@@ -17,10 +17,10 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._architecture i
 from ansible_collections.lorafleet.delivery.plugins.module_utils._declared import Declared
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
 from ansible_collections.lorafleet.delivery.plugins.module_utils._manifest import CONFIG_FILE
-from ansible_collections.lorafleet.delivery.plugins.module_utils._strict_json import read_object
+from ansible_collections.lorafleet.delivery.plugins.module_utils._strict_json import is_integer, read_object
 from ansible_collections.lorafleet.delivery.plugins.module_utils._text import cut, first
 
-Config = dict[str, t.Any]
+Config = t.Dict[str, t.Any]
 
 # The names of modules: never a pattern, which could match anything or take forever.
 _MODULE_NAME = re.compile(r"[A-Za-z0-9_]+(?:\.[A-Za-z0-9_]+)*")
@@ -115,7 +115,7 @@ def config_problems(config: Config, declared: Declared) -> list[Problem]:
 
 
 def _malformed(config: Config) -> list[str]:
-    return [key for key, (fits, _) in _FORMS.items() if (key in config or key in _REQUIRED) and not fits(config.get(key))]
+    return [key for key, (fits, _expected) in _FORMS.items() if (key in config or key in _REQUIRED) and not fits(config.get(key))]
 
 
 def _target_difference(config: Config, declared: Declared) -> str:
@@ -144,7 +144,7 @@ def _is_number(value: t.Any) -> bool:
 
 
 def _is_count(value: t.Any, least: int = 1) -> bool:
-    return type(value) is int and value >= least
+    return is_integer(value) and value >= least
 
 
 def _last(name: str) -> str:

@@ -16,6 +16,7 @@ import typing as t
 from ansible_collections.lorafleet.delivery.plugins.module_utils._digest import SHORT, release_digest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._names import check_name
+from ansible_collections.lorafleet.delivery.plugins.module_utils._strict_json import is_integer
 
 SCHEMA = 1
 CONFIG_FILE = "adapter_config.json"
@@ -150,8 +151,7 @@ class Manifest:
 
 
 def _natural(value: t.Any) -> int:
-    # bool is a subclass of int.
-    if type(value) is not int or value < 0:
+    if not is_integer(value) or value < 0:
         raise ValueError(f"{value!r} is no size")
     return value
 

@@ -13,7 +13,7 @@ import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import Problem
 
-Version = tuple[int, ...]
+Version = t.Tuple[int, ...]
 
 
 class _Weakness(t.NamedTuple):

@@ -18,7 +18,7 @@ COMPARED = ("torch", "transformers", "peft", "safetensors")
 # The only tokenizer class that transformers 5 writes and 4 does not know, and one that both know for the same file.
 _NEW_CLASS, _COMMON_CLASS = "TokenizersBackend", "PreTrainedTokenizerFast"
 
-Settings = t.Optional[dict[str, t.Any]]
+Settings = t.Optional[t.Dict[str, t.Any]]
 
 
 def runtime_problems(

@@ -17,7 +17,7 @@ import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._digest import open_regular
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
-from ansible_collections.lorafleet.delivery.plugins.module_utils._strict_json import parse_object
+from ansible_collections.lorafleet.delivery.plugins.module_utils._strict_json import is_integer, parse_object
 from ansible_collections.lorafleet.delivery.plugins.module_utils._text import count, cut
 
 # The format allows 100 MB; the header of an adapter for a base of 8B parameters has 60 kB. Parsed JSON takes many
@@ -237,8 +237,8 @@ def _tensor(path: str, name: str, entry: t.Any) -> TensorInfo:
 
 
 def _are_naturals(value: t.Any) -> bool:
-    # bool is a subclass of int; the JSON reader has refused negative numbers already.
-    return isinstance(value, list) and all(type(number) is int and number < 1 << 63 for number in value)
+    # The JSON reader has refused negative numbers already.
+    return isinstance(value, list) and all(is_integer(number) and number < 1 << 63 for number in value)
 
 
 def _shown(value: t.Any) -> str:

@@ -263,4 +263,3 @@ def _unwritable(item: Plan, exc: OSError) -> DeliveryError:
 
 def _mib(count: int) -> str:
     return f"{count / (1 << 20):.1f} MiB"
-

@@ -63,6 +63,11 @@ def read_object(path: str, remedy: str, most: int = MAX_CONFIG) -> dict[str, t.A
     return parse_object(data, path, remedy)
 
 
+def is_integer(value: t.Any) -> t.TypeGuard[int]:
+    """Whether a value that was read is an integer: not C(true) or C(false), which are integers to Python."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _unique(pairs: list[tuple[str, t.Any]]) -> dict[str, t.Any]:
     result: dict[str, t.Any] = {}
     for key, value in pairs:

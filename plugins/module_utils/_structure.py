@@ -38,7 +38,7 @@ _DTYPES = ("F32", "BF16", "F16")
 # A size that only the base could tell.
 _ANY = -1
 
-Shape = tuple[int, ...]
+Shape = t.Tuple[int, ...]
 
 
 def expected_tensors(config: Config, modules: t.Mapping[str, Module]) -> dict[str, Shape]:

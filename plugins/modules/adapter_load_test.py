@@ -378,11 +378,10 @@ class Case:
         receipt = self.receipt
         return receipt is None or not (reaches(receipt["level"], level) and self.stands(receipt["level"], environment_digest))
 
-    def target(self) -> Target:
-        assert self.directory is not None
+    def target(self, directory: str) -> Target:
         return Target(
             name=self.declared.name,
-            directory=self.directory,
+            directory=directory,
             weights_file=self.manifest.weights_file,
             level=self.required,
             base_config=self.base.get("config"),
@@ -685,7 +684,7 @@ def judge(case: Case, host: Host, params: dict[str, t.Any], identities: Identiti
 def load(module: AnsibleModule, cases: list[Case], user: t.Optional[ServingUser]) -> tuple[float, list[Problem]]:
     """Load cases with PEFT in one child process; returns its seconds and what is wrong."""
     params = module.params
-    targets = [case.target() for case in cases]
+    targets = [case.target(case.directory) for case in cases if case.directory is not None]
     # It will be able to read them once they are active; what is staged nobody else can read yet.
     directories = [target.directory for target in targets]
     with user.may_read(directories) if user else contextlib.nullcontext():

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # Copyright (c) 2026, The lorafleet.delivery authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -70,7 +69,8 @@ ENVIRONMENT = {"PATH": os.environ["PATH"], "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLI
 
 
 def python(code: str, *arguments: str) -> None:
-    done = subprocess.run([PEFT_PYTHON, "-I", "-c", code, *arguments], env=ENVIRONMENT, capture_output=True, text=True)
+    command = [PEFT_PYTHON, "-I", "-c", code, *arguments]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(done.stderr)
 

@@ -42,7 +42,7 @@ def why_not(kind: str) -> t.Optional[str]:
         return "only root can mount file systems"
     if shutil.which(make[0]) is None:
         return f"{make[0]} is not installed"
-    done = subprocess.run(["losetup", "--find"], capture_output=True, text=True)
+    done = subprocess.run(["losetup", "--find"], capture_output=True, text=True, check=False)
     return f"no loop device: {done.stderr.strip()}" if done.returncode else None
 
 

@@ -175,7 +175,7 @@ class Stage:
         stage(self.node.paths, 4)
         try:
             # The second one may have to prune: what came out of NAME can turn out to be a release that the store lacked.
-            for _ in range(3):
+            for _again in range(3):
                 self.node.carry_out(4, self.way, keep=1)
         except DeliveryError as exc:
             return [f"I5 a run for another release failed: {exc}"]

@@ -183,7 +183,7 @@ class Table:
         assert outcome.problems == ()
         for name, report in outcome.reports.items():
             assert (report["problems"], report["level"]) == ([], "golden"), name
-            recorded, _, case = name.partition("/")
+            recorded, _slash, case = name.partition("/")
             key = case if case != "plain" else f"{dtype} {attention}"
             self.found[recorded, key] = distances(self.recordings[recorded]["answer"], report["answer"])
 

@@ -46,9 +46,8 @@ print(json.dumps(result))
 @pytest.fixture(scope="module")
 def built() -> dict[str, dict[str, list[int]]]:
     """The linear layers and embeddings of all configurations, with the shapes of their weights."""
-    done = subprocess.run(
-        [tiny_adapters.PEFT_PYTHON, "-c", BUILD], input=json.dumps(CONFIGS), capture_output=True, text=True, timeout=300
-    )
+    command = [tiny_adapters.PEFT_PYTHON, "-c", BUILD]
+    done = subprocess.run(command, input=json.dumps(CONFIGS), capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     result: dict[str, dict[str, list[int]]] = json.loads(done.stdout)
     return result

@@ -175,7 +175,7 @@ def test_the_program_gives_up_what_it_does_not_need() -> None:
         " 'core', resource.getrlimit(resource.RLIMIT_CORE), 'data', resource.getrlimit(resource.RLIMIT_DATA)[0] > 0)"
     )
     command = [sys.executable, "-c", look, str(CHECKOUT / ".collections")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert "NoNewPrivs:\t1\n" in done.stdout
     assert "oom 1000\n core (0, 0) data True" in done.stdout
 
@@ -256,7 +256,6 @@ def test_the_program_dies_with_whoever_started_it() -> None:
         " stderr=sys.stderr, start_new_session=True); p.stdout.readline(); os.kill(os.getpid(), signal.SIGKILL)"
     )
     # The child holds the other end of stderr: reading comes to an end when it is dead.
-    done = subprocess.run(
-        [sys.executable, "-c", parent, child, str(CHECKOUT / ".collections")], capture_output=True, text=True, timeout=60
-    )
+    command = [sys.executable, "-c", parent, child, str(CHECKOUT / ".collections")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (-9, "")

@@ -345,7 +345,7 @@ def tampered(tiny: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> Ta
         [PEFT_PYTHON, "-c", TAMPER, str(CHECKOUT / ".collections"), str(work), str(tiny / "base")],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=120, check=False,
     )
     assert done.returncode == 0, done.stderr
     return Tampered(*json.loads(done.stdout))

@@ -221,7 +221,7 @@ def damaged_files(draw: st.DrawFn) -> bytes:
     content = draw(files())
     (length,) = struct.unpack("<Q", content[:8])
     text, data = content[8 : 8 + length], content[8 + length :]
-    for _ in range(draw(st.integers(0, 3))):
+    for _cut in range(draw(st.integers(0, 3))):
         start = draw(st.integers(0, len(text)))
         end = min(len(text), start + draw(st.integers(0, 6)))
         text = text[:start] + draw(st.sampled_from(FRAGMENTS)) + text[end:]
@@ -235,7 +235,9 @@ def damaged_files(draw: st.DrawFn) -> bytes:
 def test_valid_files_are_read_alike(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "valid.safetensors"
     path.write_bytes(content)
-    assert ours(path) == officially(content) is not None
+    found = ours(path)
+    assert found is not None
+    assert found == officially(content)
 
 
 @pytest.mark.fuzz
@@ -259,7 +261,7 @@ VIEWS: dict[str, tuple[str, t.Callable[[t.Any], t.Any], int]] = {
 
 def edges(dtype: str) -> list[int]:
     """Zeros, the smallest and the largest values, infinities, NaNs, and infinities that lack one bit."""
-    code, _, infinity = VIEWS[dtype]
+    code, _view, infinity = VIEWS[dtype]
     sign = 1 << (np.dtype(code).itemsize * 8 - 1)
     lacking = [infinity & ~(1 << bit) for bit in range(sign.bit_length())]
     return [s | value for s in (0, sign) for value in (0, 1, 0x80, infinity - 1, infinity + 1, sign - 1, *lacking)]
@@ -272,7 +274,7 @@ def scan_values(path: pathlib.Path, dtype: str, raw: t.Any) -> _safetensors.Tens
 
 
 def check_values(path: pathlib.Path, dtype: str, bits: list[int]) -> None:
-    code, view, _ = VIEWS[dtype]
+    code, view, _infinity = VIEWS[dtype]
     raw = np.array(bits, dtype=code)
     found = scan_values(path, dtype, raw)
     assert found.finite == bool(np.isfinite(view(raw)).all())
@@ -296,7 +298,7 @@ def test_finite_and_zero_are_what_numpy_says(tmp_path_factory: pytest.TempPathFa
 @pytest.mark.parametrize("where", ["first", "before edge", "at edge", "last"])
 @pytest.mark.parametrize("dtype", sorted(VIEWS))
 def test_one_bad_value_is_found_anywhere(tmp_path: pathlib.Path, dtype: str, where: str) -> None:
-    code, view, _ = VIEWS[dtype]
+    code, view, _infinity = VIEWS[dtype]
     per_block = _safetensors._BLOCK // np.dtype(code).itemsize
     raw = np.zeros(2 * per_block + 3, dtype=code)
     index = {"first": 0, "before edge": per_block - 1, "at edge": per_block, "last": len(raw) - 1}[where]

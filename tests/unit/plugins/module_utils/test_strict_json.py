@@ -66,7 +66,7 @@ def damaged_texts(draw: st.DrawFn) -> bytes:
     value = st.recursive(leaf, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3))
     text = json.dumps(draw(st.dictionaries(keys, value, max_size=4)), ensure_ascii=draw(st.booleans()))
     data = text.encode("utf-8", "surrogatepass")
-    for _ in range(draw(st.integers(0, 3))):
+    for _cut in range(draw(st.integers(0, 3))):
         start = draw(st.integers(0, len(data)))
         end = min(len(data), start + draw(st.integers(0, 5)))
         data = data[:start] + draw(st.sampled_from(PIECES)) + data[end:]

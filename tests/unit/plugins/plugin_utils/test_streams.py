@@ -32,7 +32,7 @@ def test_as_many_as_the_bound_and_no_more(tmp_path: pathlib.Path) -> None:
                 inside -= 1
 
     with concurrent.futures.ThreadPoolExecutor(bound * rounds) as pool:
-        for running in [pool.submit(pass_through) for _ in range(bound * rounds)]:
+        for running in [pool.submit(pass_through) for _round in range(bound * rounds)]:
             running.result(LIMIT)
     assert most == bound
 
