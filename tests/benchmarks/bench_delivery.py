@@ -18,6 +18,8 @@ import tempfile
 CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(CHECKOUT / ".collections"), str(CHECKOUT)]
 
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._relay import End, Way, transfer  # noqa: E402
+
 from tests import sshd, tiny_adapters  # noqa: E402
 from tests.benchmarks.loopback import WEIGHTS, Loopback  # noqa: E402
 from tests.benchmarks.side_by_side import Action, measure, show  # noqa: E402
@@ -52,6 +54,8 @@ PLAIN_ROLE = """
       assert: {that: item.0.stat.checksum == item.1.stat.checksum, quiet: true}
       loop: "{{ there.results | zip(here.results) }}"
 """
+# What a link of 400 Mbit/s to each node would carry, as rsync has it.
+LINK = "48M"
 EMPTY = "- {hosts: agents, gather_facts: false}\n"
 
 
@@ -80,8 +84,8 @@ def deliveries(fleet: Loopback) -> None:
     def plain(name: str) -> Run:
         return fleet.play(str(fleet.root / name), "-e", f"source={fleet.source}")
 
-    def deploy(level: str) -> Run:
-        return fleet.play("deploy", "-e", f"agent_level={level}")
+    def deploy(level: str, *arguments: str) -> Run:
+        return fleet.play("deploy", "-e", f"agent_level={level}", *arguments)
 
     measure(
         "First delivery of six adapters, 1.4 GB, to three nodes, loaded with PEFT (level adapter)",
@@ -92,6 +96,14 @@ def deliveries(fleet: Loopback) -> None:
             "deploy": Action(lambda: deploy("adapter"), fleet.empty),
         },
         rounds=2,
+    )
+    measure(
+        f"The same, each stream held to {LINK}B a second",
+        {
+            "by hand": Action(lambda: by_hand(fleet, "-az", f"--bwlimit={LINK}"), fleet.empty),
+            "deploy": Action(lambda: deploy("adapter", "-e", f"agent_transfer_bwlimit={LINK}"), fleet.empty),
+        },
+        rounds=1,
     )
     measure(
         "The same without PEFT (level structure)",
@@ -114,6 +126,32 @@ def deliveries(fleet: Loopback) -> None:
             "deploy": Action(lambda: deploy("structure")),
         },
         rounds=3,
+    )
+
+
+def one_stream(fleet: Loopback, server: sshd.Server) -> None:
+    """The files of one adapter, without Ansible."""
+    name, (node, _label) = [*fleet.adapters.items()][-1]
+    source, target = fleet.source / name, fleet.root / "stream"
+    *ssh, host = fleet.ssh(node)
+
+    def plain() -> None:
+        run("rsync", "-aW", "-e", shlex.join(ssh), f"{source}/", f"{host}:{target}/")
+
+    def ours() -> None:
+        names = [path.name for path in source.iterdir()]
+        outcome = transfer(End(None), End(server.options()), names, str(source), str(target), Way(60))
+        if outcome.returncode:
+            sys.exit(outcome.reason(60))
+
+    def empty() -> None:
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir()
+
+    measure(
+        "One adapter of rank 32 for an 8B base in one stream",
+        {"rsync -aW": Action(plain, empty), "the transfer of adapter_sync": Action(ours, empty)},
+        rounds=5,
     )
 
 
@@ -186,6 +224,8 @@ def main() -> None:
             (root / name).mkdir()
         with sshd.running(root / "sshd") as server:
             fleet = Loopback(root / "fleet", server)
+            fleet.empty()
+            one_stream(fleet, server)
             deliveries(fleet)
             bytes_sent(fleet)
             shutil.rmtree(root / "fleet")
