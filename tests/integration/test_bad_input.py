@@ -17,6 +17,7 @@ import fcntl
 import json
 import os
 import pathlib
+import re
 import shutil
 import struct
 import subprocess
@@ -29,8 +30,9 @@ import pytest
 import safetensors.numpy
 
 from tests.integration.fleet import CLEANER_3B, CONFIG, DESCRIBER_3B, WEIGHTS, Fleet, contents, row, travelling
-from tests.playbooks import Variables
+from tests.playbooks import CHECKOUT, Variables
 
+PAGE = CHECKOUT / "docs" / "troubleshooting.md"
 SAVED_AGAIN = "Save the adapter again with PEFT"
 
 
@@ -525,6 +527,13 @@ def deliver(batch: str, root: pathlib.Path, tiny: pathlib.Path) -> dict[str, Ver
     return verdicts
 
 
+def documented(item: str) -> re.Pattern[str]:
+    """The message of a row as the page about troubleshooting has it, where ... stands for anything."""
+    found = re.search(rf"^\| {re.escape(item)} \| (.+) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert found, f"{PAGE.name} has no row for {item!r}"
+    return re.compile(".+".join(map(re.escape, found[1].split("..."))))
+
+
 @pytest.mark.parametrize("item", TABLE)
 def test_bad_input_is_refused(item: str, verdict: c.Callable[[str], Verdict]) -> None:
     bad, found = TABLE[item], verdict(item)
@@ -538,3 +547,4 @@ def test_bad_input_is_refused(item: str, verdict: c.Callable[[str], Verdict]) ->
         message = of_node["message"]
         for part in bad.says:
             assert part in message, message
+        assert documented(item).search(message), message
