@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import tempfile
 import time
@@ -19,6 +20,7 @@ from ansible.plugins.loader import connection_loader
 from ansible.utils.display import Display
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._minimum_versions import version_warnings
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._events import VERIFYING, WAITING, Event, Meter, emit
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._relay import End, Way
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._session import Session, no_zstd
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._ssh import OPTIONS
@@ -50,6 +52,7 @@ class ActionModule(ActionBase):
                 return {**result, "failed": True, "msg": str(exc), "problems": exc.to_json()}
         # Also where nothing was lacking: an earlier run may have ended between the transfer and this.
         if not all(adapter["stored"] for adapter in plan["adapters"]):
+            emit(Event(variables["inventory_hostname"], VERIFYING))
             with _timed(seconds, "settle"):
                 settled = self._phase("settle", variables)
             if settled.get("failed"):
@@ -95,14 +98,19 @@ class ActionModule(ActionBase):
             )
             held.callback(session.hang_up)
             with _timed(result["seconds"], "wait"):
-                held.enter_context(stream(C.DEFAULT_LOCAL_TMP, source, asked["transfer_streams"]))
+                waiting = functools.partial(emit, Event(node, WAITING))
+                held.enter_context(stream(C.DEFAULT_LOCAL_TMP, source, asked["transfer_streams"], waiting))
             held.callback(lambda: result.update(session.account()))
             held.enter_context(_timed(result["seconds"], "transfer"))
             for adapter in plan["adapters"]:
                 if adapter["sent"]:
                     display.vv(f"{adapter['name']}: {adapter['sent_bytes']} bytes from {source}", host=node)
                     directory = os.path.join(str(self._task.args["source_models_dir"]), adapter["name"])
-                    session.bring(adapter["name"], adapter["sent"], directory, adapter["staging"])
+                    # How many bytes compressed files make is known only when they are through.
+                    expected = 0 if way.compress else adapter["sent_bytes"] - adapter["staged_bytes"]
+                    meter = Meter(node, adapter["name"], expected)
+                    session.bring(adapter["name"], adapter["sent"], directory, adapter["staging"], meter)
+                    meter.done()
         _warn_of(source, session.source_rsync)
 
     def _source_end(self, source: str, variables: dict[str, t.Any], control_path: str) -> End:
@@ -154,7 +162,8 @@ def _end(host: str, connection: t.Any, control_path: str) -> End:
 def _public(found: dict[str, t.Any]) -> dict[str, t.Any]:
     """A module's result without what only this action needs."""
     adapters = [
-        {key: value for key, value in adapter.items() if key != "staging"} for adapter in found.get("adapters", ())
+        {key: value for key, value in adapter.items() if key not in ("staging", "staged_bytes")}
+        for adapter in found.get("adapters", ())
     ]
     public = {key: value for key, value in found.items() if key not in ("invocation", "adapters", "zstd")}
     return {**public, "adapters": adapters} if "adapters" in found else public

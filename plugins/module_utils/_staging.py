@@ -50,6 +50,15 @@ class Plan:
     def staging(self) -> str:
         return self.paths.staged(self.manifest.release)
 
+    @property
+    def staged_bytes(self) -> int:
+        """How much of C(missing) an interrupted transfer has left in the staging directory, to be gone on from."""
+        found = 0
+        for entry in self.missing:
+            with contextlib.suppress(OSError):
+                found += min(os.lstat(os.path.join(self.staging, entry.path)).st_size, entry.size)
+        return found
+
 
 def plan_all(manifests: t.Iterable[Manifest], models_dir: str, store: str, arrived: bool = False) -> list[Plan]:
     """Look at the store and the staging directories and return one Plan for each manifest; changes nothing.

@@ -251,7 +251,9 @@ def planned(item: Plan) -> dict[str, t.Any]:
         "sent_bytes": sum(entry.size for entry in item.missing),
         "taken": item.local,
         "taken_bytes": sum(entry.size for entry in item.lacking if entry.path in item.local),
+        # For the action plugin alone.
         "staging": item.staging,
+        "staged_bytes": item.staged_bytes,
     }
 
 

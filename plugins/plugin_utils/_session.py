@@ -29,11 +29,22 @@ class Session:
     tries: int
     outcomes: list[Outcome] = dataclasses.field(default_factory=list)
 
-    def bring(self, adapter: str, names: c.Sequence[str], source_dir: str, staging: str) -> None:
-        """Move files of an adapter, going on after a broken connection. Raises DeliveryError when it cannot be done."""
+    def bring(
+        self,
+        adapter: str,
+        names: c.Sequence[str],
+        source_dir: str,
+        staging: str,
+        progress: c.Callable[[int], None] = lambda count: None,
+    ) -> None:
+        """Move files of an adapter, going on after a broken connection. Raises DeliveryError when it cannot be done.
+
+        C(progress) is that of C(transfer), for all tries.
+        """
         failed: list[Outcome] = []
+        path = self.source_end.path(source_dir)
         for _try in range(self.tries):
-            outcome = transfer(self.source_end, self.node_end, names, self.source_end.path(source_dir), staging, self.way)
+            outcome = transfer(self.source_end, self.node_end, names, path, staging, self.way, progress)
             self.outcomes.append(outcome)
             if outcome.returncode == 0:
                 return

@@ -20,19 +20,22 @@ _PAUSE = 0.1
 
 
 @contextlib.contextmanager
-def stream(directory: str, source: str, bound: int) -> c.Iterator[None]:
+def stream(directory: str, source: str, bound: int, waiting: c.Callable[[], None] = lambda: None) -> c.Iterator[None]:
     """Wait until fewer than C(bound) streams from a source are open, and count as one of them.
 
-    C(directory) is one that all workers of a run share. In it are a file for each stream, C(SOURCE.0) and so on, and
-    C(SOURCE.next) for whoever gets the next one. A lock on a file ends with its process, however that ends.
+    C(waiting) is called first where it has to be waited for. C(directory) is one that all workers of a run share. In it are a
+    file for each stream, C(SOURCE.0) and so on, and C(SOURCE.next) for whoever gets the next one. A lock on a file ends with
+    its process, however that ends.
     """
     with contextlib.ExitStack() as held:
         path = os.path.join(directory, urllib.parse.quote(source, safe=""))
         files = [held.enter_context(open(f"{path}.{number}", "wb")) for number in range(bound)]
         with open(f"{path}.next", "wb") as turn:
-            fcntl.flock(turn, fcntl.LOCK_EX)
-            while not any(_taken(file) for file in files):
-                time.sleep(_PAUSE)
+            if not _taken(turn) or not any(_taken(file) for file in files):
+                waiting()
+                fcntl.flock(turn, fcntl.LOCK_EX)
+                while not any(_taken(file) for file in files):
+                    time.sleep(_PAUSE)
         yield
 
 

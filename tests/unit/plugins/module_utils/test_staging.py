@@ -170,6 +170,7 @@ def test_a_beginning_is_kept_to_go_on_from(node: Node, length: int) -> None:
     item = node.prepared()
     assert names(item.missing) == [WEIGHTS, TOKENIZER]
     assert staged(item) == {CONFIG: content(1)[CONFIG], WEIGHTS: beginning}
+    assert item.staged_bytes == length
 
 
 @pytest.mark.parametrize("data", [content(2)[WEIGHTS], content(1)[WEIGHTS] + b"more"])
@@ -179,6 +180,7 @@ def test_wrong_bytes_of_full_size_are_no_beginning(node: Node, data: bytes) -> N
     item = node.prepared()
     assert WEIGHTS in names(item.missing)
     assert WEIGHTS not in staged(item)
+    assert item.staged_bytes == 0
 
 
 def test_what_does_not_belong_is_cleared_away(node: Node, victim: pathlib.Path) -> None:

@@ -58,3 +58,25 @@ def test_a_killed_worker_holds_nothing(tmp_path: pathlib.Path) -> None:
     os.close(writing)
     with stream(str(tmp_path), "sbs29", 1):
         pass
+
+
+def test_who_has_to_wait_says_so_once(tmp_path: pathlib.Path) -> None:
+    said, waiting, passed = [], threading.Event(), []
+
+    def say() -> None:
+        said.append("waiting")
+        waiting.set()
+
+    def pass_through() -> None:
+        with stream(str(tmp_path), "sbs29", 1, say):
+            passed.append(len(said))
+
+    pass_through()
+    assert passed == [0]
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        with stream(str(tmp_path), "sbs29", 1, say):
+            running = pool.submit(pass_through)
+            assert waiting.wait(LIMIT)
+            assert passed == [0]
+        running.result(LIMIT)
+    assert passed == [0, 1]
