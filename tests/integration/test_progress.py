@@ -1,0 +1,158 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a delivery shows while it runs: on a real terminal, in a pipe, and when it is interrupted."""
+
+from __future__ import annotations
+
+import collections.abc as c
+import contextlib
+import fcntl
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import termios
+
+from tests.integration.fleet import CLEANER_3B, CLEANER_8B, DESCRIBER_3B, WEIGHTS, Fleet
+from tests.playbooks import CHECKOUT, LIMIT, PLAYBOOK, recording
+from tests.terminal import Terminal
+
+ENABLED = {"ANSIBLE_CALLBACKS_ENABLED": "fleet_record,lorafleet.delivery.delivery_progress", "TERM": "xterm"}
+AT_WORK = r"asking|hashing|waiting|sending|loading|activating"
+
+
+class Gate:
+    """Keeps the first module of that name that runs on a node from beginning until it is opened."""
+
+    def __init__(self, fleet: Fleet, node: str, module: str) -> None:
+        self._path, python = fleet.root / "gate", fleet.root / "python"
+        os.mkfifo(self._path)
+        wait = f"case $1 in *AnsiballZ_{module}.py) test ! -e {self._path} || cat {self._path} ;; esac"
+        python.write_text(f'#!/bin/sh\n{wait}\nexec {sys.executable} "$@"\n', encoding="utf-8")
+        python.chmod(0o755)
+        fleet.hosts[node]["ansible_python_interpreter"] = str(python)
+
+    @property
+    def closed(self) -> bool:
+        return self._path.exists()
+
+    def open(self) -> None:
+        with self._path.open("w"):
+            self._path.unlink()
+
+
+@contextlib.contextmanager
+def delivery(fleet: Fleet, terminal: Terminal, **environment: str) -> c.Iterator[subprocess.Popen[bytes]]:
+    """A run of the deploy playbook on a terminal."""
+    process = subprocess.Popen(
+        [str(PLAYBOOK), "-i", str(fleet.write_inventory()), str(CHECKOUT / "playbooks" / "deploy.yml")],
+        env={**recording(fleet.root / "record.jsonl"), **ENABLED, **environment},
+        cwd=fleet.root,
+        stdin=terminal.program,
+        stdout=terminal.program,
+        stderr=terminal.program,
+        # So that what is typed can interrupt it.
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    try:
+        terminal.close_program()
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        terminal.close()
+
+
+def shown(terminal: Terminal) -> dict[str, str]:
+    """The live lines that are on the screen, by node."""
+    return {line.split()[0]: line for line in terminal.visible if re.match(rf"j\S+  .*({AT_WORK})", line)}
+
+
+def displayed(log: pathlib.Path) -> list[str]:
+    """All lines that Ansible has printed, as its log has them."""
+    text = log.read_text(encoding="utf-8")
+    return [line for line in re.sub(r"(?m)^\S+ \S+ p=\d+ u=\S+ n=\S+ \w+\| ", "", text).splitlines() if line.strip()]
+
+
+def test_on_a_terminal_each_node_has_a_line_and_nothing_is_left_of_it(fleet: Fleet) -> None:
+    # In KiB per second: each transfer lasts for a second or more.
+    fleet.hosts["jw2-1"]["agent_transfer_bwlimit"] = "120"
+    fleet.hosts["jw3-1"]["agent_transfer_bwlimit"] = "40"
+    # The second node begins to send when the first one was seen to.
+    gate = Gate(fleet, "jw2-1", "adapter_sync")
+    log = fleet.root / "ansible.log"
+    # Lower than what is printed, and wide enough for each line of it.
+    terminal = Terminal(200, 12)
+    seen: set[str] = set()
+    with delivery(fleet, terminal, ANSIBLE_LOG_PATH=str(log)) as process:
+        while terminal.read():
+            lines = shown(terminal)
+            if gate.closed and "hashing what is there" in lines.get("jw2-1", "") and "% " in lines.get("jw3-1", ""):
+                # One below the other, and last.
+                assert terminal.visible[-2:] == [lines["jw2-1"], lines["jw3-1"]]
+                gate.open()
+            seen.update(lines.values())
+        assert process.wait(LIMIT) == 0, "\n".join(terminal.everything)
+    assert not gate.closed
+    assert [line.rstrip() for line in terminal.everything if line] == [line.rstrip() for line in displayed(log)]
+    assert "PLAY RECAP" in "\n".join(terminal.visible)
+
+    for node, adapter in (("jw2-1", CLEANER_3B), ("jw2-1", CLEANER_8B), ("jw3-1", DESCRIBER_3B)):
+        shares = [
+            int(found[1])
+            for line in seen
+            if (found := re.fullmatch(rf"{node}  {adapter} +sending +(\d+)% +\d+\.\d kB/s +(?:\d+:\d\d left)?", line))
+        ]
+        assert shares, seen
+        assert max(shares) <= 100
+    assert any(re.fullmatch(r"jw2-1 +hashing what is there  \d:\d\d", line) for line in seen), seen
+
+
+def test_an_interrupted_run_leaves_nothing_either(fleet: Fleet) -> None:
+    gate = Gate(fleet, "jw2-1", "adapter_sync")
+    log = fleet.root / "ansible.log"
+    terminal = Terminal(200, 24)
+    with delivery(fleet, terminal, ANSIBLE_LOG_PATH=str(log)) as process:
+        while terminal.read():
+            if gate.closed and "hashing" in shown(terminal).get("jw2-1", ""):
+                # Control-C.
+                terminal.type("\x03")
+                break
+        while terminal.read():
+            pass
+        assert process.wait(LIMIT) != 0
+    assert not shown(terminal)
+    assert "interrupted" in terminal.everything[-1]
+    assert [line.rstrip() for line in terminal.everything if line] == [line.rstrip() for line in displayed(log)]
+
+
+def test_without_a_terminal_a_line_for_each_thing_that_begins(fleet: Fleet) -> None:
+    # An earlier run was killed when so much had come.
+    half = (fleet.source / DESCRIBER_3B / WEIGHTS).read_bytes()[:40_000]
+    planned = fleet.deploy("--check", "--limit", "jw3").adapters("jw3-1", "adapter_sync")[DESCRIBER_3B]
+    staging = fleet.stored("jw3-1", DESCRIBER_3B) / "staging" / planned["release"]
+    staging.mkdir(parents=True)
+    (staging / WEIGHTS).write_bytes(half)
+    done = fleet.run("deploy", environment=ENABLED)
+    assert done.rc == 0, done.output
+    written = (fleet.root / "record.log").read_bytes()
+    assert b"\r" not in written
+    assert b"\x1b" not in written
+    lines = written.decode().splitlines()
+    sizes = {
+        name: sent["sent_bytes"] for node in ("jw2-1", "jw3-1") for name, sent in done.adapters(node, "adapter_sync").items()
+    }
+    sizes[DESCRIBER_3B] -= len(half)
+    for node, adapters in (("jw2-1", (CLEANER_3B, CLEANER_8B)), ("jw3-1", (DESCRIBER_3B,))):
+        assert [line for line in lines if line.startswith(f"{node}:")] == [
+            f"{node}: asking the source",
+            f"{node}: hashing what is there",
+            *(f"{node}: sending {name}, {sizes[name] / 1000:.1f} kB" for name in adapters),
+            f"{node}: hashing what arrived",
+            f"{node}: loading on cpu",
+            f"{node}: activating",
+        ]

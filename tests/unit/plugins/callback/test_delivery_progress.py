@@ -1,0 +1,85 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""In which style the callback shows what it knows; what it shows is tested by running the playbooks."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import typing as t
+
+import pytest
+import yaml
+from ansible import constants as C
+from ansible_collections.lorafleet.delivery.plugins.callback.delivery_progress import DOCUMENTATION, CallbackModule
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils import _events
+
+from tests.terminal import Terminal
+
+NAME = CallbackModule.CALLBACK_NAME
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> t.Iterator[t.TextIO]:
+    """What a program has as its standard output on a terminal."""
+    made = Terminal()
+    monkeypatch.setenv("TERM", "xterm")
+    with open(made.program, "w", buffering=1) as stdout:
+        yield stdout
+    made.close()
+
+
+@pytest.fixture(autouse=True)
+def _documented_options() -> None:
+    """What the plugin loader does with them."""
+    C.config.initialize_plugin_configuration_definitions("callback", NAME, yaml.safe_load(DOCUMENTATION)["options"])
+
+
+def style(stdout: t.TextIO) -> str:
+    with contextlib.redirect_stdout(stdout):
+        callback = CallbackModule()
+        callback._load_name = NAME
+        callback.set_options()
+        callback.v2_playbook_on_play_start(None)
+        listens, live = _events._sender is not None, callback._area is not None
+        # A second play of the same run.
+        callback.v2_playbook_on_play_start(None)
+        callback.v2_playbook_on_stats(None)
+    assert _events._sender is None
+    return "live" if live else "plain" if listens else "none"
+
+
+def test_on_a_terminal(terminal: t.TextIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert style(terminal) == "live"
+    for asked in ("auto", "live", "plain", "none"):
+        monkeypatch.setenv("LORAFLEET_PROGRESS", asked)
+        assert style(terminal) == (asked if asked != "auto" else "live")
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [{"TERM": "dumb"}, {"TERM": ""}, {"AWX_ISOLATED_DATA_DIR": "/runner/artifacts"}],
+)
+def test_on_a_terminal_that_is_none(
+    variables: dict[str, str], terminal: t.TextIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert style(terminal) == "plain"
+    monkeypatch.setenv("LORAFLEET_PROGRESS", "live")
+    assert style(terminal) == "live"
+
+
+def test_while_the_debugger_may_ask(terminal: t.TextIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(C, "ENABLE_TASK_DEBUGGER", True)
+    assert style(terminal) == "plain"
+
+
+def test_without_a_terminal(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    with (tmp_path / "log").open("w") as stdout:
+        assert style(stdout) == "plain"
+        monkeypatch.setenv("LORAFLEET_PROGRESS", "live")
+        assert style(stdout) == "plain"
