@@ -39,8 +39,9 @@ class ActionModule(ActionBase):
         result: dict[str, t.Any] = super().run(tmp, task_vars)
         variables = task_vars or {}
         seconds: dict[str, float] = {}
+        uid = self._transfer_uid()
         with _timed(seconds, "plan"):
-            plan = self._phase("plan", variables)
+            plan = self._phase("plan", uid, variables)
         if plan.get("failed") or self._task.check_mode:
             return {**result, **_public(plan)}
         result["seconds"] = seconds
@@ -54,7 +55,7 @@ class ActionModule(ActionBase):
         if not all(adapter["stored"] for adapter in plan["adapters"]):
             emit(Event(variables["inventory_hostname"], VERIFYING))
             with _timed(seconds, "settle"):
-                settled = self._phase("settle", variables)
+                settled = self._phase("settle", uid, variables)
             if settled.get("failed"):
                 return {**result, **_public(settled)}
             # What two adapters share was not on the node yet when it was planned.
@@ -62,9 +63,9 @@ class ActionModule(ActionBase):
                 planned.update(taken=found["taken"], taken_bytes=found["taken_bytes"])
         return {**result, **_public(plan)}
 
-    def _phase(self, phase: str, variables: dict[str, t.Any]) -> dict[str, t.Any]:
+    def _phase(self, phase: str, uid: int | None, variables: dict[str, t.Any]) -> dict[str, t.Any]:
         """Run the module of the same name on the node."""
-        arguments = {**self._task.args, "phase": phase, "transfer_uid": self._transfer_uid()}
+        arguments = {**self._task.args, "phase": phase, "transfer_uid": uid}
         found: dict[str, t.Any] = self._execute_module(
             module_name=_MODULE, module_args=arguments, task_vars=variables
         )
