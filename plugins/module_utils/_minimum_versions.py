@@ -8,12 +8,10 @@
 
 from __future__ import annotations
 
-import re
 import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import Problem
-
-Version = t.Tuple[int, ...]
+from ansible_collections.lorafleet.delivery.plugins.module_utils._version import Version, dotted, numbers
 
 
 class _Weakness(t.NamedTuple):
@@ -60,27 +58,17 @@ _LEAST_PEFT: Version = (0, 14)
 def version_problems(python: str, versions: t.Mapping[str, str]) -> list[Problem]:
     """What cannot be used at all, by package and version."""
     found = versions.get("peft")
-    if found is None or _numbers(found) >= _LEAST_PEFT:
+    if found is None or numbers(found) >= _LEAST_PEFT:
         return []
     problem = f"has PEFT {found}, which cannot read the adapters that newer ones save."
-    return [Problem(python, problem, f"Install PEFT {_dotted(_LEAST_PEFT)} or newer there, best 0.20 or newer.")]
+    return [Problem(python, problem, f"Install PEFT {dotted(_LEAST_PEFT)} or newer there, best 0.20 or newer.")]
 
 
 def version_warnings(where: str, versions: t.Mapping[str, str]) -> list[str]:
     """What should be replaced, and why: one sentence for each package."""
     return [
         f"{where} has {weak.package} {versions[weak.package]}. {weak.reason}."
-        f" Install {weak.package} {_dotted(weak.fixed)} or newer."
+        f" Install {weak.package} {dotted(weak.fixed)} or newer."
         for weak in _WEAKNESSES
-        if weak.package in versions and weak.since <= _numbers(versions[weak.package]) < weak.fixed
+        if weak.package in versions and weak.since <= numbers(versions[weak.package]) < weak.fixed
     ]
-
-
-def _numbers(version: str) -> Version:
-    """The numbers that a version begins with: those of 2.10.0rc1+cpu are 2, 10 and 0."""
-    found = re.match(r"\d+(\.\d+)*", version)
-    return tuple(map(int, found[0].split("."))) if found else (0,)
-
-
-def _dotted(version: Version) -> str:
-    return ".".join(map(str, version))

@@ -8,10 +8,10 @@
 
 from __future__ import annotations
 
-import re
 import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import Problem
+from ansible_collections.lorafleet.delivery.plugins.module_utils._version import dotted, release
 
 # Those whose version can change what a model computes.
 COMPARED = ("torch", "transformers", "peft", "safetensors")
@@ -41,7 +41,7 @@ def runtime_problems(
             Problem(
                 subject,
                 f"was saved by PEFT {saved_by}, this node has the older PEFT {here['peft']}, which leaves out what is new.",
-                f"Install PEFT {'.'.join(map(str, release(saved_by)))} or newer in agent_python.",
+                f"Install PEFT {dotted(release(saved_by))} or newer in agent_python.",
             )
         )
     if "transformers" not in here or release(here["transformers"]) >= (5, 0):
@@ -76,12 +76,6 @@ def runtime_notes(trained: t.Mapping[str, str], here: t.Mapping[str, str]) -> li
         for name in COMPARED
         if name in trained and name in here and _public(trained[name]) != _public(here[name])
     ]
-
-
-def release(version: str) -> tuple[int, int]:
-    """Major and minor number of a version, which is what compatibility hangs on; zeros for what is none."""
-    found = re.match(r"\D*(\d+)(?:\.(\d+))?", version)
-    return (int(found[1]), int(found[2] or 0)) if found else (0, 0)
 
 
 def _public(version: str) -> str:
