@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import shutil
 import struct
 import typing as t
 
@@ -25,6 +26,7 @@ Q0_B = LAYER.format(0) + "self_attn.q_proj.lora_B.weight"
 DOWN1_A = LAYER.format(1) + "mlp.down_proj.lora_A.weight"
 DOWN1_B = LAYER.format(1) + "mlp.down_proj.lora_B.weight"
 EMBED = "base_model.model.model.embed_tokens.weight"
+NORM = "base_model.model.model.norm.weight"
 
 
 def change_tensors(adapter: pathlib.Path, damage: Damage) -> None:
@@ -33,6 +35,13 @@ def change_tensors(adapter: pathlib.Path, damage: Damage) -> None:
     tensors = load_file(weights)
     damage(tensors)
     save_file(tensors, weights, metadata={"format": "pt"})
+
+
+def damaged(adapter: pathlib.Path, where: pathlib.Path, damage: Damage) -> pathlib.Path:
+    """A damaged copy of an adapter directory."""
+    shutil.copytree(adapter, where)
+    change_tensors(where, damage)
+    return where
 
 
 def drop(*parts: str) -> Damage:
@@ -45,8 +54,8 @@ def drop(*parts: str) -> Damage:
     return change
 
 
-def add(name: str, shape: tuple[int, ...] = (4, 4)) -> Damage:
-    return lambda tensors: tensors.update({name: np.ones(shape, np.float32)})
+def add(name: str, shape: tuple[int, ...] = (4, 4), value: float = 1) -> Damage:
+    return lambda tensors: tensors.update({name: np.full(shape, value, np.float32)})
 
 
 def put(name: str, value: float) -> Damage:

@@ -186,7 +186,7 @@ def unusual(found: Distances) -> list[str]:
 class Golden:
     """A recorded golden of the release with C(digest).
 
-    C(questions) and C(answer) are as C(_golden_worker) has them. C(recorded) says with what: at, device, device_name, dtype,
+    C(questions) and C(answer) are as C(_golden_level) has them. C(recorded) says with what: at, device, device_name, dtype,
     attention, versions. C(noise) is what the training server differed by from itself, C(permitted) what a node may.
     C(prompts) is the digest of the prompts it was recorded of, C(base) the identity of the base (see C(_base_identity)).
     """

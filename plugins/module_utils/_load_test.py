@@ -19,10 +19,17 @@ import signal
 import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils import (
+    _adapter_level,
     _base_weights,
     _device,
-    _golden_worker,
+    _examine,
+    _golden_level,
     _load_worker,
+    _model_level,
+    _refused,
+    _text,
+    _version,
+    _weights_file,
 )
 from ansible_collections.lorafleet.delivery.plugins.module_utils._base_model import BRING_BASE
 from ansible_collections.lorafleet.delivery.plugins.module_utils._child import INSTALL_PEFT, Child, private_directory, run_python
@@ -40,14 +47,26 @@ from {_PACKAGE}._load_worker import main
 main()
 """
 # Each is a file of that package.
-_PROGRAM = (_load_worker, _base_weights, _device, _golden_worker)
+PROGRAM = (
+    _load_worker,
+    _examine,
+    _weights_file,
+    _adapter_level,
+    _model_level,
+    _golden_level,
+    _refused,
+    _device,
+    _base_weights,
+    _text,
+    _version,
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Target:
     """One adapter to load: C(base_path) is the directory of its base with weights, C(base_config) does without.
 
-    C(questions) are what level golden asks, C(recording) what a golden is to be recorded of; see C(_golden_worker).
+    C(questions) are what level golden asks, C(recording) what a golden is to be recorded of; see C(_golden_level).
     """
 
     name: str
@@ -123,7 +142,7 @@ def load_test(
         package = os.path.join(directory, _PACKAGE)
         os.mkdir(package)
         # A module on a node runs from a zip file, so there is no path to these.
-        sources = {part.__name__.rpartition(".")[2]: inspect.getsource(part) for part in _PROGRAM}
+        sources = {part.__name__.rpartition(".")[2]: inspect.getsource(part) for part in PROGRAM}
         for path, code in [(program, _START), *((os.path.join(package, f"{name}.py"), sources[name]) for name in sources)]:
             with open(path, "w", encoding="utf-8") as stream:
                 stream.write(code)

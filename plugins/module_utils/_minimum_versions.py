@@ -23,7 +23,7 @@ class _Weakness(t.NamedTuple):
     reason: str
 
 
-# None of them can be reached through the load test, which reads no pickle (unless told to, see C(_load_worker)), no key of
+# None of them can be reached through the load test, which reads no pickle (unless told to, see C(_weights_file)), no key of
 # a configuration that could name code, and nothing from a network. What serves on the host may be less careful.
 _WEAKNESSES = (
     _Weakness("torch", (0,), (2, 6), "CVE-2025-32434: torch.load runs code out of a pickle even with weights_only=True"),

@@ -23,19 +23,16 @@ import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._environment import PACKAGES
 from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test import LoadTest, Target, load_test
 
-from tests.damage import Q0_A, Q0_B, Damage, add, change_tensors, drop, put, reshape, rewrite, zero
+from tests.damage import NORM, Q0_A, Q0_B, Damage, add, damaged, drop, put, reshape, rewrite, zero
+from tests.tiny_adapters import PEFT_PYTHON
 
 # Nearly all of them look at what one process has said: it is started once.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("load_worker")]
 
-CHECKOUT = pathlib.Path(__file__).resolve().parents[4]
-PEFT_PYTHON = os.environ.get("LORAFLEET_PEFT_PYTHON", str(CHECKOUT / ".cache" / "venv" / "peft" / "bin" / "python"))
-NORM = "base_model.model.model.norm.weight"
-
 FAULTS: dict[str, Damage] = {
     "missing": drop(Q0_B),
     # PEFT itself reports neither missing nor unexpected keys for this, and the base is another one from then on.
-    "overwriting": lambda tensors: tensors.update({NORM: np.full(64, 3, np.float32)}),
+    "overwriting": add(NORM, (64,), 3),
     "unknown": add(Q0_A.replace("s.0.", "s.9."), (16, 64)),
     "misshapen": reshape(Q0_A, (8, 64)),
     "nan": put(Q0_A, np.nan),
@@ -51,12 +48,6 @@ class Hostile:
 
     def __reduce__(self) -> tuple[t.Any, ...]:
         return (open, (str(self.victim), "w"))
-
-
-def damaged(tiny: pathlib.Path, where: pathlib.Path, fault: Damage) -> pathlib.Path:
-    shutil.copytree(tiny / "adapter", where)
-    change_tensors(where, fault)
-    return where
 
 
 def with_config(source: pathlib.Path, where: pathlib.Path, **changes: t.Any) -> pathlib.Path:
@@ -87,7 +78,7 @@ def run(tiny: pathlib.Path, victim: pathlib.Path, tmp_path_factory: pytest.TempP
         targets.append(dataclasses.replace(plain, name=name, **changes))
 
     for name, fault in FAULTS.items():
-        also(name, directory=str(damaged(tiny, work / name, fault)))
+        also(name, directory=str(damaged(tiny / "adapter", work / name, fault)))
     also("absent", directory=str(work / "absent"))
     also("other-alpha", directory=str(with_config(tiny / "adapter", work / "other-alpha", lora_alpha=64)))
     also("r8", directory=str(with_config(tiny / "adapter", work / "r8", r=8)))
@@ -217,186 +208,3 @@ def test_adapters_leave_nothing_in_the_base_that_they_share(run: LoadTest) -> No
 def test_the_versions_are_told(run: LoadTest) -> None:
     assert set(PACKAGES) <= set(run.versions)
     assert run.seconds > 0
-
-
-# What PEFT does right today is never seen to fail above. Here the same program is run with single parts of it changed.
-TAMPER = """
-import json, sys, weakref
-sys.path.insert(0, sys.argv[1])
-from ansible_collections.lorafleet.delivery.plugins.module_utils import _load_worker as worker
-worker.go_offline(sys.argv[2] + "/hub")
-import torch
-said, reports = {}, {}
-cpu = torch.device("cpu")
-
-def adapter(name):
-    return {"name": name, "directory": sys.argv[2] + "/" + name, "weights_file": "adapter_model.safetensors",
-            "allow_pickle": False, "level": "model", "base_config": None, "base_path": sys.argv[3]}
-
-def examine(key, name="whole", limit=None, **changes):
-    before = {part: getattr(worker, part) for part in changes}
-    for part, value in changes.items():
-        setattr(worker, part, value)
-    reports[key] = worker.examine(adapter(name), worker.LoadedBase(sys.argv[3], cpu, 0, limit), cpu, limit)
-    for part, value in before.items():
-        setattr(worker, part, value)
-    said[key] = [problem["problem"] for problem in reports[key]["problems"]]
-
-def same(key, loaded, file):
-    try:
-        worker.check_same({"lora_A": loaded}, {"lora_A": file}, cpu)
-        said[key] = []
-    except worker.Refused as exc:
-        said[key] = [exc.problem]
-
-inject = worker.inject
-anything = lambda *ignored: None
-examine("whole")
-examine("tolerance", TOLERANCE=0)
-examine("scaling", _scaling=lambda config, rank: 1.0)
-examine("missing", "missing", check_names=anything)
-examine("unknown", "unknown", check_names=anything)
-examine("overwriting", "overwriting", check_names=anything, check_same=anything)
-examine("silent", inject=lambda one, base, **options: _silent(inject(one, base, **options)))
-examine("on meta", "missing", check_names=anything, check_same=anything,
-        inject=lambda one, base, **options: _quiet(inject(one, base, **{**options, "low_cpu_mem_usage": True})))
-base = worker.LoadedBase(sys.argv[3], cpu, 0)
-used = []
-for _ in range(2):
-    worker.examine(adapter("whole"), base, cpu)
-    used.append(base.model)
-plain = used[0] is not None and not any("lora" in name for name, _ in used[0].named_modules())
-said["shared"] = [] if plain and used[0] is used[1] else ["the base was not kept as it was"]
-weights = torch.rand(4, 4)
-same("equal", weights.clone(), weights)
-same("widened", weights.bfloat16().float(), weights.bfloat16())
-same("one bit", torch.nextafter(weights, torch.tensor(2.0)), weights)
-same("rounded", weights.bfloat16().float(), weights)
-same("elsewhere", weights.to("meta"), weights)
-
-class Held:
-    pass
-
-held, left = [], []
-
-def run_out(error, *words):
-    def step(*ignored, **options):
-        something = Held()
-        held.append(weakref.ref(something))
-        raise error(*words)
-    return step
-
-def drop(base):
-    left.append(["held" for one in held if one() is not None])
-    given_back(base)
-
-words = "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8589934592 bytes."
-examine("no room", limit=1)
-given_back, worker.LoadedBase.drop = worker.LoadedBase.drop, drop
-for key, *error in [("host", RuntimeError, words), ("device", torch.cuda.OutOfMemoryError, "CUDA out of memory.")]:
-    examine(f"{key} at model", model_level=run_out(*error))
-    said[f"{key} gives back"] = left[-1]
-    examine(f"{key} at adapter", limit=600 << 20, adapter_parameters=run_out(*error))
-examine("while it is read", read_tensors=run_out(OSError, 12, "Cannot allocate memory"))
-torch.ones = run_out(RuntimeError, "CUDA error: out of memory")
-results = []
-worker.run({"device": "cpu", "packages": ["torch"], "adapters": [adapter("whole")]}, results.append)
-said["full"] = results[-1]["error"] or []
-reports["full"] = results[-1]["adapters"].get("whole")
-print(json.dumps([said, reports]))
-"""
-TAMPER = TAMPER.replace(
-    "inject = worker.inject",
-    """
-def _silent(model):
-    model.forward = model.base_model.model.forward
-    for layer in model.modules():
-        if hasattr(layer, "lora_A"):
-            layer.forward = layer.base_layer.forward
-    return model
-
-def _quiet(model):
-    load = model.load_adapter
-    def load_adapter(*args, **options):
-        outcome = load(*args, **options)
-        outcome.missing_keys.clear()
-        return outcome
-    model.load_adapter = load_adapter
-    return model
-
-inject = worker.inject""",
-)
-
-
-class Tampered(t.NamedTuple):
-    """What was said of each part that was changed, and the whole reports of adapters."""
-
-    said: dict[str, list[str]]
-    reports: dict[str, t.Any]
-
-
-@pytest.fixture(scope="module")
-def tampered(tiny: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> Tampered:
-    work = tmp_path_factory.mktemp("tampered")
-    shutil.copytree(tiny / "adapter", work / "whole")
-    for name in ("missing", "unknown", "overwriting"):
-        damaged(tiny, work / name, FAULTS[name])
-    done = subprocess.run(
-        [PEFT_PYTHON, "-c", TAMPER, str(CHECKOUT / ".collections"), str(work), str(tiny / "base")],
-        capture_output=True,
-        text=True,
-        timeout=120, check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return Tampered(*json.loads(done.stdout))
-
-
-@pytest.mark.parametrize(
-    ("what", "problem"),
-    [
-        ("whole", None),
-        ("tolerance", "computes something else on cpu than in float64"),
-        ("scaling", "scales base_model.model.model.layers.0.self_attn.q_proj by 2.0, the configuration means 1.0"),
-        ("missing", "PEFT reports missing keys"),
-        ("unknown", "PEFT reports unexpected keys"),
-        ("overwriting", "the base is another one once the adapter is taken out of it"),
-        ("silent", "does not change the model's answer"),
-        ("on meta", "PEFT left without values: base_model"),
-        ("shared", None),
-        ("equal", None),
-        ("widened", None),
-        ("one bit", "differs from the file after it was loaded on cpu"),
-        ("rounded", "differs from the file after it was loaded on cpu"),
-        ("elsewhere", "is on meta after loading"),
-    ],
-)
-def test_each_check_sees_what_it_is_for(tampered: Tampered, what: str, problem: t.Optional[str]) -> None:
-    if problem is None:
-        assert tampered.said[what] == []
-    else:
-        assert len(tampered.said[what]) == 1
-        assert problem in tampered.said[what][0]
-
-
-@pytest.mark.parametrize(
-    ("what", "level", "why"),
-    [
-        ("no room", None, "the adapter alone does not fit: it needs "),
-        ("host at model", "adapter", "memory ran out on cpu: RuntimeError: [enforce fail] DefaultCPUAllocator: can't"),
-        ("device at model", "adapter", "memory ran out on cpu: OutOfMemoryError: CUDA out of memory."),
-        ("host at adapter", None, "memory ran out on cpu: RuntimeError: [enforce fail]"),
-        ("device at adapter", None, "memory ran out on cpu: OutOfMemoryError: CUDA out of memory."),
-        ("while it is read", None, "memory ran out on cpu: OSError: [Errno 12] Cannot allocate memory."),
-        ("full", None, "cpu cannot be used: CUDA error: out of memory."),
-    ],
-)
-def test_a_lack_of_memory_is_no_fault_of_the_adapter(tampered: Tampered, what: str, level: t.Optional[str], why: str) -> None:
-    assert tampered.said[what] == []
-    report = tampered.reports[what]
-    assert (report["passed"], report["level"], report["effect"]) == (False, level, None)
-    assert report["why_not_more"].startswith(why)
-
-
-@pytest.mark.parametrize("where", ["host", "device"])
-def test_where_memory_ran_out_all_of_it_is_given_back(tampered: Tampered, where: str) -> None:
-    assert tampered.said[f"{where} gives back"] == []

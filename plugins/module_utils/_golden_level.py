@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Part of the load test's program (C(_load_worker)): log-probabilities along given tokens, and their first recording.
+"""Part of the load test's program (C(_load_worker)): level golden, log-probabilities along given tokens and their recording.
 
 A question is C(ids) (token ids of prompt and answer), C(start) (how many of them are the prompt) and C(tokens) (for each
 token of the answer the ids whose log-probabilities are asked for). An answer has C(on) and C(off), with and without the
@@ -14,7 +14,11 @@ adapter: for each question, for each token of its answer, the log-probabilities 
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import typing as t
+
+from ._refused import Refused
 
 # Differences below this are noise on any device, and every digit travels.
 DECIMALS = 4
@@ -31,20 +35,22 @@ def answer(model: t.Any, questions: t.Sequence[Question]) -> Answer:
     }
 
 
-def record(model: t.Any, prompts: t.Sequence[t.Sequence[int]], length: int, top: int) -> dict[str, t.Any]:
-    """Let the model answer prompts (token ids) greedily, with C(length) tokens at most, and make questions of that.
+def record(model: t.Any, adapter: dict[str, t.Any]) -> dict[str, t.Any]:
+    """Let the model answer prompts greedily, and make questions of that. Raises Refused.
 
-    Asked for are, at each token, the C(top) likeliest with the adapter and without it. Returns C(questions), their
-    C(answer), and the answer with another attention kernel (C(other), null where the model has no other), with the names
-    C(attention) and C(other_attention).
+    The adapter's C(recording) has C(prompts), C(length) (how many tokens an answer has at most) and C(top): asked for are, at
+    each token, so many of the likeliest with the adapter and without it. Returns C(questions), their C(answer), and the answer
+    with another attention kernel (C(other), null where the model has no other), with the names C(attention) and
+    C(other_attention).
     """
+    wanted = adapter["recording"]
     attention = _attention(model)
     questions: list[Question] = []
     first: Answer = {"on": [], "off": []}
-    for prompt in prompts:
-        ids = [*prompt, *_greedy(model, prompt, length)]
-        on, off = (_log_probabilities(model, ids, len(prompt), adapter) for adapter in (True, False))
-        likeliest = (rows.topk(top).indices.tolist() for rows in (on, off))
+    for prompt in _tokenized(model, adapter):
+        ids = [*prompt, *_greedy(model, prompt, wanted["length"])]
+        on, off = (_log_probabilities(model, ids, len(prompt), with_adapter) for with_adapter in (True, False))
+        likeliest = (rows.topk(wanted["top"]).indices.tolist() for rows in (on, off))
         # The order is that of the ids, so that it does not hang on noise.
         tokens = [sorted({*here, *there}) for here, there in zip(*likeliest)]
         questions.append({"ids": ids, "start": len(prompt), "tokens": tokens})
@@ -60,6 +66,38 @@ def record(model: t.Any, prompts: t.Sequence[t.Sequence[int]], length: int, top:
         "other": other,
         "other_attention": other_attention,
     }
+
+
+def _tokenized(model: t.Any, adapter: dict[str, t.Any]) -> list[list[int]]:
+    """The prompts of the adapter's recording as token ids, by its own tokenizer where it has one. Raises Refused."""
+    from transformers import AutoTokenizer
+
+    wanted = adapter["recording"]
+    own = os.path.exists(os.path.join(adapter["directory"], "tokenizer_config.json"))
+    tokenizer = AutoTokenizer.from_pretrained(
+        adapter["directory"] if own else adapter["base_path"], local_files_only=True, trust_remote_code=False
+    )
+    prompts = [_token_ids(tokenizer, prompt) for prompt in wanted["prompts"]]
+    most = getattr(model.config, "max_position_embeddings", None)
+    for prompt, ids in zip(wanted["prompts"], prompts):
+        if not ids or (most and len(ids) + wanted["length"] > most):
+            raise Refused(
+                f"the prompt {json.dumps(prompt, ensure_ascii=False)[:80]} has {len(ids)} tokens, which is none or too many.",
+                "Correct it in the inventory.",
+            )
+    return prompts
+
+
+def _token_ids(tokenizer: t.Any, prompt: t.Union[str, dict[str, str]]) -> list[int]:
+    """A prompt as the model gets it: a text as it stands, or messages in the form of the chat template."""
+    if isinstance(prompt, str):
+        return list(tokenizer(prompt)["input_ids"])
+    if not tokenizer.chat_template:
+        raise Refused("its tokenizer has no chat template.", "Give its prompts as plain texts, or save the template with it.")
+    messages = [{"role": role, "content": prompt[role]} for role in ("system", "user") if role in prompt]
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    # The template has put the special tokens in.
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def _asked(model: t.Any, question: Question, adapter: bool = True) -> list[list[float]]:
