@@ -13,7 +13,7 @@ PEFT := .cache/venv/peft
 COLLECTION := .collections/ansible_collections/lorafleet/delivery
 BASE := .cache/demo/base/SmolLM2-135M-Instruct
 DEMO_NODES := jw2-1 jw3-1 kcloud-1
-STATUS := .cache/demo/status/STATUS.md
+DEMO_REPORT := .cache/demo/report
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check
 PEFT_REQUIREMENTS := roles/runtime/files/requirements.txt
 
@@ -74,9 +74,10 @@ demo: setup $(PEFT)/.installed-demo  ## Deliver six real adapters to a fleet on 
 	@mkdir -p $(DEMO_NODES:%=.cache/demo/%/home/models)
 	@$(CONTROLLER)/bin/ansible-playbook -i inventories/demo playbooks/golden.yml
 	@touch .cache/demo/started
-	@$(CONTROLLER)/bin/ansible-playbook -i inventories/demo playbooks/deploy.yml; result=$$?; \
-		if test $(STATUS) -nt .cache/demo/started; then printf '\n== %s\n' $(STATUS); grep '^- \[' $(STATUS); fi; \
-		exit $$result
+	@LORAFLEET_REPORT_DIR=$(DEMO_REPORT) $(CONTROLLER)/bin/ansible-playbook -i inventories/demo playbooks/deploy.yml; result=$$?; \
+		if test $(DEMO_REPORT)/MANIFEST.md -nt .cache/demo/started; then \
+			printf '\n== %s\n' $(DEMO_REPORT)/MANIFEST.md; grep '^- \[' $(DEMO_REPORT)/MANIFEST.md; \
+		fi; exit $$result
 
 .PHONY: lint
 lint: setup-test  ## Run the linters and the type checker

@@ -127,6 +127,7 @@ def recording(record: pathlib.Path) -> dict[str, str]:
         "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg"),
         "ANSIBLE_NOCOLOR": "1",
         "ANSIBLE_CALLBACK_PLUGINS": str(pathlib.Path(__file__).with_name("callback")),
-        "ANSIBLE_CALLBACKS_ENABLED": "fleet_record",
+        "ANSIBLE_CALLBACKS_ENABLED": "fleet_record,lorafleet.delivery.delivery_report",
         "FLEET_RECORD": str(record),
+        "LORAFLEET_REPORT_DIR": str(record.with_suffix(".report")),
     }

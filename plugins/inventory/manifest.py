@@ -79,7 +79,12 @@ from ansible.errors import AnsibleParserError
 from ansible.plugins.inventory import BaseInventoryPlugin
 from ansible.utils.unsafe_proxy import wrap_var
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._manifest_text import Distribution, is_manifest_text, parse
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._manifest_text import (
+    Distribution,
+    is_manifest_text,
+    parse,
+    variables_of,
+)
 
 
 class InventoryModule(BaseInventoryPlugin):
@@ -100,14 +105,7 @@ class InventoryModule(BaseInventoryPlugin):
         self._host("training", said.server, said.address)
         self._group("all", "agents", {})
         for agent in said.agents:
-            variables = {
-                "agent_name": agent.name,
-                "agent_purpose": agent.purpose,
-                "agent_models_dir": agent.models_dir,
-                "agent_adapters": [adapter.row() for adapter in agent.adapters],
-                "agent_notes": list(agent.notes),
-            }
-            self._group("agents", agent.group, variables)
+            self._group("agents", agent.group, variables_of(agent))
             for host, address in agent.hosts.items():
                 self._host(agent.group, host, address)
         self._set("all", {"lorafleet_training": said.training, "lorafleet_notes": list(said.notes)})

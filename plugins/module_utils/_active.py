@@ -17,13 +17,15 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._live import AB
 from ansible_collections.lorafleet.delivery.plugins.module_utils._manifest import Manifest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._receipt import read_receipt
 from ansible_collections.lorafleet.delivery.plugins.module_utils._settle import settled
-from ansible_collections.lorafleet.delivery.plugins.module_utils._state import read_state
+from ansible_collections.lorafleet.delivery.plugins.module_utils._state import Activation, read_state
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store import AdapterPaths
 
 
 @dataclasses.dataclass(frozen=True)
 class Active:
     """The active and the previous release, since when, how NAME leads to it, and its receipt; None where there is none.
+
+    C(history) is what was active up to now, as the state records it.
 
     C(directories) are those that must hold exactly what C(manifest) says: what people open and the release, or the release
     alone where NAME is a link to it. C(wrong) is what is wrong already, one line each.
@@ -33,10 +35,23 @@ class Active:
     previous: t.Optional[str] = None
     since: t.Optional[str] = None
     activation: t.Optional[str] = None
+    history: tuple[Activation, ...] = ()
     receipt: t.Optional[dict[str, t.Any]] = None
     manifest: t.Optional[Manifest] = None
     directories: tuple[str, ...] = ()
     wrong: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, t.Any]:
+        """All but C(directories) and C(wrong), as adapter_audit and adapter_status return it."""
+        return {
+            "release": self.release,
+            **(self.manifest.content() if self.manifest else {"digest": None, "size": None, "files": []}),
+            "previous": self.previous,
+            "since": self.since,
+            "activation": self.activation,
+            "history": [dataclasses.asdict(entry) for entry in self.history],
+            "receipt": self.receipt,
+        }
 
 
 def look_at_active(paths: AdapterPaths) -> Active:
@@ -56,6 +71,7 @@ def look_at_active(paths: AdapterPaths) -> Active:
         # Of a step that a crash left, nobody knows when it was done.
         since=next((entry.at for entry in recorded.history if entry.release == state.active == recorded.active), None),
         activation=state.way,
+        history=state.history,
         receipt=receipt,
         wrong=tuple(wrong),
     )

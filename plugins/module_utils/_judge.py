@@ -206,7 +206,7 @@ def _take_answer(case: Case, golden: Golden, answer: dict[str, t.Any]) -> list[P
         case.refuted = True
         found_wrong = [(f"failed level golden: the {one.subject} {one.problem}", one.remedy) for one in exc.problems]
         return [Problem(case.subject, *one) for one in found_wrong]
-    case.facts["distances"] = found.to_json()
+    case.facts.update(distances=found.to_json(), permitted=golden.permitted)
     wrong = problems(case.subject, found, golden.permitted)
     case.passed, case.refuted = not wrong, bool(wrong)
     if wrong:

@@ -35,6 +35,7 @@ FACTS = (
     "peak_memory_bytes",
     "effect",
     "distances",
+    "permitted",
     "notes",
     "why_not_more",
     "checks",

@@ -82,13 +82,15 @@ class Manifest:
         paths = {entry.path for entry in self.files}
         return SAFETENSORS_FILE if SAFETENSORS_FILE in paths else PICKLE_FILE
 
+    def content(self) -> dict[str, t.Any]:
+        """What a report says of the files."""
+        return {"digest": self.digest, "size": self.size, "files": [dataclasses.asdict(entry) for entry in self.files]}
+
     def to_json(self) -> dict[str, t.Any]:
         return {
             "schema": SCHEMA,
             "name": self.name,
-            "digest": self.digest,
-            "size": self.size,
-            "files": [dataclasses.asdict(entry) for entry in self.files],
+            **self.content(),
             "tensors": [{**dataclasses.asdict(entry), "shape": list(entry.shape)} for entry in self.tensors],
             "config": self.config,
             "versions": self.versions,

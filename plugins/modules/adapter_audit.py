@@ -76,10 +76,38 @@ adapters:
       description: The active release, V(none) when there is none.
       type: str
       sample: 5f1c0f1f0f0b
+    digest:
+      description: The digest of its files, of which RV(adapters[].release) is the beginning.
+      type: str
+    size:
+      description: Bytes of all its files.
+      type: int
+      sample: 97307528
+    files:
+      description: Its files as they were verified, with C(path), C(size) in bytes and C(sha256).
+      type: list
+      elements: dict
     previous:
       description: The release that a rollback goes to, V(none) when there is none.
       type: str
       sample: 0a9b5d7c6b1e
+    since:
+      description: When it was made active, V(none) when that is not known.
+      type: str
+      sample: "2026-01-31T12:00:00+00:00"
+    activation:
+      description: How C(MODELS_DIR/NAME) leads to the release, V(exchange) or V(symlink).
+      type: str
+      sample: exchange
+    history:
+      description: The releases in the store with the time at which each was last made active, the latest at the end.
+      type: list
+      elements: dict
+      sample:
+        - release: 0a9b5d7c6b1e
+          at: "2026-01-24T12:00:00+00:00"
+        - release: 5f1c0f1f0f0b
+          at: "2026-01-31T12:00:00+00:00"
     receipt:
       description: What was verified of the active release on this node.
       type: dict
@@ -118,8 +146,7 @@ def audit(paths: AdapterPaths, permissions: Permissions) -> dict[str, t.Any]:
     if found.manifest is not None:
         for directory in found.directories:
             drift += [difference.line(directory) for difference in permissions.differences(directory, found.manifest)]
-    release = {"release": found.release, "previous": found.previous, "receipt": found.receipt}
-    return {"name": paths.name, **release, "drift": drift}
+    return {"name": paths.name, **found.to_json(), "drift": drift}
 
 
 def main() -> None:

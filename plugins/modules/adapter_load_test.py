@@ -213,6 +213,12 @@ adapters:
           C(top1) is the share of tokens whose likeliest successor is the same.
       type: dict
       sample: {"on": 0.0081, "off": 0.0362, "direction": 0.9999, "strength": 1.0012, "top1": 1.0}
+    permitted:
+      description:
+        - What the golden permits of RV(adapters[].distances), from level V(golden). C(on) and C(off) at most, C(direction) at
+          least, and a C(strength) that differs from 1 by at most this.
+      type: dict
+      sample: {"on": 0.12, "off": 0.08, "direction": 0.98, "strength": 0.1}
     notes:
       description:
         - What could not be compared, differs from the training, or should be known otherwise, without standing against the

@@ -166,9 +166,18 @@ adapters:
       type: int
       sample: 97307528
     files:
-      description: How many files the release has.
-      type: int
-      sample: 5
+      description: The files of the release, with C(path), C(size) in bytes and C(sha256).
+      type: list
+      elements: dict
+    history:
+      description: The releases in the store with the time at which each was last made active, the latest at the end.
+      type: list
+      elements: dict
+      sample:
+        - release: 9f3c5d7e1a2b
+          at: "2026-01-24T12:00:00+00:00"
+        - release: 0a1b2c3d4e5f
+          at: "2026-01-31T12:00:00+00:00"
     receipt:
       description: What was verified of the release on this node. V(none) in check mode when it was not verified yet.
       type: dict

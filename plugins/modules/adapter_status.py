@@ -75,6 +75,17 @@ adapters:
       description: The active release, V(none) when there is none.
       type: str
       sample: 5f1c0f1f0f0b
+    digest:
+      description: The digest of its files, of which RV(adapters[].release) is the beginning.
+      type: str
+    size:
+      description: Bytes of all its files.
+      type: int
+      sample: 97307528
+    files:
+      description: Its files as they were verified, with C(path), C(size) in bytes and C(sha256).
+      type: list
+      elements: dict
     previous:
       description: The release that a rollback goes to, V(none) when there is none.
       type: str
@@ -87,6 +98,15 @@ adapters:
       description: How C(MODELS_DIR/NAME) leads to the release, V(exchange) or V(symlink).
       type: str
       sample: exchange
+    history:
+      description: The releases in the store with the time at which each was last made active, the latest at the end.
+      type: list
+      elements: dict
+      sample:
+        - release: 0a9b5d7c6b1e
+          at: "2026-01-24T12:00:00+00:00"
+        - release: 5f1c0f1f0f0b
+          at: "2026-01-31T12:00:00+00:00"
     receipt:
       description: What was verified of the active release on this node, V(none) when there is no receipt.
       type: dict
@@ -206,8 +226,7 @@ def main() -> None:
         error = DeliveryError.of(str(exc.filename), f"cannot be read: {exc.strerror}.", "Run with become.")
         module.fail_json(msg=str(error), problems=error.to_json())
     summary.update({name: ["extra    the inventory does not name it for this node"] for name in others})
-    keys = ("release", "previous", "since", "activation", "receipt", "wrong")
-    adapters = [{"name": name, **{key: getattr(active, key) for key in keys}} for name, active in found.items()]
+    adapters = [{"name": name, **active.to_json(), "wrong": list(active.wrong)} for name, active in found.items()]
     module.exit_json(changed=False, adapters=adapters, others=others, summary=summary)
 
 

@@ -113,6 +113,17 @@ class Agent:
         return {f"{self.node}-{number}": address for number, address in enumerate(self.addresses, 1)}
 
 
+def variables_of(agent: Agent) -> dict[str, t.Any]:
+    """What an agent's group has in the inventory; what is empty is not set there."""
+    return {
+        "agent_name": agent.name,
+        "agent_purpose": agent.purpose,
+        "agent_models_dir": agent.models_dir,
+        "agent_adapters": [adapter.row() for adapter in agent.adapters],
+        "agent_notes": list(agent.notes),
+    }
+
+
 @dataclasses.dataclass(frozen=True)
 class Distribution:
     """All that a manifest text says. C(training) is how the adapters were trained, for reports."""

@@ -115,7 +115,6 @@ class Loopback:
             "agent_python": PEFT_PYTHON,
             "agent_device": "cpu",
             "agent_bases": bases,
-            "agent_status_dir": str(self.root / "status"),
         }
         inventory = {
             "all": {

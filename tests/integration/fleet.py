@@ -45,7 +45,8 @@ class Fleet:
     def __init__(self, root: pathlib.Path, tiny: pathlib.Path) -> None:
         self.root, self.tiny = root, tiny
         self.source = root / "sbs29" / "home" / "models"
-        self.status = root / "status"
+        # Where Background lets reports be written.
+        self.reports = root / "record.report"
         config = json.loads((tiny / "base" / "config.json").read_text(encoding="utf-8"))
         self.base: Variables = {"config": config}
         self.hosts: dict[str, Variables] = {"sbs29": {}}
@@ -63,7 +64,6 @@ class Fleet:
                 "agent_device": "cpu",
                 "agent_level": "structure",
                 "agent_bases": bases,
-                "agent_status_dir": str(self.status),
             },
             "jw2": {"agent_name": "cleaner", "agent_adapters": [row(CLEANER_3B, "3b", 16), row(CLEANER_8B, "8b", 32)]},
             "jw3": {"agent_name": "describer", "agent_adapters": [row(DESCRIBER_3B, "3b", 16)]},
@@ -127,9 +127,19 @@ class Fleet:
         path.write_text(json.dumps(inventory, indent=1), encoding="utf-8")
         return path
 
+    def report(self) -> Variables:
+        """What was reported of the last run that proved anything."""
+        found: Variables = json.loads((self.reports / "report.json").read_text(encoding="utf-8"))
+        return found
+
+    def reported(self, node: str, name: str) -> Variables:
+        """What the report says of an adapter."""
+        [found] = [entry for entry in self.report()["nodes"] if entry["node"] == node]
+        return next(adapter for adapter in found["adapters"] if adapter["name"] == name)
+
     def boxes(self) -> dict[str, bool]:
-        """The check boxes of the status file: what each says, and whether it is ticked."""
-        lines = (self.status / "STATUS.md").read_text(encoding="utf-8").splitlines()
+        """The check boxes of the manifest: what each says, and whether it is ticked."""
+        lines = (self.reports / "MANIFEST.md").read_text(encoding="utf-8").splitlines()
         return {line[len("- [x] ") :]: line.startswith("- [x]") for line in lines if line.startswith(("- [x] ", "- [ ] "))}
 
 

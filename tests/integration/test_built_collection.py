@@ -45,7 +45,13 @@ def test_the_installed_collection_delivers_audits_and_is_documented(
     collections, elsewhere = tmp_path / "collections", tmp_path / "elsewhere"
     elsewhere.mkdir()
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "PYTHONPATH"))}
-    environment.update(ANSIBLE_COLLECTIONS_PATH=str(collections), HOME=str(tmp_path), ANSIBLE_NOCOLOR="1")
+    environment.update(
+        ANSIBLE_COLLECTIONS_PATH=str(collections),
+        ANSIBLE_CALLBACKS_ENABLED="lorafleet.delivery.delivery_report",
+        ANSIBLE_NOCOLOR="1",
+        HOME=str(tmp_path),
+        LORAFLEET_REPORT_DIR=str(fleet.reports),
+    )
 
     def run(program: str, *arguments: object) -> str:
         command = [str(BIN / program), *map(str, arguments)]

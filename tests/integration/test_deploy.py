@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 import re
@@ -137,6 +136,9 @@ def test_tags_and_limits(fleet: Fleet) -> None:
     limited = fleet.deploy("--limit", "jw3")
     assert limited.worked_on() == {"jw3-1"}
     assert delivered(fleet) == {CLEANER_3B, CLEANER_8B, DESCRIBER_3B}
+    # The report speaks of the whole fleet, and ticks the box of what the run was about.
+    assert fleet.boxes() == {**dict.fromkeys(BOXES, False), BOXES[1]: True}
+    assert fleet.reported("jw2-1", CLEANER_3B)["state"] == "not_selected"
 
 
 def test_nodes_with_the_same_adapters_ask_once_for_all(fleet: Fleet) -> None:
@@ -172,7 +174,6 @@ def test_a_node_that_stands_still_does_not_hold_back_the_others(fleet: Fleet) ->
         run.kill()
     assert done.rc == 0, done.output
     assert delivered(fleet) == {CLEANER_3B, CLEANER_8B, DESCRIBER_3B}
-    # Each node has written down what it knows of all, and none has taken anything back.
     assert fleet.boxes() == AT_STRUCTURE
 
 
@@ -297,10 +298,10 @@ def test_loaded_with_peft_once_and_again_when_asked(fleet: Fleet) -> None:
     assert (receipt["level"], receipt["device"], receipt["release"]) == ("model", "cpu", tested["release"])
     assert {"python", "torch", "peft", "transformers", "safetensors"} <= set(receipt["versions"])
     assert receipt["effect"] > 0.01
-    status = json.loads((fleet.status / "status.json").read_text(encoding="utf-8"))
-    [written] = [entry for entry in status["adapters"] if entry["adapter"] == DESCRIBER_3B]
-    assert (written["level"], written["verified"], written["tested"]) == ("model", True, True)
-    assert written["device"].startswith("cpu")
+    written = fleet.reported("jw3-1", DESCRIBER_3B)
+    assert (written["state"], written["verified"], written["tested"]) == ("activated", True, True)
+    assert (written["test"]["level"], written["test"]["device"]) == ("model", "cpu")
+    assert written["test"]["effect"] == receipt["effect"]
 
     again = fleet.deploy("--limit", "jw3")
     assert again.changed() == []

@@ -96,7 +96,7 @@ def test_record_deliver_and_retrain(golden_fleet: Fleet) -> None:
         assert any("The base is the one that it was trained on" in check for check in adapter["checks"])
     receipt = json.loads(next(fleet.stored("jw2-1", CLEANER_3B).glob("receipts/*.json")).read_text(encoding="utf-8"))
     assert (receipt["level"], receipt["distances"]) == ("golden", tested[CLEANER_3B]["distances"])
-    assert "| golden |" in (fleet.status / "STATUS.md").read_text(encoding="utf-8")
+    assert "| golden |" in (fleet.reports / "MANIFEST.md").read_text(encoding="utf-8")
     assert all(fleet.boxes().values())
     manifest = json.loads(next(fleet.stored("jw2-1", CLEANER_3B).glob("manifests/*.json")).read_text(encoding="utf-8"))
     assert manifest["golden"]["digest"] == manifest["digest"]

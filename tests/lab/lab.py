@@ -189,9 +189,8 @@ class Lab:
             self.wanted[adapter] = release
         overrides = self._directory / "overrides.yml"
         overrides.write_text(json.dumps({"all": {"hosts": self.variables}}), encoding="utf-8")
-        variables = {"agent_level": "structure", "agent_status_dir": str(self._directory / f"status-{name}")}
         inventories = ("-i", str(INVENTORY), "-i", str(overrides))
-        extra = ("-e", json.dumps(variables))
+        extra = ("-e", json.dumps({"agent_level": "structure"}))
         return Background(
             playbook, *inventories, *extra, *arguments, directory=self._directory, environment=environment, name=name
         )

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import pathlib
 import random
 import re
@@ -20,7 +21,10 @@ from ansible_collections.lorafleet.delivery.plugins.plugin_utils._manifest_text 
     Distribution,
     is_manifest_text,
     parse,
+    variables_of,
 )
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report import Node, Run, report_of
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report_markdown import as_markdown
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -223,8 +227,11 @@ WORDS = st.text("abcdefghijklmnopqrstuvwxyz0123456789_", min_size=1, max_size=6)
 PHRASES = st.lists(st.sampled_from(["8.8/10", "PAWS + QQP", "(14,9", "::", "가", "{{x}}", "->", "#"]), max_size=4).map(" ".join)
 
 
+NOTES = st.lists(st.sampled_from(["Contact: the training group", "in a hurry", "n1: Seed: 42"]), max_size=2, unique=True).map(tuple)
+
+
 @st.composite
-def adapters(draw: st.DrawFn, name: str) -> Adapter:
+def adapters(draw: st.DrawFn, name: str, extra_files: tuple[str, ...]) -> Adapter:
     return Adapter(
         name=name,
         variant=draw(WORDS),
@@ -235,60 +242,56 @@ def adapters(draw: st.DrawFn, name: str) -> Adapter:
         dataset=draw(PHRASES),
         quality=draw(PHRASES),
         target_modules=tuple(draw(st.lists(WORDS, max_size=3))),
+        extra_files=extra_files,
     )
 
 
 @st.composite
 def distributions(draw: st.DrawFn) -> Distribution:
     agents = []
+    extra_files = draw(st.sampled_from([(), ("labels.json", "x.txt")]))
     for node in draw(st.lists(WORDS, min_size=1, max_size=3, unique=True)):
         names = draw(st.lists(WORDS, min_size=1, max_size=3, unique=True))
         agent = Agent(
             name=draw(WORDS).replace("_", "").removesuffix("agent") or "n",
             purpose=draw(st.sampled_from(["", "Grammar/Noise"])),
-            node=node,
+            node=draw(st.sampled_from([node, f"gpu-{node}"])),
             addresses=tuple(draw(st.lists(st.ip_addresses().map(str), min_size=1, max_size=2, unique=True))),
             models_dir=draw(st.sampled_from(["/home/models", "~/models"])),
-            adapters=tuple(draw(adapters(name)) for name in names),
+            adapters=tuple(draw(adapters(name, extra_files)) for name in names),
+            notes=draw(NOTES),
         )
         agents.append(agent)
     training = draw(st.dictionaries(st.sampled_from(["epochs", "batch_size"]), WORDS))
-    return Distribution("trainer-x", "trainer-x.example.org", "/srv/models", tuple(agents), training)
-
-
-def bullets_of(said: Distribution, agent: Agent, adapter: Adapter) -> list[str]:
-    given = {
-        "Source": f"`{said.models_dir}/{adapter.name}/`",
-        "Target": f"{agent.node}:{agent.models_dir}/{adapter.name}",
-        "Base": adapter.base,
-        "Training": adapter.dataset,
-        "**Quality**": adapter.quality,
-        "LoRA rank": adapter.rank,
-        "LoRA alpha": adapter.alpha,
-        "LoRA target modules": ", ".join(adapter.target_modules),
-    }
-    return [f"  - {key}: {value}" for key, value in given.items() if value not in ("", ())]
+    return Distribution("trainer-x", "trainer-x.example.org", "/srv/models", tuple(agents), training, draw(NOTES))
 
 
 def written(said: Distribution, shuffle: random.Random | None = None) -> str:
-    """A manifest text that says it, its bullets in any order."""
-    lines = [f"# Training Server: {said.server}.example.org (192.0.2.1)"]
-    for agent in said.agents:
-        purpose = f" ({agent.purpose})" if agent.purpose else ""
-        lines.append(f"### {agent.name.capitalize()} Agent{purpose} → {agent.node} ({', '.join(agent.addresses)})")
-        for adapter in agent.adapters:
-            lines.append(f"- **{adapter.variant.upper()} {'Default' if adapter.default else 'Appendix'}:**")
-            bullets = bullets_of(said, agent, adapter)
-            if shuffle:
-                shuffle.shuffle(bullets)
-            lines += bullets
-    lines += ["## Training Configuration", *(f"- {key.capitalize()}: {value}" for key, value in said.training.items())]
+    """What the report writes of a fleet that was read from a manifest text; the bullets of an adapter in any order."""
+    nodes = [
+        Node(host, {**variables_of(agent), "agent_source_models_dir": said.models_dir, "ansible_host": address}, agent.group)
+        for agent in said.agents
+        for host, address in agent.hosts.items()
+    ]
+    run = Run("deploy", False, said.server, said.address, nodes, "", training=said.training, notes=list(said.notes))
+    lines = as_markdown(report_of(run)).splitlines()
+    if shuffle:
+        runs = [list(run) for _bullets, run in itertools.groupby(lines, key=lambda line: line.startswith("  - "))]
+        for run_of_lines in runs:
+            if run_of_lines[0].startswith("  - "):
+                shuffle.shuffle(run_of_lines)
+        lines = [line for run_of_lines in runs for line in run_of_lines]
     return "\n".join(lines)
 
 
 @given(distributions(), st.none() | st.randoms(use_true_random=False))
-def test_what_is_written_is_read_whatever_the_order(said: Distribution, shuffle: random.Random | None) -> None:
+def test_what_the_report_writes_is_read_as_the_same_fleet(said: Distribution, shuffle: random.Random | None) -> None:
     assert parse(written(said, shuffle), "file") == said
+
+
+def test_the_pipelines_own_file_survives_the_round_trip() -> None:
+    said = parse(SAMPLE, "MODEL_MANIFEST.md")
+    assert parse(written(said), "MANIFEST.md") == said
 
 
 PIECES = [
