@@ -17,7 +17,7 @@ description:
   - Prints a table of all adapters at the end of a run of the role C(lorafleet.delivery.agent), and a sentence for each thing that
     failed, with the remedy. A playbook without that role is left alone.
   - Writes the same into a directory on the controller. C(report.json) is for programs, its form is C(docs/report.schema.json).
-    C(MANIFEST.md) is the manifest with its check boxes, which the inventory plugin P(lorafleet.delivery.manifest#inventory) reads.
+    C(MANIFEST.md) is the manifest with its check boxes, which P(lorafleet.delivery.manifest#inventory) reads as an inventory.
     C(report.html) is a page that needs nothing else. C(junit.xml) is for CI, C(lorafleet.prom) for the textfile collector of
     node_exporter.
   - A box is ticked only by evidence of this run - bytes that were hashed in it and a receipt that was read in it. The first

@@ -54,8 +54,8 @@ Data = dict[str, t.Any]
 class Node:
     """A node as a run has seen it.
 
-    C(variables) are those of the inventory that the report names, C(selected) the names of the adapters that the run was about.
-    C(results) and C(seconds) are of each of C(STEPS) that ended there; C(failures) are (step or task, result) of those that failed.
+    C(variables) are those that the report names, C(selected) the names of the adapters that the run was about. C(results) and
+    C(seconds) are of each of C(STEPS) that ended there; C(failures) are (step or task, result) of those that failed.
     """
 
     name: str
@@ -88,7 +88,7 @@ def groups_of(groups: c.Mapping[str, c.Sequence[str]], agents: c.Mapping[str, st
     """The group that carries a node's agent: all its hosts have that agent. A node may be in other groups besides."""
     found = dict.fromkeys(agents, "agents")
     # A node that is in two of them is called by the first.
-    for group, hosts in reversed(groups.items()):
+    for group, hosts in reversed(list(groups.items())):
         if group not in ("all", "agents", "ungrouped") and len({agents.get(host) for host in hosts}) == 1:
             found.update(dict.fromkeys(agents.keys() & set(hosts), group))
     return found
@@ -185,8 +185,13 @@ def _test(receipt: Data, test: Data) -> Data | None:
     if not source.get("level") and not source.get("why_not_more"):
         return None
     found: Data = {key: source.get(key) for key in _OF_TEST}
-    found["permitted"] = found["permitted"] or test.get("permitted")
-    return {**found, "at": receipt.get("at"), "from_receipt": test.get("from_receipt"), "required_level": test.get("required_level")}
+    return {
+        **found,
+        "permitted": found["permitted"] or test.get("permitted"),
+        "at": receipt.get("at"),
+        "from_receipt": test.get("from_receipt"),
+        "required_level": test.get("required_level"),
+    }
 
 
 def _changes(released: Data, name: str) -> Data | None:

@@ -6,7 +6,7 @@
 
 """MANIFEST.md: the manifest text that people know, with evidence in it, and its boxes ticked by that alone.
 
-It is valid input of the inventory plugin: what it says of the fleet is read back as it was. So evidence stands in tables, texts and
+It is valid input of the inventory plugin: what it says of the fleet is read back as it was. So evidence stands in tables and
 sections of its own, which C(_manifest_text) takes for what they are, something for people.
 """
 

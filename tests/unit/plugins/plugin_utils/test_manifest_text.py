@@ -227,7 +227,7 @@ WORDS = st.text("abcdefghijklmnopqrstuvwxyz0123456789_", min_size=1, max_size=6)
 PHRASES = st.lists(st.sampled_from(["8.8/10", "PAWS + QQP", "(14,9", "::", "가", "{{x}}", "->", "#"]), max_size=4).map(" ".join)
 
 
-NOTES = st.lists(st.sampled_from(["Contact: the training group", "in a hurry", "n1: Seed: 42"]), max_size=2, unique=True).map(tuple)
+NOTES = st.lists(st.sampled_from(["Contact: the trainers", "in a hurry", "n1: Seed: 42"]), max_size=2, unique=True).map(tuple)
 
 
 @st.composite

@@ -33,9 +33,9 @@ RECEIPT = {"level": "model", "device": "cuda", "device_name": "NVIDIA H200", "at
 
 def rows(agent: str) -> list[Data]:
     return [
-        {"name": f"llama_{variant}_{agent}_lora", "variant": variant, "default": variant == "3b", "base": "meta/x", "rank": 16, "alpha": 32}
+        {"name": f"llama_{variant}_{agent}_lora", "variant": variant, "base": "meta/x", "rank": 16, "alpha": 32}
         for variant in ("3b", "8b")
-    ]  # fmt: skip
+    ]
 
 
 def released(agent: str, receipt: Data | None = None, **more: t.Any) -> Data:
@@ -98,7 +98,8 @@ def test_in_check_mode_nothing_is_proved() -> None:
 
 
 def test_level_structure_loads_nothing() -> None:
-    report = report_of(run(jw2={"results": {"activate": released("cleaner", {"level": "structure"})}}, **delivered("jw3", "kcloud")))
+    at_structure = {"results": {"activate": released("cleaner", {"level": "structure"})}}
+    report = report_of(run(jw2=at_structure, **delivered("jw3", "kcloud")))
     assert ticked(report) == {box: box != BOXES[4] for box in BOXES}
 
 
@@ -162,8 +163,8 @@ def test_an_audit_ticks_what_it_has_hashed() -> None:
 
 def test_drift_is_said_once_with_what_to_do() -> None:
     # The role's last task fails for it too.
-    drifted = {"results": {"audit": audited("cleaner", "missing  /x")}, "failures": [("Report drift", {"msg": "What is served differs"})]}
-    report = report_of(run("audit", jw2=drifted))
+    also = ("Report drift", {"msg": "What is served differs"})
+    report = report_of(run("audit", jw2={"results": {"audit": audited("cleaner", "missing  /x")}, "failures": [also]}))
     assert states(report, "jw2") == ["differs"] * 2
     assert [(found["adapter"], found["problem"]) for found in report["failures"]] == [
         (f"llama_{variant}_cleaner_lora", "missing  /x") for variant in ("3b", "8b")

@@ -1,0 +1,204 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The callback delivery_report beside real playbooks: what it writes, when, and what it leaves alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import shutil
+import stat
+import subprocess
+import sys
+import time
+
+import ansible
+import jsonschema
+import pytest
+
+from tests.integration.fleet import CLEANER_3B, CLEANER_8B, CONFIG, DESCRIBER_3B, WEIGHTS, Fleet, contents
+from tests.playbooks import CHECKOUT, LIMIT, PLAYBOOK, Background, recording
+
+SCHEMA = json.loads((CHECKOUT / "docs" / "report.schema.json").read_text(encoding="utf-8"))
+FILES = {"report.json", "MANIFEST.md"}
+
+
+def told(output: str) -> list[str]:
+    """What is said after the recap: the table and the sentences."""
+    return [line.rstrip() for line in output.split("PLAY RECAP")[1].splitlines()[1:] if line.strip() and ": ok=" not in line]
+
+
+def test_a_delivery_a_look_an_audit_and_the_manifest_as_inventory(fleet: Fleet) -> None:
+    fleet.groups["jw2"]["agent_purpose"] = "Grammar/Noise"
+    checked = fleet.deploy("--check")
+    assert not fleet.reports.exists()
+    header, *rows = told(checked.output)
+    assert header.split("  ")[0] == "agent"
+    assert [row.split()[:3] for row in rows] == [
+        ["cleaner", "jw2-1", CLEANER_3B],
+        ["cleaner", "jw2-1", CLEANER_8B],
+        ["describer", "jw3-1", DESCRIBER_3B],
+    ]
+    assert all("would be activated" in row for row in rows)
+
+    done = fleet.deploy()
+    assert {path.name for path in fleet.reports.iterdir()} == FILES
+    assert {stat.S_IMODE(path.stat().st_mode) for path in fleet.reports.iterdir()} == {0o644}
+    report = fleet.report()
+    jsonschema.validate(report, SCHEMA)
+    assert (report["kind"], report["check_mode"], report["failures"]) == ("deploy", False, [])
+    assert report["training_server"] == {"name": "sbs29", "address": "sbs29"}
+    for node in report["nodes"]:
+        assert list(node["seconds"]) == ["describe", "bring", "load", "activate"]
+        released, synced = (done.adapters(node["node"], f"adapter_{step}") for step in ("release", "sync"))
+        assert [adapter["name"] for adapter in node["adapters"]] == list(released)
+        for adapter in node["adapters"]:
+            found = released[adapter["name"]]
+            assert {key: adapter[key] for key in ("release", "digest", "size", "files", "previous", "history", "path")} == {
+                key: found[key] for key in ("release", "digest", "size", "files", "previous", "history", "path")
+            }
+            assert adapter["sent_bytes"] == synced[adapter["name"]]["sent_bytes"]
+            served = fleet.served(node["node"], adapter["name"])
+            assert {entry["path"]: entry["size"] for entry in adapter["files"]} == {
+                path.name: path.stat().st_size for path in served.iterdir()
+            }
+    evidence = contents(fleet.reports)
+
+    # What proves nothing leaves the files alone.
+    looked = fleet.run("status")
+    assert [row.split()[4] for row in told(looked.output)[1:]] == ["active"] * 3
+    fleet.deploy("--check")
+    assert contents(fleet.reports) == evidence
+
+    audited = fleet.run("audit")
+    assert audited.rc == 0, audited.output
+    assert fleet.report()["kind"] == "audit"
+    assert fleet.reported("jw2-1", CLEANER_3B)["state"] == "as_verified"
+    assert fleet.boxes()["All checksums verified"]
+
+    # The manifest that was written is an inventory: the same run again, with what a manifest cannot know beside it.
+    manifest = fleet.root / "again" / "MANIFEST.md"
+    beside = manifest.parent / "group_vars"
+    beside.mkdir(parents=True)
+    shutil.copy(fleet.reports / "MANIFEST.md", manifest)
+    for group in ("all", "training", "agents"):
+        (beside / f"{group}.json").write_text(json.dumps(fleet.groups[group]), encoding="utf-8")
+    hosts = {name: {**variables, "ansible_host": "127.0.0.1"} for name, variables in fleet.hosts.items()}
+    (manifest.parent / "hosts.json").write_text(json.dumps({"all": {"hosts": hosts}}), encoding="utf-8")
+    again = Background(
+        "deploy", "-i", str(manifest), "-i", str(manifest.parent / "hosts.json"), directory=manifest.parent
+    ).wait()
+    assert again.rc == 0, again.output
+    assert again.changed() == []
+    written = json.loads((manifest.parent / "record.report" / "report.json").read_text(encoding="utf-8"))
+    keys = (
+        "name", "variant", "default", "base", "rank", "alpha", "target_modules", "dataset", "quality", "release", "source", "target",
+    )  # fmt: skip
+    assert [[adapter[key] for key in keys] for node in written["nodes"] for adapter in node["adapters"]] == [
+        [adapter[key] for key in keys] for node in report["nodes"] for adapter in node["adapters"]
+    ]
+    assert [node["purpose"] for node in written["nodes"]] == ["Grammar/Noise", ""]
+
+
+def test_what_fails_is_said_once_with_its_remedy(fleet: Fleet) -> None:
+    config = fleet.source / CLEANER_8B / CONFIG
+    config.write_text(json.dumps({**json.loads(config.read_text()), "lora_alpha": 64}))
+    fleet.hosts["jw3-1"].update(ansible_connection="ssh", ansible_host="127.0.0.1", ansible_port=9)
+    done = fleet.run("deploy")
+    assert done.rc != 0
+    _header, *rows, refused, lost = told(done.output)
+    assert [row.split(maxsplit=3)[3].split("  ")[0].strip() for row in rows] == ["held back", "failed", "lost"]
+    assert refused.startswith(f"jw2-1: adapter {CLEANER_8B}, lora_alpha in {CONFIG}: is 64; the inventory declares alpha 32. ")
+    assert refused.endswith("Deliver the adapter that was meant, or correct the inventory.")
+    assert lost.startswith("jw3-1: was lost: ") and "See that it answers, then run again" in lost
+    report = fleet.report()
+    jsonschema.validate(report, SCHEMA)
+    assert not any(fleet.boxes().values())
+    assert [(failure["node"], failure["adapter"]) for failure in report["failures"]] == [("jw2-1", CLEANER_8B), ("jw3-1", None)]
+
+
+def test_drift_and_a_rollback(fleet: Fleet) -> None:
+    fleet.deploy("--limit", "jw3")
+    old = fleet.reported("jw3-1", DESCRIBER_3B)["release"]
+    fleet.offer(DESCRIBER_3B, "adapter_2")
+    fleet.deploy("--limit", "jw3")
+    (fleet.served("jw3-1", DESCRIBER_3B) / WEIGHTS).unlink()
+    audited = fleet.run("audit", "--limit", "jw3")
+    assert audited.rc != 0
+    adapter = fleet.reported("jw3-1", DESCRIBER_3B)
+    assert (adapter["state"], adapter["verified"], adapter["previous"]) == ("differs", False, old)
+    # The role's own task has failed for the same, which is no second thing.
+    [failure] = fleet.report()["failures"]
+    assert failure["problem"] == f"missing  {fleet.served('jw3-1', DESCRIBER_3B) / WEIGHTS}"
+    assert "Deploy again: what differs is put in order, from the node's own store" in told(audited.output)[-1]
+
+    back = fleet.run("rollback", "--limit", "jw3")
+    assert back.rc == 0, back.output
+    report = fleet.report()
+    assert report["kind"] == "rollback"
+    adapter = fleet.reported("jw3-1", DESCRIBER_3B)
+    assert (adapter["state"], adapter["release"], adapter["verified"]) == ("rolled_back", old, True)
+    assert [entry["release"] for entry in adapter["history"]][-1] == old
+    assert adapter["changes"]["after"]["release"] == old
+
+
+def test_a_run_that_is_killed_leaves_no_box_ticked(fleet: Fleet) -> None:
+    fleet.deploy("--limit", "jw3")
+    assert fleet.boxes()["Describer models → jw3"]
+    gate, python = fleet.root / "gate", fleet.root / "python"
+    os.mkfifo(gate)
+    # The module stands still before it brings anything.
+    wait = f"case $1 in *AnsiballZ_adapter_sync.py) cat {gate} ;; esac"
+    python.write_text(f'#!/bin/sh\n{wait}\nexec {sys.executable} "$@"\n', encoding="utf-8")
+    python.chmod(0o755)
+    fleet.hosts["jw3-1"]["ansible_python_interpreter"] = str(python)
+    run = Background("deploy", "-i", str(fleet.write_inventory()), "--limit", "jw3", directory=fleet.root)
+    try:
+        deadline = time.monotonic() + LIMIT
+        while fleet.boxes()["Describer models → jw3"]:
+            assert time.monotonic() < deadline and not run.ended, run.output
+            time.sleep(0.02)
+    finally:
+        run.kill()
+    assert not any(fleet.boxes().values())
+    assert fleet.report()["ended"] is None
+
+
+def ansible_playbook(directory: pathlib.Path, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run it with its two outputs apart."""
+    env = {**recording(directory / "record.jsonl"), **environment}
+    command = [str(PLAYBOOK), *map(str, arguments)]
+    return subprocess.run(
+        command, env=env, cwd=directory, capture_output=True, text=True, timeout=LIMIT, stdin=subprocess.DEVNULL, check=False
+    )
+
+
+def test_other_playbooks_are_left_alone(tmp_path: pathlib.Path) -> None:
+    playbook = [{"hosts": "localhost", "gather_facts": False, "tasks": [{"ansible.builtin.debug": {"msg": "hello"}}]}]
+    (tmp_path / "plain.yml").write_text(json.dumps(playbook))
+    ours_alone = {"ANSIBLE_CALLBACKS_ENABLED": "lorafleet.delivery.delivery_report"}
+    done = ansible_playbook(tmp_path, "-i", "localhost,", "plain.yml", **ours_alone)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "agent" not in done.stdout
+    assert {path.name for path in tmp_path.iterdir()} == {"plain.yml"}
+
+
+def test_beside_json_the_table_goes_elsewhere(fleet: Fleet) -> None:
+    if not (pathlib.Path(ansible.__file__).parents[1] / "ansible_collections" / "ansible" / "posix").exists():
+        pytest.skip("the collection ansible.posix, with its callback json, is not installed (requirements/lab.txt)")
+    playbook = CHECKOUT / "playbooks" / "deploy.yml"
+    arguments = ("-i", fleet.write_inventory(), playbook, "--limit", "jw3")
+    done = ansible_playbook(fleet.root, *arguments, ANSIBLE_STDOUT_CALLBACK="ansible.posix.json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["stats"]["jw3-1"]["failures"] == 0
+    assert f"describer  jw3-1  {DESCRIBER_3B}" in done.stderr
+    # Whatever says the rest, and in a directory that cannot be written the run itself goes well.
+    (fleet.root / "taken").write_text("")
+    there = str(fleet.root / "taken" / "below")
+    done = ansible_playbook(fleet.root, *arguments, ANSIBLE_STDOUT_CALLBACK="minimal", LORAFLEET_REPORT_DIR=there)
+    assert done.returncode == 0
+    assert f"describer  jw3-1  {DESCRIBER_3B}" in done.stdout
+    assert "delivery_report:" in done.stderr and "Name another directory with LORAFLEET_REPORT_DIR" in done.stderr
