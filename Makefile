@@ -148,7 +148,8 @@ system:
 
 .PHONY: system-test
 system-test:
-	$(call NEED,sshd:openssh-server sudo:sudo strace:strace mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs)
+	$(call NEED,sshd:openssh-server sudo:sudo strace:strace mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs \
+		chromium:chromium)
 
 .PHONY: system-lab
 system-lab:

@@ -17,3 +17,21 @@ NAMES = ("deployed", "failed", "drifted", "rolled_back")
 def load(name: str) -> dict[str, t.Any]:
     report: dict[str, t.Any] = json.loads((RECORDED / f"{name}.json").read_text(encoding="utf-8"))
     return report
+
+_SCRIPT = "\"'><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">{{ 7 * 7 }}${7}"
+
+
+def hostile(report: dict[str, t.Any]) -> dict[str, t.Any]:
+    """The report with markup in every text that comes from an inventory or a host."""
+    report["training_server"] = {"name": _SCRIPT, "address": _SCRIPT}
+    report["boxes"] = [{**box, "text": _SCRIPT, "against": [_SCRIPT]} for box in report["boxes"]]
+    report["failures"] = [dict.fromkeys(("node", "adapter", "step", "subject", "problem", "remedy"), _SCRIPT)]
+    for node in report["nodes"]:
+        node.update(agent=_SCRIPT, purpose=_SCRIPT, address=_SCRIPT)
+        for adapter in node["adapters"]:
+            adapter.update(dict.fromkeys(("variant", "base", "dataset", "quality", "path"), _SCRIPT), drift=[_SCRIPT])
+            adapter["changes"] = {"before": {_SCRIPT: _SCRIPT}, "after": {_SCRIPT: [_SCRIPT], "config": {_SCRIPT: _SCRIPT}}}
+            adapter["files"] = [{"path": _SCRIPT, "size": 1, "sha256": _SCRIPT}]
+            adapter["test"].update(device=_SCRIPT, device_name=_SCRIPT, why_not_more=_SCRIPT, checks=[_SCRIPT], notes=[_SCRIPT])
+            adapter["test"]["versions"] = {_SCRIPT: _SCRIPT}
+    return report

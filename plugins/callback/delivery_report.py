@@ -56,7 +56,10 @@ from ansible.plugins.callback import CallbackBase
 from ansible.template import Templar
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report import STEPS, Node, Run, groups_of, report_of, rows_of
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report_html import as_html
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report_junit import as_junit
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report_markdown import as_markdown
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report_prometheus import as_prometheus
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report_table import as_table, failure_lines
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report_words import BAD, GOOD
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._selection import select
@@ -228,6 +231,9 @@ class CallbackModule(CallbackBase):
 _FILES: dict[str, t.Callable[[dict[str, t.Any]], str]] = {
     "report.json": lambda report: json.dumps(report, indent=1, ensure_ascii=False) + "\n",
     "MANIFEST.md": as_markdown,
+    "report.html": as_html,
+    "junit.xml": as_junit,
+    "lorafleet.prom": as_prometheus,
 }
 
 

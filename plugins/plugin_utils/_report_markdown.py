@@ -17,7 +17,7 @@ import re
 import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report import Data, adapters_of
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report_words import device, megabytes, sentence, what_happened
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report_words import device, in_bytes, sentence, what_happened
 
 
 def as_markdown(report: Data) -> str:
@@ -119,7 +119,7 @@ def _file_table(pairs: c.Sequence[tuple[Data, Data]]) -> list[str]:
         for entry in adapter["files"]
     ]
     total = sum(adapter["size"] for adapter in releases.values())
-    return [*_table(("adapter", "release", "file", "bytes", "sha256"), rows), "", f"{len(rows)} files, {megabytes(total)}"]
+    return [*_table(("adapter", "release", "file", "bytes", "sha256"), rows), "", f"{len(rows)} files, {in_bytes(total)}"]
 
 
 def _files(adapter: Data) -> list[str]:

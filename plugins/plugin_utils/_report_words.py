@@ -25,6 +25,15 @@ _HAPPENED = {
     "not_selected": "not selected",
     "missing": "missing",
 }
+# What a step is called where its time is shown.
+PHASES = {
+    "describe": "describing at the training server",
+    "bring": "sending and hashing",
+    "load": "loading with PEFT",
+    "activate": "activating",
+    "audit": "hashing",
+    "look": "looking",
+}
 GOOD = frozenset({"activated", "rolled_back", "repaired", "unchanged", "as_verified", "active"})
 BAD = frozenset({"differs", "failed", "unreachable", "missing"})
 
@@ -48,5 +57,5 @@ def sentence(failure: Data) -> str:
     return f"{failure['node']}: {subject}{problem}{end} {failure['remedy']}".rstrip()
 
 
-def megabytes(size: int) -> str:
-    return f"{size / 1e6:.1f} MB"
+def in_bytes(size: int) -> str:
+    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"

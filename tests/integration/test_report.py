@@ -23,7 +23,7 @@ from tests.integration.fleet import CLEANER_3B, CLEANER_8B, CONFIG, DESCRIBER_3B
 from tests.playbooks import CHECKOUT, LIMIT, PLAYBOOK, Background, recording
 
 SCHEMA = json.loads((CHECKOUT / "docs" / "report.schema.json").read_text(encoding="utf-8"))
-FILES = {"report.json", "MANIFEST.md"}
+FILES = {"report.json", "MANIFEST.md", "report.html", "junit.xml", "lorafleet.prom"}
 
 
 def told(output: str) -> list[str]:
@@ -95,7 +95,8 @@ def test_a_delivery_a_look_an_audit_and_the_manifest_as_inventory(fleet: Fleet) 
     assert again.changed() == []
     written = json.loads((manifest.parent / "record.report" / "report.json").read_text(encoding="utf-8"))
     keys = (
-        "name", "variant", "default", "base", "rank", "alpha", "target_modules", "dataset", "quality", "release", "source", "target",
+        "name", "variant", "default", "base", "rank", "alpha", "target_modules", "dataset", "quality", "release", "source",
+        "target",
     )  # fmt: skip
     assert [[adapter[key] for key in keys] for node in written["nodes"] for adapter in node["adapters"]] == [
         [adapter[key] for key in keys] for node in report["nodes"] for adapter in node["adapters"]

@@ -1,0 +1,103 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""report.html of real runs in a real browser: at two widths, in the light and in the dark, by keyboard and on paper."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import shutil
+import typing as t
+
+import pytest
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report_html import as_html
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.reports import NAMES, hostile, load
+
+PHONE, DESKTOP = 390, 1280
+
+
+@pytest.fixture(scope="module")
+def browser() -> t.Iterator[Browser]:
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("chromium is not installed on this machine")
+    with sync_playwright() as playwright:
+        # Root has no sandbox; what is opened is our own.
+        with playwright.chromium.launch(executable_path=program, args=["--no-sandbox"]) as started:
+            yield started
+
+
+@contextlib.contextmanager
+def opened(
+    browser: Browser, directory: pathlib.Path, report: dict[str, t.Any], width: int, scheme: t.Literal["light", "dark"] = "light"
+) -> t.Iterator[Page]:
+    """The page of a report, which asks for nothing else and of which the browser has nothing to complain."""
+    path = directory / "report.html"
+    path.write_text(as_html(report), encoding="utf-8")
+    said: list[str] = []
+    with browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme) as page:
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: said.append(request.url))
+        page.goto(path.as_uri())
+        yield page
+    assert said == [path.as_uri()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_whole_and_accessible(browser: Browser, tmp_path: pathlib.Path, name: str) -> None:
+    for width, scheme in ((PHONE, "dark"), (DESKTOP, "light")):
+        with opened(browser, tmp_path, load(name), width, scheme) as page:
+            for summary in page.locator("summary").all():
+                summary.click()
+            found = Axe().run(page)
+            assert found.violations_count == 0, found.generate_report()
+            # Tables scroll in themselves; the page does not.
+            assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+
+
+def test_it_can_be_used_with_the_keyboard(browser: Browser, tmp_path: pathlib.Path) -> None:
+    with opened(browser, tmp_path, load("deployed"), PHONE) as page:
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Nodes and adapters"
+        page.keyboard.press("Tab")
+        link = page.evaluate("document.activeElement.getAttribute('href')")
+        page.keyboard.press("Enter")
+        assert page.url.endswith(link)
+        name = link.removeprefix("#")
+        page.wait_for_function("id => document.getElementById(id).getBoundingClientRect().top < 100", arg=name)
+        card = page.locator(f'[id="{name}"]')
+        card.locator("summary").first.focus()
+        page.keyboard.press("Enter")
+        assert card.locator("details").first.get_by_role("table").is_visible()
+
+
+def test_states_are_told_apart_without_colour(browser: Browser, tmp_path: pathlib.Path) -> None:
+    with opened(browser, tmp_path, load("failed"), DESKTOP) as page:
+        states = {state.inner_text(): state.locator("svg").inner_html() for state in page.locator(".matrix .state").all()}
+    assert set(states) == {"held back", "failed", "activated", "lost"}
+    assert states["failed"] == states["lost"]
+    assert len({states[word] for word in ("held back", "failed", "activated")}) == 3
+
+
+def test_on_paper_nothing_is_folded(browser: Browser, tmp_path: pathlib.Path) -> None:
+    report = load("deployed")
+    with opened(browser, tmp_path, report, DESKTOP) as page:
+        sha256 = page.get_by_text(report["nodes"][0]["adapters"][0]["files"][0]["sha256"]).first
+        assert not sha256.is_visible()
+        page.emulate_media(media="print")
+        assert sha256.is_visible()
+
+
+def test_nothing_that_a_host_says_runs(browser: Browser, tmp_path: pathlib.Path) -> None:
+    with opened(browser, tmp_path, hostile(load("deployed")), DESKTOP) as page:
+        assert page.evaluate("document.scripts.length + document.images.length") == 0
+        assert "taken" not in page.title()
+        assert page.get_by_text("onerror=").first.is_visible()
+        assert not page.get_by_text("49${7}").count()
