@@ -75,6 +75,8 @@ def test_the_installed_collection_delivers_audits_and_is_documented(
     run("ansible-playbook", "-i", inventory, "lorafleet.delivery.deploy")
     assert contents(fleet.served("jw2-1", CLEANER_3B)) == travelling(fleet.source / CLEANER_3B)
     assert all(fleet.boxes().values())
+    # The page is made by a template that lies beside the code.
+    assert CLEANER_3B in (fleet.reports / "report.html").read_text(encoding="utf-8")
     run("ansible-playbook", "-i", inventory, "lorafleet.delivery.audit")
 
     modules = json.loads(run("ansible-doc", "--json", "--list", "lorafleet.delivery"))

@@ -28,8 +28,9 @@ def browser() -> t.Iterator[Browser]:
         pytest.skip("chromium is not installed on this machine")
     with sync_playwright() as playwright:
         # Root has no sandbox; what is opened is our own.
-        with playwright.chromium.launch(executable_path=program, args=["--no-sandbox"]) as started:
-            yield started
+        started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield started
+        started.close()
 
 
 @contextlib.contextmanager
