@@ -56,7 +56,7 @@ TOKENIZER_FILES = (
 _CODE = (".py", ".pyc", ".so", ".sh", ".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
 # Of the form of a cache entry; an entry of another form is made anew.
-_CACHE_SCHEMA = 1
+_CACHE_SCHEMA = 2
 # Two writes within one tick of the clock of a file system leave the same times: 10 ms at most, with some to spare.
 _CLOCK_TICK_NS = 20_000_000
 
@@ -137,7 +137,7 @@ def _describe(directory: str, declared: Declared, versions: dict[str, str], cach
     manifest = Manifest(
         name=declared.name,
         files=files,
-        tensors=tuple(TensorEntry(tensor.name, tensor.dtype, tensor.shape, tensor.sha256) for tensor in tensors),
+        tensors=tuple(TensorEntry(tensor.name, tensor.dtype, tensor.shape, tensor.sha256, tensor.norm) for tensor in tensors),
         config=config,
         versions=versions,
     )

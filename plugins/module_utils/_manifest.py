@@ -37,12 +37,16 @@ class FileEntry:
 
 @dataclasses.dataclass(frozen=True)
 class TensorEntry:
-    """One tensor of the weights file; C(dtype) as safetensors spells it (F32, BF16, ...), C(sha256) of its bytes in the file."""
+    """One tensor of the weights file; C(dtype) as safetensors spells it (F32, BF16, ...), C(sha256) of its bytes in the file.
+
+    C(norm) is what C(_safetensors) has of it, for reports; None where it was not taken.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     sha256: str
+    norm: t.Optional[float] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,8 +134,14 @@ class Manifest:
                     )
                 ),
                 tensors=tuple(
-                    TensorEntry(str(e["name"]), str(e["dtype"]), tuple(map(_natural, e["shape"])), _sha256(e["sha256"]))
-                    for e in data["tensors"]
+                    TensorEntry(
+                        name=str(entry["name"]),
+                        dtype=str(entry["dtype"]),
+                        shape=tuple(map(_natural, entry["shape"])),
+                        sha256=_sha256(entry["sha256"]),
+                        norm=_norm(entry.get("norm")),
+                    )
+                    for entry in data["tensors"]
                 ),
                 config=dict(data["config"]),
                 versions={str(key): str(value) for key, value in data["versions"].items()},
@@ -156,6 +166,10 @@ def _natural(value: t.Any) -> int:
     if not is_integer(value) or value < 0:
         raise ValueError(f"{value!r} is no size")
     return value
+
+
+def _norm(value: t.Any) -> t.Optional[float]:
+    return None if value is None else float(value)
 
 
 def _object(value: t.Any) -> t.Optional[dict[str, t.Any]]:

@@ -9,6 +9,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._manifest import CONFIG_FILE, Manifest
@@ -18,6 +20,10 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._tokenizer impo
 # They have other names here, those that an inventory has for them.
 _CALLED = {"r": "rank", "lora_alpha": "alpha"}
 _NOT_SET = "not set"
+# What PEFT and a saved module put around the name of a module.
+_PARAMETER = re.compile(r"^base_model\.model\.|\.lora_(A|B|embedding_A|embedding_B|magnitude_vector)\b.*$|\.(weight|bias)$")
+# A norm is known to about one percent.
+_NOISE = 0.05
 
 
 def manifest_diff(
@@ -68,12 +74,39 @@ def _changes(before: t.Optional[Manifest], after: Manifest, complete: bool) -> d
     new = {tensor.name: tensor for tensor in after.tensors}
     changed = sorted(_changed(old, new) & old.keys() & new.keys())
     added, removed = sorted(new.keys() - old.keys()), sorted(old.keys() - new.keys())
+    norms = _norm_changes(before, after)
     words = [f"{len(changed)} of {len(new)} tensors changed"]
     words += [f"{len(names)} {what}" for names, what in ((added, "added"), (removed, "removed")) if names]
     lists = {"tensors_changed": changed, "tensors_added": added, "tensors_removed": removed}
     lists["files_changed"] = sorted(_changed(_sha256s(before), _sha256s(after)))
-    named = {name: names for name, names in lists.items() if names and complete}
+    named: dict[str, t.Any] = {name: names for name, names in lists.items() if names and complete}
+    if norms and complete:
+        named["norms"] = {module: _percent(change) for module, change in sorted(norms.items())}
+    if norms:
+        most = max(norms, key=lambda module: (abs(norms[module]), module))
+        seen = abs(norms[most]) >= _NOISE
+        said = f"{_percent(norms[most])} in {most}" if seen else f"less than {100 * _NOISE:.0f} % anywhere"
+        found = {"largest_change_of_norm": said, **found}
     return {"tensors": ", ".join(words), **found, **named}
+
+
+def _norm_changes(before: Manifest, after: Manifest) -> dict[str, float]:
+    """By how much the norm of each module's tensors changed, relative to what it was; of modules that both have."""
+    old, new = _norms(before), _norms(after)
+    return {module: new[module] / old[module] - 1 for module in old.keys() & new.keys() if old[module]}
+
+
+def _norms(manifest: Manifest) -> dict[str, float]:
+    """The norm of all tensors of each module together; without the modules of which one has none."""
+    squares: dict[str, float] = {}
+    for tensor in manifest.tensors:
+        module = _PARAMETER.sub("", tensor.name)
+        squares[module] = squares.get(module, 0.0) + (math.nan if tensor.norm is None else tensor.norm**2)
+    return {module: math.sqrt(square) for module, square in squares.items() if not math.isnan(square)}
+
+
+def _percent(change: float) -> str:
+    return f"{100 * change:+.0f} %"
 
 
 def _compared(before: dict[str, str], after: dict[str, str]) -> str:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import math
+import operator
 import os
 import struct
 import typing as t
@@ -25,6 +27,8 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._text import co
 MAX_HEADER = 1 << 24
 # Small enough for a CPU's cache: every block is looked at several times.
 _BLOCK = 1 << 18
+# Of so many values, or up to twice as many, the norm of a tensor is known to about one percent.
+_SAMPLED = 1 << 12
 
 _BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64,
@@ -57,9 +61,10 @@ class Header:
 
 @dataclasses.dataclass(frozen=True)
 class TensorScan:
-    """A tensor with what its bytes tell: their sha256, where that was asked for, and whether all values are finite.
+    """A tensor with what its bytes tell: their sha256 and norm, where these were asked for, and whether all values are finite.
 
-    What is no F16, BF16, F32 or F64 counts as finite. C(zero) says that all values are zero, of either sign.
+    What is no F16, BF16, F32 or F64 counts as finite, and has no norm. C(zero) says that all values are zero, of either sign.
+    C(norm) is the Euclidean one, as some thousand values of the tensor have it: the same places in each tensor of its shape.
     """
 
     name: str
@@ -68,6 +73,7 @@ class TensorScan:
     sha256: str
     finite: bool
     zero: bool
+    norm: t.Optional[float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +103,7 @@ def open_header(path: str) -> t.Iterator[tuple[Header, int, t.BinaryIO]]:
 def scan(path: str, tensor_digests: bool = True) -> FileScan:
     """Read a safetensors file once, in small blocks. Raises DeliveryError as C(read_header) does.
 
-    Without C(tensor_digests) every byte is hashed once, not twice, and the tensors' sha256 stay empty.
+    Without C(tensor_digests) every byte is hashed once, not twice, and the tensors have neither sha256 nor norm.
     """
     with open_regular(path) as stream:
         prefix, header = _read_header(stream, path)
@@ -112,6 +118,7 @@ def scan(path: str, tensor_digests: bool = True) -> FileScan:
 def _scan_tensor(stream: t.BinaryIO, info: TensorInfo, file_digest: hashlib._Hash, own_digest: bool, path: str) -> TensorScan:
     digest = hashlib.sha256() if own_digest else None
     layout = _FLOATS.get(info.dtype)
+    sample = _Sample(layout, (info.end - info.start) // layout.width) if layout and own_digest else None
     finite = zero = True
     left = info.end - info.start
     while left:
@@ -122,9 +129,12 @@ def _scan_tensor(stream: t.BinaryIO, info: TensorInfo, file_digest: hashlib._Has
         file_digest.update(block)
         if digest is not None:
             digest.update(block)
+        if sample is not None:
+            sample.add(block)
         finite = finite and (layout is None or layout.all_finite(block))
         zero = zero and (layout.all_zero(block) if layout else not block.strip(b"\0"))
-    return TensorScan(info.name, info.dtype, info.shape, digest.hexdigest() if digest else "", finite, zero)
+    sha256 = digest.hexdigest() if digest else ""
+    return TensorScan(info.name, info.dtype, info.shape, sha256, finite, zero, sample.norm() if sample else None)
 
 
 def _changed(path: str) -> DeliveryError:
@@ -138,11 +148,21 @@ class _Float:
     The exponent lies in the last two bytes of a (little-endian) value. C(high) and C(low) are the bits of it there.
     """
 
-    def __init__(self, width: int, high: int, low: int) -> None:
-        self.width = width
+    def __init__(self, code: str, high: int, low: int) -> None:
+        # BF16 is the upper half of an F32.
+        self.code, self.widened = ("f", b"\0\0") if code == "bf" else (code, b"")
+        self.width = struct.calcsize(self.code) - len(self.widened)
         self.suspects = [byte for byte in range(256) if byte & high == high]
         self.high = bytes(byte & high == high for byte in range(256))
         self.low = bytes(byte & low == low for byte in range(256))
+
+    def values(self, raw: bytes) -> t.Sequence[float]:
+        """The values in these bytes, as Python's floats."""
+        if self.widened:
+            wide = bytearray(2 * len(raw))
+            wide[2::4], wide[3::4] = raw[::2], raw[1::2]
+            raw = bytes(wide)
+        return struct.unpack(f"<{len(raw) // struct.calcsize(self.code)}{self.code}", raw)
 
     def all_finite(self, block: bytes) -> bool:
         last = block[self.width - 1 :: self.width]
@@ -161,11 +181,38 @@ class _Float:
 
 
 _FLOATS = {
-    "F16": _Float(2, 0x7C, 0x00),
-    "BF16": _Float(2, 0x7F, 0x80),
-    "F32": _Float(4, 0x7F, 0x80),
-    "F64": _Float(8, 0x7F, 0xF0),
+    "F16": _Float("e", 0x7C, 0x00),
+    "BF16": _Float("bf", 0x7F, 0x80),
+    "F32": _Float("f", 0x7F, 0x80),
+    "F64": _Float("d", 0x7F, 0xF0),
 }
+
+
+# Something of a value's width that a view can have as its items.
+_ITEMS: dict[int, t.Literal["H", "I", "Q"]] = {2: "H", 4: "I", 8: "Q"}
+
+
+class _Sample:
+    """Values at equal distances in a tensor of C(count) values: all of a small one, and never so many that it takes time."""
+
+    def __init__(self, layout: _Float, count: int) -> None:
+        self.layout, self.count = layout, count
+        self.step = max(1, count // _SAMPLED)
+        self.squares = 0.0
+        self.taken = self.passed = 0
+
+    def add(self, block: bytes) -> None:
+        """Take what is to be taken of the next part of the tensor, which is whole values."""
+        items = memoryview(block).cast(_ITEMS[self.layout.width])
+        values = self.layout.values(items[-self.passed % self.step :: self.step].tobytes())
+        self.squares += sum(map(operator.mul, values, values))
+        self.taken += len(values)
+        self.passed += len(items)
+
+    def norm(self) -> t.Optional[float]:
+        """The norm of the whole tensor, None where a value is not finite; four digits are more than it is good for."""
+        square = self.squares * self.count / self.taken if self.taken else 0.0
+        return float(f"{math.sqrt(square):.4g}") if math.isfinite(square) else None
 
 
 def _read_header(stream: t.BinaryIO, path: str) -> tuple[bytes, Header]:

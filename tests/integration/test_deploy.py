@@ -208,6 +208,7 @@ def test_an_upgrade_sends_what_changed_and_keeps_the_old_release(fleet: Fleet) -
     assert contents(fleet.served("jw3-1", DESCRIBER_3B)) == old
     for line in (
         r"- +rank: 16", r"\+ +rank: 32", r"\+ +tensors: 28 of 28 tensors changed", r"\+ +tokenizer: same",
+        r"\+ +largest_change_of_norm: \+\d+ % in model\.layers\.\d\.\w+\.\w+_proj",
         rf"\+{DESCRIBER_3B} \w+: \d+ bytes to send \({CONFIG}, {WEIGHTS}\), 3 files from this node",
     ):  # fmt: skip
         assert re.search(line, checked.output), checked.output

@@ -5,10 +5,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import typing as t
 
 import pytest
-from ansible_collections.lorafleet.delivery.plugins.module_utils._manifest import FileEntry, Manifest
+from ansible_collections.lorafleet.delivery.plugins.module_utils._manifest import FileEntry, Manifest, TensorEntry
 from ansible_collections.lorafleet.delivery.plugins.module_utils._manifest_diff import manifest_diff
 
 from tests.small_releases import manifest_of
@@ -75,3 +76,29 @@ def test_long_values_are_cut_but_where_all_is_asked_for() -> None:
 def test_the_same_release_differs_in_nothing() -> None:
     said = manifest_diff(ONE, ONE)
     assert said["before"] == said["after"]
+
+
+def with_norms(**norms: float | None) -> Manifest:
+    """The first version with a module for each keyword, whose two tensors have these norms."""
+    tensors = [
+        TensorEntry(f"base_model.model.model.layers.0.self_attn.{module}.lora_{matrix}.weight", "F32", (2, 2), "a" * 64, norm)
+        for module, norm in norms.items()
+        for matrix in "AB"
+    ]
+    return changed(files={"adapter_config.json": hashlib.sha256(repr(norms).encode()).hexdigest()}, tensors=tuple(tensors))
+
+
+def test_the_largest_change_of_norm_is_named_and_the_others_where_all_is_asked_for() -> None:
+    before, after = with_norms(q_proj=2.0, k_proj=1.0, gone=1.0), with_norms(q_proj=2.2, k_proj=0.5, new=1.0)
+    short, whole = manifest_diff(before, after)["after"], manifest_diff(before, after, complete=True)["after"]
+    assert short["largest_change_of_norm"] == whole["largest_change_of_norm"] == "-50 % in model.layers.0.self_attn.k_proj"
+    assert "norms" not in short
+    assert whole["norms"] == {"model.layers.0.self_attn.k_proj": "-50 %", "model.layers.0.self_attn.q_proj": "+10 %"}
+
+
+def test_what_is_noise_is_called_that_and_what_was_not_taken_is_not_said() -> None:
+    noise = manifest_diff(with_norms(q_proj=2.0), with_norms(q_proj=2.02))["after"]
+    assert noise["largest_change_of_norm"] == "less than 5 % anywhere"
+    # Manifests of before norms were taken, and modules of zeros.
+    for old in (None, 0.0):
+        assert "largest_change_of_norm" not in manifest_diff(with_norms(q_proj=old), with_norms(q_proj=1.0))["after"]

@@ -81,7 +81,7 @@ def test_a_real_file_is_read_as_the_official_library_reads_it(weights: pathlib.P
     assert all(info.finite and not info.zero for info in result.tensors)
     once = scan(str(weights), tensor_digests=False)
     assert (once.size, once.sha256) == (result.size, result.sha256)
-    assert once.tensors == tuple(dataclasses.replace(info, sha256="") for info in result.tensors)
+    assert once.tensors == tuple(dataclasses.replace(info, sha256="", norm=None) for info in result.tensors)
     header = read_header(str(weights))
     scanned = {(info.name, info.dtype, info.shape) for info in result.tensors}
     assert {(info.name, info.dtype, info.shape) for info in header.tensors} == scanned
@@ -279,6 +279,13 @@ def check_values(path: pathlib.Path, dtype: str, bits: list[int]) -> None:
     found = scan_values(path, dtype, raw)
     assert found.finite == bool(np.isfinite(view(raw)).all())
     assert found.zero == bool((view(raw) == 0).all())
+    if not found.finite:
+        assert found.norm is None
+    elif found.norm is not None:
+        # Of so few values all are taken.
+        assert found.norm == pytest.approx(np.linalg.norm(view(raw).astype("f8")), rel=1e-3)
+    else:
+        assert np.abs(view(raw).astype("f8")).max() > 1e150
 
 
 @pytest.mark.parametrize("dtype", sorted(VIEWS))
@@ -309,3 +316,26 @@ def test_one_bad_value_is_found_anywhere(tmp_path: pathlib.Path, dtype: str, whe
     raw[index] = np.iinfo(code).max
     assert np.isnan(view(raw)[index])
     assert (scan_values(path, dtype, raw).finite, scan_values(path, dtype, raw).zero) == (False, False)
+
+
+@pytest.mark.parametrize("dtype", sorted(VIEWS))
+def test_the_norm_of_a_large_tensor_is_known_to_a_few_percent(tmp_path: pathlib.Path, dtype: str) -> None:
+    code, view, _infinity = VIEWS[dtype]
+    # Parts of different size: what is taken must be spread over all of them, and over the blocks that are read.
+    count = 3 * _safetensors._BLOCK + 5
+    values = np.random.default_rng(1).standard_normal(count) * np.linspace(0.01, 0.1, count)
+    if dtype == "BF16":
+        raw = (values.astype("<f4").view("<u4") >> 16).astype(code)
+    else:
+        raw = values.astype(f"<f{np.dtype(code).itemsize}").view(code)
+    found = scan_values(tmp_path / "values.safetensors", dtype, raw)
+    assert found.norm == pytest.approx(np.linalg.norm(view(raw).astype("f8")), rel=0.04)
+    step = len(raw) // _safetensors._SAMPLED
+    taken = view(raw).astype("f8")[::step]
+    assert found.norm == pytest.approx(np.linalg.norm(taken) * np.sqrt(len(raw) / len(taken)), rel=1e-3)
+
+
+def test_what_has_no_floats_has_no_norm(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "values.safetensors"
+    path.write_bytes(build({"a": entry("I8", [4], [0, 4])}, b"abcd"))
+    assert scan(str(path)).tensors[0].norm is None
