@@ -86,6 +86,8 @@ class CallbackModule(CallbackBase):
         self._began = time.monotonic()
         self._started = _now()
         self._play: t.Any = None
+        # The play of which it is known what it is about, and the last task of the role.
+        self._looked_at: t.Any = None
         self._task: t.Any = None
         self._run: Run | None = None
         self._nodes: dict[str, Node] = {}
@@ -98,11 +100,12 @@ class CallbackModule(CallbackBase):
         if not _of_role(task):
             return
         self._task = task
-        step = _step(task)
-        if step is None or self._run is not None:
+        if _step(task) is None or self._play is self._looked_at:
             return
-        self._run = self._look_at_fleet(_kind(task))
-        self._write()
+        run = self._look_at_fleet(_kind(task))
+        if self._run is None:
+            self._run = run
+            self._write()
 
     def v2_runner_on_start(self, host: t.Any, task: t.Any) -> None:
         if _of_role(task):
@@ -155,7 +158,8 @@ class CallbackModule(CallbackBase):
             self._node(result).seconds[step] = round(time.monotonic() - began, 3)
 
     def _look_at_fleet(self, kind: str) -> Run:
-        """The run with all nodes of the inventory, also those that it is not about."""
+        """The run with all nodes of the inventory, also those that it is not about, and what of them the play is about."""
+        self._looked_at = self._play
         manager = self._play.get_variable_manager()
         of_play = manager.get_vars(play=self._play)
         groups = of_play["groups"]
@@ -170,7 +174,7 @@ class CallbackModule(CallbackBase):
             node = self._nodes.setdefault(name, Node(name, {}, "agents"))
             node.variables, node.group = found, group_of[name]
             if name in of_play["ansible_play_hosts_all"]:
-                node.selected = _selected(found, variants)
+                node.selected |= _selected(found, variants)
         # All nodes have these from the same place.
         first = next(iter(variables.values()), {})
         server = str(first.get("agent_training_host", ""))

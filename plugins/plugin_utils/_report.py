@@ -273,7 +273,11 @@ def _boxes(nodes: c.Sequence[Data]) -> list[Data]:
 
     def box(text: str, evidence: str, lack: str, group: str | None = None) -> Data:
         about = [(node, adapter) for node, adapter in pairs if group in (None, node["group"])]
-        against = [f"{adapter['name']} on {node['node']}: {lack}" for node, adapter in about if not adapter[evidence]]
+        against = [
+            f"{adapter['name']} on {node['node']}: {'differs' if adapter['drift'] and not adapter['verified'] else lack}"
+            for node, adapter in about
+            if not adapter[evidence]
+        ]
         return {"text": text, "ticked": bool(about) and not against, "against": against or ([] if about else ["no adapters"])}
 
     groups = {node["group"]: node["agent"] for node in nodes}

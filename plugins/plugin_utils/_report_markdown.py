@@ -48,7 +48,7 @@ def as_markdown(report: Data) -> str:
     lines += map(_note, report["notes"])
     if report["failures"]:
         lines += ["", "## What Failed"]
-        lines += [text for failure in report["failures"] for text in ("", _paragraph(sentence(failure)))]
+        lines += [text for failure in report["failures"] for text in ("", _paragraph(failure))]
     return "\n".join(lines) + "\n"
 
 
@@ -140,9 +140,9 @@ def _row(cells: c.Iterable[t.Any]) -> str:
     return "| " + " | ".join(texts) + " |"
 
 
-def _paragraph(text: str) -> str:
+def _paragraph(failure: Data) -> str:
     """A text that cannot be taken for a bullet, a heading or a row, whatever it begins with."""
-    return f"Node {_line(text)}"
+    return f"Node {_line(failure['node'])}: {_line(sentence(failure))}"
 
 
 def _note(text: str) -> str:

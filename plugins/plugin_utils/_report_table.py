@@ -11,6 +11,7 @@ from __future__ import annotations
 import collections
 import collections.abc as c
 
+from ansible_collections.lorafleet.delivery.plugins.module_utils._text import first
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report import NOT_SELECTED, Data, adapters_of
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report_words import device, sentence, what_happened
 
@@ -67,12 +68,14 @@ def _stacked(state: str, cells: c.Sequence[str]) -> list[tuple[str, str]]:
 def failure_lines(report: Data) -> list[str]:
     """A sentence for each thing that failed, with the remedy."""
     said: collections.Counter[tuple[str, str | None, str]] = collections.Counter()
-    lines = []
+    # What all nodes have in common, as an adapter that the training server should not offer, is said once.
+    nodes: dict[str, list[str]] = {}
     for failure in report["failures"]:
         about = (failure["node"], failure["adapter"], failure["step"])
         said[about] += 1
         if said[about] <= _MOST_OF_ONE:
-            lines.append(sentence(failure))
+            nodes.setdefault(sentence(failure), []).append(failure["node"])
+    lines = [f"{first(names)}: {words}" for words, names in nodes.items()]
     lines += [
         f"{node}: {adapter or step}: {number - _MOST_OF_ONE} more of this kind, all in report.json."
         for (node, adapter, step), number in said.items()

@@ -50,11 +50,11 @@ def device(adapter: Data) -> str:
 
 
 def sentence(failure: Data) -> str:
-    """What failed, where, and what to do, as one text."""
+    """What failed on the node, and what to do, as one text."""
     subject = "" if failure["subject"] == failure["node"] else f"{failure['subject']}: "
     problem = " ".join(failure["problem"].split())
     end = "" if problem.endswith((".", "!", "?")) else "."
-    return f"{failure['node']}: {subject}{problem}{end} {failure['remedy']}".rstrip()
+    return f"{subject}{problem}{end} {failure['remedy']}".rstrip()
 
 
 def in_bytes(size: int) -> str:

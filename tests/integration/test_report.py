@@ -187,6 +187,16 @@ def test_other_playbooks_are_left_alone(tmp_path: pathlib.Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"plain.yml"}
 
 
+def test_the_plays_of_one_playbook_are_one_report(fleet: Fleet) -> None:
+    (fleet.served("jw3-1", DESCRIBER_3B)).symlink_to("nowhere")
+    plays = [{"hosts": group, "gather_facts": False, "roles": ["lorafleet.delivery.agent"]} for group in ("jw2", "jw3")]
+    (fleet.root / "site.yml").write_text(json.dumps(plays))
+    done = ansible_playbook(fleet.root, "-i", fleet.write_inventory(), "site.yml")
+    assert done.returncode != 0
+    states = [adapter["state"] for node in fleet.report()["nodes"] for adapter in node["adapters"]]
+    assert states == ["activated", "activated", "failed"]
+
+
 def test_beside_json_the_table_goes_elsewhere(fleet: Fleet) -> None:
     if not (pathlib.Path(ansible.__file__).parents[1] / "ansible_collections" / "ansible" / "posix").exists():
         pytest.skip("the collection ansible.posix, with its callback json, is not installed (requirements/lab.txt)")

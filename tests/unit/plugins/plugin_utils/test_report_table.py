@@ -81,3 +81,11 @@ def test_one_adapter_does_not_bury_the_others() -> None:
     lines = failure_lines(report)
     assert len(lines) == 5 + 1 + 1
     assert lines[-1] == f"jw2-1: {first['adapter']}: 45 more of this kind, all in report.json."
+
+
+def test_what_many_nodes_have_in_common_is_said_once() -> None:
+    report = load("failed")
+    refused = report["failures"][0]
+    report["failures"] = [{**refused, "node": f"jw2-{number}"} for number in range(1, 51)]
+    [line] = failure_lines(report)
+    assert line.startswith(f"jw2-1, jw2-2, jw2-3 and 47 more: {refused['subject']}: is 64; ")
