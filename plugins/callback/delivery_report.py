@@ -194,7 +194,7 @@ class CallbackModule(CallbackBase):
         """Those variables of a host that are set, as a task of the role would see them."""
         manager = self._play.get_variable_manager()
         variables = manager.get_vars(play=self._play, host=host, task=self._task)
-        templar = Templar(loader=manager._loader, variables=variables)
+        templar = Templar(loader=self._play.get_loader(), variables=variables)
         found = {}
         for name in variables.keys() & set(names):
             # One that cannot be known is what the role fails for, where it needs it.
