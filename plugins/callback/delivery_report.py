@@ -105,7 +105,7 @@ class CallbackModule(CallbackBase):
         run = self._look_at_fleet(_kind(task))
         if self._run is None:
             self._run = run
-            self._write()
+            self._write(report_of(run))
 
     def v2_runner_on_start(self, host: t.Any, task: t.Any) -> None:
         if _of_role(task):
@@ -138,12 +138,13 @@ class CallbackModule(CallbackBase):
     def v2_playbook_on_stats(self, stats: t.Any) -> None:
         if self._task is None or not (self._run or self._nodes):
             return
-        begun = self._run is not None
+        # A run that was refused before it worked on adapters says so, and leaves the files alone.
         run = self._run or self._look_at_fleet("deploy")
         run.ended, run.seconds = _now(), round(time.monotonic() - self._began, 1)
-        self._show(report_of(run))
-        if begun:
-            self._write()
+        report = report_of(run)
+        self._show(report)
+        if self._run:
+            self._write(report)
 
     # What was seen
 
@@ -215,12 +216,10 @@ class CallbackModule(CallbackBase):
         for text, colour in lines:
             self._display.display(text, color=colour, stderr=stderr)
 
-    def _write(self) -> None:
+    def _write(self, report: dict[str, t.Any]) -> None:
         """Write all files; a run that proves nothing leaves those of the last one that did."""
-        assert self._run is not None
-        if self._run.check_mode or self._run.kind == "status":
+        if report["check_mode"] or report["kind"] == "status":
             return
-        report = report_of(self._run)
         directory = os.path.abspath(self.get_option("directory"))
         try:
             os.makedirs(directory, exist_ok=True)
