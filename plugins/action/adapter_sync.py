@@ -81,8 +81,7 @@ class ActionModule(ActionBase):
     def _bring(self, plan: dict[str, t.Any], variables: dict[str, t.Any], result: dict[str, t.Any]) -> None:
         """Move all that is missing, and say so in C(result). Raises DeliveryError when it cannot be done."""
         source, node = str(self._task.args["source"]), variables["inventory_hostname"]
-        # As the module has them, with its defaults.
-        asked = plan["invocation"]["module_args"]
+        asked = plan["options"]
         way = Way(asked["transfer_timeout"], asked["transfer_bwlimit"], asked["transfer_compress"])
         if way.compress and not plan["zstd"]:
             raise no_zstd(node, plan["rsync"])
@@ -166,5 +165,5 @@ def _public(found: dict[str, t.Any]) -> dict[str, t.Any]:
         {key: value for key, value in adapter.items() if key not in ("staging", "staged_bytes")}
         for adapter in found.get("adapters", ())
     ]
-    public = {key: value for key, value in found.items() if key not in ("invocation", "adapters", "zstd")}
+    public = {key: value for key, value in found.items() if key not in ("invocation", "adapters", "options", "zstd")}
     return {**public, "adapters": adapters} if "adapters" in found else public

@@ -291,7 +291,7 @@ def main() -> None:
     # Nothing that is staged is for anybody else to read, whatever the umask of this session.
     os.umask(0o077)
     problems: list[Problem] = []
-    rsync: dict[str, t.Any] = {}
+    told: dict[str, t.Any] = {}
     try:
         check_limits(module.params)
         manifests = [Manifest.from_text(manifest) for manifest in module.params["manifests"]]
@@ -301,7 +301,9 @@ def main() -> None:
         if module.params["phase"] == "plan":
             check_places(module.params["models_dir"], module.params["store"])
             found = local_rsync(module)
-            rsync = {"rsync": found.version, "zstd": found.zstd}
+            # The action has the task's arguments alone, without the defaults.
+            options = {name: value for name, value in module.params.items() if name.startswith("transfer_")}
+            told = {"rsync": found.version, "zstd": found.zstd, "options": options}
             check_space(module.params["store"], plans)
             if not module.check_mode:
                 for item in plans:
@@ -319,7 +321,7 @@ def main() -> None:
             raise DeliveryError(*problems)
     except DeliveryError as exc:
         module.fail_json(msg=str(exc), problems=exc.to_json())
-    module.exit_json(changed=changed, adapters=[planned(item) for item in plans], diff=diff_of(plans), **rsync)
+    module.exit_json(changed=changed, adapters=[planned(item) for item in plans], diff=diff_of(plans), **told)
 
 
 if __name__ == "__main__":
