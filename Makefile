@@ -14,6 +14,7 @@ COLLECTION := .collections/ansible_collections/lorafleet/delivery
 BASE := .cache/demo/base/SmolLM2-135M-Instruct
 DEMO_NODES := jw2-1 jw3-1 kcloud-1
 DEMO_REPORT := .cache/demo/report
+NOX := $(CONTROLLER)/bin/nox
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check
 PEFT_REQUIREMENTS := roles/runtime/files/requirements.txt
 
@@ -81,25 +82,17 @@ demo: setup $(PEFT)/.installed-demo  ## Deliver six real adapters to a fleet on 
 
 .PHONY: lint
 lint: setup-test  ## Run the linters and the type checker
-	$(SAY) "Linting (about 1 minute)"
-	@$(CONTROLLER)/bin/ruff check .
-	@MYPYPATH=.collections $(CONTROLLER)/bin/mypy -p ansible_collections.lorafleet.delivery.plugins
-	@$(CONTROLLER)/bin/mypy demo
-	@$(CONTROLLER)/bin/yamllint --strict .
+	@$(NOX) -s lint
 
 .PHONY: check
-check: lint  ## Run the fast checks: linters and quick unit tests
-	$(SAY) "Quick unit tests"
-	@$(CONTROLLER)/bin/pytest -q -n 2 --dist loadgroup -m 'not slow' tests/unit
+check: setup-test  ## Run the fast checks: linters and quick unit tests
+	@$(NOX) -t fast
 
 .PHONY: test
-test: lint system-test  ## Run all checks and tests
+test: setup-test system-test  ## Run all checks and tests (about 40 minutes)
 	@# Without the lab's parts its tests are skipped, and say why.
 	@test "$$(id -u)" != 0 || $(MAKE) --no-print-directory lab-parts || echo "== There is no lab on this machine" >&2
-	@PATH="$(CURDIR)/$(CONTROLLER)/bin:$$PATH" ansible-lint
-	$(SAY) "All other tests (about 30 minutes)"
-	@# A third process for the lab's tests, which wait for its hosts much of the time.
-	@$(CONTROLLER)/bin/pytest -n 3 --dist loadgroup tests
+	@$(NOX)
 
 .PHONY: lab
 lab: setup lab-parts  ## Bring up the fleet as containers, and leave it up (as root)
@@ -162,12 +155,12 @@ $(CONTROLLER)/.installed: requirements/controller.txt
 	@$(CONTROLLER)/bin/python $(PIP_INSTALL) -r $<
 	@touch $@
 
-$(CONTROLLER)/.installed-test: requirements/test.txt $(CONTROLLER)/.installed
+$(CONTROLLER)/.installed-test: requirements/locked/test.txt $(CONTROLLER)/.installed
 	$(SAY) "Installing the test tools into $(CONTROLLER) (about 30 s)"
 	@$(CONTROLLER)/bin/python $(PIP_INSTALL) -r $<
 	@touch $@
 
-$(CONTROLLER)/.installed-lab: requirements/lab.txt $(CONTROLLER)/.installed
+$(CONTROLLER)/.installed-lab: requirements/locked/lab.txt $(CONTROLLER)/.installed
 	$(SAY) "Installing molecule and Ansible's collections into $(CONTROLLER) (about 30 s)"
 	@$(CONTROLLER)/bin/python $(PIP_INSTALL) --no-compile -r $<
 	@touch $@

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import collections.abc as c
 import json
+import os
 import pathlib
 import shutil
 import sys
@@ -19,6 +20,9 @@ import typing as t
 
 from tests import tiny_adapters
 from tests.playbooks import LIMIT, Background, Run, Variables
+
+# Where the modules run.
+NODE_PYTHON = os.environ.get("LORAFLEET_TEST_NODE_PYTHON") or sys.executable
 
 CLEANER_3B = "llama32_3b_grammar_lora"
 CLEANER_8B = "llama31_8b_grammar_lora"
@@ -53,7 +57,7 @@ class Fleet:
         self.members = {"training": ["sbs29"], "jw2": [], "jw3": []}
         bases = {tiny_adapters.BASE_NAME: self.base}
         self.groups: dict[str, Variables] = {
-            "all": {"ansible_connection": "local", "ansible_python_interpreter": sys.executable},
+            "all": {"ansible_connection": "local", "ansible_python_interpreter": NODE_PYTHON},
             "training": {
                 "training_models_dir": str(self.source),
                 "training_cache_dir": str(root / "sbs29" / "cache"),

@@ -20,8 +20,8 @@ from tests.playbooks import CHECKOUT, LIMIT
 
 BIN = pathlib.Path(sys.executable).parent
 # What a user needs at run time lies in the first four.
-BELONGS = {"docs", "meta", "plugins", "roles", "playbooks", "LICENSES"}
-BELONGS |= {"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "FILES.json", "MANIFEST.json"}
+BELONGS = {"changelogs", "docs", "meta", "plugins", "roles", "playbooks", "LICENSES"}
+BELONGS |= {"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "REUSE.toml", "FILES.json", "MANIFEST.json"}
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,155 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Every check of the collection, declared once. C(make check) and C(make test) run them; C(nox --list) names them.
+
+nox lives in the controller's environment, and so does what the sessions without an environment of their own run.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import os
+import pathlib
+import re
+import shutil
+import sys
+import tempfile
+
+import nox
+
+CHECKOUT = pathlib.Path(__file__).parent
+BIN = pathlib.Path(sys.executable).parent
+PATH = os.environ["PATH"]
+# pyenv's own commands work only for the versions that it was told to use; these are all that it has.
+PYENV = sorted(map(str, pathlib.Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser().glob("versions/3.*/bin")))
+os.environ["PATH"] = os.pathsep.join([str(BIN), *PYENV, PATH])
+# Certificates of the machine, as pip has them.
+os.environ.setdefault("UV_SYSTEM_CERTS", "1")
+
+nox.needs_version = ">=2025.5"
+nox.options.envdir = ".cache/nox"
+nox.options.default_venv_backend = "none"
+nox.options.reuse_venv = "yes"
+nox.options.download_python = "never"
+nox.options.error_on_missing_interpreters = False
+
+# The oldest and the newest ansible-core, each with a Python to run it and the oldest that it knows on a node.
+CORES = {"2.18.0": ("3.11", "3.8"), "2.21.*": ("3.13", "3.9")}
+# What is installed together.
+LOCKS = {"test": ["test", "lint"], "lab": ["test", "lint", "lab"], "galaxy": ["galaxy"]}
+# What ansible-test would download from a server of its own installs pip; Python has brought one along.
+GET_PIP = "import subprocess, sys\nsubprocess.run([sys.executable, '-m', 'ensurepip'], check=True)\n"
+
+
+@nox.session(tags=["fast"])
+def lint(session: nox.Session) -> None:
+    """Linters and the type checker."""
+    session.run("ruff", "check", ".")
+    session.run("mypy", "-p", "ansible_collections.lorafleet.delivery.plugins", env={"MYPYPATH": ".collections"})
+    session.run("mypy", "demo", "noxfile.py")
+    session.run("yamllint", "--strict", ".")
+    session.run("zizmor", "--quiet", "--offline", "--pedantic", ".github")
+
+
+@nox.session(tags=["fast"], default=False)
+def quick(session: nox.Session) -> None:
+    """Unit tests, but for the slow ones."""
+    session.run("pytest", "-q", "-n", "2", "--dist", "loadgroup", "-m", "not slow", "tests/unit", env={"PATH": PATH})
+
+
+@nox.session
+def ansible_lint(session: nox.Session) -> None:
+    """Playbooks and roles by ansible-lint's profile for production."""
+    session.run("ansible-lint")
+
+
+@nox.session
+def sanity(session: nox.Session) -> None:
+    """All of ansible-test's sanity tests, nothing ignored, with every Python that this machine has."""
+    home = CHECKOUT / ".cache" / "ansible-test"
+    core = BIN.parent / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages" / "ansible_test"
+    (pip,) = re.findall(r"pip='([\d.]+)'", (core / "_internal" / "python_requirements.py").read_text())
+    get_pip = home / ".ansible" / "test" / "cache" / f"get_pip_{pip.replace('.', '_')}.py"
+    get_pip.parent.mkdir(parents=True, exist_ok=True)
+    get_pip.write_text(GET_PIP)
+    # Environments and the like stay below .cache; what the user has told pip stands.
+    (home / ".config").unlink(missing_ok=True)
+    (home / ".config").symlink_to(pathlib.Path("~/.config").expanduser())
+    # Outside of the checkout: inside, ansible-test would take git's word that there is nothing to test below .cache.
+    with tempfile.TemporaryDirectory() as directory, session.chdir(copy_of_checkout(session, directory)):
+        session.run("ansible-test", "sanity", "--color", "no", env={"HOME": str(home), "LC_ALL": "C.UTF-8"})
+
+
+def copy_of_checkout(session: nox.Session, directory: str) -> pathlib.Path:
+    """The files of the checkout, and no others, where ansible-test wants a collection: a link to the checkout does not pass."""
+    copy = pathlib.Path(directory, "ansible_collections", "lorafleet", "delivery")
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = session.run(*command, silent=True, external=True) or ""
+    for name in filter(os.path.lexists, listed.split("\0")):
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(name, copy / name, follow_symlinks=False)
+    return copy
+
+
+@nox.session(venv_backend="uv")
+def galaxy(session: nox.Session) -> None:
+    """What Galaxy and Automation Hub ask of the built collection: licences, changelog, documentation, import, dependencies."""
+    session.install("--require-hashes", "-r", "requirements/locked/galaxy.txt")
+    session.run("reuse", "lint", "--lines")
+    session.run("antsibull-changelog", "lint")
+    session.run("antsibull-changelog", "lint-changelog-yaml", "changelogs/changelog.yaml")
+    with tempfile.NamedTemporaryFile() as generated:
+        session.run("antsibull-changelog", "generate", "--output", generated.name)
+        if not filecmp.cmp(generated.name, "CHANGELOG.md", shallow=False):
+            session.error("CHANGELOG.md is not what changelogs/changelog.yaml gives. Run antsibull-changelog generate.")
+    with tempfile.TemporaryDirectory() as directory, session.chdir(directory):
+        session.run("ansible-galaxy", "collection", "build", CHECKOUT, silent=True)
+        (artifact,) = pathlib.Path().glob("*.tar.gz")
+        session.run("ansible-galaxy", "collection", "install", "--offline", artifact, "-p", ".", silent=True)
+        installed = "ansible_collections/lorafleet/delivery"
+        references = ["--validate-collection-refs", "all", "--disallow-unknown-collection-refs"]
+        session.run("antsibull-docs", "lint-collection-docs", "--plugin-docs", *references, installed)
+        session.run("ansible-builder", "introspect", "--sanitize", installed)
+        session.run("python", "-m", "galaxy_importer.main", artifact)
+
+
+@nox.session(venv_backend="uv")
+@nox.parametrize("python, core", [(python, core) for core, (python, _node) in CORES.items()], ids=list(CORES))
+def cores(session: nox.Session, core: str) -> None:
+    """Quick unit tests, and the built collection delivering, on the oldest and the newest ansible-core."""
+    session.install("-r", "requirements/test.txt", f"ansible-core=={core}")
+    node = shutil.which(f"python{CORES[core][1]}") or ""
+    session.log(f"The nodes have {node or 'the Python of the controller'}.")
+    selected = ["-m", "not slow and not fuzz", "tests/unit", "tests/integration/test_built_collection.py"]
+    if sys.version.startswith(f"{session.python}."):
+        # What knows nothing of Ansible is tested with this Python in any case.
+        selected.append("--ignore=tests/unit/plugins/module_utils")
+    session.run("pytest", "-q", "-n", "2", "--dist", "loadgroup", *selected, env={"LORAFLEET_TEST_NODE_PYTHON": node})
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """All tests."""
+    # A third process for the lab's tests, which wait for its hosts much of the time.
+    session.run("pytest", "-n", "3", "--dist", "loadgroup", *(session.posargs or ["tests"]), env={"PATH": PATH})
+
+
+@nox.session(default=False)
+def coverage(session: nox.Session) -> None:
+    """Branch coverage of plugins by unit and integration tests, on the controller and in modules."""
+    session.run("coverage", "erase")
+    command = ["pytest", "-q", "-n", "3", "--dist", "loadgroup", *(session.posargs or ["tests/unit", "tests/integration"])]
+    session.run("coverage", "run", "-m", *command, env={"PATH": PATH}, success_codes=[0, 1])
+    session.run("coverage", "combine", "--quiet")
+    session.run("coverage", "report")
+
+
+@nox.session(default=False)
+def lock(session: nox.Session) -> None:
+    """Take the newest versions that requirements/*.txt allow into requirements/locked, with their hashes."""
+    for name, files in LOCKS.items():
+        sources = [f"requirements/{source}.txt" for source in files]
+        form = ["--universal", "--python-version", "3.11", "--generate-hashes", "--no-header", "--quiet"]
+        session.run("uv", "pip", "compile", *form, "--upgrade", *sources, "--output-file", f"requirements/locked/{name}.txt")
