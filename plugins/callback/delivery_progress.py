@@ -20,7 +20,8 @@ description:
   - The lines take up to half of the terminal. Where there are more nodes, the last line counts the others.
   - Without a terminal, prints a line when something begins, with no control characters. The same is done on a terminal that
     cannot move its cursor (E(TERM) is V(dumb)), under ansible-runner and AWX, and while the task debugger is on.
-  - It works beside any stdout callback. It speaks of the modules of this collection alone.
+  - It works beside any stdout callback; beside one that writes JSON, plain lines go to standard error. It speaks of the
+    modules of this collection alone.
 requirements:
   - To be enabled by C(callbacks_enabled).
 notes:
@@ -167,7 +168,8 @@ class CallbackModule(CallbackBase):
             for event in (*listener.events(), *known):
                 begins = self._progress.take(event)
                 if begins and not self._area:
-                    self._display.display(begins)
+                    # What is to be read by a program is left alone.
+                    self._display.display(begins, stderr="json" in C.DEFAULT_STDOUT_CALLBACK)
                     # Ansible itself does so at the end alone: in a pipe, all would come then.
                     sys.stdout.flush()
 

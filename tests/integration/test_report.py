@@ -197,14 +197,17 @@ def test_the_plays_of_one_playbook_are_one_report(fleet: Fleet) -> None:
     assert states == ["activated", "activated", "failed"]
 
 
-def test_beside_json_the_table_goes_elsewhere(fleet: Fleet) -> None:
+def test_beside_json_progress_and_table_go_elsewhere(fleet: Fleet) -> None:
     if not (pathlib.Path(ansible.__file__).parents[1] / "ansible_collections" / "ansible" / "posix").exists():
         pytest.skip("the collection ansible.posix, with its callback json, is not installed (requirements/lab.txt)")
     playbook = CHECKOUT / "playbooks" / "deploy.yml"
     arguments = ("-i", fleet.write_inventory(), playbook, "--limit", "jw3")
-    done = ansible_playbook(fleet.root, *arguments, ANSIBLE_STDOUT_CALLBACK="ansible.posix.json")
+    ours = ",".join(f"lorafleet.delivery.delivery_{name}" for name in ("progress", "report"))
+    json_and_ours = {"ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json", "ANSIBLE_CALLBACKS_ENABLED": ours}
+    done = ansible_playbook(fleet.root, *arguments, **json_and_ours)
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads(done.stdout)["stats"]["jw3-1"]["failures"] == 0
+    assert "jw3-1: activating" in done.stderr
     assert f"describer  jw3-1  {DESCRIBER_3B}" in done.stderr
     # Whatever says the rest, and in a directory that cannot be written the run itself goes well.
     (fleet.root / "taken").write_text("")
