@@ -111,7 +111,7 @@ def galaxy(session: nox.Session) -> None:
         installed = "ansible_collections/lorafleet/delivery"
         references = ["--validate-collection-refs", "all", "--disallow-unknown-collection-refs"]
         session.run("antsibull-docs", "lint-collection-docs", "--plugin-docs", *references, installed)
-        session.run("ansible-builder", "introspect", "--sanitize", installed)
+        session.run("ansible-builder", "introspect", "--sanitize", ".")
         session.run("python", "-m", "galaxy_importer.main", artifact)
 
 
