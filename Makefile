@@ -128,6 +128,10 @@ bench: setup-test $(CONTROLLER)/.installed-lab $(CONTROLLER)/.installed-bench  #
 	$(SAY) "Measuring (about 20 minutes)"
 	@for script in tests/benchmarks/bench_*.py tests/benchmarks/plot.py; do $(CONTROLLER)/bin/python "$$script" || exit; done
 
+.PHONY: docs
+docs: setup-test  ## Make pages of all modules, plugins and roles below .cache/docs
+	@$(NOX) -s docs
+
 .PHONY: clean
 clean:  ## Remove everything that was made here
 	rm -rf .cache .collections .ansible .mypy_cache .pytest_cache .ruff_cache .hypothesis

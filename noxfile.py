@@ -115,6 +115,19 @@ def galaxy(session: nox.Session) -> None:
         session.run("python", "-m", "galaxy_importer.main", artifact)
 
 
+@nox.session(venv_backend="uv", default=False)
+def docs(session: nox.Session) -> None:
+    """Pages of all modules, plugins and roles with their options, below .cache/docs."""
+    session.install("--require-hashes", "-r", "requirements/locked/galaxy.txt")
+    with tempfile.TemporaryDirectory() as sources:
+        form = ["--use-current", "--squash-hierarchy", "--fail-on-error", "--dest-dir", sources]
+        session.run("antsibull-docs", "collection", *form, "lorafleet.delivery", env={"ANSIBLE_COLLECTIONS_PATH": ".collections"})
+        # Links into Ansible's own pages lead nowhere without a network.
+        settings = ["extensions=sphinx_antsibull_ext", "project=lorafleet.delivery", "suppress_warnings=ref.ref"]
+        options = [word for setting in settings for word in ("-D", setting)]
+        session.run("sphinx-build", "-q", "-W", "-C", *options, "-b", "html", sources, ".cache/docs")
+
+
 @nox.session(venv_backend="uv")
 @nox.parametrize("python, core", [(python, core) for core, (python, _node) in CORES.items()], ids=list(CORES))
 def cores(session: nox.Session, core: str) -> None:
