@@ -11,14 +11,13 @@ import pathlib
 import typing as t
 
 RECORDED = pathlib.Path(__file__).with_name("fixtures") / "reports"
+_SCRIPT = "\"'><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">{{ 7 * 7 }}${7}"
 NAMES = ("deployed", "failed", "drifted", "rolled_back")
 
 
 def load(name: str) -> dict[str, t.Any]:
     report: dict[str, t.Any] = json.loads((RECORDED / f"{name}.json").read_text(encoding="utf-8"))
     return report
-
-_SCRIPT = "\"'><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">{{ 7 * 7 }}${7}"
 
 
 def hostile(report: dict[str, t.Any]) -> dict[str, t.Any]:

@@ -108,7 +108,7 @@ used = []
 for _ in range(2):
     examine(adapter("whole"), shared, CPU)
     used.append(shared.model)
-plain = used[0] is not None and not any("lora" in name for name, _ in used[0].named_modules())
+plain = used[0] is not None and not any("lora" in name for name, _module in used[0].named_modules())
 said["shared"] = [] if plain and used[0] is used[1] else ["the base was not kept as it was"]
 
 weights = torch.rand(4, 4)

@@ -24,6 +24,14 @@ def changed(config: dict[str, t.Any] | None = None, files: dict[str, str] | None
     return dataclasses.replace(ONE, config={**ONE.config, **(config or {})}, files=entries, **more)
 
 
+def test_where_there_is_nothing_on_one_side() -> None:
+    known = {"release": ONE.release, "rank": 16, "alpha": 32}
+    first, last = manifest_diff(None, ONE), manifest_diff(ONE, None)
+    assert first["before"] == last["after"] == {}
+    assert last["before"] == known
+    assert first["after"].items() >= {**known, "tensors": "4 tensors, all new", "tokenizer": "new"}.items()
+
+
 def test_the_config_before_and_after() -> None:
     before = changed({"target_modules": ["q_proj", "v_proj"], "lora_dropout": 0.05, "bias": "none"})
     config = {"target_modules": ["v_proj", "q_proj"], "lora_dropout": 0.1, "use_rslora": True, "bias": "none"}
