@@ -128,9 +128,23 @@ def test_a_hostile_path_is_refused_even_where_the_digest_fits(path: str) -> None
         Manifest.from_json(hostile)
 
 
-def test_another_schema_says_what_to_do() -> None:
-    with pytest.raises(DeliveryError, match="manifest of grammar_lora: has schema 2, this collection reads schema 1"):
-        Manifest.from_json({**manifest_of(1).to_json(), "schema": 2})
+@pytest.mark.parametrize("files", [[FileEntry("file", 1, "0" * 64)] * 2, [FileEntry("file", -1, "0" * 64)]])
+def test_files_that_cannot_be_are_refused_even_where_the_digest_fits(files: list[FileEntry]) -> None:
+    with pytest.raises(DeliveryError):
+        Manifest.from_json(Manifest("name", tuple(files), (), {}, {}).to_json())
+
+
+@pytest.mark.parametrize("schema", [0, 2])
+def test_another_schema_says_what_to_do(schema: int) -> None:
+    with pytest.raises(DeliveryError, match=f"manifest of grammar_lora: has schema {schema}, this collection reads schema 1"):
+        Manifest.from_json({**manifest_of(1).to_json(), "schema": schema})
+
+
+@pytest.mark.parametrize("text", ["", "{", "{'name': 'as Python would write it'}"])
+def test_what_is_handed_on_is_json(text: str) -> None:
+    assert Manifest.from_text(manifest_of(1).to_text()) == manifest_of(1)
+    with pytest.raises(DeliveryError, match=r"manifest: is not JSON: .* Hand it on as adapter_info returned it\."):
+        Manifest.from_text(text)
 
 
 def test_a_digest_that_does_not_fit_names_both() -> None:
