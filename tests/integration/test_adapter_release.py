@@ -41,6 +41,11 @@ def run(node: Node, *flags: str, **options: t.Any) -> dict[str, t.Any]:
     return {**entry["result"], "failed": entry["status"] == "failed"}
 
 
+def untimed(adapters: list[dict[str, t.Any]]) -> list[dict[str, t.Any]]:
+    """The same without the time of each activation, which cannot be predicted."""
+    return [{**adapter, "history": [entry["release"] for entry in adapter["history"]]} for adapter in adapters]
+
+
 def test_check_do_check_do(node: Node) -> None:
     manifest = stage(node.paths, 1)
     options: dict[str, t.Any] = {"manifests": [manifest.to_text()], "level": "model", "run": "the test"}
@@ -51,7 +56,7 @@ def test_check_do_check_do(node: Node) -> None:
 
     done = run(node, "--diff", **options)
     assert done["changed"]
-    assert (done["adapters"], done["diff"]) == (predicted["adapters"], predicted["diff"])
+    assert (untimed(done["adapters"]), done["diff"]) == (untimed(predicted["adapters"]), predicted["diff"])
     (adapter,) = done["adapters"]
     assert (adapter["action"], adapter["release"], adapter["digest"]) == ("activated", manifest.release, manifest.digest)
     assert done["diff"][0]["after"]["rank"] == 16
