@@ -89,7 +89,7 @@ check: setup-test  ## Run the fast checks: linters and quick unit tests
 	@$(NOX) -t fast
 
 .PHONY: test
-test: setup-test system-test  ## Run all checks and tests (about 40 minutes)
+test: setup-test system-test  ## Run all checks and tests (about 50 minutes)
 	@# Without the lab's parts its tests are skipped, and say why.
 	@test "$$(id -u)" != 0 || $(MAKE) --no-print-directory lab-parts || echo "== There is no lab on this machine" >&2
 	@$(NOX)
