@@ -16,6 +16,9 @@ import typing as t
 from ansible import constants as C
 from ansible.plugins.action import ActionBase
 
+# Stands where the answer will, for as long as there is none.
+_ASKED = b"asked"
+
 
 class ActionModule(ActionBase):
     _supports_check_mode = True
@@ -23,22 +26,30 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         result: dict[str, t.Any] = super().run(tmp, task_vars)
-        if self._task.delegate_to is None:
-            return {**result, **self._ask(task_vars)}
+        answer = None if self._task.delegate_to is None else self._asked_once(task_vars)
+        # Where the first one got no answer, each asks for itself, side by side: a host that is down costs all of them one wait.
+        return {**result, **(answer or self._ask(task_vars))}
+
+    def _asked_once(self, task_vars: dict[str, t.Any] | None) -> dict[str, t.Any] | None:
+        """The answer to whichever node asked first, for which the others wait; None where that one got none."""
         # Another task, also of the same words, asks anew. All workers of a run share that directory, which no other run has.
         asked = json.dumps([self._task._uuid, self._task.delegate_to, self._task.args], sort_keys=True)
-        answer = os.path.join(C.DEFAULT_LOCAL_TMP, f"adapter_info.{hashlib.sha256(asked.encode()).hexdigest()}")
-        with open(answer, "a+b") as file:
-            # Whoever comes second waits for the first one's answer.
+        path = os.path.join(C.DEFAULT_LOCAL_TMP, f"adapter_info.{hashlib.sha256(asked.encode()).hexdigest()}")
+        with open(path, "a+b") as file:
+            # It ends with its process, however that ends.
             fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)
-            if os.fstat(file.fileno()).st_size:
-                # It was written below, and by nobody else.
-                return {**result, **pickle.load(file)}  # noqa: S301
+            known = file.read()
+            if known:
+                # What is not the mark was written below, and by nobody else.
+                return None if known == _ASKED else t.cast("dict[str, t.Any]", pickle.loads(known))  # noqa: S301
+            file.write(_ASKED)
+            file.flush()
             found = self._ask(task_vars)
             if not found.get("failed"):
+                file.truncate(0)
                 pickle.dump(found, file)
-        return {**result, **found}
+        return found
 
     def _ask(self, task_vars: dict[str, t.Any] | None) -> dict[str, t.Any]:
         found: dict[str, t.Any] = self._execute_module(module_name="lorafleet.delivery.adapter_info", task_vars=task_vars)

@@ -100,6 +100,14 @@ class Fleet:
     def stored(self, node: str, name: str) -> pathlib.Path:
         return self.home(node) / ".lorafleet" / name
 
+    def before_module(self, host: str, module: str, command: str) -> None:
+        """Let a host run a shell command each time before it runs a module."""
+        python = self.root / f"{host}-python"
+        asked = f"case $1 in *AnsiballZ_{module}.py) {command} ;; esac"
+        python.write_text(f'#!/bin/sh\n{asked}\nexec {sys.executable} "$@"\n', encoding="utf-8")
+        python.chmod(0o755)
+        self.hosts[host]["ansible_python_interpreter"] = str(python)
+
     def run(self, playbook: str, *arguments: str, environment: c.Mapping[str, str] | None = None, limit: float = LIMIT) -> Run:
         """Run a playbook of the checkout on the whole fleet, but for what the arguments say."""
         inventory = str(self.write_inventory())
@@ -145,6 +153,23 @@ class Fleet:
         """The check boxes of the manifest: what each says, and whether it is ticked."""
         lines = (self.reports / "MANIFEST.md").read_text(encoding="utf-8").splitlines()
         return {line[len("- [x] ") :]: line.startswith("- [x]") for line in lines if line.startswith(("- [x] ", "- [ ] "))}
+
+
+class Gate:
+    """Keeps the first module of that name that runs on a host from beginning until it is opened."""
+
+    def __init__(self, fleet: Fleet, host: str, module: str) -> None:
+        self._path = fleet.root / "gate"
+        os.mkfifo(self._path)
+        fleet.before_module(host, module, f"test ! -e {self._path} || cat {self._path}")
+
+    @property
+    def closed(self) -> bool:
+        return self._path.exists()
+
+    def open(self) -> None:
+        with self._path.open("w"):
+            self._path.unlink()
 
 
 def contents(directory: pathlib.Path) -> dict[str, bytes]:

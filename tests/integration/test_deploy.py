@@ -10,7 +10,6 @@ import os
 import pathlib
 import re
 import shutil
-import sys
 import time
 import typing as t
 
@@ -25,6 +24,7 @@ from tests.integration.fleet import (
     TRAVELS,
     WEIGHTS,
     Fleet,
+    Gate,
     contents,
     identity,
     travelling,
@@ -151,14 +151,21 @@ def test_nodes_with_the_same_adapters_ask_once_for_all(fleet: Fleet) -> None:
     assert [second.of(node, "adapter_info")["cached"] for node in nodes] == [[CLEANER_3B, CLEANER_8B]] * 2
 
 
+def test_where_the_first_gets_no_answer_the_others_ask_side_by_side(fleet: Fleet) -> None:
+    for node in ("jw2-2", "jw2-3"):
+        fleet.add_node("jw2", node)
+    ended, met, pipe = (fleet.root / name for name in ("ended", "met", "pipe"))
+    os.mkfifo(pipe)
+    # Asked first, it ends without an answer. After that, each of the two who ask waits for the other.
+    fleet.before_module("sbs29", "adapter_info", f"mkdir {ended} && exit 1; if mkdir {met}; then cat {pipe}; else : > {pipe}; fi")
+    done = fleet.run("deploy", "--limit", "jw2", limit=LIMIT / 3)
+    assert done.rc != 0
+    served = [node for node in fleet.members["jw2"] if fleet.served(node, CLEANER_3B).exists()]
+    assert len(served) == 2, done.output
+
+
 def test_a_node_that_stands_still_does_not_hold_back_the_others(fleet: Fleet) -> None:
-    gate, python = fleet.root / "gate", fleet.root / "python"
-    os.mkfifo(gate)
-    # Before it brings anything, the module waits until somebody has opened the gate, once.
-    wait = f"case $1 in *AnsiballZ_adapter_sync.py) test ! -e {gate} || cat {gate} ;; esac"
-    python.write_text(f'#!/bin/sh\n{wait}\nexec {sys.executable} "$@"\n', encoding="utf-8")
-    python.chmod(0o755)
-    fleet.hosts["jw2-1"]["ansible_python_interpreter"] = str(python)
+    gate = Gate(fleet, "jw2-1", "adapter_sync")
     run = Background("deploy", "-i", str(fleet.write_inventory()), directory=fleet.root)
     try:
         deadline = time.monotonic() + LIMIT
@@ -167,8 +174,7 @@ def test_a_node_that_stands_still_does_not_hold_back_the_others(fleet: Fleet) ->
             assert not run.ended, run.output
             time.sleep(0.02)
         assert delivered(fleet) == {DESCRIBER_3B}
-        with gate.open("w"):
-            gate.unlink()
+        gate.open()
         done = run.wait()
     finally:
         run.kill()

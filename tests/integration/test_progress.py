@@ -9,39 +9,17 @@ from __future__ import annotations
 import collections.abc as c
 import contextlib
 import fcntl
-import os
 import pathlib
 import re
 import subprocess
-import sys
 import termios
 
-from tests.integration.fleet import CLEANER_3B, CLEANER_8B, DESCRIBER_3B, WEIGHTS, Fleet
+from tests.integration.fleet import CLEANER_3B, CLEANER_8B, DESCRIBER_3B, WEIGHTS, Fleet, Gate
 from tests.playbooks import CHECKOUT, LIMIT, PLAYBOOK, recording
 from tests.terminal import Terminal
 
 ENABLED = {"ANSIBLE_CALLBACKS_ENABLED": "fleet_record,lorafleet.delivery.delivery_progress", "TERM": "xterm"}
 AT_WORK = r"asking|hashing|waiting|sending|loading|activating"
-
-
-class Gate:
-    """Keeps the first module of that name that runs on a node from beginning until it is opened."""
-
-    def __init__(self, fleet: Fleet, node: str, module: str) -> None:
-        self._path, python = fleet.root / "gate", fleet.root / "python"
-        os.mkfifo(self._path)
-        wait = f"case $1 in *AnsiballZ_{module}.py) test ! -e {self._path} || cat {self._path} ;; esac"
-        python.write_text(f'#!/bin/sh\n{wait}\nexec {sys.executable} "$@"\n', encoding="utf-8")
-        python.chmod(0o755)
-        fleet.hosts[node]["ansible_python_interpreter"] = str(python)
-
-    @property
-    def closed(self) -> bool:
-        return self._path.exists()
-
-    def open(self) -> None:
-        with self._path.open("w"):
-            self._path.unlink()
 
 
 @contextlib.contextmanager

@@ -7,19 +7,17 @@
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 import shutil
 import stat
 import subprocess
-import sys
 import time
 
 import ansible
 import jsonschema
 import pytest
 
-from tests.integration.fleet import CLEANER_3B, CLEANER_8B, CONFIG, DESCRIBER_3B, WEIGHTS, Fleet, contents
+from tests.integration.fleet import CLEANER_3B, CLEANER_8B, CONFIG, DESCRIBER_3B, WEIGHTS, Fleet, Gate, contents
 from tests.playbooks import CHECKOUT, LIMIT, PLAYBOOK, Background, recording
 
 SCHEMA = json.loads((CHECKOUT / "docs" / "report.schema.json").read_text(encoding="utf-8"))
@@ -149,13 +147,8 @@ def test_drift_and_a_rollback(fleet: Fleet) -> None:
 def test_a_run_that_is_killed_leaves_no_box_ticked(fleet: Fleet) -> None:
     fleet.deploy("--limit", "jw3")
     assert fleet.boxes()["Describer models → jw3"]
-    gate, python = fleet.root / "gate", fleet.root / "python"
-    os.mkfifo(gate)
     # The module stands still before it brings anything.
-    wait = f"case $1 in *AnsiballZ_adapter_sync.py) cat {gate} ;; esac"
-    python.write_text(f'#!/bin/sh\n{wait}\nexec {sys.executable} "$@"\n', encoding="utf-8")
-    python.chmod(0o755)
-    fleet.hosts["jw3-1"]["ansible_python_interpreter"] = str(python)
+    Gate(fleet, "jw3-1", "adapter_sync")
     run = Background("deploy", "-i", str(fleet.write_inventory()), "--limit", "jw3", directory=fleet.root)
     try:
         deadline = time.monotonic() + LIMIT
