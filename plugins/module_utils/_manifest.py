@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 import typing as t
 
@@ -149,7 +150,7 @@ class Manifest:
                 golden=_object(data.get("golden")),
             )
             digest = data["digest"]
-        except (KeyError, TypeError, ValueError, AttributeError) as exc:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:
             raise DeliveryError.of(
                 "manifest", f"is not in the form of schema {SCHEMA}: {type(exc).__name__} {exc}.", "Freeze it again."
             ) from exc
@@ -169,7 +170,12 @@ def _natural(value: t.Any) -> int:
 
 
 def _norm(value: t.Any) -> t.Optional[float]:
-    return None if value is None else float(value)
+    if value is None:
+        return None
+    norm = float(value)
+    if not 0 <= norm < math.inf:
+        raise ValueError(f"{value!r} is no norm")
+    return norm
 
 
 def _object(value: t.Any) -> t.Optional[dict[str, t.Any]]:

@@ -97,12 +97,14 @@ def _norm_changes(before: Manifest, after: Manifest) -> dict[str, float]:
 
 
 def _norms(manifest: Manifest) -> dict[str, float]:
-    """The norm of all tensors of each module together; without the modules of which one has none."""
+    """The norm of all tensors of each module together; without the modules of which one has none, or none that is finite."""
     squares: dict[str, float] = {}
     for tensor in manifest.tensors:
         module = _PARAMETER.sub("", tensor.name)
-        squares[module] = squares.get(module, 0.0) + (math.nan if tensor.norm is None else tensor.norm**2)
-    return {module: math.sqrt(square) for module, square in squares.items() if not math.isnan(square)}
+        norm = math.nan if tensor.norm is None else tensor.norm
+        # A product too large is infinite; a power would be an error.
+        squares[module] = squares.get(module, 0.0) + norm * norm
+    return {module: math.sqrt(square) for module, square in squares.items() if math.isfinite(square)}
 
 
 def _percent(change: float) -> str:

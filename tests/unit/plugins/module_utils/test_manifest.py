@@ -108,6 +108,9 @@ TAMPERED = {
     "empty name": _set("name", value=""),
     "sha256 of a tensor": _set("tensors", 0, "sha256", value="no hash"),
     "infinite shape": _set("tensors", 0, "shape", value=[float("inf")]),
+    "negative norm": _set("tensors", 0, "norm", value=-1.0),
+    "infinite norm": _set("tensors", 0, "norm", value=float("inf")),
+    "norm that is no float": _set("tensors", 0, "norm", value=10**400),
     "another schema": _set("schema", value=2),
 }
 
@@ -173,7 +176,10 @@ def test_refuses_any_other_form_in_words(key: str, value: t.Any, missing: bool) 
     assert manifest.digest == data["digest"]
 
 
-@pytest.mark.parametrize(("where", "key"), [("files", "path"), ("files", "size"), ("tensors", "shape"), ("tensors", "sha256")])
+@pytest.mark.parametrize(
+    ("where", "key"),
+    [("files", "path"), ("files", "size"), ("tensors", "shape"), ("tensors", "sha256"), ("tensors", "norm")],
+)
 @given(value=JSON)
 def test_refuses_any_other_form_of_an_entry_in_words(where: str, key: str, value: t.Any) -> None:
     data = copy.deepcopy(manifest_of(1).to_json())

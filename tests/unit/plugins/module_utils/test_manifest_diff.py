@@ -110,3 +110,8 @@ def test_what_is_noise_is_called_that_and_what_was_not_taken_is_not_said() -> No
     # Manifests of before norms were taken, and modules of zeros.
     for old in (None, 0.0):
         assert "largest_change_of_norm" not in manifest_diff(with_norms(q_proj=old), with_norms(q_proj=1.0))["after"]
+
+
+def test_norms_whose_squares_are_no_floats_break_nothing() -> None:
+    said = manifest_diff(with_norms(q_proj=1e200), with_norms(q_proj=1e200, k_proj=1.0))["after"]
+    assert "largest_change_of_norm" not in said
