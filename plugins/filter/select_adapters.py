@@ -13,7 +13,7 @@ author:
 description:
   - Tags that name agents add up, tags that name variants add up, and the two narrow each other. C(--tags cleaner,8b) is the
     cleaner's 8b alone, C(--tags 8b) every agent's.
-  - A tag that names no agent and no variant of the inventory is an error.
+  - A tag that names no agent and no variant of the inventory is an error, and so are tags that together name no adapter.
   - Reads C(agent_name) and C(agent_adapters) of the hosts.
 options:
   _input:

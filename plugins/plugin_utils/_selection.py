@@ -28,8 +28,9 @@ def select(
 
     Tags that name agents add up, tags that name variants add up, and the two narrow each other: C(cleaner,8b) is the
     cleaner's 8b alone. Without tags of one kind, all of that kind are meant. C(fleet) maps every agent of the inventory to
-    its variants. Raises DeliveryError for a tag that names nothing in it, so that a typing error does not deliver nothing;
-    a tag to skip may be about another part of the user's playbook, or given by a tool that calls it, and means nothing here.
+    its variants. Raises DeliveryError for a tag that names nothing in it, and for tags that together name no adapter, so
+    that a typing error does not deliver nothing; a tag to skip may be about another part of the user's playbook, or given
+    by a tool that calls it, and means nothing here.
     """
     agents = set(fleet)
     # YAML may have read a variant as a number; tags are always text.
@@ -43,10 +44,17 @@ def select(
             "names no agent and no variant of the inventory.",
             f"Agents: {', '.join(sorted(agents))}. Variants: {', '.join(sorted(variants))}.",
         )
-    if (wanted & agents and agent not in wanted) or agent in skipped:
+    of_agents, of_variants = wanted & agents, wanted & variants
+    if of_agents and of_variants and not any(str(variant) in of_variants for one in of_agents for variant in fleet[one]):
+        raise DeliveryError.of(
+            f"tags {', '.join(sorted(wanted))}",
+            "name no adapter together: none of these agents has such a variant.",
+            " ".join(f"{one}: {', '.join(sorted(map(str, fleet[one])))}." for one in sorted(of_agents)),
+        )
+    if (of_agents and agent not in of_agents) or agent in skipped:
         return []
     return [
         row
         for row in adapters
-        if (not wanted & variants or str(row["variant"]) in wanted) and str(row["variant"]) not in skipped
+        if (not of_variants or str(row["variant"]) in of_variants) and str(row["variant"]) not in skipped
     ]

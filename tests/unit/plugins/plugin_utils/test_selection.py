@@ -73,6 +73,15 @@ def test_all_unknown_tags_are_named() -> None:
         selected(["cleanr", "9b", "cleaner"])
 
 
+def test_tags_that_name_no_adapter_together_are_an_error() -> None:
+    fleet = {"cleaner": ["3b", "8b"], "describer": ["3b"]}
+    assert select(rows("cleaner"), "cleaner", fleet, ["cleaner", "describer", "8b"], []) == rows("cleaner")[1:]
+    # Whatever the agent: the node of another one must not end as if it were right.
+    for agent in fleet:
+        with pytest.raises(DeliveryError, match=r"^tags 8b, describer: name no adapter together: .* describer: 3b\.$"):
+            select(rows(agent), agent, fleet, ["describer", "8b"], [])
+
+
 TAGS = st.lists(st.sampled_from([*AGENTS, *VARIANTS, "all"]), max_size=6)
 
 
