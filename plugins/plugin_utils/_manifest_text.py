@@ -41,14 +41,14 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._describe impor
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._manifest import CONFIG_FILE, PICKLE_FILE, SAFETENSORS_FILE
 from ansible_collections.lorafleet.delivery.plugins.module_utils._names import check_name
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._selection import SPECIAL_TAGS
 
 # What travels without being asked for.
 _KNOWN_FILES = frozenset({CONFIG_FILE, SAFETENSORS_FILE, PICKLE_FILE, *TOKENIZER_FILES})
 # What may be said of an adapter, and what of that in the training configuration, for all.
 _SHARED = frozenset({"rank", "alpha", "target_modules"})
 _FIELDS = frozenset({"variant", "source", "target", "base", "training", "quality"}) | _SHARED
-# Tags that Ansible has a meaning of its own for, and groups that there are in any case.
-_TAGS = frozenset({"all", "always", "never", "tagged", "untagged"})
+# Groups that there are in any case.
 _GROUPS = frozenset({"all", "ungrouped", "agents", "training"})
 
 _ARROW = re.compile(r"->|→")
@@ -350,7 +350,7 @@ class _Reader:
         boxes = self.names.get(_group(node.name), set())
         if len(boxes) == 1:
             (name,) = boxes
-        if heading is None or not name or name in _TAGS:
+        if heading is None or not name or name in SPECIAL_TAGS:
             raise self.error(section.line, f"{left!r} does not name an agent.", _FORM)
         agent = Agent(name, (heading[2] or "").strip(), node.name, node.addresses, "", ())
         if agent.group in groups:

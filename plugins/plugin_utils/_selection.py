@@ -14,7 +14,7 @@ import typing as t
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 
 # Tags with a meaning of Ansible's own; they select no agent and no variant.
-_SPECIAL = frozenset({"all", "always", "never", "tagged", "untagged"})
+SPECIAL_TAGS = frozenset({"all", "always", "never", "tagged", "untagged"})
 
 
 def select(
@@ -35,8 +35,8 @@ def select(
     agents = set(fleet)
     # YAML may have read a variant as a number; tags are always text.
     variants = {str(variant) for of_agent in fleet.values() for variant in of_agent}
-    wanted = set(run_tags) - _SPECIAL
-    skipped = set(skip_tags) - _SPECIAL
+    wanted = set(run_tags) - SPECIAL_TAGS
+    skipped = set(skip_tags) - SPECIAL_TAGS
     unknown = sorted(wanted - agents - variants)
     if unknown:
         raise DeliveryError.of(
