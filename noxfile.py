@@ -43,7 +43,7 @@ LOCKS = {"test": ["test", "lint"], "lab": ["test", "lint", "lab"], "galaxy": ["g
 GET_PIP = "import subprocess, sys\nsubprocess.run([sys.executable, '-m', 'ensurepip'], check=True)\n"
 
 
-@nox.session(tags=["fast"])
+@nox.session(tags=["fast", "gates"])
 def lint(session: nox.Session) -> None:
     """Linters and the type checker."""
     session.run("ruff", "check", ".")
@@ -59,13 +59,13 @@ def quick(session: nox.Session) -> None:
     session.run("pytest", "-q", "-n", "2", "--dist", "loadgroup", "-m", "not slow", "tests/unit", env={"PATH": PATH})
 
 
-@nox.session
+@nox.session(tags=["gates"])
 def ansible_lint(session: nox.Session) -> None:
     """Playbooks and roles by ansible-lint's profile for production."""
     session.run("ansible-lint")
 
 
-@nox.session
+@nox.session(tags=["gates"])
 def sanity(session: nox.Session) -> None:
     """All of ansible-test's sanity tests, nothing ignored, with every Python that this machine has."""
     home = CHECKOUT / ".cache" / "ansible-test"
@@ -93,7 +93,7 @@ def copy_of_checkout(session: nox.Session, directory: str) -> pathlib.Path:
     return copy
 
 
-@nox.session(venv_backend="uv")
+@nox.session(venv_backend="uv", tags=["gates"])
 def galaxy(session: nox.Session) -> None:
     """What Galaxy and Automation Hub ask of the built collection: licences, changelog, documentation, import, dependencies."""
     session.install("--require-hashes", "-r", "requirements/locked/galaxy.txt")
@@ -128,7 +128,7 @@ def docs(session: nox.Session) -> None:
         session.run("sphinx-build", "-q", "-W", "-C", *options, "-b", "html", sources, ".cache/docs")
 
 
-@nox.session(venv_backend="uv")
+@nox.session(venv_backend="uv", tags=["gates"])
 @nox.parametrize("python, core", [(python, core) for core, (python, _node) in CORES.items()], ids=list(CORES))
 def cores(session: nox.Session, core: str) -> None:
     """Quick unit tests, and the built collection delivering, on the oldest and the newest ansible-core."""
