@@ -92,12 +92,12 @@ check: setup-test  ## Run the fast checks: linters and quick unit tests
 test: setup-test system-test  ## Run all checks and tests (about 40 minutes)
 	@# Without the lab's parts its tests are skipped, and say why.
 	@test "$$(id -u)" != 0 || $(MAKE) --no-print-directory lab-parts || echo "== There is no lab on this machine" >&2
-	@# Side by side: most gates keep one core busy and no more, and the tests wait for their hosts at times.
+	@# Side by side: most gates keep one core busy and no more, and take what the tests leave while these wait for their hosts.
 	@$(MAKE) --no-print-directory --jobs=2 gates tests
 
 .PHONY: gates
 gates: setup-test
-	@$(NOX) -t gates
+	@nice $(NOX) -t gates
 
 .PHONY: tests
 tests: setup-test

@@ -36,7 +36,7 @@ MODES = {"file": "0644", "directory": "0755"}
 # Adapters of tests/tiny_adapters.py that differ in nothing but the training.
 RETRAINED = {f"adapter{variant}{old}": f"adapter{variant}{new}" for variant in ("", "_b") for old, new in _TRAININGS}
 # Bounds the wait for something that takes moments; for a machine that does much else.
-_PATIENCE = 90
+_PATIENCE = 300
 
 Content = dict[str, str]
 # What is waited for in words, whether it is so, and what to do with what was found then.
