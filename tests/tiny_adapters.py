@@ -11,10 +11,10 @@ in .cache/tests, under the hash of this script. Nothing is fetched from a networ
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import pathlib
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -46,27 +46,20 @@ VARIANTS: dict[str, dict[str, t.Any]] = {
 
 
 def cached() -> pathlib.Path:
-    """Return the directory of the adapters, made before or now."""
+    """Return the directory of the adapters, made before or now; of several that ask at once, one makes it."""
     target = CACHE / hashlib.sha256(pathlib.Path(__file__).read_bytes()).hexdigest()[:12]
-    if target.is_dir():
-        return target
     CACHE.mkdir(parents=True, exist_ok=True)
-    work = pathlib.Path(tempfile.mkdtemp(dir=CACHE, prefix="making-"))
-    try:
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-        command = [PEFT_PYTHON, __file__, str(work)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
-        work.chmod(0o755)
-        # Another run may have been quicker; what it made is as good as ours.
-        try:
-            work.rename(target)
-        except OSError:
-            if not target.is_dir():
-                raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    with (CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not target.is_dir():
+            with tempfile.TemporaryDirectory(dir=CACHE, prefix="making-") as scratch:
+                made = pathlib.Path(scratch, target.name)
+                environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+                command = [PEFT_PYTHON, __file__, str(made)]
+                done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+                if done.returncode:
+                    raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
+                made.rename(target)
     return target
 
 

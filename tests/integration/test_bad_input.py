@@ -14,6 +14,7 @@ import collections.abc as c
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import json
 import os
 import pathlib
@@ -22,7 +23,6 @@ import shutil
 import struct
 import subprocess
 import sys
-import tempfile
 import typing as t
 
 import numpy
@@ -461,24 +461,14 @@ Verdict = dict[str, t.Any]
 
 
 @pytest.fixture(scope="session")
-def verdict(tmp_path_factory: pytest.TempPathFactory, tiny: pathlib.Path) -> c.Callable[[str], Verdict]:
-    """What became of a row; its batch is run once, whichever of several workers asks first."""
+def verdicts(tmp_path_factory: pytest.TempPathFactory, tiny: pathlib.Path) -> c.Callable[[str], dict[str, Verdict]]:
+    """What became of the rows of a batch, which is run once."""
     if shutil.which("rsync") is None:
         pytest.skip("no rsync on this machine")
-    base = tmp_path_factory.getbasetemp()
-    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "bad-input"
-    shared.mkdir(exist_ok=True)
 
-    def of(item: str) -> Verdict:
-        batch = TABLE[item].batch
-        verdicts = shared / f"{batch}.json"
-        with (shared / f"{batch}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not verdicts.exists():
-                directory = pathlib.Path(tempfile.mkdtemp(dir=shared, prefix=batch))
-                verdicts.write_text(json.dumps(deliver(batch, directory, tiny)), encoding="utf-8")
-        found: dict[str, Verdict] = json.loads(verdicts.read_text(encoding="utf-8"))
-        return found[item]
+    @functools.cache
+    def of(batch: str) -> dict[str, Verdict]:
+        return deliver(batch, tmp_path_factory.mktemp(batch), tiny)
 
     return of
 
@@ -534,9 +524,13 @@ def documented(item: str) -> re.Pattern[str]:
     return re.compile(".+".join(map(re.escape, found[1].split("..."))))
 
 
-@pytest.mark.parametrize("item", TABLE)
-def test_bad_input_is_refused(item: str, verdict: c.Callable[[str], Verdict]) -> None:
-    bad, found = TABLE[item], verdict(item)
+# One worker for each batch: several would wait for the same run.
+@pytest.mark.parametrize(
+    "item", [pytest.param(item, marks=pytest.mark.xdist_group(f"bad input: {bad.batch}")) for item, bad in TABLE.items()]
+)
+def test_bad_input_is_refused(item: str, verdicts: c.Callable[[str], dict[str, Verdict]]) -> None:
+    bad = TABLE[item]
+    found = verdicts(bad.batch)[item]
     if "impossible" in found:
         pytest.skip(found["impossible"])
     assert found["rc"] != 0

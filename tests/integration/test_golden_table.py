@@ -31,6 +31,9 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test impo
 from tests import tiny_adapters
 from tests.integration.fleet import CONFIG, WEIGHTS
 
+# One worker for all: each would compute the whole table.
+pytestmark = pytest.mark.xdist_group("golden_table")
+
 RECORDED = ("float32", "bfloat16")
 COMPUTED = (("float32", "sdpa"), ("bfloat16", "eager"), ("float16", "sdpa"))
 PROMPTS = ["import os\n", "def walk(top, topdown=True):\n    ", 'raise TypeError("', {"user": "class PathLike(abc.ABC):"}]
