@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import os
 import tempfile
@@ -20,6 +21,7 @@ from ansible.plugins.loader import connection_loader
 from ansible.utils.display import Display
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._minimum_versions import version_warnings
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._become import Become
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._events import VERIFYING, WAITING, Event, Meter, emit
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._relay import End, Way
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._session import Session, no_zstd
@@ -39,9 +41,8 @@ class ActionModule(ActionBase):
         result: dict[str, t.Any] = super().run(tmp, task_vars)
         variables = task_vars or {}
         seconds: dict[str, float] = {}
-        uid = self._transfer_uid()
         with _timed(seconds, "plan"):
-            plan = self._phase("plan", uid, variables)
+            plan = self._phase("plan", variables)
         if plan.get("failed") or self._task.check_mode:
             return {**result, **_public(plan)}
         result["seconds"] = seconds
@@ -55,7 +56,7 @@ class ActionModule(ActionBase):
         if not all(adapter["stored"] for adapter in plan["adapters"]):
             emit(Event(variables["inventory_hostname"], VERIFYING))
             with _timed(seconds, "settle"):
-                settled = self._phase("settle", uid, variables)
+                settled = self._phase("settle", variables)
             if settled.get("failed"):
                 return {**result, **_public(settled)}
             # What two adapters share was not on the node yet when it was planned.
@@ -63,20 +64,29 @@ class ActionModule(ActionBase):
                 planned.update(taken=found["taken"], taken_bytes=found["taken_bytes"])
         return {**result, **_public(plan)}
 
-    def _phase(self, phase: str, uid: int | None, variables: dict[str, t.Any]) -> dict[str, t.Any]:
+    def _phase(self, phase: str, variables: dict[str, t.Any]) -> dict[str, t.Any]:
         """Run the module of the same name on the node."""
-        arguments = {**self._task.args, "phase": phase, "transfer_uid": uid}
+        arguments = {**self._task.args, "phase": phase}
         found: dict[str, t.Any] = self._execute_module(
             module_name=_MODULE, module_args=arguments, task_vars=variables
         )
         return found
 
-    def _transfer_uid(self) -> int | None:
-        """The user that Ansible connects to the node as, where that is not the one that modules run as."""
-        if not self._play_context.become:
-            return None
-        answer = self._low_level_execute_command("id -u", sudoable=False)
-        return int(answer["stdout"].split()[-1])
+    def _node_end(self, node: str, control_path: str) -> End:
+        """The end at the node, whose files belong to the user that modules run as."""
+        end = _end(node, self._connection, control_path)
+        plugin = self._connection.become
+        # As Ansible has it for every command of a task: who is that user already does not become it.
+        already = not C.BECOME_ALLOW_SAME_USER and self._get_remote_user() == self.get_become_option("become_user")
+        if plugin is None or already:
+            return end
+        if plugin.require_tty:
+            raise DeliveryError.of(
+                node,
+                f"is given no terminal for a transfer, and become method {plugin.name} wants one.",
+                "Set ansible_become_method to one that does without, as sudo does.",
+            )
+        return dataclasses.replace(end, become=Become(node, plugin, self._connection._shell))
 
     def _bring(self, plan: dict[str, t.Any], variables: dict[str, t.Any], result: dict[str, t.Any]) -> None:
         """Move all that is missing, and say so in C(result). Raises DeliveryError when it cannot be done."""
@@ -92,7 +102,7 @@ class ActionModule(ActionBase):
                 source,
                 node,
                 self._source_end(source, variables, os.path.join(sockets, "source")),
-                _end(node, self._connection, os.path.join(sockets, "node")),
+                self._node_end(node, os.path.join(sockets, "node")),
                 way,
                 asked["transfer_tries"],
             )

@@ -82,7 +82,7 @@ def _plan(manifest: Manifest, paths: AdapterPaths, seeds: dict[str, list[str]], 
         return result
     for entry in manifest.files:
         target = os.path.join(result.staging, entry.path)
-        if (_has_length if arrived else _is)(target, entry) and os.lstat(target).st_nlink == 1:
+        if (_has_length if arrived else _is)(target, entry) and _is_ours(os.lstat(target)):
             continue
         result.lacking.append(entry)
         seed = next((path for path in seeds[entry.sha256] if path != target and _is(path, entry)), None)
@@ -156,11 +156,11 @@ def check_space(store: str, plans: t.Iterable[Plan]) -> None:
         )
 
 
-def prepare(item: Plan, transfer_uid: t.Optional[int]) -> None:
+def prepare(item: Plan) -> None:
     """Make the staging directory ready for what is to come.
 
-    Whoever transfers (C(transfer_uid), or this user) owns the directory until C(settle); files of it that are neither
-    wanted nor a beginning of what is wanted are removed. Raises DeliveryError when the store cannot be written.
+    It is this user's, as whom the files are received as well. What is in it and is not ours, or neither wanted nor a beginning
+    of what is wanted, is removed. Raises DeliveryError when the store cannot be written.
     """
     wanted = {entry.path: entry for entry in item.manifest.files}
     try:
@@ -168,43 +168,37 @@ def prepare(item: Plan, transfer_uid: t.Optional[int]) -> None:
         with contextlib.suppress(FileExistsError):
             os.mkdir(item.staging, 0o700)
         _refuse_while_busy(item)
+        if os.geteuid() == 0:
+            # An earlier run may have been somebody else.
+            os.chown(item.staging, 0, 0)
         for name in os.listdir(item.staging):
             path = os.path.join(item.staging, name)
             found = os.lstat(path)
-            if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1 or name not in wanted:
+            if not _is_ours(found) or name not in wanted:
                 _remove(path)
             elif found.st_size >= wanted[name].size and wanted[name] in item.lacking:
                 # As long as it should be and yet lacking: its bytes are wrong, so it is no beginning to go on from.
                 os.unlink(path)
-        if transfer_uid is not None and transfer_uid != os.geteuid():
-            for name in os.listdir(item.staging):
-                os.chown(os.path.join(item.staging, name), transfer_uid, -1, follow_symlinks=False)
-            os.chown(item.staging, transfer_uid, -1)
     except OSError as exc:
         raise _unwritable(item, exc) from exc
 
 
 def settle(item: Plan) -> list[Problem]:
-    """Take the staging directory back from whoever filled it, add what the node has itself, compare every byte; fsync all.
+    """Add to the staging directory what the node has itself, compare every byte with the manifest; fsync all.
 
     Returns what differs from the manifest; nothing of it is removed, so that a later run can go on from there.
     """
     try:
         os.chmod(item.staging, 0o700)
-        if os.geteuid() == 0:
-            os.chown(item.staging, 0, 0)
         for name in os.listdir(item.staging):
             path = os.path.join(item.staging, name)
             # What has another name elsewhere is somebody's file, and refused below.
-            found = os.lstat(path)
-            if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
+            if _is_ours(os.lstat(path)):
                 os.chmod(path, 0o600)
-                if os.geteuid() == 0:
-                    os.chown(path, 0, 0)
         for name, seed in sorted(item.local.items()):
             target = os.path.join(item.staging, name)
             if os.path.lexists(target):
-                # Never written through: the directory was somebody else's until now.
+                # Never written through: it may be a link, or have another name elsewhere.
                 _remove(target)
             copy_file(seed, target)
         differing = differences(item.staging, item.manifest, fsync=True)
@@ -235,6 +229,11 @@ def _refuse_while_busy(item: Plan) -> None:
         ) from None
     finally:
         os.close(descriptor)
+
+
+def _is_ours(found: os.stat_result) -> bool:
+    """True for a plain file that no other user can write to: it has no name elsewhere, and is root's own where this is root."""
+    return stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and (os.geteuid() != 0 or found.st_uid == 0)
 
 
 def _has_length(path: str, entry: FileEntry) -> bool:

@@ -27,8 +27,8 @@ notes:
   - Both hosts need rsync 3.1 or newer. The controller needs ssh, and rsync where it is one of the two.
     An rsync with known holes is warned of.
   - Connections with a password are refused. Keys, agents, jump hosts, ports and users are those of Ansible.
-  - The files are received by the user that Ansible connects as, before C(become). That user must be able to pass
-    through O(store).
+  - The files are received by the user that modules run as on the node; C(become) is Ansible's, with its method and password.
+    A method that needs a terminal is refused.
   - At the source they are read by the user that Ansible connects as there for a delegated task, before C(become).
 attributes:
   check_mode:
@@ -87,11 +87,6 @@ options:
     choices:
       - plan
       - settle
-  transfer_uid:
-    description:
-      - The numeric user that receives the files.
-      - Set by the action plugin of the same name. Do not set it.
-    type: int
 seealso:
   - module: lorafleet.delivery.adapter_info
   - module: lorafleet.delivery.adapter_release
@@ -284,7 +279,6 @@ def main() -> None:
             "transfer_bwlimit": {"type": "str", "default": ""},
             "transfer_compress": {"type": "bool", "default": False},
             "phase": {"type": "str", "choices": ["plan", "settle"]},
-            "transfer_uid": {"type": "int"},
         },
         supports_check_mode=True,
     )
@@ -308,7 +302,7 @@ def main() -> None:
             if not module.check_mode:
                 for item in plans:
                     if item.lacking:
-                        prepare(item, module.params["transfer_uid"])
+                        prepare(item)
         elif module.params["phase"] == "settle":
             for item in plans:
                 if not item.stored:

@@ -13,12 +13,14 @@ Nothing is spooled; the bytes are handed on as they come::
     source: rsync --server --sender  ---->  controller  ---->  rsync SOURCE:files STAGING/ :node
                                      <----              <----
 
+On the node it runs as the user that the task becomes there, so that files are received by whom modules run as.
 The client asks for files and chooses where they go, so a hostile source cannot write elsewhere on a node.
 """
 
 from __future__ import annotations
 
 import collections.abc as c
+import contextlib
 import dataclasses
 import os
 import select
@@ -28,6 +30,7 @@ import tempfile
 import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._rsync import Rsync
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._become import Become
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._ssh import hang_up, ssh_argv
 
 # Kept out of both ends: each of these changes what rsync does without being seen in its arguments.
@@ -78,13 +81,16 @@ _REASONS = {
 class End:
     """One end of a transfer: the options of its ssh connection, or None where it is this machine.
 
-    Transfers with the same C(control_path) share one connection, until it is hung up.
+    Transfers with the same C(control_path) share one connection, until it is hung up. C(become) is for the node's end alone.
     """
 
     ssh: t.Optional[c.Mapping[str, t.Any]]
     control_path: str = "none"
+    become: t.Optional[Become] = None
 
     def argv(self, command: c.Sequence[str]) -> list[str]:
+        if self.become:
+            command = self.become.argv(command)
         return list(command) if self.ssh is None else ssh_argv(self.ssh, command, self.control_path)
 
     def hang_up(self) -> None:
@@ -201,19 +207,17 @@ def transfer(
         received += count
         progress(count)
 
-    ends: list[subprocess.Popen[bytes]] = []
     with tempfile.TemporaryFile() as client_said, tempfile.TemporaryFile() as server_said:
-        try:
-            client = _start(ends, commands[0], subprocess.PIPE, client_said)
-            server = _start(ends, commands[1], client.stdout, server_said)
-            # What the node asks for goes to the source directly: with a copy open here it would not see the node go.
-            t.cast("t.IO[bytes]", client.stdout).close()
-            moved = _pump(t.cast("t.IO[bytes]", server.stdout), t.cast("t.IO[bytes]", client.stdin), way.timeout, handed)
-            codes = (client.wait(), _end_of(server, way.timeout)) if moved else (_STALLED, 0)
-        finally:
-            for end in ends:
-                end.kill()
-                end.wait()
+        with contextlib.ExitStack() as running:
+            client = _start(running, commands[0], subprocess.PIPE, client_said)
+            if node.become and not node.become.wait(client, client_said, way.timeout):
+                codes = (client.wait(), 0)
+            else:
+                server = _start(running, commands[1], client.stdout, server_said)
+                # What the node asks for goes to the source directly: with a copy open here it would not see the node go.
+                t.cast("t.IO[bytes]", client.stdout).close()
+                moved = _pump(t.cast("t.IO[bytes]", server.stdout), t.cast("t.IO[bytes]", client.stdin), way.timeout, handed)
+                codes = (client.wait(), _end_of(server, way.timeout)) if moved else (_STALLED, 0)
         # A server that was asked for nothing complains of that, which is not why the client ended.
         never_asked = codes[0] and codes[1] == _SYNTAX
         before, _mark, after = _text(server_said).rpartition(f"{_END_OF_VERSION}\n")
@@ -230,10 +234,21 @@ def transfer(
 
 
 def _start(
-    ends: list[subprocess.Popen[bytes]], command: list[str], stdin: t.Any, said: t.IO[bytes]
+    running: contextlib.ExitStack, command: list[str], stdin: t.Any, said: t.IO[bytes]
 ) -> subprocess.Popen[bytes]:
-    ends.append(subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=said, pipesize=_CHUNK))
-    return ends[-1]
+    process = subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=said, pipesize=_CHUNK)
+    running.callback(_let_go, process)
+    return process
+
+
+def _let_go(process: subprocess.Popen[bytes]) -> None:
+    """End a process. One that has become another user here cannot be killed, but ends when nobody talks to it any more."""
+    for pipe in (process.stdin, process.stdout):
+        if pipe:
+            pipe.close()
+    with contextlib.suppress(PermissionError):
+        process.kill()
+    process.wait()
 
 
 def _pump(source: t.IO[bytes], node: t.IO[bytes], timeout: int, handed: c.Callable[[int], None]) -> bool:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import typing as t
 
 import pytest
@@ -14,10 +15,11 @@ from ansible.errors import AnsibleActionFail
 from ansible.parsing.dataloader import DataLoader
 from ansible.playbook.play import Play
 from ansible.playbook.play_context import PlayContext
-from ansible.plugins.loader import connection_loader, init_plugin_loader
+from ansible.plugins.loader import become_loader, connection_loader, init_plugin_loader
 from ansible.utils.collection_loader import AnsibleCollectionConfig
 from ansible_collections.lorafleet.delivery.plugins.action.adapter_sync import ActionModule
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._relay import End
 
 from tests.playbooks import CHECKOUT
 
@@ -129,8 +131,66 @@ def test_keywords_of_the_play_are_for_the_source_too_as_for_delegated_tasks() ->
     assert 'User="deploy"' not in from_inventory
 
 
-def test_becoming_another_user_is_not_for_rsync() -> None:
-    # It is started as the user of the connection, who owns the staging directory for as long as it runs.
+def node_end(connection: str = "ssh", become: dict[str, t.Any] | None = None, **variables: t.Any) -> End:
+    """The end at a node with these variables, where the task becomes another user by sudo."""
+    made = action({"connection": connection})
+    made._connection = connection_loader.get(connection, made._play_context, os.devnull)
+    made._connection.set_options(var_options={"inventory_hostname": "jw2-1", "ansible_ssh_args": ANSIBLES, **variables})
+    if become is not None:
+        plugin = become_loader.get(become.pop("ansible_become_method", "sudo"))
+        plugin.set_options(var_options=become)
+        made._connection.set_become_plugin(plugin)
+    return made._node_end("jw2-1", "/run/node")
+
+
+def at_node(end: End) -> list[str]:
+    """What runs C(true) there, without the mark that is another one each time."""
+    argv = end.argv(["true"])
+    mark = end.become.plugin.success if end.become else "no mark"
+    key = mark.rpartition("-")[2]
+    return [word.replace(mark, "MARK").replace(key, "KEY") for word in argv]
+
+
+def test_the_node_becomes_nobody() -> None:
+    assert at_node(node_end()) == [
+        *(word.replace("source", "node") for word in ALWAYS),
+        *("-o", "ConnectTimeout=10"),
+        *FAST,
+        *("--", "jw2-1", "true"),
+    ]
+    assert at_node(node_end("local")) == ["true"]
+
+
+def test_the_node_becomes_another_user() -> None:
+    serving = ["sh", "-c", "sudo -H -S -n  -u serving /bin/sh -c 'echo MARK ; true'"]
+    [*connects, becomes] = at_node(node_end(become={"ansible_become_user": "serving"}))
+    assert connects == at_node(node_end())[:-1]
+    assert shlex.split(becomes) == serving
+    assert at_node(node_end("local", become={"ansible_become_user": "serving"})) == serving
+
+
+def test_the_password_to_become_another_user_is_no_argument() -> None:
+    become = {"ansible_become_password": "s3cret", "ansible_become_user": "serving", "ansible_become_flags": "-S"}
+    end = node_end("local", become=become)
+    assert end.become is not None
+    assert end.become.plugin.get_option("become_pass") == "s3cret"
+    asks = 'sudo -S -p "[sudo via ansible, key=KEY] password:" -u serving'
+    assert at_node(end) == ["sh", "-c", f"{asks} /bin/sh -c 'echo MARK ; true'"]
+
+
+def test_who_is_the_user_already_does_not_become_it() -> None:
+    assert at_node(node_end(become={}, ansible_user="root"))[-1] == "true"
+    assert "sudo" in at_node(node_end(become={}, ansible_user="deploy"))[-1]
+
+
+def test_a_way_to_become_another_user_that_wants_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(become_loader.get("sudo", class_only=True), "require_tty", True)
+    with pytest.raises(DeliveryError, match=r"jw2-1: is given no terminal.*become method sudo wants one\. Set ansible_become_m"):
+        node_end(become={})
+
+
+def test_the_source_becomes_nobody() -> None:
+    # It is started as the user of the connection, as the docs say: that user needs no other right than to read.
     assert command({"ansible_become": True}, become=True) == command({})
 
 
