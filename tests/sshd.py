@@ -22,7 +22,9 @@ _SSHD = shutil.which("sshd", path=os.pathsep.join([os.environ.get("PATH", ""), "
 _TRIES = 5
 _LIMIT = 30
 
+# Of two lines about the same, sshd takes the first.
 _CONFIG = """\
+{settings}
 ListenAddress 127.0.0.1:{port}
 HostKey {directory}/host_key
 AuthorizedKeysFile {directory}/authorized_keys
@@ -92,8 +94,8 @@ def lacking() -> str:
 
 
 @contextlib.contextmanager
-def running(directory: pathlib.Path) -> t.Iterator[Server]:
-    """Run a server whose files are in C(directory), which is empty."""
+def running(directory: pathlib.Path, *settings: str) -> t.Iterator[Server]:
+    """Run a server whose files are in C(directory), which is empty. C(settings) are lines of sshd_config."""
     for name in ("host_key", "user_key"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", directory / name], check=True)
     shutil.copy(directory / "user_key.pub", directory / "authorized_keys")
@@ -102,7 +104,7 @@ def running(directory: pathlib.Path) -> t.Iterator[Server]:
         pathlib.Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     for _try in range(_TRIES):
         port = _free_port()
-        process, log = _start(directory, port)
+        process, log = _start(directory, port, settings)
         if process.poll() is None:
             break
     else:
@@ -124,9 +126,10 @@ def _free_port() -> int:
         return port
 
 
-def _start(directory: pathlib.Path, port: int) -> tuple[subprocess.Popen[str], list[str]]:
+def _start(directory: pathlib.Path, port: int, settings: tuple[str, ...]) -> tuple[subprocess.Popen[str], list[str]]:
     """Start sshd and return when it listens or has ended."""
-    (directory / "sshd_config").write_text(_CONFIG.format(port=port, directory=directory), encoding="utf-8")
+    config = _CONFIG.format(port=port, directory=directory, settings="\n".join(settings))
+    (directory / "sshd_config").write_text(config, encoding="utf-8")
     process = subprocess.Popen(
         [str(_SSHD), "-D", "-e", "-f", str(directory / "sshd_config")],
         stdin=subprocess.DEVNULL,

@@ -31,6 +31,8 @@ from ansible_collections.lorafleet.delivery.plugins.plugin_utils._streams import
 display = Display()
 
 _MODULE = "lorafleet.delivery.adapter_sync"
+# Options of the ssh connection that say what a password is for; an older ansible-core may lack them.
+_PASSWORD_IS_FOR = ("password_mechanism", "pkcs11_provider")
 
 
 class ActionModule(ActionBase):
@@ -166,7 +168,16 @@ def _end(host: str, connection: t.Any, control_path: str) -> End:
         raise AnsibleActionFail(
             f"{host}: adapters cannot be sent over connection {connection.transport!r}; use ssh or local"
         )
-    return End({option: connection.get_option(option) for option in OPTIONS}, control_path)
+    options = {option: connection.get_option(option) for option in OPTIONS}
+    if not _answers(connection):
+        options["password"] = None
+    return End(options, control_path, programs=C.DEFAULT_LOCAL_TMP)
+
+
+def _answers(connection: t.Any) -> bool:
+    """Whether a password of an ssh connection is there to be given to its host: it may be a token's PIN, or not wanted at all."""
+    said = {option: connection.get_option(option) for option in _PASSWORD_IS_FOR if connection.has_option(option)}
+    return said.get("password_mechanism") != "disable" and not said.get("pkcs11_provider")
 
 
 def _public(found: dict[str, t.Any]) -> dict[str, t.Any]:

@@ -26,7 +26,8 @@ extends_documentation_fragment:
 notes:
   - Both hosts need rsync 3.1 or newer. The controller needs ssh, and rsync where it is one of the two.
     An rsync with known holes is warned of.
-  - Connections with a password are refused. Keys, agents, jump hosts, ports and users are those of Ansible.
+  - Keys, agents, passwords, jump hosts, ports and users are those of Ansible. A password of an ssh connection needs
+    OpenSSH 8.5 or newer on the controller; it is given to its host alone, never to a jump host on the way.
   - The files are received by the user that modules run as on the node; C(become) is Ansible's, with its method and password.
     A method that needs a terminal is refused.
   - At the source they are read by the user that Ansible connects as there for a delegated task, before C(become).

@@ -30,8 +30,9 @@ import tempfile
 import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._rsync import Rsync
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._askpass import answering
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._become import Become
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._ssh import hang_up, ssh_argv
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._ssh import control_path_option, hang_up, ssh_argv
 
 # Kept out of both ends: each of these changes what rsync does without being seen in its arguments.
 _UNSET = (
@@ -46,6 +47,7 @@ _SYNTAX = 1
 _BUSY = 75
 _STALLED = 30
 _UNUSABLE = 11
+_CONNECTION_FAILED = 255
 # Descriptors 3 and 4 are the way to the controller; rsync's own messages go to standard error. Descriptor 6 is a lock on the
 # staging directory ($0), held for as long as a receiver lives, even one that lost its connection and nobody waits for.
 _CLIENT_SHELL = (
@@ -60,20 +62,21 @@ _SERVER_SHELL = f'rsync --version >&2; echo "{_END_OF_VERSION}" >&2; exec "$@"'
 _JOIN = "sh -c 'exec 5<&0 6<&-; cat <&5 >&4 3<&- 4>&- 5<&- & exec cat <&3 3<&- 4>&- 5<&-'"
 
 # Exit codes of rsync and ssh after which another try goes on where this one stopped.
-_PASSING = frozenset({10, 12, 20, 30, 35, 255})
+_PASSING = frozenset({10, 12, 20, 30, 35, _CONNECTION_FAILED})
+_DENIED = ": Permission denied ("
 _FULL = "No space left on device"
 _REASONS = {
     3: "the staging directory or a source file cannot be used",
     _UNUSABLE: "reading or writing failed on the node",
     12: "the connection between the two ends broke",
     20: "it was interrupted",
-    23: "a file is missing at the source or was cut short there, or the users that Ansible connects as cannot read it there"
-    " or write it on the node",
+    23: "a file is missing at the source or was cut short there, or the user that Ansible connects as cannot read it there,"
+    " or the one that it becomes cannot write it on the node",
     24: "a source file vanished while it was sent",
     _STALLED: "no byte came for {timeout} seconds",
     _BUSY: "another run is still writing there",
     127: "there is no rsync, or no flock, on one of the two hosts",
-    255: "an ssh connection failed",
+    _CONNECTION_FAILED: "an ssh connection failed",
 }
 
 
@@ -82,16 +85,24 @@ class End:
     """One end of a transfer: the options of its ssh connection, or None where it is this machine.
 
     Transfers with the same C(control_path) share one connection, until it is hung up. C(become) is for the node's end alone.
+    C(programs) is a directory of this run alone: what answers for a password has to lie somewhere.
     """
 
     ssh: t.Optional[c.Mapping[str, t.Any]]
     control_path: str = "none"
     become: t.Optional[Become] = None
+    programs: str = ""
 
     def argv(self, command: c.Sequence[str]) -> list[str]:
         if self.become:
             command = self.become.argv(command)
         return list(command) if self.ssh is None else ssh_argv(self.ssh, command, self.control_path)
+
+    def environment(self, argv: c.Sequence[str]) -> contextlib.AbstractContextManager[dict[str, str]]:
+        """What the environment of a command has to have more while it runs."""
+        if self.ssh is None or not self.ssh.get("password"):
+            return contextlib.nullcontext({})
+        return answering(argv, control_path_option(self.control_path), str(self.ssh["password"]), self.programs)
 
     def hang_up(self) -> None:
         if self.ssh is not None and os.path.exists(self.control_path):
@@ -132,7 +143,9 @@ class Outcome:
     @property
     def passing(self) -> bool:
         """True when the same transfer may well succeed if it is tried again."""
-        return self.returncode in _PASSING or self._signal > 0
+        # Who is not let in will not be the next time either, and a password that is tried too often may lock its user out.
+        denied = self.returncode == _CONNECTION_FAILED and _DENIED in self.messages
+        return (self.returncode in _PASSING and not denied) or self._signal > 0
 
     @property
     def _signal(self) -> int:
@@ -209,11 +222,11 @@ def transfer(
 
     with tempfile.TemporaryFile() as client_said, tempfile.TemporaryFile() as server_said:
         with contextlib.ExitStack() as running:
-            client = _start(running, commands[0], subprocess.PIPE, client_said)
+            client = _start(running, node, commands[0], subprocess.PIPE, client_said)
             if node.become and not node.become.wait(client, client_said, way.timeout):
                 codes = (client.wait(), 0)
             else:
-                server = _start(running, commands[1], client.stdout, server_said)
+                server = _start(running, source, commands[1], client.stdout, server_said)
                 # What the node asks for goes to the source directly: with a copy open here it would not see the node go.
                 t.cast("t.IO[bytes]", client.stdout).close()
                 moved = _pump(t.cast("t.IO[bytes]", server.stdout), t.cast("t.IO[bytes]", client.stdin), way.timeout, handed)
@@ -234,9 +247,12 @@ def transfer(
 
 
 def _start(
-    running: contextlib.ExitStack, command: list[str], stdin: t.Any, said: t.IO[bytes]
+    running: contextlib.ExitStack, end: End, command: list[str], stdin: t.Any, said: t.IO[bytes]
 ) -> subprocess.Popen[bytes]:
-    process = subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=said, pipesize=_CHUNK)
+    environment = {**os.environ, **running.enter_context(end.environment(command))}
+    process = subprocess.Popen(
+        command, env=environment, stdin=stdin, stdout=subprocess.PIPE, stderr=said, pipesize=_CHUNK
+    )
     running.callback(_let_go, process)
     return process
 

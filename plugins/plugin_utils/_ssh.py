@@ -17,11 +17,8 @@ import signal
 import subprocess
 import typing as t
 
-from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
-
 # ssh takes the first value it is given for an option, so nothing in the user's arguments can weaken these.
 _FIRST = (
-    "BatchMode=yes",
     "StrictHostKeyChecking=yes",
     "Compression=no",
     "ServerAliveInterval=15",
@@ -31,6 +28,9 @@ _FIRST = (
     "ControlMaster=auto",
     "ControlPersist=60",
 )
+# Who has no password answers no prompt. A password is given once: another time it would be as wrong, and count against the user.
+_NO_PROMPT = ("BatchMode=yes",)
+_PASSWORD = ("BatchMode=no", "NumberOfPasswordPrompts=1")
 # Likewise the user's own value, where there is one, wins over these.
 _LAST = ("Ciphers=^aes128-gcm@openssh.com",)
 
@@ -58,18 +58,10 @@ def ssh_argv(options: c.Mapping[str, t.Any], command: c.Sequence[str], control_p
     """Return the argv that runs C(command) on the host of an ssh connection.
 
     C(options) are values of the connection plugin's options named in OPTIONS. Commands with the same C(control_path) share
-    one connection. Host keys are always checked, prompts never answered: raises DeliveryError when the connection needs a
-    password.
+    one connection. Host keys are always checked. A password is not part of it: ssh asks for that, see _askpass.
     """
-    host = str(options["host"])
-    if options.get("password"):
-        raise DeliveryError.of(
-            host,
-            "is reached with an ssh password; a transfer cannot answer a prompt.",
-            "Use a key, or an ssh agent that holds one (ansible_ssh_private_key_file).",
-        )
     argv = [str(options["ssh_executable"])]
-    for option in (*_FIRST, _control_path(control_path)):
+    for option in (*(_PASSWORD if options.get("password") else _NO_PROMPT), *_FIRST, control_path_option(control_path)):
         argv += ["-o", option]
     argv += _words(options.get("ssh_args"))
     if options.get("port") is not None:
@@ -84,7 +76,7 @@ def ssh_argv(options: c.Mapping[str, t.Any], command: c.Sequence[str], control_p
     for option in _LAST:
         argv += ["-o", option]
     # The remote side is a shell: one string, quoted for it.
-    return [*argv, "--", host, shlex.join(command)]
+    return [*argv, "--", str(options["host"]), shlex.join(command)]
 
 
 def hang_up(options: c.Mapping[str, t.Any], control_path: str) -> None:
@@ -92,7 +84,7 @@ def hang_up(options: c.Mapping[str, t.Any], control_path: str) -> None:
 
     It is killed: asked to exit, it would first wait until the other side has taken what is on the way, which may be never.
     """
-    asked = [str(options["ssh_executable"]), "-F", "none", "-o", _control_path(control_path)]
+    asked = [str(options["ssh_executable"]), "-F", "none", "-o", control_path_option(control_path)]
     asked += ["-O", "check", "--", str(options["host"])]
     said = subprocess.run(asked, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False)
     master = re.search(r"\(pid=(\d+)\)", said.stderr)
@@ -107,7 +99,7 @@ def without_secrets(argv: c.Sequence[str]) -> list[str]:
     return [_PROXY_COMMAND.sub(r"\1...", word) for word in argv]
 
 
-def _control_path(path: str) -> str:
+def control_path_option(path: str) -> str:
     return 'ControlPath="{}"'.format(path.replace("%", "%%"))
 
 

@@ -12,24 +12,17 @@ import os
 import pathlib
 import pwd
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-import typing as t
-
-import pytest
 
 from tests import sshd as sshd_server
 from tests.integration.fleet import (
     CLEANER_3B,
     CLEANER_8B,
     DESCRIBER_3B,
-    TRAVELS,
-    WEIGHTS,
     Fleet,
     contents,
     travelling,
@@ -184,67 +177,3 @@ def processes_with(argument: str) -> list[int]:
             if pathlib.Path(os.fsdecode(command[0])).name == "rsync" and any(argument.encode() in word for word in command):
                 found.append(int(path.parent.name))
     return found
-
-
-@pytest.fixture
-def operator() -> t.Iterator[sshd_server.Server]:
-    """An ssh server, and an unprivileged user on it that may become root by sudo."""
-    if os.environ.get("LORAFLEET_TEST_SUDO") != "1":
-        pytest.skip("makes a user and a sudo rule on this machine: set LORAFLEET_TEST_SUDO=1 if it may")
-    if os.geteuid() != 0 or not shutil.which("sudo") or not shutil.which("useradd"):
-        pytest.skip("wants root, sudo and useradd")
-    lacking = sshd_server.lacking()
-    if lacking:
-        pytest.skip(lacking)
-    user = f"lorafleet-{os.getpid()}"
-    rule = pathlib.Path("/etc/sudoers.d") / user
-    with contextlib.ExitStack() as stack:
-        # Everybody may pass through it, unlike pytest's own.
-        home = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lorafleet-")))
-        home.chmod(0o755)
-        (home / "sshd").mkdir()
-        # Without PAM, an account whose password is locked cannot log in by key either; "*" is no password, and no lock.
-        subprocess.run(
-            ["useradd", "--create-home", "--base-dir", home, "--password", "*", "--shell", "/bin/sh", user], check=True
-        )
-        stack.callback(subprocess.run, ["userdel", "--force", user], check=True, capture_output=True)
-        rule.write_text(f"{user} ALL=(ALL) NOPASSWD: ALL\n", encoding="utf-8")
-        stack.callback(rule.unlink)
-        rule.chmod(0o440)
-        server = stack.enter_context(sshd_server.running(home / "sshd"))
-        yield dataclasses.replace(server, user=user)
-
-
-def test_an_unprivileged_user_becomes_root(fleet: Fleet, operator: sshd_server.Server) -> None:
-    home = operator.private_key.parent.parent
-    become = {**operator.variables(), "ansible_become": True}
-    fleet.hosts["jw2-1"].update(become, agent_models_dir=str(home / "models"), agent_store=str(home / ".lorafleet"))
-    fleet.groups["agents"].update(agent_owner="root", agent_group=operator.user)
-    (home / "models").mkdir(mode=0o755)
-    group = pwd.getpwnam(operator.user).pw_gid
-    fleet.deploy("--limit", "jw2")
-    for name in (CLEANER_3B, CLEANER_8B):
-        assert contents(home / "models" / name) == travelling(fleet.source / name)
-        for file in TRAVELS:
-            status = (home / "models" / name / file).stat()
-            assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (0, group, 0o644)
-        # What was the transferring user's for a while is nobody else's now.
-        assert not list((home / ".lorafleet" / name / "staging").iterdir())
-        assert {path.stat().st_uid for path in (home / ".lorafleet" / name).rglob("*")} == {0}
-    assert fleet.deploy("--limit", "jw2").changed() == []
-
-    # safetensors saves its files for their owner alone; root describes them, and the user that sends them cannot read them.
-    source = home / "source"
-    fleet.offer(CLEANER_3B, "bf16", into=source)
-    fleet.offer(CLEANER_8B, into=source)
-    (source / CLEANER_3B / WEIGHTS).chmod(0o600)
-    fleet.hosts["sbs29"].update(become, training_models_dir=str(source))
-    refused = fleet.run("deploy", "--limit", "jw2")
-    assert refused.rc != 0
-    [message] = refused.failures("jw2-1")
-    assert f"{CLEANER_3B}: could not be brought from sbs29:{source / CLEANER_3B}" in message
-    assert "the users that Ansible connects as cannot read it there" in message
-    assert contents(home / "models" / CLEANER_3B) == travelling(fleet.source / CLEANER_3B)
-    (source / CLEANER_3B / WEIGHTS).chmod(0o644)
-    fleet.deploy("--limit", "jw2")
-    assert contents(home / "models" / CLEANER_3B) == travelling(source / CLEANER_3B)

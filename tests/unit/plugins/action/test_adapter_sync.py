@@ -11,6 +11,7 @@ import shlex
 import typing as t
 
 import pytest
+from ansible import constants as C
 from ansible.errors import AnsibleActionFail
 from ansible.parsing.dataloader import DataLoader
 from ansible.playbook.play import Play
@@ -194,9 +195,20 @@ def test_the_source_becomes_nobody() -> None:
     assert command({"ansible_become": True}, become=True) == command({})
 
 
-def test_a_password_is_refused() -> None:
-    with pytest.raises(DeliveryError, match="sbs29: is reached with an ssh password"):
-        command({"ansible_password": "secret"})
+PASSWORD = ["-o", "BatchMode=no", "-o", "NumberOfPasswordPrompts=1"]
+
+
+@pytest.mark.parametrize("variable", ["ansible_password", "ansible_ssh_pass", "ansible_ssh_password"])
+def test_a_password(variable: str) -> None:
+    assert command({variable: "s3cret"}) == [ALWAYS[0], *PASSWORD, *command({})[3:]]
+    assert at_node(node_end(**{variable: "s3cret"})) == [ALWAYS[0], *PASSWORD, *at_node(node_end())[3:]]
+
+
+@pytest.mark.parametrize("use", [{"ansible_ssh_password_mechanism": "disable"}, {"ansible_ssh_pkcs11_provider": "/lib/token.so"}])
+def test_a_password_that_is_not_for_the_host(use: dict[str, str]) -> None:
+    if not use.keys() <= set(C.config.get_plugin_vars("connection", "ssh")):
+        pytest.skip("this ansible-core has no such option")
+    assert at_node(node_end(ansible_password="s3cret", **use)) == at_node(node_end())  # noqa: S106
 
 
 def test_connections_that_rsync_cannot_pass_through() -> None:

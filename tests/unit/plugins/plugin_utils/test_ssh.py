@@ -11,7 +11,6 @@ import subprocess
 import typing as t
 
 import pytest
-from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._ssh import OPTIONS, ssh_argv, without_secrets
 
 # As ansible.builtin.ssh has them when nothing is set but the host.
@@ -151,10 +150,13 @@ def test_what_a_proxy_is_started_with_is_not_shown(words: list[str], shown: list
     assert without_secrets(words) == shown
 
 
-def test_a_password_is_refused_in_words() -> None:
-    with pytest.raises(DeliveryError, match=r"jw2: is reached with an ssh password.*Use a key") as caught:
-        argv(password="secret")  # noqa: S106
-    assert "secret" not in str(caught.value)
+def test_a_password_is_asked_for_once_and_is_no_argument() -> None:
+    once = ["-o", "BatchMode=no", "-o", "NumberOfPasswordPrompts=1"]
+    expected = [*FIRST[:1], *once, *FIRST[3:], *ANSIBLES, "-o", "ConnectTimeout=10", *LAST, "--", "jw2", "true"]
+    assert argv(password="secret") == expected  # noqa: S106
+    weakened = "-F none -o BatchMode=yes -o NumberOfPasswordPrompts=9 -o StrictHostKeyChecking=ask"
+    settings = understood(password="secret", ssh_args=weakened)  # noqa: S106
+    assert (settings["batchmode"], settings["numberofpasswordprompts"], settings["stricthostkeychecking"]) == ("no", "1", "true")
 
 
 @pytest.mark.parametrize("command", [["echo", "a b", "$HOME", "it's", 'say "x"', "*", "", "a;b", "-n", "ä", "\\"]])

@@ -1,0 +1,297 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Deliveries by users who become others, and who have passwords: real accounts, sudo rules and ssh servers of this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import pwd
+import shutil
+import subprocess
+import tempfile
+import typing as t
+
+import pytest
+from ansible.plugins.loader import become_loader, init_plugin_loader, shell_loader
+from ansible.utils.collection_loader import AnsibleCollectionConfig
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._become import Become
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._relay import End, Outcome, Way, transfer
+
+from tests import sshd as sshd_server
+from tests.integration.fleet import CLEANER_3B, CLEANER_8B, TRAVELS, WEIGHTS, Fleet, contents, travelling
+from tests.playbooks import CHECKOUT, Run
+
+SECRET = "operator's $ecret `word`"  # noqa: S105
+BY_PASSWORD = ("PasswordAuthentication yes",)
+BY_KEYBOARD = ("UsePAM yes", "KbdInteractiveAuthentication yes")
+
+
+@dataclasses.dataclass(frozen=True)
+class Accounts:
+    """C(operator) logs in, with the server's key or with the password SECRET; C(other) is one more user.
+
+    C(home) is a directory of root that all may pass through.
+    """
+
+    home: pathlib.Path
+    server: sshd_server.Server
+    operator: str
+    other: str
+    rule: pathlib.Path
+
+    def may(self, what: str) -> None:
+        """Let the operator become others, as this part of a sudo rule says."""
+        self.rule.write_text(f"{self.operator} ALL={what}\n", encoding="utf-8")
+        self.rule.chmod(0o440)
+
+    @contextlib.contextmanager
+    def served(self, name: str, *settings: str) -> t.Iterator[sshd_server.Server]:
+        """One more server that the operator may log in to, with lines of sshd_config."""
+        (self.home / name).mkdir()
+        with sshd_server.running(self.home / name, *settings) as server:
+            yield dataclasses.replace(server, user=self.operator)
+
+    def directory(self, name: str, owner: str, mode: int = 0o755) -> pathlib.Path:
+        path = self.home / name
+        path.mkdir(mode=mode)
+        account = pwd.getpwnam(owner)
+        os.chown(path, account.pw_uid, account.pw_gid)
+        return path
+
+
+@pytest.fixture
+def accounts() -> t.Iterator[Accounts]:
+    if os.environ.get("LORAFLEET_TEST_SUDO") != "1":
+        pytest.skip("makes users and a sudo rule on this machine: set LORAFLEET_TEST_SUDO=1 if it may")
+    if os.geteuid() != 0 or not shutil.which("sudo") or not shutil.which("useradd"):
+        pytest.skip("wants root, sudo and useradd")
+    lacking = sshd_server.lacking()
+    if lacking:
+        pytest.skip(lacking)
+    operator, other = f"lorafleet-{os.getpid()}", f"lorafleet-{os.getpid()}-b"
+    rule = pathlib.Path("/etc/sudoers.d") / operator
+    with contextlib.ExitStack() as stack:
+        # Everybody may pass through it, unlike pytest's own.
+        home = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lorafleet-")))
+        home.chmod(0o755)
+        (home / "sshd").mkdir()
+        for user in (operator, other):
+            # Without PAM, an account whose password is locked cannot log in by key either; "*" is no password, and no lock.
+            subprocess.run(
+                ["useradd", "--create-home", "--base-dir", home, "--password", "*", "--shell", "/bin/sh", user], check=True
+            )
+            stack.callback(subprocess.run, ["userdel", "--force", user], check=True, capture_output=True)
+            (home / user).chmod(0o700)
+        subprocess.run(["chpasswd"], input=f"{operator}:{SECRET}\n", text=True, check=True)
+        stack.callback(rule.unlink, missing_ok=True)
+        server = stack.enter_context(sshd_server.running(home / "sshd"))
+        yield Accounts(home, dataclasses.replace(server, user=operator), operator, other, rule)
+
+
+def assert_kept(fleet: Fleet, *runs: Run) -> None:
+    """Nothing that a run says or leaves has the password, as -vvv says it."""
+    for done in runs:
+        assert SECRET not in done.output
+        assert SECRET not in str(done.results)
+    for path in fleet.root.glob("record.*"):
+        assert not path.is_file() or SECRET not in path.read_text(encoding="utf-8")
+
+
+def test_the_operator_becomes_root(fleet: Fleet, accounts: Accounts) -> None:
+    home, operator = accounts.home, accounts.operator
+    accounts.may("(ALL) NOPASSWD: ALL")
+    become = {**accounts.server.variables(), "ansible_become": True}
+    # The operator cannot even pass through it.
+    (home / "node").mkdir(mode=0o700)
+    fleet.hosts["jw2-1"].update(become, agent_models_dir=str(home / "node/models"), agent_store=str(home / "node/.lorafleet"))
+    fleet.groups["agents"].update(agent_owner="root", agent_group=operator)
+    (home / "node/models").mkdir(mode=0o755)
+    group = pwd.getpwnam(operator).pw_gid
+    fleet.deploy("--limit", "jw2")
+    for name in (CLEANER_3B, CLEANER_8B):
+        assert contents(home / "node/models" / name) == travelling(fleet.source / name)
+        for file in TRAVELS:
+            status = (home / "node/models" / name / file).stat()
+            assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (0, group, 0o644)
+        assert not list((home / "node/.lorafleet" / name / "staging").iterdir())
+        assert {path.stat().st_uid for path in (home / "node/.lorafleet" / name).rglob("*")} == {0}
+    assert fleet.deploy("--limit", "jw2").changed() == []
+
+    # safetensors saves its files for their owner alone; root describes them, and the user that sends them cannot read them.
+    source = home / "source"
+    fleet.offer(CLEANER_3B, "bf16", into=source)
+    fleet.offer(CLEANER_8B, into=source)
+    (source / CLEANER_3B / WEIGHTS).chmod(0o600)
+    fleet.hosts["sbs29"].update(become, training_models_dir=str(source))
+    refused = fleet.run("deploy", "--limit", "jw2")
+    assert refused.rc != 0
+    [message] = refused.failures("jw2-1")
+    assert f"{CLEANER_3B}: could not be brought from sbs29:{source / CLEANER_3B}" in message
+    assert "the user that Ansible connects as cannot read it there" in message
+    assert contents(home / "node/models" / CLEANER_3B) == travelling(fleet.source / CLEANER_3B)
+    (source / CLEANER_3B / WEIGHTS).chmod(0o644)
+    fleet.deploy("--limit", "jw2")
+    assert contents(home / "node/models" / CLEANER_3B) == travelling(source / CLEANER_3B)
+
+
+@pytest.mark.parametrize("connection", ["ssh", "local"])
+def test_the_operator_becomes_a_user_who_is_not_root(fleet: Fleet, accounts: Accounts, connection: str) -> None:
+    """By ssh with a password for sudo, on this machine without."""
+    variables: dict[str, t.Any] = {"ansible_become": True, "ansible_become_user": accounts.other}
+    if connection == "ssh":
+        accounts.may("(ALL) ALL")
+        variables.update(accounts.server.variables(), ansible_become_password=SECRET)
+    node = accounts.directory("node", accounts.other, 0o700)
+    variables.update(agent_models_dir=str(node / "models"), agent_store=str(node / ".lorafleet"))
+    fleet.hosts["jw2-1"].update(variables, ansible_python_interpreter="/usr/bin/python3")
+    accounts.directory("node/models", accounts.other)
+    done = fleet.deploy("--limit", "jw2", "-vvv")
+    for name in (CLEANER_3B, CLEANER_8B):
+        assert contents(node / "models" / name) == travelling(fleet.source / name)
+    assert {path.lstat().st_uid for path in node.rglob("*")} == {pwd.getpwnam(accounts.other).pw_uid}
+    assert f" -u {accounts.other} " in str(done.of("jw2-1", "adapter_sync")["commands"])
+    assert_kept(fleet, done)
+
+
+def test_either_end_with_a_password(fleet: Fleet, accounts: Accounts) -> None:
+    node = accounts.directory("node", accounts.operator)
+    accounts.directory("node/models", accounts.operator)
+    source = accounts.home / "source"
+    for name in (CLEANER_3B, CLEANER_8B):
+        fleet.offer(name, into=source)
+        # safetensors saves its files for their owner alone.
+        (source / name / WEIGHTS).chmod(0o644)
+    with accounts.served("by-password", *BY_PASSWORD) as at_node, accounts.served("by-keyboard", *BY_KEYBOARD) as at_source:
+        for host, server in (("jw2-1", at_node), ("sbs29", at_source)):
+            fleet.hosts[host].update(server.variables(), ansible_password=SECRET, ansible_python_interpreter="/usr/bin/python3")
+            del fleet.hosts[host]["ansible_ssh_private_key_file"]
+        cache = accounts.directory("cache", accounts.operator)
+        fleet.hosts["sbs29"].update(training_models_dir=str(source), training_cache_dir=str(cache))
+        fleet.hosts["jw2-1"].update(agent_models_dir=str(node / "models"), agent_store=str(node / ".lorafleet"))
+        done = fleet.deploy("--limit", "jw2", "-vvv")
+        for server, method in ((at_node, "password"), (at_source, "keyboard-interactive/pam")):
+            # Ansible's own, and the one that all adapters of the node share.
+            assert sum(line.startswith(f"Accepted {method} for {accounts.operator}") for line in server.log) == 2
+    for name in (CLEANER_3B, CLEANER_8B):
+        assert contents(node / "models" / name) == travelling(source / name)
+    assert_kept(fleet, done)
+
+
+@dataclasses.dataclass(frozen=True)
+class Places:
+    """One file at the source, which is this machine, and a staging directory of its own for whoever receives it."""
+
+    source: pathlib.Path
+    staging: pathlib.Path
+
+    def bring(self, node: End) -> Outcome:
+        return transfer(End(None), node, ["weights"], str(self.source), str(self.staging), Way(30))
+
+    @property
+    def arrived(self) -> bool:
+        path = self.staging / "weights"
+        return path.exists() and path.read_bytes() == (self.source / "weights").read_bytes()
+
+
+@pytest.fixture
+def places(accounts: Accounts) -> Places:
+    source = accounts.home / "source"
+    source.mkdir()
+    (source / "weights").write_bytes(os.urandom(1 << 20))
+    return Places(source, accounts.directory("staging", accounts.operator, 0o700))
+
+
+def end(server: sshd_server.Server, accounts: Accounts, **options: t.Any) -> End:
+    """An end that no key leads to."""
+    return End(server.options(private_key_file=None, **options), programs=str(accounts.directory("programs", "root", 0o700)))
+
+
+def test_a_wrong_password_is_tried_once(accounts: Accounts, places: Places) -> None:
+    with accounts.served("by-password", *BY_PASSWORD) as server:
+        outcome = places.bring(end(server, accounts, password="another"))  # noqa: S106
+        assert (outcome.returncode, outcome.passing) == (255, False)
+        assert f"{accounts.operator}@127.0.0.1: Permission denied (publickey,password)" in outcome.reason(30)
+        assert sum(line.startswith("Failed password") for line in server.log) == 1
+
+
+@pytest.mark.parametrize("jump", [BY_PASSWORD, BY_KEYBOARD], ids=["password", "keyboard"])
+@pytest.mark.parametrize("jump_host", ["127.0.0.1", "localhost"], ids=["the same name", "another name"])
+def test_a_jump_host_never_gets_the_password(accounts: Accounts, places: Places, jump: tuple[str, ...], jump_host: str) -> None:
+    """It asks for the same user's password, who has but one: were it given there, it would let the user in."""
+    with accounts.served("target", *BY_PASSWORD) as target, accounts.served("jump", *jump, "ListenAddress ::1") as bastion:
+        known = accounts.home / "known_hosts"
+        key = (accounts.home / "jump" / "host_key.pub").read_text(encoding="utf-8")
+        known.write_text(f"{target.known_hosts.read_text(encoding='utf-8')}[{jump_host}]:{bastion.port} {key}", encoding="utf-8")
+        config = accounts.home / "ssh_config"
+
+        def through(more: str) -> End:
+            config.write_text(
+                f"Host jump\n HostName {jump_host}\n Port {bastion.port}\n User {accounts.operator}\n {more}\n"
+                f"Host *\n UserKnownHostsFile {known}\n IdentitiesOnly yes\n GlobalKnownHostsFile /dev/null\n",
+                encoding="utf-8",
+            )
+            arguments = f"-F {config} -o ProxyJump=jump"
+            return dataclasses.replace(reached, ssh={**(reached.ssh or {}), "ssh_common_args": arguments})
+
+        reached = end(target, accounts, password=SECRET)
+        refused = places.bring(through(""))
+        assert refused.returncode == 255
+        assert f"not answered, the password is for {accounts.operator}@127.0.0.1 alone" in refused.messages
+        assert any(line.startswith("Failed ") for line in bastion.log)
+        assert not any(line.startswith("Accepted ") for line in bastion.log)
+        assert not any("Connection from" in line for line in target.log)
+        # By its key it lets the user pass, and the target gets its password.
+        assert places.bring(through(f"IdentityFile {bastion.private_key}")).returncode == 0
+        assert places.arrived
+        assert any(line.startswith("Accepted password") for line in target.log)
+
+
+def becoming(accounts: Accounts, **options: t.Any) -> End:
+    """An end at which the operator becomes root by sudo."""
+    if AnsibleCollectionConfig.collection_finder is None:
+        init_plugin_loader([str(CHECKOUT / ".collections")])
+    plugin, shell = become_loader.get("sudo"), shell_loader.get("sh")
+    plugin.set_options(var_options=options)
+    shell.executable = "/bin/sh"
+    return End(accounts.server.options(), become=Become("jw2-1", plugin, shell))
+
+
+def test_a_password_for_sudo(accounts: Accounts, places: Places) -> None:
+    accounts.may("(ALL) ALL")
+    outcome = places.bring(becoming(accounts, ansible_become_password=SECRET))
+    assert (outcome.returncode, places.arrived) == (0, True)
+    assert (places.staging / "weights").stat().st_uid == 0
+    assert SECRET not in str(outcome)
+
+    # One that is not asked for goes nowhere.
+    accounts.may("(ALL) NOPASSWD: ALL")
+    (places.staging / "weights").unlink()
+    assert places.bring(becoming(accounts, ansible_become_password=SECRET)).returncode == 0
+    assert places.arrived
+
+
+@pytest.mark.parametrize(
+    ("password", "message"),
+    [
+        ("another", "jw2-1: does not take the password that was given to become root."),
+        (None, "jw2-1: asks for a password to become root."),
+    ],
+)
+def test_sudo_does_not_let_the_operator(accounts: Accounts, places: Places, password: str | None, message: str) -> None:
+    accounts.may("(ALL) ALL")
+    with pytest.raises(DeliveryError) as caught:
+        places.bring(becoming(accounts, **({"ansible_become_password": password} if password else {})))
+    assert str(caught.value).startswith(message)
+    assert os.listdir(places.staging) == []
+
+
+def test_the_other_user_is_nobody_there(accounts: Accounts, places: Places) -> None:
+    accounts.may("(ALL) NOPASSWD: ALL")
+    with pytest.raises(DeliveryError, match=r"jw2-1: did not let this user become nobody-here: sudo: unknown user nobody-here"):
+        places.bring(becoming(accounts, ansible_become_user="nobody-here"))
