@@ -14,6 +14,7 @@ import pwd
 import shutil
 import subprocess
 import tempfile
+import time
 import typing as t
 
 import pytest
@@ -28,6 +29,7 @@ from tests.integration.fleet import CLEANER_3B, CLEANER_8B, TRAVELS, WEIGHTS, Fl
 from tests.playbooks import CHECKOUT, Run
 
 SECRET = "operator's $ecret `word`"  # noqa: S105
+LIMIT = 60
 BY_PASSWORD = ("PasswordAuthentication yes",)
 BY_KEYBOARD = ("UsePAM yes", "KbdInteractiveAuthentication yes")
 
@@ -285,10 +287,23 @@ def test_a_password_for_sudo(accounts: Accounts, places: Places) -> None:
 )
 def test_sudo_does_not_let_the_operator(accounts: Accounts, places: Places, password: str | None, message: str) -> None:
     accounts.may("(ALL) ALL")
+    node = becoming(accounts, **({"ansible_become_password": password} if password else {}))
     with pytest.raises(DeliveryError) as caught:
-        places.bring(becoming(accounts, **({"ansible_become_password": password} if password else {})))
+        places.bring(node)
     assert str(caught.value).startswith(message)
     assert os.listdir(places.staging) == []
+    # Here nothing is left at once; what waited for a password there ends when nobody talks to it any more.
+    assert node.become is not None
+    deadline = time.monotonic() + LIMIT
+    while left := commands_with(node.become.plugin.success):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
+
+
+def commands_with(words: str) -> list[str]:
+    """The commands on this machine that have these words, which are unique to a test."""
+    found = subprocess.run(["ps", "-e", "-o", "args="], capture_output=True, text=True, check=True).stdout.splitlines()
+    return [command for command in found if words in command]
 
 
 def test_the_other_user_is_nobody_there(accounts: Accounts, places: Places) -> None:

@@ -113,6 +113,14 @@ def test_a_jump_host() -> None:
     ]
 
 
+def test_an_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+    # ssh finds it in the environment, which is the one of Ansible, or where the inventory says.
+    monkeypatch.setenv("SSH_AUTH_SOCK", "/run/agent")
+    assert command({}) == [*ALWAYS, *("-o", "ConnectTimeout=10"), *FAST, *("--", "sbs29", "true")]
+    other = command({"ansible_ssh_common_args": "-o IdentityAgent=/run/other"})
+    assert other == [*ALWAYS, *("-o", "ConnectTimeout=10"), *("-o", "IdentityAgent=/run/other"), *FAST, *("--", "sbs29", "true")]
+
+
 def test_ssh_arguments_of_the_inventory_take_the_place_of_ansibles() -> None:
     assert command({"ansible_ssh_args": "-C -F /etc/fleet/ssh_config"}) == [
         *ALWAYS[: ALWAYS.index('ControlPath="/run/source"') + 1],
