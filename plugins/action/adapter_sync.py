@@ -77,9 +77,9 @@ class ActionModule(ActionBase):
     def _node_end(self, node: str, control_path: str) -> End:
         """The end at the node, whose files belong to the user that modules run as."""
         end = _end(node, self._connection, control_path)
-        plugin = self._connection.become
+        plugin, user = self._connection.become, self.get_become_option("become_user")
         # As Ansible has it for every command of a task: who is that user already does not become it.
-        already = not C.BECOME_ALLOW_SAME_USER and self._get_remote_user() == self.get_become_option("become_user")
+        already = user and user == self._get_remote_user() and not C.BECOME_ALLOW_SAME_USER
         if plugin is None or already:
             return end
         if plugin.require_tty:
