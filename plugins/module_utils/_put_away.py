@@ -19,7 +19,6 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._in_use import in_use, sees_all_processes
 from ansible_collections.lorafleet.delivery.plugins.module_utils._live import linked_release
 from ansible_collections.lorafleet.delivery.plugins.module_utils._manifest import Manifest
-from ansible_collections.lorafleet.delivery.plugins.module_utils._names import is_release_name
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store import AdapterPaths, fsync_directory
 from ansible_collections.lorafleet.delivery.plugins.module_utils._verify import MISSING, differences, in_content
 
@@ -66,7 +65,7 @@ def known_manifests(paths: AdapterPaths) -> list[Manifest]:
     manifests = []
     for name in sorted(os.listdir(paths.manifests)) if os.path.isdir(paths.manifests) else []:
         release, extension = os.path.splitext(name)
-        if extension == ".json" and is_release_name(release):
+        if extension == ".json":
             try:
                 manifest = paths.read_manifest(release)
             except DeliveryError:
@@ -85,7 +84,7 @@ def put_away(paths: AdapterPaths, path: str) -> t.Optional[str]:
     if fate == DISCARD:
         to_trash(paths, path)
         return None
-    if fate == ADOPT or manifest is None:
+    if manifest is None:
         return _set_aside(paths, path)
     # The store lost this release, or what it has of it is damaged.
     differences(path, manifest, fsync=True)

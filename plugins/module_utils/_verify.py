@@ -98,7 +98,7 @@ def _content_differences(directory: str, entries: list[FileEntry], fsync: bool) 
     paths = [os.path.join(directory, entry.path) for entry in entries]
     try:
         seen: list[t.Union[tuple[int, str], str]] = [*sha256_of_all(paths, fsync)]
-    except (OSError, DeliveryError):
+    except DeliveryError:
         if fsync:
             raise
         seen = [_hash_or_reason(path) for path in paths]
@@ -115,8 +115,6 @@ def _content_differences(directory: str, entries: list[FileEntry], fsync: bool) 
 def _hash_or_reason(path: str) -> t.Union[tuple[int, str], str]:
     try:
         return sha256_of(path)
-    except OSError as exc:
-        return f"cannot be read: {exc.strerror}"
     except DeliveryError as exc:
         return exc.problems[0].problem.rstrip(".")
 

@@ -4,11 +4,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
+import subprocess
 import typing as t
 
 import pytest
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._verify import Difference, differences, in_content
 
 from tests.small_releases import WEIGHTS, manifest_of, write_version
@@ -116,3 +119,22 @@ def test_unreadable_file_is_a_difference(release: pathlib.Path) -> None:
     (release / WEIGHTS).chmod(0)
     (difference,) = differences(str(release), MANIFEST)
     assert difference == Difference("changed", WEIGHTS, "cannot be read: Permission denied")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+def test_file_that_the_disk_does_not_give_is_a_difference(release: pathlib.Path) -> None:
+    weights, config = release / WEIGHTS, release / "adapter_config.json"
+    weights.write_bytes(b"")
+    files = [dataclasses.replace(entry, size=0) if entry.path == WEIGHTS else entry for entry in MANIFEST.files]
+    manifest = dataclasses.replace(MANIFEST, files=tuple(files))
+    flip_last_bit(config)
+    # Every read of its first byte fails with EIO.
+    subprocess.run(["mount", "--bind", f"/proc/{os.getpid()}/mem", weights], check=True)
+    try:
+        changed, broken = differences(str(release), manifest)
+        with pytest.raises(DeliveryError, match="Input/output error"):
+            differences(str(release), manifest, fsync=True)
+    finally:
+        subprocess.run(["umount", weights], check=True)
+    assert broken == Difference("changed", WEIGHTS, "cannot be read: Input/output error")
+    assert changed.line().startswith("changed  adapter_config.json  sha256 ")
