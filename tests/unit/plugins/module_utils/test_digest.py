@@ -36,7 +36,8 @@ def limit(seconds: int) -> t.Iterator[None]:
     """Fail instead of waiting for ever."""
 
     def interrupt(_number: int, _frame: t.Optional[types.FrameType]) -> None:
-        raise TimeoutError(f"still waiting after {seconds} seconds")
+        # A TimeoutError would be an OSError, and so taken for a file that cannot be read.
+        pytest.fail(f"still waiting after {seconds} seconds")
 
     before = signal.signal(signal.SIGALRM, interrupt)
     signal.alarm(seconds)

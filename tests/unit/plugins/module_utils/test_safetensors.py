@@ -87,6 +87,23 @@ def test_a_real_file_is_read_as_the_official_library_reads_it(weights: pathlib.P
     assert {(info.name, info.dtype, info.shape) for info in header.tensors} == scanned
 
 
+def test_a_file_without_tensors_is_one_too(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "adapter_model.safetensors"
+    path.write_bytes(build({}))
+    assert officially(build({})) == ours(path) == {}
+    assert scan(str(path)).size == len(build({}))
+
+
+@pytest.mark.parametrize("dtype", sorted(_safetensors._BITS))
+def test_every_dtype_has_the_size_that_the_official_library_gives_it(tmp_path: pathlib.Path, dtype: str) -> None:
+    path = tmp_path / "adapter_model.safetensors"
+    # Eight values fill whole bytes, however few bits each has.
+    data = bytes(range(_safetensors._BITS[dtype]))
+    path.write_bytes(build({"a": entry(dtype, [8], [0, len(data)])}, data))
+    assert ours(path) == officially(path.read_bytes())
+    assert ours(path)
+
+
 def test_a_flipped_bit_shows_in_the_one_tensor(weights: pathlib.Path) -> None:
     before = scan(str(weights))
     victim = read_header(str(weights)).tensors[5]
@@ -118,6 +135,7 @@ def test_a_flipped_bit_shows_in_the_one_tensor(weights: pathlib.Path) -> None:
         (lambda content: b"PK\x03\x04" + bytes(100), "is a zip archive"),
         (lambda content: b'{"error": "not found"}', "is no safetensors file"),
         (lambda content: struct.pack("<Q", (1 << 24) + 1) + bytes(1 << 25), "at most 16777216 are accepted"),
+        (lambda content: struct.pack("<Q", 1 << 24) + bytes(1000), "is truncated within its header"),
         (lambda content: build(b" {}"), "its header is no JSON object"),
         (lambda content: build(b"[]"), "its header is no JSON object"),
     ],
@@ -147,9 +165,11 @@ def test_damaged_files_are_named_for_what_they_are(weights: pathlib.Path, damage
         (build({"a": {**entry(), "shape": 2}}, bytes(8)), "has the shape 2"),
         (build({"a": entry(shape=[True, 2])}, bytes(8)), "has the shape [True, 2]"),
         (build({"a": entry(shape=[1 << 62, 1 << 62, 0], offsets=[0, 0])}), "too large"),
+        (build({"a": entry("F64", [1 << 57, 0], [0, 0])}), "too large"),
         (build({"a": entry(offsets=[0])}, bytes(8)), "data_offsets [0]"),
         (build({"a": entry(offsets=[8, 0])}, bytes(8)), "data_offsets [8, 0]"),
         (build({"a": entry(offsets=[0, 12])}, bytes(12)), "has 12 bytes, expected 8 for F32 [2]"),
+        (build({"a": entry(), "b": entry(offsets=[8, 20])}, bytes(20)), "tensor 'b': has 12 bytes, expected 8 for F32 [2]"),
         (build({"a": entry("F4", [1], [0, 1])}, bytes(1)), "has 1 byte, expected 0.5"),
         (build({"a": entry(offsets=[4, 12])}, bytes(12)), "begins at byte 4 of the data, expected 0"),
         (build({"a": entry(), "b": entry(offsets=[4, 12])}, bytes(12)), "tensor 'b': begins at byte 4 of the data, expected 8"),

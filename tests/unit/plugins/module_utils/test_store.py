@@ -16,6 +16,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._store import (
     AdapterPaths,
     fsync_directory,
     read_json,
+    remove_unfinished,
     write_json,
 )
 
@@ -85,6 +86,24 @@ def test_writes_json_with_its_mode_whatever_the_umask(tmp_path: pathlib.Path, mo
     assert json.loads(path.read_text(encoding="utf-8")) == {"a": None, "b": ["ä", 1]}
     assert stat.S_IMODE(path.stat().st_mode) == mode
     assert os.listdir(tmp_path) == ["file.json"]
+
+
+def test_what_is_written_can_be_read_by_who_watches_the_node(tmp_path: pathlib.Path) -> None:
+    umask = os.umask(0o077)
+    try:
+        write_json(str(tmp_path / "state.json"), {})
+    finally:
+        os.umask(umask)
+    assert stat.S_IMODE((tmp_path / "state.json").stat().st_mode) == 0o644
+
+
+def test_of_what_a_killed_run_left_only_what_is_ours_goes(tmp_path: pathlib.Path) -> None:
+    for name in ("state.json", "state.json.new", "notes.new"):
+        (tmp_path / name).write_text("{")
+    (tmp_path / "link.json.new").symlink_to("state.json")
+    (tmp_path / "directory.json.new").mkdir()
+    remove_unfinished(str(tmp_path))
+    assert sorted(os.listdir(tmp_path)) == ["directory.json.new", "link.json.new", "notes.new", "state.json"]
 
 
 def test_replaces_a_file_instead_of_writing_into_it(tmp_path: pathlib.Path) -> None:

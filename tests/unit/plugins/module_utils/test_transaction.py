@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import mmap
 import os
 import pathlib
@@ -12,6 +13,7 @@ import shutil
 import typing as t
 
 import pytest
+from ansible_collections.lorafleet.delivery.plugins.module_utils import _apply
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._lock import locked
 
@@ -55,8 +57,10 @@ def test_first_activation(node: Node, way: Way) -> None:
     wanted = {"adapter_config.json": 0o644, WEIGHTS: 0o644, "tokenizer.json": 0o644}
     assert modes(node.release(1)) == {release_of(1): 0o755, **wanted}
     assert node.junk() == []
-    for directory, mode in ((node.store, 0o711), (node.root, 0o711), (node.root / "staging", 0o711)):
-        assert directory.stat().st_mode & 0o7777 == mode
+    for directory in (node.store, node.root, node.root / "staging"):
+        assert directory.stat().st_mode & 0o7777 == 0o711
+    for name in ("releases", "manifests", "receipts"):
+        assert (node.root / name).stat().st_mode & 0o7777 == 0o755
     if way == "exchange":
         assert modes(node.live) == {NAME: 0o755, **wanted}
         assert (node.live / WEIGHTS).stat().st_ino != (node.release(1) / WEIGHTS).stat().st_ino
@@ -121,9 +125,11 @@ def test_way_can_be_switched(node: Node) -> None:
     node.deploy(1, "exchange")
     outcome = node.carry_out(1, "symlink")
     assert (outcome["action"], outcome["activation"], outcome["adopted"]) == ("repaired", "symlink", None)
+    assert outcome["drift"] == [f"changed  {node.live}  a directory instead of a link to {release_of(1)}"]
     assert node.live.is_symlink()
     outcome = node.carry_out(1, "exchange")
     assert (outcome["action"], outcome["activation"]) == ("repaired", "exchange")
+    assert outcome["drift"] == [f"changed  {node.live}  a link to {release_of(1)} instead of a directory"]
     assert not node.live.is_symlink()
     assert version_at(node.live) == 1
     assert node.junk() == []
@@ -231,6 +237,8 @@ def test_name_that_vanished_is_put_back(node: Node, way: Way) -> None:
         shutil.rmtree(node.live)
     outcome = node.carry_out(1, way)
     assert (outcome["action"], version_at(node.live)) == ("repaired", 1)
+    wanted = f"a link to {release_of(1)}" if way == "symlink" else "a directory"
+    assert outcome["drift"] == [f"missing  {node.live}  nothing instead of {wanted}"]
 
 
 def test_modes_are_repaired_in_place(node: Node) -> None:
@@ -268,6 +276,26 @@ def test_damaged_release_is_repaired(node: Node, source: str) -> None:
     assert version_at(node.live) == version_at(node.release(1)) == 1
     assert node.carry_out(1)["action"] == "unchanged"
     assert node.junk() == []
+
+
+@pytest.mark.parametrize("error", [errno.EINVAL, errno.EIO])
+def test_damaged_release_where_nothing_can_be_exchanged(node: Node, monkeypatch: pytest.MonkeyPatch, error: int) -> None:
+    def fail(_one: str, _other: str) -> None:
+        raise OSError(error, os.strerror(error))
+
+    node.deploy(1, "symlink")
+    (node.live / WEIGHTS).write_bytes(b"newer")
+    monkeypatch.setattr(_apply, "exchange", fail)
+    if error == errno.EINVAL:
+        outcome = node.deploy(1, "symlink")
+        assert (pathlib.Path(outcome["adopted"]) / WEIGHTS).read_bytes() == b"newer"
+        assert version_at(node.live) == 1
+    else:
+        with pytest.raises(DeliveryError, match=r"was not made active to the end: Input/output error\. Active is release"):
+            node.deploy(1, "symlink")
+        # What was staged is kept, and what was damaged is not hidden.
+        assert version_at(node.paths.staged(release_of(1))) == 1
+        assert (node.release(1) / WEIGHTS).read_bytes() == b"newer"
 
 
 def test_write_through_the_link_is_repaired_from_staging(node: Node) -> None:
@@ -381,6 +409,11 @@ def test_store_on_another_file_system(tmp_path: pathlib.Path, other_file_system:
     assert os.listdir(other_file_system) == []
 
 
+def test_store_on_a_read_only_file_system(tmp_path: pathlib.Path, file_system: t.Callable[[str], pathlib.Path]) -> None:
+    with pytest.raises(DeliveryError, match=r"store: is on a read-only file system\."):
+        Node(tmp_path, store=file_system("size=1m,ro") / "store").carry_out(1)
+
+
 def test_no_models_directory(node: Node) -> None:
     node.models.rmdir()
     with pytest.raises(DeliveryError, match="is not a directory"):
@@ -434,7 +467,7 @@ def test_rollback_that_cannot_be(node: Node) -> None:
     node.deploy(1)
     with pytest.raises(DeliveryError, match="has no previous release"):
         node.roll_back()
-    with pytest.raises(DeliveryError, match="is not in the store of this node"):
+    with pytest.raises(DeliveryError, match=rf"is not in the store of this node \(there: {release_of(1)}\)"):
         node.roll_back(release="0123456789ab")
     node.deploy(2)
     (node.release(1) / WEIGHTS).write_bytes(b"damage")
@@ -484,6 +517,17 @@ def test_active_and_previous_stay_whatever_keep_says(node: Node) -> None:
     for version in (1, 2, 3):
         node.deploy(version, keep=1)
     assert [version for version in range(1, 4) if node.release(version).exists()] == [2, 3]
+
+
+def test_releases_of_which_nobody_knows_when_they_were_active_go_first(node: Node) -> None:
+    # By their names alone the others would stay.
+    oldest, *unknown, previous, active = sorted(range(1, 6), key=release_of)
+    for version in unknown:
+        node.deploy(version, keep=9)
+    os.unlink(node.paths.state)
+    for version in (oldest, previous, active):
+        node.deploy(version)
+    assert node.paths.release_names() == sorted(map(release_of, (oldest, previous, active)))
 
 
 def test_only_verified_releases_are_counted(node: Node) -> None:
@@ -595,6 +639,15 @@ def test_check_mode_on_a_clean_node(node: Node, way: Way) -> None:
     assert node.changed
     assert os.listdir(node.base) == ["models"]
     assert os.listdir(node.models) == []
+
+
+def test_check_mode_takes_the_way_that_was_used_so_far(node: Node) -> None:
+    def predicted(way: Way) -> str:
+        return str(node.carry_out(1, way, check_mode=True)["activation"])
+
+    assert predicted("auto") == "exchange"
+    node.deploy(1, "symlink")
+    assert (predicted("auto"), predicted("exchange")) == ("symlink", "exchange")
 
 
 def test_check_mode_of_rollback(node: Node, way: Way) -> None:

@@ -48,6 +48,14 @@ def test_a_release_that_is_as_it_was_delivered(node: Node, way: Way) -> None:
     assert said(node, "golden")[3:] == ["lower    level model was verified, the inventory requires golden"]
 
 
+def test_what_was_never_delivered(node: Node) -> None:
+    [line] = look_at(node.paths, "model").wrong
+    assert line == "missing  no release of it is active on this node"
+    write_version(node.live, 1)
+    [line] = look_at(node.paths, "model").wrong
+    assert line == f"missing  no release of it is active on this node, {node.live} was not delivered"
+
+
 def test_a_link_that_somebody_turned(node: Node) -> None:
     node.deploy(1, "symlink")
     node.deploy(2, "symlink")
