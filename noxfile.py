@@ -41,6 +41,12 @@ CORES = {"2.18.0": ("3.11", "3.8"), "2.21.*": ("3.13", "3.9")}
 LOCKS = {"test": ["test", "lint"], "lab": ["test", "lint", "lab"], "galaxy": ["galaxy"]}
 # What ansible-test would download from a server of its own installs pip; Python has brought one along.
 GET_PIP = "import subprocess, sys\nsubprocess.run([sys.executable, '-m', 'ensurepip'], check=True)\n"
+# The tests that load adapters with the packages of the interpreter that they are given.
+LOADING = [
+    "tests/unit/plugins/module_utils/test_accepted_variants.py",
+    "tests/unit/plugins/module_utils/test_load_worker.py",
+    "tests/integration/test_adapter_load_test.py",
+]
 
 
 @nox.session(tags=["fast", "gates"])
@@ -142,6 +148,27 @@ def cores(session: nox.Session, core: str) -> None:
     session.run("pytest", "-q", "-n", "2", "--dist", "loadgroup", *selected, env={"LORAFLEET_TEST_NODE_PYTHON": node})
 
 
+@nox.session(venv_backend="uv")
+@nox.parametrize(
+    "resolution",
+    # The newest are what setup takes, so that all other tests have them.
+    [nox.param("lowest-direct", id="oldest", tags=["gates"]), nox.param("highest", id="newest")],
+)
+def peft(session: nox.Session, resolution: str) -> None:
+    """The load test with the oldest or the newest packages that the role runtime permits, but for torch."""
+    # The one of setup: the package index has other versions of torch for CUDA alone, gigabytes each.
+    no_torch = pathlib.Path(session.create_tmp(), "no-torch.txt")
+    no_torch.write_text("torch; sys_platform == 'none'\n")
+    wanted = ["-r", "roles/runtime/files/requirements.txt", "--overrides", str(no_torch)]
+    session.install("--upgrade", "--resolution", resolution, *wanted)
+    environment = pathlib.Path(session.virtualenv.location).resolve()
+    (torch,) = CHECKOUT.glob(".cache/venv/peft/lib/python3*/site-packages")
+    (packages,) = environment.glob("lib/python3*/site-packages")
+    (packages / "torch.pth").write_text(f"{torch}\n")
+    env = {"PATH": PATH, "LORAFLEET_PEFT_PYTHON": str(environment / "bin" / "python")}
+    session.run(BIN / "pytest", "-q", "-n", "2", "--dist", "loadgroup", *(session.posargs or LOADING), env=env, external=True)
+
+
 @nox.session
 def tests(session: nox.Session) -> None:
     """All tests."""
@@ -157,6 +184,16 @@ def coverage(session: nox.Session) -> None:
     session.run("coverage", "run", "-m", *command, env={"PATH": PATH}, success_codes=[0, 1])
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
+
+
+@nox.session(venv_backend="uv", default=False)
+def mutation(session: nox.Session) -> None:
+    """Small changes to a module_util that its unit tests do not notice: -- NAME [HOW MANY CHANGES]."""
+    session.install("-r", "requirements/mutation.txt")
+    with tempfile.TemporaryDirectory() as directory, session.chdir(copy_of_checkout(session, directory)):
+        pathlib.Path(".cache").symlink_to(CHECKOUT / ".cache")
+        pathlib.Path(".collections").symlink_to(directory)
+        session.run("python", "tests/mutation.py", str(BIN / "pytest"), *session.posargs, env={"PATH": PATH})
 
 
 @nox.session(default=False)

@@ -6,7 +6,7 @@
 
 Called without arguments it prints the directory that holds them and makes them first where they are missing. The
 making runs in the interpreter named by LORAFLEET_PEFT_PYTHON (default: .cache/venv/peft of this checkout) and is kept
-in .cache/tests, under the hash of this script. Nothing is fetched from a network.
+in .cache/tests, under the hash of this script and that variable. Nothing is fetched from a network.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ VARIANTS: dict[str, dict[str, t.Any]] = {
 
 def cached() -> pathlib.Path:
     """Return the directory of the adapters, made before or now; of several that ask at once, one makes it."""
-    target = CACHE / hashlib.sha256(pathlib.Path(__file__).read_bytes()).hexdigest()[:12]
+    maker = pathlib.Path(__file__).read_bytes() + os.environ.get("LORAFLEET_PEFT_PYTHON", "").encode()
+    target = CACHE / hashlib.sha256(maker).hexdigest()[:12]
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
