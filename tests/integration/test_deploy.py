@@ -118,8 +118,11 @@ def test_tags_and_limits(fleet: Fleet) -> None:
     assert delivered(fleet) == {CLEANER_8B}
     assert not any(fleet.boxes().values())
 
-    # Narrowing to nothing is no error: the tags are those of the inventory, and the describer has no 8b.
-    assert fleet.deploy("--tags", "describer,8b").worked_on() == set()
+    # Each of these tags is of the inventory, but the describer has no 8b.
+    wrong = fleet.run("deploy", "--tags", "describer,8b")
+    assert wrong.rc != 0
+    assert "tags 8b, describer: name no adapter together: none of these agents has such a variant." in wrong.output
+    assert not wrong.worked_on()
 
     fleet.deploy("--tags", "cleaner")
     assert delivered(fleet) == {CLEANER_3B, CLEANER_8B}
