@@ -55,7 +55,7 @@ distributor.name = "local"
 
 def choose(session: str, number: int) -> None:
     """Leave so many of a session's changes to be tried."""
-    with contextlib.closing(sqlite3.connect(session)) as database, database:
+    with contextlib.closing(sqlite3.connect(session)) as database:
         rows = database.execute("SELECT job_id, operator_name FROM mutation_specs ORDER BY operator_name, occurrence")
         jobs: dict[str, str] = dict(rows.fetchall())
         wanted = [job for job, operator in jobs.items() if CHANGES.match(operator)]
@@ -63,6 +63,7 @@ def choose(session: str, number: int) -> None:
         others = [(job,) for job in jobs.keys() - set(kept)]
         database.executemany("DELETE FROM mutation_specs WHERE job_id = ?", others)
         database.executemany("DELETE FROM work_items WHERE job_id = ?", others)
+        database.commit()
 
 
 def main() -> None:
