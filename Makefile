@@ -95,9 +95,10 @@ test: setup-test system-test  ## Run all checks and tests (about 40 minutes)
 	@# Side by side: most gates keep one core busy and no more, and take what the tests leave while these wait for their hosts.
 	@$(MAKE) --no-print-directory --jobs=2 gates tests
 
+# What they say is shown when all are done, not between the lines of the tests.
 .PHONY: gates
 gates: setup-test
-	@nice $(NOX) -t gates
+	@nice $(NOX) -t gates > .cache/gates.log 2>&1; result=$$?; cat .cache/gates.log; exit $$result
 
 .PHONY: tests
 tests: setup-test
