@@ -118,6 +118,14 @@ def test_who_is_not_let_in_is_told_why(tmp_path: pathlib.Path, why: str) -> None
     assert SECRET not in str(caught.value)
 
 
+def test_a_wrong_password_is_given_once(tmp_path: pathlib.Path) -> None:
+    """Who fails too often may be locked out."""
+    behaves = f'for _try in 1 2 3; do {ASKS} || exit 1; echo "$word" >> given; done; exit 1'
+    with pytest.raises(DeliveryError, match="does not take the password"):
+        wait(tmp_path, behaves, SECRET)
+    assert (tmp_path / "given").read_text(encoding="utf-8") == f"{SECRET}\n"
+
+
 @pytest.mark.parametrize("password", [None, SECRET])
 def test_no_answer_is_not_waited_for_without_end(tmp_path: pathlib.Path, password: str | None) -> None:
     with pytest.raises(DeliveryError, match=r"jw2-1: did not let this user become serving within 1 seconds: it hangs\."):
