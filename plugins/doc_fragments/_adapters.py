@@ -144,3 +144,80 @@ options:
     type: str
     default: "0755"
 """
+
+    # What a release must have passed on a node.
+    TESTED = r"""
+options:
+  python:
+    description: The interpreter that serves the adapters. It must have torch, transformers, peft and safetensors.
+    type: path
+    required: true
+  level:
+    description:
+      - How far the test must go. Each level contains the ones before it, and an adapter that does not reach it has failed.
+      - V(structure) reads the files alone - names, shapes and values of all tensors, the configuration. It needs no PEFT.
+      - V(adapter) has PEFT build its layers over a base without weights, brings all tensors onto the device, compares them
+        with the file bit by bit and computes with each module. It takes less than 1 GB of the device's memory.
+      - V(model) also loads the base from O(bases) and the adapter through PEFT's own loading, and compares the answers of the
+        model with and without the adapter. It looks first whether the memory that is free suffices.
+      - V(golden) also compares the log-probabilities along the recorded answers, with the adapter and without it, with those
+        that M(lorafleet.delivery.adapter_golden) recorded where the adapter was trained. It needs a golden in the manifest.
+      - V(available) is V(golden) for an adapter whose base has a C(path) and whose manifest has a golden, V(model) for one whose
+        base has a C(path), V(adapter) for others.
+    type: str
+    choices:
+      - structure
+      - adapter
+      - model
+      - golden
+      - available
+    default: available
+  least_level:
+    description:
+      - The level that suffices where memory does not suffice for O(level). The test then goes as far as memory permits, the
+        result says the level that was reached and why not more, and the test is tried again in every run.
+      - When not set, nothing less than O(level) suffices. It is never a way around a test that was failed.
+    type: str
+    choices:
+      - structure
+      - adapter
+      - model
+      - golden
+  base_binding:
+    description:
+      - What happens when the base on this host is another than the one that the adapter was trained on, as far as the manifest
+        tells it. Both are compared by config.json and by a sample of every tensor, before anything is loaded.
+      - V(enforce) refuses the adapter, V(report) says it in the notes of the test and in a warning.
+    type: str
+    choices:
+      - enforce
+      - report
+    default: enforce
+  user:
+    description:
+      - The user that loads the adapters, best the one that serves them. It must be able to read what becomes active with
+        O(owner), O(group), O(file_mode) and O(directory_mode), which is judged by these alone; whether it can pass through the
+        directories above O(models_dir) is not looked at. The base it really reads.
+      - When not set, the user that Ansible works as. To name another one takes O(ignore:become).
+    type: str
+"""
+
+    # How a release becomes active, and what of others stays.
+    ACTIVATION = r"""
+options:
+  activation:
+    description:
+      - V(exchange) puts a plain directory in place, holding copies of the release, by exchanging it with what stands there.
+      - V(symlink) puts a relative link to the release in place.
+      - V(auto) is V(exchange) where the file system can do it, otherwise V(symlink). In check mode it is what was used so far,
+        at first V(exchange).
+    type: str
+    choices: [auto, exchange, symlink]
+    default: auto
+  keep:
+    description:
+      - How many verified releases of each adapter stay in the store, counted from the one that was active last.
+      - The active and the previous release and those that a process has open stay in any case.
+    type: int
+    default: 3
+"""

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible_collections.lorafleet.delivery.plugins.module_utils._receipt import LEVELS
+from ansible_collections.lorafleet.delivery.plugins.module_utils._state import AUTO, EXCHANGE, SYMLINK
+
 DECLARED: dict[str, t.Any] = {
     "adapters": {
         "type": "list",
@@ -57,4 +60,17 @@ PERMISSIONS: dict[str, t.Any] = {
     "group": {"type": "str"},
     "file_mode": {"type": "str", "default": "0644"},
     "directory_mode": {"type": "str", "default": "0755"},
+}
+
+TESTED: dict[str, t.Any] = {
+    "python": {"type": "path", "required": True},
+    "level": {"type": "str", "choices": [*LEVELS, "available"], "default": "available"},
+    "least_level": {"type": "str", "choices": list(LEVELS)},
+    "base_binding": {"type": "str", "choices": ["enforce", "report"], "default": "enforce"},
+    "user": {"type": "str"},
+}
+
+ACTIVATION: dict[str, t.Any] = {
+    "activation": {"type": "str", "choices": [AUTO, EXCHANGE, SYMLINK], "default": AUTO},
+    "keep": {"type": "int", "default": 3},
 }

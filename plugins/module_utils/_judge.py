@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import typing as t
 
@@ -17,6 +16,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._base_model imp
 from ansible_collections.lorafleet.delivery.plugins.module_utils._digest import sha256_of
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
 from ansible_collections.lorafleet.delivery.plugins.module_utils._golden import Golden, distances, problems, unusual
+from ansible_collections.lorafleet.delivery.plugins.module_utils._host import Host
 from ansible_collections.lorafleet.delivery.plugins.module_utils._load_case import FACTS, Case
 from ansible_collections.lorafleet.delivery.plugins.module_utils._lora_config import config_problems, read_lora_config
 from ansible_collections.lorafleet.delivery.plugins.module_utils._manifest import CONFIG_FILE, SAFETENSORS_FILE
@@ -29,14 +29,6 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._text import fi
 from ansible_collections.lorafleet.delivery.plugins.module_utils._tokenizer import tokenizer_problems
 
 _TOKENIZER_CONFIG = "tokenizer_config.json"
-
-
-@dataclasses.dataclass(frozen=True)
-class Host:
-    """What the interpreter on this host is; nothing is known where it does not work."""
-
-    digest: t.Optional[str] = None
-    versions: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def judge(case: Case, host: Host, params: dict[str, t.Any], identities: Identities, check_mode: bool) -> None:

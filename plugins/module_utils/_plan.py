@@ -20,7 +20,13 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._prune import p
 from ansible_collections.lorafleet.delivery.plugins.module_utils._put_away import ADOPT, adopted_path, fate_of, known_manifests
 from ansible_collections.lorafleet.delivery.plugins.module_utils._receipt import reaches, read_receipt
 from ansible_collections.lorafleet.delivery.plugins.module_utils._settle import settled
-from ansible_collections.lorafleet.delivery.plugins.module_utils._state import EXCHANGE, ROLL_BACK, SYMLINK, State, read_state
+from ansible_collections.lorafleet.delivery.plugins.module_utils._state import (
+    EXCHANGE,
+    ROLL_BACK,
+    SYMLINK,
+    State,
+    read_state,
+)
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store import AdapterPaths
 from ansible_collections.lorafleet.delivery.plugins.module_utils._verify import (
     CHANGED,
@@ -29,8 +35,6 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._verify import 
     differences,
     in_content,
 )
-
-AUTO = "auto"
 
 # Where whole bytes of the release are.
 IN_STORE = "store"
@@ -47,14 +51,21 @@ UNCHANGED = "unchanged"
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What holds for all adapters of a call. C(level) is the least level that a receipt must show."""
+    """What holds for all adapters of a call. C(level) is the least level that a receipt must show.
+
+    Raises DeliveryError when it would keep nothing.
+    """
 
     level: str
     activation: str
     keep: int
     permissions: Permissions
-    run: str
-    lock_timeout: float
+    run: str = ""
+    lock_timeout: float = 0
+
+    def __post_init__(self) -> None:
+        if self.keep < 1:
+            raise DeliveryError.of("keep", f"is {self.keep}.", "Keep at least one release.")
 
 
 @dataclasses.dataclass(frozen=True)

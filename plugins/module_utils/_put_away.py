@@ -115,9 +115,14 @@ def to_trash(paths: AdapterPaths, path: str) -> None:
     fsync_directory(os.path.dirname(path))
 
 
+def in_trash(paths: AdapterPaths) -> list[str]:
+    """What was taken out of its place and is still there."""
+    return [entry.path for entry in os.scandir(paths.root) if entry.name.startswith(_TRASH)]
+
+
 def empty_trash(paths: AdapterPaths) -> None:
     """Delete what is in the trash, except what a process reads, or may just have begun to read: that goes the next time."""
-    trash = [entry.path for entry in os.scandir(paths.root) if entry.name.startswith(_TRASH)]
+    trash = in_trash(paths)
     if not sees_all_processes():
         # ctime is when it was taken out of its place; one from the future says nothing.
         trash = [path for path in trash if not 0 <= time.time() - os.lstat(path).st_ctime < _GRACE]

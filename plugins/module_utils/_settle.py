@@ -12,7 +12,7 @@ import dataclasses
 import os
 import typing as t
 
-from ansible_collections.lorafleet.delivery.plugins.module_utils._put_away import empty_trash, put_away, remove
+from ansible_collections.lorafleet.delivery.plugins.module_utils._put_away import empty_trash, in_trash, put_away, remove
 from ansible_collections.lorafleet.delivery.plugins.module_utils._state import PROMOTE, Intent, State, read_state, write_state
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store import AdapterPaths, fsync_directory, remove_unfinished
 
@@ -41,6 +41,15 @@ def settled(paths: AdapterPaths, state: State) -> State:
     return dataclasses.replace(state, intent=None)
 
 
+def is_settled(paths: AdapterPaths) -> bool:
+    """Whether C(settle) would find nothing to do. Reads only. Raises OSError and DeliveryError."""
+    return read_state(paths).intent is None and not _incoming(paths) and not in_trash(paths)
+
+
+def _incoming(paths: AdapterPaths) -> list[str]:
+    return [entry.path for entry in os.scandir(paths.root) if entry.name.startswith(_INCOMING)]
+
+
 def settle(paths: AdapterPaths) -> tuple[State, t.Optional[str]]:
     """Bring in order what a crash left; return the state, and where something was set aside, if it was.
 
@@ -52,9 +61,8 @@ def settle(paths: AdapterPaths) -> tuple[State, t.Optional[str]]:
         adopted = finish_swap(paths, recorded.intent)
         write_state(paths, state)
     # An intent is on the disk before any swap and until its old part was put away: without one, this is our unfinished copy.
-    for entry in list(os.scandir(paths.root)):
-        if entry.name.startswith(_INCOMING):
-            remove(entry.path)
+    for path in _incoming(paths):
+        remove(path)
     # Receipts are written without the lock: what is left of one goes with the release.
     for directory in (paths.root, paths.manifests):
         remove_unfinished(directory)

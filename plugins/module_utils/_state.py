@@ -20,6 +20,8 @@ SCHEMA = 1
 # The ways in which NAME leads to a release.
 EXCHANGE = "exchange"
 SYMLINK = "symlink"
+# Whichever of them the file system can do.
+AUTO = "auto"
 # The steps that swap something in and thereby something out, so that a crash in between must be told from the rest.
 ACTIVATE = "activate"
 ROLL_BACK = "roll_back"

@@ -19,9 +19,9 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._exchange impor
 from ansible_collections.lorafleet.delivery.plugins.module_utils._layout import check_places, make_store
 from ansible_collections.lorafleet.delivery.plugins.module_utils._lock import locked
 from ansible_collections.lorafleet.delivery.plugins.module_utils._manifest_diff import manifest_diff
-from ansible_collections.lorafleet.delivery.plugins.module_utils._plan import AUTO, UNCHANGED, Options, Plan, Request, make_plan
+from ansible_collections.lorafleet.delivery.plugins.module_utils._plan import UNCHANGED, Options, Plan, Request, make_plan
 from ansible_collections.lorafleet.delivery.plugins.module_utils._settle import settle, settled
-from ansible_collections.lorafleet.delivery.plugins.module_utils._state import SYMLINK, State, read_state
+from ansible_collections.lorafleet.delivery.plugins.module_utils._state import AUTO, SYMLINK, State, read_state
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store import AdapterPaths
 
 

@@ -26,6 +26,7 @@ extends_documentation_fragment:
   - lorafleet.delivery._adapters.node
   - lorafleet.delivery._adapters.permissions
   - lorafleet.delivery._adapters.loading
+  - lorafleet.delivery._adapters.tested
   - lorafleet.delivery._attributes
 attributes:
   check_mode:
@@ -43,58 +44,6 @@ options:
       - When not set, the active release of each adapter is tested.
     type: list
     elements: str
-  python:
-    description: The interpreter that serves the adapters. It must have torch, transformers, peft and safetensors.
-    type: path
-    required: true
-  level:
-    description:
-      - How far the test must go. Each level contains the ones before it, and an adapter that does not reach it has failed.
-      - V(structure) reads the files alone - names, shapes and values of all tensors, the configuration. It needs no PEFT.
-      - V(adapter) has PEFT build its layers over a base without weights, brings all tensors onto the device, compares them
-        with the file bit by bit and computes with each module. It takes less than 1 GB of the device's memory.
-      - V(model) also loads the base from O(bases) and the adapter through PEFT's own loading, and compares the answers of the
-        model with and without the adapter. It looks first whether the memory that is free suffices.
-      - V(golden) also compares the log-probabilities along the recorded answers, with the adapter and without it, with those
-        that M(lorafleet.delivery.adapter_golden) recorded where the adapter was trained. It needs a golden in the manifest.
-      - V(available) is V(golden) for an adapter whose base has a C(path) and whose manifest has a golden, V(model) for one whose
-        base has a C(path), V(adapter) for others.
-    type: str
-    choices:
-      - structure
-      - adapter
-      - model
-      - golden
-      - available
-    default: available
-  least_level:
-    description:
-      - The level that suffices where memory does not suffice for O(level). The test then goes as far as memory permits, the
-        result says the level that was reached and why not more, and the test is tried again in every run.
-      - When not set, nothing less than O(level) suffices. It is never a way around a test that was failed.
-    type: str
-    choices:
-      - structure
-      - adapter
-      - model
-      - golden
-  base_binding:
-    description:
-      - What happens when the base on this host is another than the one that the adapter was trained on, as far as the manifest
-        tells it. Both are compared by config.json and by a sample of every tensor, before anything is loaded.
-      - V(enforce) refuses the adapter, V(report) says it in RV(adapters[].notes) and in a warning.
-    type: str
-    choices:
-      - enforce
-      - report
-    default: enforce
-  user:
-    description:
-      - The user that loads the adapters, best the one that serves them. It must be able to read what becomes active with
-        O(owner), O(group), O(file_mode) and O(directory_mode), which is judged by these alone; whether it can pass through the
-        directories above O(models_dir) is not looked at. The base it really reads.
-      - When not set, the user that Ansible works as. To name another one takes O(ignore:become).
-    type: str
   timeout:
     description: Seconds that the child process may take for all adapters together.
     type: int
@@ -261,11 +210,11 @@ import contextlib
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import DECLARED, LOADING, NODE, PERMISSIONS
+from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import DECLARED, LOADING, NODE, PERMISSIONS, TESTED
 from ansible_collections.lorafleet.delivery.plugins.module_utils._base_identity import Identities
-from ansible_collections.lorafleet.delivery.plugins.module_utils._environment import environment
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
-from ansible_collections.lorafleet.delivery.plugins.module_utils._judge import Host, judge, not_loaded, take_report
+from ansible_collections.lorafleet.delivery.plugins.module_utils._host import Host, look_at_host
+from ansible_collections.lorafleet.delivery.plugins.module_utils._judge import judge, not_loaded, take_report
 from ansible_collections.lorafleet.delivery.plugins.module_utils._load_case import (
     Case,
     cases_of,
@@ -274,23 +223,9 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._load_case impo
     said,
     withdraw_receipt,
 )
-from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test import check_device, digest_of, load_test
-from ansible_collections.lorafleet.delivery.plugins.module_utils._minimum_versions import version_problems, version_warnings
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test import check_device, load_test
 from ansible_collections.lorafleet.delivery.plugins.module_utils._permissions import permissions_of
-from ansible_collections.lorafleet.delivery.plugins.module_utils._receipt import LEVELS
 from ansible_collections.lorafleet.delivery.plugins.module_utils._serving_user import ServingUser, check_readable
-
-
-def look_at_host(module: AnsibleModule, user: t.Optional[ServingUser]) -> Host:
-    """What the interpreter on this host is. Raises DeliveryError where nothing can be loaded with it."""
-    params = module.params
-    found = environment(params["python"], params["device"], user)
-    outdated = version_problems(params["python"], found["versions"])
-    if outdated:
-        raise DeliveryError(*outdated)
-    for warning in version_warnings(params["python"], found["versions"]):
-        module.warn(warning)
-    return Host(digest_of(found), found["versions"])
 
 
 def load(module: AnsibleModule, cases: list[Case], user: t.Optional[ServingUser]) -> tuple[float, list[Problem]]:
@@ -322,12 +257,8 @@ def main() -> None:
             **NODE,
             **PERMISSIONS,
             **LOADING,
+            **TESTED,
             "manifests": {"type": "list", "elements": "str"},
-            "python": {"type": "path", "required": True},
-            "level": {"type": "str", "choices": [*LEVELS, "available"], "default": "available"},
-            "least_level": {"type": "str", "choices": list(LEVELS)},
-            "base_binding": {"type": "str", "choices": ["enforce", "report"], "default": "enforce"},
-            "user": {"type": "str"},
             "timeout": {"type": "int", "default": 900},
             "force": {"type": "bool", "default": False},
             "record": {"type": "bool", "default": True},
@@ -347,7 +278,7 @@ def main() -> None:
     host = Host()
     if any(case.required != "structure" for case in cases):
         try:
-            host = look_at_host(module, user)
+            host = look_at_host(params["python"], params["device"], user, module.warn)
         except DeliveryError as exc:
             # In check mode it may be what an earlier task of the same run would install.
             if not module.check_mode:

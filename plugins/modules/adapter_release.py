@@ -25,6 +25,7 @@ description:
 extends_documentation_fragment:
   - lorafleet.delivery._adapters.node
   - lorafleet.delivery._adapters.permissions
+  - lorafleet.delivery._adapters.activation
   - lorafleet.delivery._attributes
 attributes:
   check_mode:
@@ -64,21 +65,6 @@ options:
     type: str
     choices: [structure, adapter, model, golden]
     default: structure
-  activation:
-    description:
-      - V(exchange) puts a plain directory in place, holding copies of the release, by exchanging it with what stands there.
-      - V(symlink) puts a relative link to the release in place.
-      - V(auto) is V(exchange) where the file system can do it, otherwise V(symlink). In check mode it is what was used so far,
-        at first V(exchange).
-    type: str
-    choices: [auto, exchange, symlink]
-    default: auto
-  keep:
-    description:
-      - How many verified releases of each adapter stay in the store, counted from the one that was active last.
-      - The active and the previous release and those that a process has open stay in any case.
-    type: int
-    default: 3
   lock_timeout:
     description: How many seconds to wait for another run that changes the same adapter.
     type: float
@@ -225,14 +211,13 @@ problems:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import NODE, PERMISSIONS
+from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import ACTIVATION, NODE, PERMISSIONS
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._manifest import Manifest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._names import is_release_name
 from ansible_collections.lorafleet.delivery.plugins.module_utils._permissions import permissions_of
-from ansible_collections.lorafleet.delivery.plugins.module_utils._plan import AUTO, Options, Request
+from ansible_collections.lorafleet.delivery.plugins.module_utils._plan import Options, Request
 from ansible_collections.lorafleet.delivery.plugins.module_utils._receipt import LEVELS
-from ansible_collections.lorafleet.delivery.plugins.module_utils._state import EXCHANGE, SYMLINK
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store import AdapterPaths
 from ansible_collections.lorafleet.delivery.plugins.module_utils._transaction import Outcome, carry_out
 
@@ -253,8 +238,6 @@ def _requests(params: dict[str, t.Any]) -> list[Request]:
 
 
 def _options(params: dict[str, t.Any]) -> Options:
-    if params["keep"] < 1:
-        raise DeliveryError.of("keep", f"is {params['keep']}.", "Keep at least one release.")
     return Options(
         level=params["level"],
         activation=params["activation"],
@@ -270,13 +253,12 @@ def main() -> None:
         argument_spec={
             **NODE,
             **PERMISSIONS,
+            **ACTIVATION,
             "state": {"type": "str", "choices": ["active", "rolled_back"], "default": "active"},
             "manifests": {"type": "list", "elements": "str"},
             "names": {"type": "list", "elements": "str"},
             "release": {"type": "str"},
             "level": {"type": "str", "choices": list(LEVELS), "default": LEVELS[0]},
-            "activation": {"type": "str", "choices": [AUTO, EXCHANGE, SYMLINK], "default": AUTO},
-            "keep": {"type": "int", "default": 3},
             "lock_timeout": {"type": "float", "default": 10},
             "run": {"type": "str", "default": ""},
         },

@@ -21,6 +21,7 @@ SCHEMA = 1
 # What a task of the role does, by its module. Each works on all adapters of a node at once.
 STEPS = {
     "adapter_info": "describe",
+    "adapter_current": "compare",
     "adapter_sync": "bring",
     "adapter_load_test": "load",
     "adapter_release": "activate",
@@ -138,6 +139,9 @@ def rows_of(said: Data) -> list[Data]:
 def _adapter(run: Run, node: Node, row: Data, failures: c.Sequence[Data]) -> Data:
     said, name = node.variables, str(row["name"])
     of = {step: _entry(result, name) for step, result in node.results.items()}
+    if unchanged := of.get("compare"):
+        # Looked at once instead of step by step, to the same effect.
+        of.update(bring={"sent_bytes": 0, "taken_bytes": 0}, load=unchanged, activate=unchanged)
     found = of.get("activate") or of.get("audit") or of.get("look") or {}
     receipt = found.get("receipt") or {}
     test = of.get("load") or {}

@@ -28,6 +28,7 @@ _HAPPENED = {
 # What a step is called where its time is shown.
 PHASES = {
     "describe": "describing at the training server",
+    "compare": "comparing with what is offered",
     "bring": "sending and hashing",
     "load": "loading with PEFT",
     "activate": "activating",

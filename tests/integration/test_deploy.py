@@ -90,8 +90,9 @@ def test_check_then_deploy_then_nothing_to_do(fleet: Fleet) -> None:
     for arguments in ((), ("--check",)):
         again = fleet.deploy(*arguments)
         assert again.changed() == []
-        assert "wire_bytes" not in again.of("jw2-1", "adapter_sync")
-        assert {entry["action"] for entry in again.adapters("jw2-1", "adapter_release").values()} == {"unchanged"}
+        # One look was enough: nothing was asked for, loaded or locked.
+        assert {entry["action"] for entry in again.adapters("jw2-1", "adapter_current").values()} == {"unchanged"}
+        assert not [entry for entry in again.results if entry["action"].endswith(("adapter_sync", "_load_test", "_release"))]
         assert state() == first
         assert fleet.boxes() == AT_STRUCTURE
 
@@ -129,10 +130,10 @@ def test_tags_and_limits(fleet: Fleet) -> None:
     assert fleet.boxes() == {**dict.fromkeys(BOXES, False), BOXES[0]: True}
 
     selected = fleet.deploy("--tags", "cleaner,8b", "--check")
-    assert list(selected.adapters("jw2-1", "adapter_sync")) == [CLEANER_8B]
+    assert list(selected.adapters("jw2-1", "adapter_current")) == [CLEANER_8B]
     assert selected.worked_on() == {"jw2-1"}
     selected = fleet.deploy("--skip-tags", "describer,3b", "--check")
-    assert list(selected.adapters("jw2-1", "adapter_sync")) == [CLEANER_8B]
+    assert list(selected.adapters("jw2-1", "adapter_current")) == [CLEANER_8B]
     assert selected.worked_on() == {"jw2-1"}
 
     # The training server need not be named.
@@ -315,7 +316,10 @@ def test_loaded_with_peft_once_and_again_when_asked(fleet: Fleet) -> None:
 
     again = fleet.deploy("--limit", "jw3")
     assert again.changed() == []
-    assert again.adapters("jw3-1", "adapter_load_test")[DESCRIBER_3B]["from_receipt"]
+    assert again.adapters("jw3-1", "adapter_current")[DESCRIBER_3B]["receipt"] == receipt
+    written = fleet.reported("jw3-1", DESCRIBER_3B)
+    assert (written["state"], written["verified"], written["tested"]) == ("unchanged", True, True)
+    assert (written["test"]["level"], written["test"]["from_receipt"], written["sent_bytes"]) == ("model", True, 0)
     asked = fleet.deploy("--limit", "jw3", "-e", '{"agent_load_test_again": true}')
     assert not asked.adapters("jw3-1", "adapter_load_test")[DESCRIBER_3B]["from_receipt"]
     renewed = read_receipt(paths, tested["release"])

@@ -104,7 +104,7 @@ def test_record_deliver_and_retrain(golden_fleet: Fleet) -> None:
 
     quiet = fleet.deploy()
     assert quiet.changed() == []
-    assert all(adapter["from_receipt"] for adapter in quiet.adapters("jw2-1", "adapter_load_test").values())
+    assert {adapter["receipt"]["level"] for adapter in quiet.adapters("jw2-1", "adapter_current").values()} == {"golden"}
     # The node has all that an audit needs, and its report has the distances.
     audited = fleet.run("audit")
     assert audited.rc == 0, audited.output

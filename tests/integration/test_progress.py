@@ -128,6 +128,7 @@ def test_without_a_terminal_a_line_for_each_thing_that_begins(fleet: Fleet) -> N
     for node, adapters in (("jw2-1", (CLEANER_3B, CLEANER_8B)), ("jw3-1", (DESCRIBER_3B,))):
         assert [line for line in lines if line.startswith(f"{node}:")] == [
             f"{node}: asking the source",
+            f"{node}: comparing with what is offered",
             f"{node}: hashing what is there",
             *(f"{node}: sending {name}, {sizes[name] / 1000:.1f} kB" for name in adapters),
             f"{node}: hashing what arrived",

@@ -50,7 +50,7 @@ def test_a_delivery_a_look_an_audit_and_the_manifest_as_inventory(fleet: Fleet) 
     assert (report["kind"], report["check_mode"], report["failures"]) == ("deploy", False, [])
     assert report["training_server"] == {"name": "sbs29", "address": "sbs29"}
     for node in report["nodes"]:
-        assert list(node["seconds"]) == ["describe", "bring", "load", "activate"]
+        assert list(node["seconds"]) == ["describe", "compare", "bring", "load", "activate"]
         released, synced = (done.adapters(node["node"], f"adapter_{step}") for step in ("release", "sync"))
         assert [adapter["name"] for adapter in node["adapters"]] == list(released)
         for adapter in node["adapters"]:

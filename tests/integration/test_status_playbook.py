@@ -34,7 +34,6 @@ def test_what_is_active_since_when_and_how_verified(fleet: Fleet) -> None:
     by_hand = f"{NONE}, {fleet.served('jw2-1', CLEANER_8B)} was not delivered"
     assert summary(before, "jw2-1") == {CLEANER_3B: [NONE], CLEANER_8B: [by_hand]}
 
-    fleet.deploy()
     first = fleet.deploy().adapters("jw2-1", "adapter_release")[CLEANER_3B]["release"]
     fleet.offer(CLEANER_3B, "bf16")
     fleet.deploy("--tags", "cleaner,3b")

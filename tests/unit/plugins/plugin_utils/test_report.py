@@ -91,6 +91,18 @@ def test_when_all_is_delivered_all_five_are_ticked() -> None:
     assert (adapter["test"]["level"], adapter["test"]["device_name"]) == ("model", "NVIDIA H200")
 
 
+def test_one_look_proves_as_much_as_all_steps() -> None:
+    looked = released("cleaner", action="unchanged", from_receipt=True, required_level="model")
+    against = {"jw3": {"results": {"compare": {"adapters": []}, **delivered("jw3")["jw3"]["results"]}}}
+    report = report_of(run(jw2={"results": {"compare": looked}}, **against, **delivered("kcloud")))
+    assert ticked(report) == dict.fromkeys(BOXES, True)
+    adapter = report["nodes"][0]["adapters"][0]
+    assert (adapter["state"], adapter["sent_bytes"], adapter["taken_bytes"]) == ("unchanged", 0, 0)
+    test = adapter["test"]
+    assert (test["level"], test["required_level"], test["from_receipt"]) == ("model", "model", True)
+    assert states(report, "jw3") == ["activated"] * 2
+
+
 def test_in_check_mode_nothing_is_proved() -> None:
     report = report_of(run(check_mode=True, **delivered(*NODES)))
     assert ticked(report) == dict.fromkeys(BOXES, False)
