@@ -23,7 +23,7 @@ PEFT_REQUIREMENTS := roles/runtime/files/requirements.txt
 LAB_BASE ?=
 LAB_PACKAGES := openssh-server,rsync,python3,python3-venv,sudo,iproute2,procps
 LAB := .cache/lab
-LAB_PLAYBOOK := $(CONTROLLER)/bin/ansible-playbook -i inventories/lab extensions/molecule/default
+LAB_PLAYBOOK := $(CONTROLLER)/bin/ansible-playbook -i inventories/lab extensions/molecule
 export CONTAINERS_CONF := $(CURDIR)/extensions/molecule/containers.conf
 
 # Python's name is looked for only where a rule uses it. The distribution's comes first: it is built to be fast, which one that a
@@ -55,10 +55,7 @@ endef
 
 # $(call VENV,directory) makes a virtual environment unless a working one is there.
 define VENV
-	@$(1)/bin/python -m pip --version > /dev/null 2>&1 || { \
-		$(PYTHON) -c 'import ensurepip' 2> /dev/null || { packages=" $(notdir $(PYTHON))-venv"; $(APT_INSTALL); } && \
-		$(PYTHON) -m venv --clear $(1); \
-	}
+	@$(1)/bin/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear $(1)
 endef
 
 .PHONY: help
@@ -90,9 +87,11 @@ check: setup-test  ## Run the fast checks: linters and quick unit tests
 	@$(NOX) -t fast
 
 .PHONY: test
-test: setup-test system-test  ## Run all checks and tests (about 40 minutes)
-	@# Without the lab's parts its tests are skipped, and say why.
-	@test "$$(id -u)" != 0 || $(MAKE) --no-print-directory lab-parts || echo "== There is no lab on this machine" >&2
+test: system system-test  ## Run all checks and tests (about half an hour)
+	@# The packages of Debian are there by now, so these do not get into each other's way; without the lab's parts its tests are
+	@# skipped, and say why.
+	@$(MAKE) --no-print-directory --jobs=2 setup-test $(if $(filter 0,$(shell id -u)),lab-parts) || \
+		{ $(MAKE) --no-print-directory setup-test && echo "== There is no lab on this machine" >&2; }
 	@# Side by side: most gates keep one core busy and no more, and take what the tests leave while these wait for their hosts.
 	@$(MAKE) --no-print-directory --jobs=2 gates tests
 
@@ -107,13 +106,14 @@ tests: setup-test
 
 .PHONY: lab
 lab: setup lab-parts  ## Bring up the fleet as containers, and leave it up (as root)
-	@$(LAB_PLAYBOOK)/create.yml
+	@$(LAB_PLAYBOOK)/default/create.yml
+	@$(LAB_PLAYBOOK)/resources/runtime.yml
 	@printf '\n== The lab is up. Deploy to it:\n%s -i inventories/lab playbooks/deploy.yml\nLog in:\nssh -F %s jw2-1\n' \
 		$(CONTROLLER)/bin/ansible-playbook $(LAB)/ssh_config
 
 .PHONY: lab-down
 lab-down: $(CONTROLLER)/.installed-lab  ## Take the lab down
-	@$(LAB_PLAYBOOK)/destroy.yml
+	@$(LAB_PLAYBOOK)/default/destroy.yml
 
 .PHONY: lab-parts
 lab-parts: $(CONTROLLER)/.installed-lab lab-image $(LAB)/wheelhouse/.filled
@@ -153,6 +153,8 @@ setup-test: setup $(CONTROLLER)/.installed-test
 .PHONY: system
 system:
 	$(call NEED,rsync:rsync ssh:openssh-client)
+	@test -e $(CONTROLLER)/bin/python || $(PYTHON) -c 'import ensurepip' 2> /dev/null || \
+		{ packages=" $(notdir $(PYTHON))-venv"; $(APT_INSTALL); }
 
 .PHONY: system-test
 system-test:
@@ -164,7 +166,7 @@ system-lab:
 	$(call NEED,podman:podman runc:runc /usr/lib/podman/netavark:netavark iptables:iptables tc:iproute2 \
 		$(if $(LAB_BASE),,mmdebstrap:mmdebstrap+debian-archive-keyring))
 
-$(CONTROLLER)/.installed: requirements/controller.txt
+$(CONTROLLER)/.installed: requirements/controller.txt | system
 	$(SAY) "Installing Ansible into $(CONTROLLER) (about 20 s)"
 	$(call VENV,$(CONTROLLER))
 	@$(CONTROLLER)/bin/python $(PIP_INSTALL) -r $<
@@ -175,7 +177,8 @@ $(CONTROLLER)/.installed-test: requirements/locked/test.txt $(CONTROLLER)/.insta
 	@$(CONTROLLER)/bin/python $(PIP_INSTALL) -r $<
 	@touch $@
 
-$(CONTROLLER)/.installed-lab: requirements/locked/lab.txt $(CONTROLLER)/.installed
+# These hold the test tools too.
+$(CONTROLLER)/.installed-lab: requirements/locked/lab.txt $(CONTROLLER)/.installed-test
 	$(SAY) "Installing molecule and Ansible's collections into $(CONTROLLER) (about 30 s)"
 	@$(CONTROLLER)/bin/python $(PIP_INSTALL) --no-compile -r $<
 	@touch $@
@@ -193,7 +196,7 @@ $(LAB)/wheelhouse/.filled: $(PEFT_REQUIREMENTS)
 		--dest $(@D) '$(TORCH)' -r $<
 	@touch $@
 
-$(PEFT)/.installed: $(PEFT_REQUIREMENTS)
+$(PEFT)/.installed: $(PEFT_REQUIREMENTS) | system
 	$(SAY) "Installing PEFT and $(TORCH) into $(PEFT) (1 to 2 minutes; longer where a CUDA build is downloaded)"
 	$(call VENV,$(PEFT))
 	@$(PEFT)/bin/python $(PIP_INSTALL) '$(TORCH)' -r $<

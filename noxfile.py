@@ -24,7 +24,8 @@ BIN = pathlib.Path(sys.executable).parent
 PATH = os.environ["PATH"]
 # pyenv's own commands work only for the versions that it was told to use; these are all that it has.
 PYENV = sorted(map(str, pathlib.Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser().glob("versions/3.*/bin")))
-os.environ["PATH"] = os.pathsep.join([str(BIN), *PYENV, PATH])
+# The distribution's own come first, as in the Makefile.
+os.environ["PATH"] = os.pathsep.join([str(BIN), "/usr/bin", *PYENV, PATH])
 # Certificates of the machine, as pip has them.
 os.environ.setdefault("UV_SYSTEM_CERTS", "1")
 

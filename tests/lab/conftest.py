@@ -21,8 +21,8 @@ from tests.lab.lab import INVENTORY, Lab
 from tests.playbooks import CHECKOUT, PLAYBOOK, recording
 
 MOLECULE = CHECKOUT / "extensions" / "molecule"
-# The first time, the PEFT environment is installed for its hosts.
-_LIMIT = 900
+# It takes half a minute.
+_LIMIT = 300
 
 
 def lacking() -> str:
