@@ -15,6 +15,7 @@ import typing as t
 
 from ansible import constants as C
 from ansible.plugins.action import ActionBase
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 
 # Stands where the answer will, for as long as there is none.
 _ASKED = b"asked"
@@ -26,7 +27,14 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         result: dict[str, t.Any] = super().run(tmp, task_vars)
-        answer = None if self._task.delegate_to is None else self._asked_once(task_vars)
+        asked = self._task.delegate_to
+        # Before Ansible looks for it in the network. That this needs no task of its own counts: each costs on every node.
+        if asked is not None and asked not in (task_vars or {})["hostvars"]:
+            problem = f"is {asked!r}, which is no host of the inventory."
+            remedy = "Set it to the training server's name there, or put that host into the group training."
+            error = DeliveryError.of("agent_training_host", problem, remedy)
+            return {**result, "failed": True, "msg": str(error), "problems": error.to_json()}
+        answer = None if asked is None else self._asked_once(task_vars)
         # Where the first one got no answer, each asks for itself, side by side: a host that is down costs all of them one wait.
         return {**result, **(answer or self._ask(task_vars))}
 
