@@ -189,7 +189,7 @@ $(CONTROLLER)/.installed-bench: requirements/bench.txt $(CONTROLLER)/.installed
 	@touch $@
 
 # The lab's hosts are Debian 12 with Python 3.11, whatever this machine is.
-$(LAB)/wheelhouse/.filled: $(PEFT_REQUIREMENTS)
+$(LAB)/wheelhouse/.filled: $(PEFT_REQUIREMENTS) | $(CONTROLLER)/.installed
 	$(SAY) "Collecting the wheels of the PEFT environment (about 20 s)"
 	@mkdir -p $(@D)
 	@$(CONTROLLER)/bin/python -m pip download -qq --disable-pip-version-check --python-version 3.11 --only-binary=:all: \
