@@ -39,6 +39,10 @@ def look_at_all(params: dict[str, t.Any], warn: t.Callable[[str], None]) -> list
     cases, problems = cases_of(params)
     if problems:
         raise DeliveryError(*problems)
+    # What is new here has none, and asks no interpreter for its versions.
+    for case in cases:
+        if case.receipt is None:
+            raise _not_verified(case)
     warnings: list[str] = []
     host = Host()
     if any(case.required != LEVELS[0] for case in cases):
@@ -48,7 +52,7 @@ def look_at_all(params: dict[str, t.Any], warn: t.Callable[[str], None]) -> list
             _check_receipt(case, host, params)
         done = _unchanged(cases, options)
     except OSError as exc:
-        raise DeliveryError.of(exc.filename, f"cannot be looked at: {exc.strerror}.") from exc
+        raise DeliveryError.of(params["store"], f"cannot be looked at: {exc}.") from exc
     # Otherwise the tasks that follow say them.
     for warning in warnings:
         warn(warning)
@@ -57,9 +61,13 @@ def look_at_all(params: dict[str, t.Any], warn: t.Callable[[str], None]) -> list
     ]
 
 
+def _not_verified(case: Case) -> DeliveryError:
+    return DeliveryError.of(case.subject, f"has no receipt of level {case.required} that stands here.")
+
+
 def _check_receipt(case: Case, host: Host, params: dict[str, t.Any]) -> None:
     if not case.stands(case.required, host.digest):
-        raise DeliveryError.of(case.subject, f"has no receipt of level {case.required} that stands here.")
+        raise _not_verified(case)
     if not is_settled(case.paths):
         raise DeliveryError.of(case.subject, "has something left of an earlier run.")
     judge(case, host, {**params, "force": False}, Identities(), check_mode=True)

@@ -187,8 +187,9 @@ def test_what_the_inventory_declares_otherwise(node: Served) -> None:
 
 def test_another_release_and_what_is_to_be_pruned(node: Served) -> None:
     second = node.describe("adapter_2")
-    with pytest.raises(DeliveryError, match="no receipt of level structure"):
-        node.look(manifests=[second.to_text()])
+    with pytest.raises(DeliveryError, match="no receipt of level adapter"):
+        # No interpreter is asked for what can have none.
+        node.look(manifests=[second.to_text()], level="adapter", python="/nowhere/python")
     node.deliver("adapter_2", second)
     third = node.describe("adapter_3")
     node.deliver("adapter_3", third)
