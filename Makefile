@@ -153,7 +153,7 @@ setup-test: setup $(CONTROLLER)/.installed-test
 .PHONY: system
 system:
 	$(call NEED,rsync:rsync ssh:openssh-client)
-	@test -e $(CONTROLLER)/bin/python || $(PYTHON) -c 'import ensurepip' 2> /dev/null || \
+	@{ test -e $(CONTROLLER)/bin/python && test -e $(PEFT)/bin/python; } || $(PYTHON) -c 'import ensurepip' 2> /dev/null || \
 		{ packages=" $(notdir $(PYTHON))-venv"; $(APT_INSTALL); }
 
 .PHONY: system-test

@@ -110,6 +110,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import (
     ACTIVATION,
     DECLARED,
+    LOADING,
     NODE,
     PERMISSIONS,
     TESTED,
@@ -127,7 +128,7 @@ def main() -> None:
             **TESTED,
             **ACTIVATION,
             "manifests": {"type": "list", "elements": "str", "required": True},
-            "device": {"type": "str", "default": "cuda"},
+            "device": LOADING["device"],
         },
         supports_check_mode=True,
     )

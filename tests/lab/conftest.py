@@ -47,9 +47,6 @@ def lab_is_up(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[None]:
     why = lacking()
     if why:
         pytest.skip(why)
-    # All tests of the lab are one after the other, which is the longest way through all tests: nothing is to hold it up.
-    with contextlib.suppress(PermissionError):
-        os.nice(-5)
     record = tmp_path_factory.mktemp("lab") / "record.jsonl"
 
     def play(name: str) -> None:
