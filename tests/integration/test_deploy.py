@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import re
@@ -95,6 +96,17 @@ def test_check_then_deploy_then_nothing_to_do(fleet: Fleet) -> None:
         assert not [entry for entry in again.results if entry["action"].endswith(("adapter_sync", "_load_test", "_release"))]
         assert state() == first
         assert fleet.boxes() == AT_STRUCTURE
+
+
+def test_what_follows_the_role_is_done_where_that_had_nothing_to_do(fleet: Fleet) -> None:
+    after = {"name": "Tell the engine", "ansible.builtin.debug": {}}
+    play = {"hosts": "agents", "gather_facts": False, "roles": ["lorafleet.delivery.agent"], "post_tasks": [after]}
+    (fleet.root / "own.yml").write_text(json.dumps([play]), encoding="utf-8")
+    for current in (False, True):
+        done = fleet.run(str(fleet.root / "own"), "--limit", "jw3")
+        assert done.rc == 0, done.output
+        assert done.of("jw3-1", "adapter_current")["current"] == current
+        assert done.of("jw3-1", "debug")
 
 
 def assert_sent_once(account: dict[str, t.Any]) -> None:
