@@ -23,6 +23,7 @@ import sys
 TESTS = {
     "_active": ["modules/test_adapter_status"],
     "_apply": ["module_utils/test_transaction", "module_utils/test_settle"],
+    "_current": ["module_utils/test_current"],
     "_digest": ["module_utils/test_digest"],
     "_layout": ["module_utils/test_mounts", "module_utils/test_transaction"],
     "_manifest": ["module_utils/test_manifest"],

@@ -8,9 +8,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import typing as t
 
+from ansible_collections.lorafleet.delivery.plugins.module_utils._base_weights import base_weights
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store import read_json
 
@@ -20,6 +22,23 @@ BRING_BASE = "Bring the whole base to this host, let it be read, or correct its 
 def read_base_json(path: str, name: str) -> t.Any:
     """Parsed JSON of a file of the base at C(path), or None when there is no such file. Raises DeliveryError."""
     return read_json(os.path.join(path, name), BRING_BASE)
+
+
+def base_fingerprint(base: dict[str, t.Any]) -> dict[str, t.Any]:
+    """What tells one base from another without reading its weights. C(base) may have C(path) and C(config).
+
+    Raises DeliveryError when the files of the base cannot be looked at.
+    """
+    path = base.get("path")
+    if not path:
+        return {"config": base.get("config")}
+    try:
+        with open(os.path.join(path, "config.json"), "rb") as stream:
+            config = hashlib.sha256(stream.read()).hexdigest()
+        stats = [(os.path.basename(weights), os.stat(weights)) for weights in base_weights(path)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
+        raise DeliveryError.of(f"base {path}", f"is not whole: {exc}.", BRING_BASE) from exc
+    return {"config": config, "weights": [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]}
 
 
 def with_config(bases: dict[str, t.Any]) -> dict[str, dict[str, t.Any]]:

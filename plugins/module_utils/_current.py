@@ -11,11 +11,11 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._base_identity import Identities
+from ansible_collections.lorafleet.delivery.plugins.module_utils._environment import check_device
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._host import Host, look_at_host
 from ansible_collections.lorafleet.delivery.plugins.module_utils._judge import judge
 from ansible_collections.lorafleet.delivery.plugins.module_utils._load_case import Case, cases_of
-from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test import check_device
 from ansible_collections.lorafleet.delivery.plugins.module_utils._permissions import permissions_of
 from ansible_collections.lorafleet.delivery.plugins.module_utils._plan import Options, Request
 from ansible_collections.lorafleet.delivery.plugins.module_utils._receipt import LEVELS

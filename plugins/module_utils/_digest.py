@@ -4,12 +4,13 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""sha256 of files and the digest that names a release."""
+"""sha256 of files and of what JSON can say, and the digest that names a release."""
 
 from __future__ import annotations
 
 import concurrent.futures
 import hashlib
+import json
 import os
 import stat
 import typing as t
@@ -75,3 +76,8 @@ def release_digest(files: t.Iterable[tuple[str, int, str]]) -> str:
     for path, size, sha256 in sorted(files):
         digest.update(f"{path}\0{size}\0{sha256}\n".encode())
     return digest.hexdigest()
+
+
+def digest_of(what: t.Any) -> str:
+    """sha256 of anything that JSON can say, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(what, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import glob
 import json
+import re
 import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._child import INSTALL_PEFT, private_directory, run_python
@@ -32,6 +33,12 @@ for name in {PACKAGES!r}:
         pass
 print(json.dumps(found))
 """
+
+
+def check_device(name: str) -> None:
+    """Raises DeliveryError for what is no name of a device."""
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise DeliveryError.of(f"device is {name}", "expected cpu, cuda, or cuda: and a number.")
 
 
 def library_versions(python: str, user: t.Optional[ServingUser] = None) -> dict[str, str]:

@@ -11,9 +11,9 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
+from ansible_collections.lorafleet.delivery.plugins.module_utils._digest import digest_of
 from ansible_collections.lorafleet.delivery.plugins.module_utils._environment import environment
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
-from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test import digest_of
 from ansible_collections.lorafleet.delivery.plugins.module_utils._minimum_versions import version_problems, version_warnings
 from ansible_collections.lorafleet.delivery.plugins.module_utils._serving_user import ServingUser
 

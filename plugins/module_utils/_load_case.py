@@ -12,16 +12,17 @@ import dataclasses
 import os
 import typing as t
 
-from ansible_collections.lorafleet.delivery.plugins.module_utils._base_model import with_config
+from ansible_collections.lorafleet.delivery.plugins.module_utils._base_model import base_fingerprint, with_config
 from ansible_collections.lorafleet.delivery.plugins.module_utils._declared import Declared
+from ansible_collections.lorafleet.delivery.plugins.module_utils._digest import digest_of
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
 from ansible_collections.lorafleet.delivery.plugins.module_utils._golden import Golden, golden_of
 from ansible_collections.lorafleet.delivery.plugins.module_utils._layout import make_store
-from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test import Target, base_fingerprint, digest_of
 from ansible_collections.lorafleet.delivery.plugins.module_utils._manifest import Manifest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._receipt import reaches, read_receipt, write_receipt
 from ansible_collections.lorafleet.delivery.plugins.module_utils._state import read_state
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store import AdapterPaths
+from ansible_collections.lorafleet.delivery.plugins.module_utils._target import Target
 
 # What a receipt keeps of a test, and what the result says of it.
 FACTS = (

@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import inspect
 import json
 import os
-import re
 import signal
 import typing as t
 
@@ -31,12 +29,12 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils import (
     _version,
     _weights_file,
 )
-from ansible_collections.lorafleet.delivery.plugins.module_utils._base_model import BRING_BASE
 from ansible_collections.lorafleet.delivery.plugins.module_utils._child import INSTALL_PEFT, Child, private_directory, run_python
 from ansible_collections.lorafleet.delivery.plugins.module_utils._digest import open_regular
 from ansible_collections.lorafleet.delivery.plugins.module_utils._environment import PACKAGES
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
 from ansible_collections.lorafleet.delivery.plugins.module_utils._serving_user import ServingUser
+from ansible_collections.lorafleet.delivery.plugins.module_utils._target import Target
 
 # Where the program runs its files are this package. Isolated (-I), Python does not look beside the program by itself.
 _PACKAGE = "delivery_worker"
@@ -63,24 +61,6 @@ PROGRAM = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Target:
-    """One adapter to load: C(base_path) is the directory of its base with weights, C(base_config) does without.
-
-    C(questions) are what level golden asks, C(recording) what a golden is to be recorded of; see C(_golden_level).
-    """
-
-    name: str
-    directory: str
-    weights_file: str
-    level: str
-    base_config: t.Optional[dict[str, t.Any]]
-    base_path: t.Optional[str]
-    allow_pickle: bool
-    questions: t.Optional[list[dict[str, t.Any]]] = None
-    recording: t.Optional[dict[str, t.Any]] = None
-
-
-@dataclasses.dataclass(frozen=True)
 class LoadTest:
     """What a run gave: a report for each adapter that it came to, and problems of the run itself."""
 
@@ -88,34 +68,6 @@ class LoadTest:
     versions: dict[str, str]
     seconds: float
     problems: tuple[Problem, ...]
-
-
-def check_device(name: str) -> None:
-    """Raises DeliveryError for what is no name of a device."""
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
-        raise DeliveryError.of(f"device is {name}", "expected cpu, cuda, or cuda: and a number.")
-
-
-def base_fingerprint(base: dict[str, t.Any]) -> dict[str, t.Any]:
-    """What tells one base from another without reading its weights. C(base) may have C(path) and C(config).
-
-    Raises DeliveryError when the files of the base cannot be looked at.
-    """
-    path = base.get("path")
-    if not path:
-        return {"config": base.get("config")}
-    try:
-        with open(os.path.join(path, "config.json"), "rb") as stream:
-            config = hashlib.sha256(stream.read()).hexdigest()
-        stats = [(os.path.basename(weights), os.stat(weights)) for weights in _base_weights.base_weights(path)]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
-        raise DeliveryError.of(f"base {path}", f"is not whole: {exc}.", BRING_BASE) from exc
-    return {"config": config, "weights": [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]}
-
-
-def digest_of(what: t.Any) -> str:
-    """sha256 of anything that JSON can say, whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(what, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def load_test(

@@ -17,6 +17,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._base_identity 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._base_model import with_config
 from ansible_collections.lorafleet.delivery.plugins.module_utils._declared import Declared
 from ansible_collections.lorafleet.delivery.plugins.module_utils._describe import cache_entry, describe
+from ansible_collections.lorafleet.delivery.plugins.module_utils._digest import digest_of
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
 from ansible_collections.lorafleet.delivery.plugins.module_utils._golden import (
     Golden,
@@ -25,9 +26,10 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._golden import 
     permitted,
     read_golden,
 )
-from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test import LoadTest, Target, digest_of
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test import LoadTest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._manifest import Manifest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store import write_json
+from ansible_collections.lorafleet.delivery.plugins.module_utils._target import Target
 
 # How many tokens are compared at each position, with the adapter and without it.
 _TOP = 20

@@ -18,8 +18,9 @@ import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._declared import Declared
 from ansible_collections.lorafleet.delivery.plugins.module_utils._describe import describe
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
-from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test import LoadTest, Target, load_test
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test import LoadTest, load_test
 from ansible_collections.lorafleet.delivery.plugins.module_utils._structure import unchecked
+from ansible_collections.lorafleet.delivery.plugins.module_utils._target import Target
 from ansible_collections.lorafleet.delivery.tests import tiny_adapters
 
 from tests.damage import Damage, change_tensors, drop, rewrite

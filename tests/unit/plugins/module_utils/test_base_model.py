@@ -10,7 +10,8 @@ import pathlib
 import typing as t
 
 import pytest
-from ansible_collections.lorafleet.delivery.plugins.module_utils._base_model import with_config
+from ansible_collections.lorafleet.delivery.plugins.module_utils._base_model import base_fingerprint, with_config
+from ansible_collections.lorafleet.delivery.plugins.module_utils._digest import digest_of
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 
 CONFIG = {"model_type": "llama", "hidden_size": 64}
@@ -59,3 +60,27 @@ def test_a_damaged_config_is_an_error(base: str, text: str) -> None:
     pathlib.Path(base, "config.json").write_text(text)
     with pytest.raises(DeliveryError, match=r"Bring the whole base to this host|Correct the path of this base"):
         with_config({"tiny": {"path": base}})
+
+
+def test_a_base_is_told_from_another(tmp_path: pathlib.Path) -> None:
+    declared = base_fingerprint({"path": None, "config": {"hidden_size": 64}})
+    assert digest_of(declared) != digest_of(base_fingerprint({"config": {"hidden_size": 65}}))
+    with pytest.raises(DeliveryError, match=r"is not whole: .*config\.json"):
+        base_fingerprint({"path": str(tmp_path)})
+    # A snapshot in the cache of the Hub consists of links.
+    (tmp_path / "blob").write_text("{}", encoding="utf-8")
+    (tmp_path / "config.json").symlink_to("blob")
+    (tmp_path / "model.safetensors").write_bytes(b"1234")
+    os.utime(tmp_path / "model.safetensors", ns=(5, 5))
+    first = base_fingerprint({"path": str(tmp_path)})
+    assert first["weights"] == [["model.safetensors", 4, 5]]
+    assert first == base_fingerprint({"path": str(tmp_path), "aliases": ["x"]})
+    os.utime(tmp_path / "model.safetensors", ns=(6, 6))
+    second = base_fingerprint({"path": str(tmp_path)})
+    (tmp_path / "blob").write_text('{"a": 1}', encoding="utf-8")
+    third = base_fingerprint({"path": str(tmp_path)})
+    assert len({digest_of(found) for found in (first, second, third)}) == 3
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"a": "gone.safetensors"}}', encoding="utf-8")
+    with pytest.raises(DeliveryError, match=r"is not whole: .*gone\.safetensors"):
+        base_fingerprint({"path": str(tmp_path)})

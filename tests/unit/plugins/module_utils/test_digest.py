@@ -16,6 +16,7 @@ import typing as t
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._digest import (
     CHUNK,
+    digest_of,
     open_regular,
     release_digest,
     sha256_of,
@@ -156,3 +157,8 @@ def test_a_disk_that_cannot_be_read_is_an_error_about_that_file() -> None:
     # A plain file by its mode, and every read of its first byte fails with EIO: the first page is never mapped.
     with pytest.raises(DeliveryError, match="/proc/self/mem: cannot be read: Input/output error"):
         sha256_of("/proc/self/mem")
+
+
+def test_a_digest_does_not_depend_on_the_order_of_keys() -> None:
+    assert digest_of({"a": 1, "b": 2}) == digest_of({"b": 2, "a": 1})
+    assert digest_of({"a": 1}) != digest_of({"a": "1"})

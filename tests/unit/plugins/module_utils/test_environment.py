@@ -10,12 +10,12 @@ import pathlib
 
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils import _environment
+from ansible_collections.lorafleet.delivery.plugins.module_utils._digest import digest_of
 from ansible_collections.lorafleet.delivery.plugins.module_utils._environment import (
     PACKAGES,
     environment,
     library_versions,
 )
-from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test import digest_of
 
 from tests.tiny_adapters import PEFT_PYTHON
 

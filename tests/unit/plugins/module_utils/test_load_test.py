@@ -17,13 +17,8 @@ import typing as t
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._environment import environment, library_versions
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
-from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test import (
-    LoadTest,
-    Target,
-    base_fingerprint,
-    digest_of,
-    load_test,
-)
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test import LoadTest, load_test
+from ansible_collections.lorafleet.delivery.plugins.module_utils._target import Target
 
 CHECKOUT = pathlib.Path(__file__).resolve().parents[4]
 PEFT_PYTHON = os.environ.get("LORAFLEET_PEFT_PYTHON", str(CHECKOUT / ".cache" / "venv" / "peft" / "bin" / "python"))
@@ -213,35 +208,6 @@ def test_a_gpu_that_is_not_there(scratch: pathlib.Path) -> None:
     problem = only_problem(outcome)
     assert problem.startswith(f"device cuda:63: cannot be used by {PEFT_PYTHON}: ")
     assert "ask for device cpu" in problem
-
-
-def test_a_base_is_told_from_another(tmp_path: pathlib.Path) -> None:
-    declared = base_fingerprint({"path": None, "config": {"hidden_size": 64}})
-    assert digest_of(declared) != digest_of(base_fingerprint({"config": {"hidden_size": 65}}))
-    with pytest.raises(DeliveryError, match=r"is not whole: .*config\.json"):
-        base_fingerprint({"path": str(tmp_path)})
-    # A snapshot in the cache of the Hub consists of links.
-    (tmp_path / "blob").write_text("{}", encoding="utf-8")
-    (tmp_path / "config.json").symlink_to("blob")
-    (tmp_path / "model.safetensors").write_bytes(b"1234")
-    os.utime(tmp_path / "model.safetensors", ns=(5, 5))
-    first = base_fingerprint({"path": str(tmp_path)})
-    assert first["weights"] == [["model.safetensors", 4, 5]]
-    assert first == base_fingerprint({"path": str(tmp_path), "aliases": ["x"]})
-    os.utime(tmp_path / "model.safetensors", ns=(6, 6))
-    second = base_fingerprint({"path": str(tmp_path)})
-    (tmp_path / "blob").write_text('{"a": 1}', encoding="utf-8")
-    third = base_fingerprint({"path": str(tmp_path)})
-    assert len({digest_of(found) for found in (first, second, third)}) == 3
-    (tmp_path / "model.safetensors").unlink()
-    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"a": "gone.safetensors"}}', encoding="utf-8")
-    with pytest.raises(DeliveryError, match=r"is not whole: .*gone\.safetensors"):
-        base_fingerprint({"path": str(tmp_path)})
-
-
-def test_a_digest_does_not_depend_on_the_order_of_keys() -> None:
-    assert digest_of({"a": 1, "b": 2}) == digest_of({"b": 2, "a": 1})
-    assert digest_of({"a": 1}) != digest_of({"a": "1"})
 
 
 def test_the_program_dies_with_whoever_started_it() -> None:

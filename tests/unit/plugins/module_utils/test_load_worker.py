@@ -21,7 +21,8 @@ import typing as t
 import numpy as np
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._environment import PACKAGES
-from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test import LoadTest, Target, load_test
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test import LoadTest, load_test
+from ansible_collections.lorafleet.delivery.plugins.module_utils._target import Target
 
 from tests.damage import NORM, Q0_A, Q0_B, Damage, add, damaged, drop, put, reshape, rewrite, zero
 from tests.tiny_adapters import PEFT_PYTHON

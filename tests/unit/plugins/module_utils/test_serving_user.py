@@ -18,9 +18,10 @@ import typing as t
 
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
-from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test import Target, load_test
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test import load_test
 from ansible_collections.lorafleet.delivery.plugins.module_utils._permissions import Permissions
 from ansible_collections.lorafleet.delivery.plugins.module_utils._serving_user import ServingUser, check_readable
+from ansible_collections.lorafleet.delivery.plugins.module_utils._target import Target
 from ansible_collections.lorafleet.delivery.tests import tiny_adapters
 
 NAME = "nobody"
