@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import shutil
@@ -123,6 +124,21 @@ def test_a_receipt_stands_for_its_level_and_environment(node: Served) -> None:
     write_json(node.paths.receipt(node.manifest.release), {**(receipt or {}), "environment": "another"})
     with pytest.raises(DeliveryError, match="has no receipt of level adapter that stands here"):
         node.look(level="adapter")
+
+
+def test_a_weak_package_is_warned_of_where_no_other_task_will(node: Served, tmp_path: pathlib.Path) -> None:
+    python = tmp_path / "old-python"
+    versions = {"python": "3.11.2", "torch": "2.5.1", "safetensors": "0.5.0", "transformers": "5.3.0", "peft": "0.20.0"}
+    python.write_text(f"#!/bin/sh\necho '{json.dumps(versions)}'\n", encoding="utf-8")
+    python.chmod(0o755)
+    node.params["python"] = str(python)
+    with pytest.raises(DeliveryError, match="has no receipt of level adapter"):
+        node.look(level="adapter")
+    assert node.warnings == []
+    node.verify("adapter", node.manifest)
+    node.look(level="adapter")
+    [warning] = node.warnings
+    assert warning.startswith(f"{python} has torch 2.5.1. CVE-2025-32434: ")
 
 
 def other_weights(directory: str) -> None:
