@@ -136,12 +136,11 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(f"{source}: connection plugin {kind} does not exist")
         names = C.config.get_plugin_vars("connection", connection._load_name)
         # What plays and the command line say counts where the inventory says nothing.
-        said = {
-            "port": self._task.port,
-            "remote_user": self._task.remote_user,
-            "password": self._play_context.password,
-            "timeout": self._play_context.timeout,
-        }
+        said: dict[str, t.Any] = {"port": self._task.port, "remote_user": self._task.remote_user}
+        for name in ("password", "timeout"):
+            # Ansible has put the node's own into the play context, where variables of the node say them: they are not for the source.
+            if not any(variable in variables for variable in C.MAGIC_VARIABLE_MAPPING[name]):
+                said[name] = getattr(self._play_context, name)
         connection.set_options(task_keys=said, var_options={name: of_source[name] for name in names if name in of_source})
         return _end(source, connection, control_path)
 

@@ -57,6 +57,8 @@ PLAIN_ROLE = """
 # What a link of 400 Mbit/s to each node would carry, as rsync has it.
 LINK = "48M"
 EMPTY = "- {hosts: agents, gather_facts: false}\n"
+# As it is where nobody says otherwise: one module on each node.
+WITH_FACTS = "- {hosts: agents, gather_facts: true}\n"
 
 
 def run(*command: str) -> None:
@@ -78,7 +80,7 @@ def by_hand(fleet: Loopback, *options: str, look: bool = True) -> None:
 
 
 def deliveries(fleet: Loopback) -> None:
-    for name, text in (("plain_role", PLAIN_ROLE), ("empty", EMPTY)):
+    for name, text in (("plain_role", PLAIN_ROLE), ("empty", EMPTY), ("with_facts", WITH_FACTS)):
         (fleet.root / f"{name}.yml").write_text(text, encoding="utf-8")
 
     def plain(name: str) -> Run:
@@ -123,6 +125,7 @@ def deliveries(fleet: Loopback) -> None:
         {
             "six rsync -ac --dry-run in turn, and an empty play": Action(compare),
             "an empty play": Action(lambda: plain("empty")),
+            "an empty play that gathers facts": Action(lambda: plain("with_facts")),
             "deploy": Action(lambda: deploy("structure")),
         },
         rounds=3,

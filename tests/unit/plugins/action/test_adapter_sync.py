@@ -17,6 +17,7 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.playbook.play import Play
 from ansible.playbook.play_context import PlayContext
 from ansible.plugins.loader import become_loader, connection_loader, init_plugin_loader
+from ansible.template import Templar
 from ansible.utils.collection_loader import AnsibleCollectionConfig
 from ansible_collections.lorafleet.delivery.plugins.action.adapter_sync import ActionModule
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
@@ -138,6 +139,28 @@ def test_keywords_of_the_play_are_for_the_source_too_as_for_delegated_tasks() ->
     from_inventory = command({"ansible_user": "trainer"}, remote_user="deploy")
     assert 'User="trainer"' in from_inventory
     assert 'User="deploy"' not in from_inventory
+
+
+@pytest.mark.parametrize("variable", ["ansible_password", "ansible_ssh_pass"])
+def test_what_is_said_for_the_node_alone_is_not_for_the_source(variable: str) -> None:
+    made = action({})
+    of_node = {variable: "s3cret", "ansible_timeout": 77, "ansible_user": "served", "ansible_port": 77}
+    # As Ansible does before it runs the task for that node.
+    made._play_context = made._play_context.set_task_and_variable_override(made._task, of_node, Templar(DataLoader()))
+    assert made._play_context.password == "s3cret"  # noqa: S105
+    variables = {**of_node, "hostvars": {"sbs29": {"inventory_hostname": "sbs29", "ansible_ssh_args": ANSIBLES}}}
+    end = made._source_end("sbs29", variables, "/run/source")
+    assert end.ssh is not None
+    assert end.ssh["password"] is None
+    assert end.argv(["true"]) == [*ALWAYS, *("-o", "ConnectTimeout=10"), *FAST, *("--", "sbs29", "true")]
+
+
+def test_a_password_that_was_asked_for_is_for_the_source_too() -> None:
+    made = action({})
+    made._play_context.password = "s3cret"  # noqa: S105
+    end = made._source_end("sbs29", {"hostvars": {"sbs29": {"inventory_hostname": "sbs29"}}}, "/run/source")
+    assert end.ssh is not None
+    assert end.ssh["password"] == "s3cret"  # noqa: S105
 
 
 def node_end(connection: str = "ssh", become: dict[str, t.Any] | None = None, **variables: t.Any) -> End:
