@@ -22,11 +22,14 @@ from __future__ import annotations
 import collections.abc as c
 import contextlib
 import dataclasses
+import fcntl
 import os
+import re
 import select
 import signal
 import subprocess
 import tempfile
+import time
 import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._rsync import Rsync
@@ -43,6 +46,12 @@ _ENV = ("env", *(word for name in _UNSET for word in ("-u", f"RSYNC_{name}")), "
 
 # What is handed on at a time, and what the pipes hold: with the usual 64 KiB, half of the time goes into taking turns.
 _CHUNK = 1 << 18
+# The ends of rsync keep each other alive with messages of four bytes: so few bytes are no progress. Nor is a time without any
+# a failure, while one end hashes what an earlier transfer left, until it is so many times the time limit.
+_SIGNS_OF_LIFE = 1 << 10
+_PATIENCE = 10
+# Seconds that are waited for an end that cannot be killed.
+_LEAVE = 10
 _SYNTAX = 1
 _BUSY = 75
 _STALLED = 30
@@ -52,7 +61,7 @@ _CONNECTION_FAILED = 255
 # staging directory ($0), held for as long as a receiver lives, even one that lost its connection and nobody waits for.
 _CLIENT_SHELL = (
     f'test -r "$0" || {{ echo "$0 cannot be opened" >&2; exit {_UNUSABLE}; }}; '
-    f'exec 3<&0 4>&1 6<"$0"; flock --nonblock --conflict-exit-code {_BUSY} 6 || exit; exec "$@" </dev/null >&2'
+    f'exec 3<&0 4>&1 6<"$0"; flock --timeout "$1" --conflict-exit-code {_BUSY} 6 || exit; shift; exec "$@" </dev/null >&2'
 )
 # The source's end says first what it is, in its messages: for that alone no further command is worth its while.
 _END_OF_VERSION = "-- end of version --"
@@ -73,7 +82,7 @@ _REASONS = {
     23: "a file is missing at the source or was cut short there, or the user that Ansible connects as cannot read it there,"
     " or the one that it becomes cannot write it on the node",
     24: "a source file vanished while it was sent",
-    _STALLED: "no byte came for {timeout} seconds",
+    _STALLED: "no byte came for {timeout} seconds, or nothing but signs of life for {longer}",
     _BUSY: "another run is still writing there",
     127: "there is no rsync, or no flock, on one of the two hosts",
     _CONNECTION_FAILED: "an ssh connection failed",
@@ -162,7 +171,7 @@ class Outcome:
             reason = "the node's file system has no space left, or no inodes"
         else:
             ended = f"signal {self._signal}" if self._signal else f"status {self.returncode}"
-            reason = _REASONS.get(self.returncode, f"rsync ended with {ended}").format(timeout=timeout)
+            reason = _REASONS.get(self.returncode, f"rsync ended with {ended}").format(timeout=timeout, longer=_PATIENCE * timeout)
         return f"{reason}: {said[-600:]}" if said else reason
 
 
@@ -174,24 +183,31 @@ def why(failed: c.Sequence[Outcome], timeout: int) -> str:
     return f"{why(earlier, timeout)}, and what was started on the node for it still runs: end that rsync (fuser -v shows it)"
 
 
-def client_command(names: c.Sequence[str], source_dir: str, staging: str, way: Way) -> list[str]:
+def client_command(names: c.Sequence[str], source_dir: str, staging: str, way: Way, wait: int = 0) -> list[str]:
     """The node's end: fetch C(names) of the source's directory into the staging directory.
+
+    C(wait) are the seconds that another receiver has to leave that directory.
 
     --inplace is what resumes after a killed receiver; it is safe because staging is named by the digest of what it is
     to hold and shares no inode with any release. -s keeps every name out of a remote shell; before rsync 3.2.6 its long
     name was another. A file that is read-only at the source must not become so here while it may have to be gone on with.
     """
     return [
-        "sh", "-c", _CLIENT_SHELL, staging,
+        "sh", "-c", _CLIENT_SHELL, staging, str(wait),
         *_ENV, "rsync", "-s", "--inplace", "--no-whole-file", "--ignore-times", "--blocking-io",
         "--no-links", "--no-devices", "--no-specials", "--no-perms", "--chmod=F600", "--no-owner", "--no-group",
         f"--timeout={way.timeout}",
         *([f"--bwlimit={way.bwlimit}"] if way.bwlimit else []),
         *(["--compress", "--compress-choice=zstd", "--compress-level=1"] if way.compress else []),
         "--rsh", _JOIN,
-        *(f"source:{os.path.join(source_dir, name)}" for name in names),
+        *(f"source:{_literally(os.path.join(source_dir, name))}" for name in names),
         os.path.join(staging, ""),
     ]  # fmt: skip
+
+
+def _literally(path: str) -> str:
+    """A path at the source as rsync takes it for one: it looks for wildcards there, and for backslashes only beside them."""
+    return re.sub(r"[\\*?\[]", r"\\\g<0>", path) if re.search(r"[*?\[]", path) else path
 
 
 def server_command() -> list[str]:
@@ -207,12 +223,13 @@ def transfer(
     staging: str,
     way: Way,
     progress: c.Callable[[int], None] = lambda count: None,
+    wait: int = 0,
 ) -> Outcome:
     """Bring files from the source's directory to the node's staging directory; returns when both ends have ended.
 
-    C(progress) is called with the number of bytes each time that some were handed to the node.
+    C(wait) is that of C(client_command), and less than the time limit. C(progress) is called with the number of bytes each time that some were handed to the node.
     """
-    commands = (node.argv(client_command(names, source_dir, staging, way)), source.argv(server_command()))
+    commands = (node.argv(client_command(names, source_dir, staging, way, wait)), source.argv(server_command()))
     received = 0
 
     def handed(count: int) -> None:
@@ -230,9 +247,11 @@ def transfer(
                 # What the node asks for goes to the source directly: with a copy open here it would not see the node go.
                 t.cast("t.IO[bytes]", client.stdout).close()
                 moved = _pump(t.cast("t.IO[bytes]", server.stdout), t.cast("t.IO[bytes]", client.stdin), way.timeout, handed)
-                codes = (client.wait(), _end_of(server, way.timeout)) if moved else (_STALLED, 0)
+                codes = (_end_of(client, way.timeout), _end_of(server, way.timeout)) if moved else (_STALLED, 0)
         # A server that was asked for nothing complains of that, which is not why the client ended.
         never_asked = codes[0] and codes[1] == _SYNTAX
+        if never_asked:
+            codes = (codes[0], 0)
         before, _mark, after = _text(server_said).rpartition(f"{_END_OF_VERSION}\n")
         messages = [] if never_asked else [after]
         messages.append(_text(client_said))
@@ -250,10 +269,12 @@ def _start(
     running: contextlib.ExitStack, end: End, command: list[str], stdin: t.Any, said: t.IO[bytes]
 ) -> subprocess.Popen[bytes]:
     environment = {**os.environ, **running.enter_context(end.environment(command))}
-    process = subprocess.Popen(
-        command, env=environment, stdin=stdin, stdout=subprocess.PIPE, stderr=said, pipesize=_CHUNK
-    )
+    process = subprocess.Popen(command, env=environment, stdin=stdin, stdout=subprocess.PIPE, stderr=said)
     running.callback(_let_go, process)
+    for pipe in filter(None, (process.stdin, process.stdout)):
+        # It is merely slower where this user has used up what the kernel gives for pipes.
+        with contextlib.suppress(PermissionError):
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _CHUNK)
     return process
 
 
@@ -264,13 +285,15 @@ def _let_go(process: subprocess.Popen[bytes]) -> None:
             pipe.close()
     with contextlib.suppress(PermissionError):
         process.kill()
-    process.wait()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_LEAVE)
 
 
 def _pump(source: t.IO[bytes], node: t.IO[bytes], timeout: int, handed: c.Callable[[int], None]) -> bool:
     """Hand on what the source sends until one of the two ends; False when nothing moved for C(timeout) seconds.
 
-    rsync's own time limit is not enough: its ends keep each other alive with empty messages while no file moves.
+    rsync's own time limit is not enough: its ends keep each other alive with empty messages while no file moves. These alone
+    are handed on for C(_PATIENCE) times as long.
     """
     with source, node:
         os.set_blocking(node.fileno(), False)
@@ -279,6 +302,7 @@ def _pump(source: t.IO[bytes], node: t.IO[bytes], timeout: int, handed: c.Callab
         # Asks for nothing, and so tells only that the node has gone.
         readable.register(node, 0)
         writable.register(node, select.POLLOUT)
+        moved, since = 0, time.monotonic()
         while True:
             events = dict(readable.poll(timeout * 1000))
             if not events:
@@ -297,15 +321,19 @@ def _pump(source: t.IO[bytes], node: t.IO[bytes], timeout: int, handed: c.Callab
             if not count:
                 return True
             handed(count)
+            moved += count
+            if moved > _SIGNS_OF_LIFE:
+                moved, since = 0, time.monotonic()
+            elif time.monotonic() - since > _PATIENCE * timeout:
+                return False
 
 
-def _end_of(server: subprocess.Popen[bytes], timeout: int) -> int:
-    """The exit status of the source's end, which has nobody to talk to any more: it is not waited for without end."""
+def _end_of(process: subprocess.Popen[bytes], timeout: int) -> int:
+    """The exit status of an end that has nobody to talk to any more: it is not waited for without end."""
     try:
-        return server.wait(timeout)
+        return process.wait(timeout)
     except subprocess.TimeoutExpired:
-        server.kill()
-        return server.wait()
+        return _STALLED
 
 
 def _decisive(codes: tuple[int, int]) -> int:

@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import collections.abc as c
 import dataclasses
+import time
 import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._relay import End, Outcome, Way, transfer, why
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._ssh import without_secrets
+
+# Seconds between a broken connection and the next: a host that refuses one now would refuse all that come at once.
+_PAUSE = 2
 
 
 @dataclasses.dataclass
@@ -43,8 +47,14 @@ class Session:
         """
         failed: list[Outcome] = []
         path = self.source_end.path(source_dir)
-        for _try in range(self.tries):
-            outcome = transfer(self.source_end, self.node_end, names, path, staging, self.way, progress)
+        for number in range(self.tries):
+            wait = 0
+            if number:
+                time.sleep(_PAUSE)
+                # The receiver of the try before may not have noticed yet that nobody sends to it any more: it does when it sends
+                # its next sign of life, after half of the time limit.
+                wait = self.way.timeout * 3 // 4
+            outcome = transfer(self.source_end, self.node_end, names, path, staging, self.way, progress, wait)
             self.outcomes.append(outcome)
             if outcome.returncode == 0:
                 return

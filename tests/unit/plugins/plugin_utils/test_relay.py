@@ -15,11 +15,13 @@ import pathlib
 import shutil
 import signal
 import stat
+import subprocess
 import sys
 import time
 import typing as t
 
 import pytest
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils import _relay
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._relay import (
     End,
     Outcome,
@@ -57,7 +59,7 @@ class Wrapped(End):
 
 
 FAILING_SOURCE = """\
-import os, subprocess, sys
+import os, subprocess, sys, time
 left, then = int(sys.argv[1]), sys.argv[2]
 rsync = subprocess.Popen(sys.argv[3:], stdout=subprocess.PIPE)
 while left:
@@ -67,12 +69,16 @@ while left:
         block = block[os.write(1, block):]
 if then == "break":
     rsync.kill()
+while then == "keep alive":
+    # rsync's message without content.
+    os.write(1, b"\\0\\0\\0\\x31")
+    time.sleep(0.1)
 rsync.wait()
 """
 
 
 def failing_after(count: int, then: str) -> Wrapped:
-    """A source whose connection gives so many bytes, and then breaks or stalls."""
+    """A source whose connection gives so many bytes, and then breaks, stalls, or says only that it is alive."""
     return Wrapped(None, wrapper=(sys.executable, "-c", FAILING_SOURCE, str(count), then))
 
 
@@ -95,6 +101,7 @@ def bring(
     at_source: End = LOCAL,
     at_node: End = LOCAL,
     timeout: int = 30,
+    wait: int = 0,
     **how: t.Any,
 ) -> Outcome:
     """A transfer that cannot wait for ever: what hangs is killed, and the test fails."""
@@ -102,7 +109,7 @@ def bring(
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         before = _children()
         way = Way(timeout, **how)
-        running = pool.submit(transfer, at_source, at_node, names, str(source), str(staging), way, progress)
+        running = pool.submit(transfer, at_source, at_node, names, str(source), str(staging), way, progress, wait)
         try:
             return running.result(LIMIT)
         except concurrent.futures.TimeoutError:
@@ -284,6 +291,23 @@ def test_two_receivers_never_write_to_one_directory(source: pathlib.Path, stagin
     assert bring(source, staging, "weights").returncode == 0
 
 
+def test_another_try_waits_until_an_earlier_receiver_has_left(
+    source: pathlib.Path, staging: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    (source / "weights").write_bytes(b"bytes")
+    os.mkfifo(tmp_path / "leave")
+    # The earlier one holds its lock until the other has come.
+    earlier = subprocess.Popen(
+        ["flock", str(staging), "sh", "-c", 'echo; cat "$0"', str(tmp_path / "leave")], stdout=subprocess.PIPE
+    )
+    assert earlier.stdout
+    earlier.stdout.readline()
+    node = Wrapped(None, wrapper=("sh", "-c", 'echo > "$0"; exec "$@"', str(tmp_path / "leave")))
+    assert bring(source, staging, "weights", at_node=node, wait=LIMIT // 2).returncode == 0
+    earlier.communicate()
+    assert_arrived(source, staging, "weights")
+
+
 @pytest.mark.parametrize("code", [-9, 137])
 def test_a_killed_end_is_known_here_and_behind_a_shell(code: int) -> None:
     killed = Outcome(code, 0, "", ([], []))
@@ -294,8 +318,9 @@ def test_a_killed_end_is_known_here_and_behind_a_shell(code: int) -> None:
 def test_a_receiver_of_an_earlier_try_that_does_not_end_is_told_from_another_run() -> None:
     stalled, busy = (Outcome(code, 0, "", ([], [])) for code in (30, 75))
     assert why([busy], 30) == "another run is still writing there"
-    assert why([busy, stalled], 30) == "no byte came for 30 seconds"
-    assert why([stalled, busy], 30).startswith("no byte came for 30 seconds, and what was started on the node for it still runs")
+    stood_still = "no byte came for 30 seconds, or nothing but signs of life for 300"
+    assert why([busy, stalled], 30) == stood_still
+    assert why([stalled, busy], 30).startswith(f"{stood_still}, and what was started on the node for it still runs")
 
 
 def test_a_silent_source_is_given_up(source: pathlib.Path, staging: pathlib.Path) -> None:
@@ -304,6 +329,47 @@ def test_a_silent_source_is_given_up(source: pathlib.Path, staging: pathlib.Path
     assert outcome.returncode == 30
     assert outcome.passing
     assert outcome.reason(1).startswith("no byte came for 1 seconds")
+
+
+def test_signs_of_life_are_no_progress(
+    source: pathlib.Path, staging: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_relay, "_PATIENCE", 2)
+    (source / "weights").write_bytes(os.urandom(MIB))
+    outcome = bring(source, staging, "weights", at_source=failing_after(MIB // 2, "keep alive"), timeout=2)
+    assert outcome.returncode == 30
+    assert "io timeout" not in outcome.messages
+    assert outcome.reason(2).startswith("no byte came for 2 seconds, or nothing but signs of life for 4")
+
+
+@pytest.mark.parametrize("end", ["node", "source"])
+def test_an_end_that_stays_when_all_is_done_is_left(source: pathlib.Path, staging: pathlib.Path, end: str) -> None:
+    (source / "weights").write_bytes(b"bytes")
+    # It keeps nobody's pipe open, so that the other end sees nothing of it.
+    stays = Wrapped(None, wrapper=("sh", "-c", '"$@"; exec sleep 3600 < /dev/null > /dev/null', "sh"))
+    outcome = bring(source, staging, "weights", timeout=1, **{f"at_{end}": stays})
+    assert outcome.returncode == 30
+    assert outcome.passing
+
+
+def test_a_user_who_has_used_up_the_pipes(
+    source: pathlib.Path, staging: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_arguments: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(_relay.fcntl, "fcntl", refused)
+    (source / "weights").write_bytes(b"bytes")
+    assert bring(source, staging, "weights").returncode == 0
+
+
+@pytest.mark.parametrize("name", ["m[12]", "m?", "m*", "m[1\\]", "m\\1"])
+def test_a_source_directory_with_wildcards_is_that_one_alone(tmp_path: pathlib.Path, staging: pathlib.Path, name: str) -> None:
+    for directory in ("m1", name):
+        (tmp_path / directory).mkdir()
+        (tmp_path / directory / "weights").write_text(directory)
+    assert bring(tmp_path / name, staging, "weights").returncode == 0
+    assert (staging / "weights").read_text() == name
 
 
 def test_a_missing_file_is_named(source: pathlib.Path, staging: pathlib.Path) -> None:
@@ -419,6 +485,7 @@ def test_what_rsync_is_told() -> None:
     *options, _rsh, join, first, second, target = arguments[3:]
     assert options == [
         "/store/lora/staging/0f",
+        "0",
         *clean,
         *("rsync", "-s", "--inplace", "--no-whole-file", "--ignore-times", "--blocking-io"),
         *("--no-links", "--no-devices", "--no-specials", "--no-perms", "--chmod=F600", "--no-owner", "--no-group"),

@@ -74,6 +74,20 @@ class StoppedOnce(End):
         return super().argv(["sh", "-c", stop, self.mark, *command])
 
 
+@dataclasses.dataclass(frozen=True)
+class StoppedWithin(End):
+    """An end over ssh, where the server's process for the first connection is stopped as soon as C(arriving) has bytes, and
+    goes on when another connection comes: as when a link was down for a while."""
+
+    mark: str = ""
+    arriving: str = ""
+
+    def argv(self, command: t.Any) -> list[str]:
+        stop = '{ until test -s "$1"; do sleep 0.1; done; kill -STOP $PPID; } < /dev/null > /dev/null 2>&1 &'
+        script = f'if test -e "$0"; then kill -CONT "$(cat "$0")"; else echo $PPID > "$0"; {stop} fi; shift; exec "$@"'
+        return super().argv(["sh", "-c", script, self.mark, self.arriving, *command])
+
+
 @pytest.fixture
 def sockets() -> t.Iterator[pathlib.Path]:
     """A directory whose name is short enough for a socket in it."""
@@ -157,6 +171,20 @@ def test_a_connection_that_stands_still_is_left(
         session.hang_up()
     assert [outcome.returncode for outcome in session.outcomes] == [30, 0]
     assert logins(sshd) - before == 2
+
+
+@pytest.mark.slow
+def test_a_link_to_the_node_that_was_down_is_gone_on_over(
+    sshd: Server, sockets: pathlib.Path, places: tuple[pathlib.Path, pathlib.Path], tmp_path: pathlib.Path
+) -> None:
+    source, node = places
+    (source / ADAPTERS[0] / "weights").write_bytes(os.urandom(4 * MIB))
+    arriving = str(node / ADAPTERS[0] / "weights")
+    node_end = StoppedWithin(sshd.options(), str(sockets / "node"), mark=str(tmp_path / "stopped"), arriving=arriving)
+    session = Session("sbs29", "jw2-1", End(None), node_end, Way(5, bwlimit="512K"), 2)
+    bring(session, places, ADAPTERS[0])
+    session.hang_up()
+    assert [outcome.returncode for outcome in session.outcomes] == [30, 0]
 
 
 def test_tries_end(places: tuple[pathlib.Path, pathlib.Path], sshd: Server, sockets: pathlib.Path) -> None:
