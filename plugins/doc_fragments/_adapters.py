@@ -209,8 +209,8 @@ options:
     description:
       - V(exchange) puts a plain directory in place, holding copies of the release, by exchanging it with what stands there.
       - V(symlink) puts a relative link to the release in place.
-      - V(auto) is V(exchange) where the file system can do it, otherwise V(symlink). In check mode it is what was used so far,
-        at first V(exchange).
+      - V(auto) is what the adapter was activated with up to now on this node. At first it is V(exchange) where the file system
+        can do it, otherwise V(symlink); check mode takes it that it can.
     type: str
     choices: [auto, exchange, symlink]
     default: auto

@@ -4,7 +4,10 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""One lock for each adapter on a node: whoever changes it holds it, and a second one is told who that is."""
+"""One lock for each adapter on a node: whoever changes it holds it, and a second one is told who that is.
+
+And those that receivers hold on the directories into which they write.
+"""
 
 from __future__ import annotations
 
@@ -42,6 +45,18 @@ def locked(path: str, subject: str, run: str, timeout: float) -> t.Iterator[None
             os.ftruncate(descriptor, 0)
         with contextlib.suppress(OSError):
             os.close(descriptor)
+
+
+def is_received_into(directory: str) -> bool:
+    """True while an rsync receives files into C(directory): it holds a lock on that for as long as it lives. Raises OSError."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _try(path: str) -> t.Optional[int]:

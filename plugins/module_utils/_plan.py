@@ -21,6 +21,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._put_away impor
 from ansible_collections.lorafleet.delivery.plugins.module_utils._receipt import reaches, read_receipt
 from ansible_collections.lorafleet.delivery.plugins.module_utils._settle import settled
 from ansible_collections.lorafleet.delivery.plugins.module_utils._state import (
+    AUTO,
     EXCHANGE,
     ROLL_BACK,
     SYMLINK,
@@ -210,6 +211,9 @@ def not_exchangeable(paths: AdapterPaths, why: str) -> DeliveryError:
 
 
 def _way(paths: AdapterPaths, options: Options, state: State, live: Live, can_exchange: t.Callable[[], bool]) -> str:
+    # What auto came to once, or was asked for then, it stays with: a node that has nothing to do is not probed each time.
+    if options.activation == AUTO and state.way is not None:
+        return _way(paths, dataclasses.replace(options, activation=state.way), state, live, can_exchange)
     if options.activation == SYMLINK:
         if live.kind == DIRECTORY and not can_exchange():
             raise not_exchangeable(paths, "is a plain directory, and this file system cannot exchange it for a link in one step.")

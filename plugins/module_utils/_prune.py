@@ -13,6 +13,7 @@ import os
 import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._in_use import in_use
+from ansible_collections.lorafleet.delivery.plugins.module_utils._lock import is_received_into
 from ansible_collections.lorafleet.delivery.plugins.module_utils._names import is_release_name
 from ansible_collections.lorafleet.delivery.plugins.module_utils._put_away import to_trash
 from ansible_collections.lorafleet.delivery.plugins.module_utils._receipt import read_receipt
@@ -42,9 +43,10 @@ def prune(paths: AdapterPaths, doomed: t.Iterable[str]) -> None:
 
 
 def drop_staging(paths: AdapterPaths) -> None:
-    """Take away what is still staged once a later release is active."""
+    """Take away what is still staged once a later release is active, except what another run is bringing."""
     for name in filter(is_release_name, os.listdir(paths.staging)):
-        to_trash(paths, paths.staged(name))
+        if not is_received_into(paths.staged(name)):
+            to_trash(paths, paths.staged(name))
 
 
 def forget_absent(paths: AdapterPaths, state: State) -> None:

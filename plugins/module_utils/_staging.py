@@ -11,7 +11,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
-import fcntl
 import os
 import shutil
 import stat
@@ -21,6 +20,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._copy import co
 from ansible_collections.lorafleet.delivery.plugins.module_utils._digest import sha256_of
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
 from ansible_collections.lorafleet.delivery.plugins.module_utils._layout import make_store
+from ansible_collections.lorafleet.delivery.plugins.module_utils._lock import is_received_into
 from ansible_collections.lorafleet.delivery.plugins.module_utils._manifest import FileEntry, Manifest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store import AdapterPaths, fsync_directory
 from ansible_collections.lorafleet.delivery.plugins.module_utils._verify import differences
@@ -63,15 +63,22 @@ class Plan:
 def plan_all(manifests: t.Iterable[Manifest], models_dir: str, store: str, arrived: bool = False) -> list[Plan]:
     """Look at the store and the staging directories and return one Plan for each manifest; changes nothing.
 
+    Raises DeliveryError where they may not be read.
+
     With C(arrived), what is staged in its full length counts as there: C(settle) is going to hash it, and once is enough.
 
     A file that two of the adapters have in common (a tokenizer, mostly) is missing from the first alone: the others take it
     from there once it has come.
     """
     targets = [(manifest, AdapterPaths(models_dir, store, manifest.name)) for manifest in manifests]
-    seeds = _seeds(targets, store)
     coming: set[str] = set()
-    return [_plan(manifest, paths, seeds, coming, arrived) for manifest, paths in targets]
+    try:
+        seeds = _seeds(targets, store)
+        return [_plan(manifest, paths, seeds, coming, arrived) for manifest, paths in targets]
+    except OSError as exc:
+        raise DeliveryError.of(
+            exc.filename or store, f"cannot be looked at: {exc.strerror}.", "Run with become, as whoever deployed to it first."
+        ) from exc
 
 
 def _plan(manifest: Manifest, paths: AdapterPaths, seeds: dict[str, list[str]], coming: set[str], arrived: bool) -> Plan:
@@ -133,10 +140,12 @@ def _adapters_in(store: str) -> list[AdapterPaths]:
 def check_space(store: str, plans: t.Iterable[Plan]) -> None:
     """Raise DeliveryError when the store's file system has too little room for what the plans bring.
 
-    An adapter needs its bytes twice: as the release in the store and as the copy that is served.
+    An adapter needs its bytes twice: as the release in the store and as the copy that is served. What an interrupted transfer
+    has left takes its room already.
     """
+    plans = list(plans)
     moved = [entry for item in plans for entry in item.lacking]
-    needed = 2 * sum(entry.size for entry in moved)
+    needed = 2 * sum(entry.size for entry in moved) - sum(item.staged_bytes for item in plans)
     existing = os.path.abspath(store)
     while not os.path.exists(existing):
         existing = os.path.dirname(existing)
@@ -217,18 +226,13 @@ def settle(item: Plan) -> list[Problem]:
 
 
 def _refuse_while_busy(item: Plan) -> None:
-    """Raise DeliveryError while a receiver of another run lives: it holds a lock on the directory that it writes to."""
-    descriptor = os.open(item.staging, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    """Raise DeliveryError while a receiver of another run lives."""
+    if is_received_into(item.staging):
         raise DeliveryError.of(
             item.manifest.name,
             f"is being brought to this node by another run: an rsync writes to {item.staging}.",
             "Let it finish, or end that process (fuser -v shows it), and run again.",
-        ) from None
-    finally:
-        os.close(descriptor)
+        )
 
 
 def _is_ours(found: os.stat_result) -> bool:

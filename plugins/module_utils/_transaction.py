@@ -21,7 +21,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._lock import lo
 from ansible_collections.lorafleet.delivery.plugins.module_utils._manifest_diff import manifest_diff
 from ansible_collections.lorafleet.delivery.plugins.module_utils._plan import UNCHANGED, Options, Plan, Request, make_plan
 from ansible_collections.lorafleet.delivery.plugins.module_utils._settle import settle, settled
-from ansible_collections.lorafleet.delivery.plugins.module_utils._state import AUTO, SYMLINK, State, read_state
+from ansible_collections.lorafleet.delivery.plugins.module_utils._state import State, read_state
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store import AdapterPaths
 
 
@@ -110,7 +110,7 @@ def _plan_all(requests: t.Sequence[Request], options: Options, before: t.Sequenc
     for request, state in zip(requests, before):
         try:
             with _told(request.paths, "could not be looked at"):
-                plans.append(make_plan(request, options, state, _prober(request.paths, options, state, check_mode), check_mode))
+                plans.append(make_plan(request, options, state, _prober(request.paths, check_mode), check_mode))
         except DeliveryError as exc:
             problems += exc.problems
     if problems:
@@ -118,10 +118,10 @@ def _plan_all(requests: t.Sequence[Request], options: Options, before: t.Sequenc
     return plans
 
 
-def _prober(paths: AdapterPaths, options: Options, before: State, check_mode: bool) -> t.Callable[[], bool]:
-    """A probe writes, so check mode takes it that the file system can, as nearly all do, unless links were used so far."""
+def _prober(paths: AdapterPaths, check_mode: bool) -> t.Callable[[], bool]:
+    """A probe writes, so check mode takes it that the file system can, as nearly all do."""
     if check_mode:
-        return lambda: options.activation != AUTO or before.way != SYMLINK
+        return lambda: True
     return lambda: can_exchange(paths.root, paths.models_dir, paths.name)
 
 

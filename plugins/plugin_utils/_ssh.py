@@ -37,7 +37,11 @@ _LAST = ("Ciphers=^aes128-gcm@openssh.com",)
 # Flags of ssh that take no value, of which one word can hold several.
 _FLAGS = re.compile(r"-[46AaCfGgKkMNnqsTtVvXxYy]+")
 
-_PROXY_COMMAND = re.compile(r"^((?:-o)?\s*ProxyCommand[\s=]+).*", re.IGNORECASE | re.DOTALL)
+# Options whose value is a command, or for one's environment; -o may stand behind other flags in its word.
+_COMMANDS = re.compile(
+    r"^((?:-[46AaCfGgKkMNnqsTtVvXxYy]*o)?\s*(?:ProxyCommand|KnownHostsCommand|LocalCommand|SetEnv)[\s=]+).*",
+    re.IGNORECASE | re.DOTALL,
+)
 
 # Options of ansible.builtin.ssh that are read here.
 OPTIONS = (
@@ -95,8 +99,8 @@ def hang_up(options: c.Mapping[str, t.Any], control_path: str) -> None:
 
 
 def without_secrets(argv: c.Sequence[str]) -> list[str]:
-    """The same command for people to read: a proxy command may be one that has a password among its arguments."""
-    return [_PROXY_COMMAND.sub(r"\1...", word) for word in argv]
+    """The same command for people to read: a command in an option may be one that has a password among its arguments."""
+    return [_COMMANDS.sub(r"\1...", word) for word in argv]
 
 
 def control_path_option(path: str) -> str:

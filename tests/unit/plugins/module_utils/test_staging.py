@@ -519,6 +519,17 @@ def test_staging_that_another_run_writes_to_is_left_alone(node: Node) -> None:
     assert not beginning.exists()
 
 
+def test_a_store_that_may_not_be_read_is_named_with_its_remedy(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    node.keep_release(1)
+
+    def refused(path: str) -> list[str]:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "listdir", refused)
+    with pytest.raises(DeliveryError, match=rf"^{node.store}: cannot be looked at: Permission denied\. Run with become"):
+        node.one()
+
+
 def test_enough_space(node: Node) -> None:
     check_space(str(node.store), [node.one()])
 
@@ -536,6 +547,20 @@ def test_space_is_needed_twice(node: Node, file_system: t.Callable[[str], pathli
     weights = FileEntry(WEIGHTS, 19 << 20, "0" * 64)
     with pytest.raises(DeliveryError, match=r"38\.0 MiB are needed"):
         check_space(str(store), [node.one(Manifest(NAME, (weights,), (), {}, {}))])
+
+
+def test_what_has_arrived_has_its_room(node: Node, file_system: t.Callable[[str], pathlib.Path]) -> None:
+    store = file_system("size=100m")
+    weights = FileEntry(WEIGHTS, 17 << 20, "0" * 64)
+    item = node.one(Manifest(NAME, (weights,), (), {}, {}))
+    # As an interrupted transfer leaves it, on the file system that is looked at.
+    pathlib.Path(store, "arrived").write_bytes(bytes(16 << 20))
+    os.makedirs(item.staging)
+    pathlib.Path(item.staging, WEIGHTS).write_bytes(bytes(16 << 20))
+    check_space(str(store), [item])
+    pathlib.Path(item.staging, WEIGHTS).unlink()
+    with pytest.raises(DeliveryError, match=r"34\.0 MiB are needed"):
+        check_space(str(store), [item])
 
 
 def test_too_few_inodes(node: Node, file_system: t.Callable[[str], pathlib.Path]) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import fcntl
 import mmap
 import os
 import pathlib
@@ -119,6 +120,28 @@ def test_staging_of_other_releases_goes_with_the_next_activation(node: Node) -> 
     stage(node.paths, 2)
     assert node.carry_out(1)["action"] == "unchanged"
     assert version_at(node.paths.staged(release_of(2))) == 2
+
+
+def test_what_another_run_is_bringing_stays_staged(node: Node) -> None:
+    stage(node.paths, 3)
+    receiver = os.open(node.paths.staged(release_of(3)), os.O_RDONLY)
+    try:
+        fcntl.flock(receiver, fcntl.LOCK_EX)
+        node.deploy(1)
+        assert version_at(node.paths.staged(release_of(3))) == 3
+    finally:
+        os.close(receiver)
+    node.deploy(2)
+    assert not os.listdir(node.root / "staging")
+
+
+def test_auto_stays_with_what_was_asked_for(node: Node) -> None:
+    node.deploy(1, "symlink")
+    assert node.carry_out(1, "auto", check_mode=True)["action"] == "unchanged"
+    assert node.carry_out(1, "auto")["action"] == "unchanged"
+    assert node.deploy(2, "auto")["activation"] == "symlink"
+    assert node.carry_out(2, "exchange")["activation"] == "exchange"
+    assert node.deploy(3, "auto")["activation"] == "exchange"
 
 
 def test_way_can_be_switched(node: Node) -> None:

@@ -143,10 +143,14 @@ def test_without_a_shared_connection() -> None:
         (["-o", "ProxyCommand=sshpass -p secret ssh -W %h:%p bastion"], ["-o", "ProxyCommand=..."]),
         (["-o", "proxycommand sshpass -p secret\nssh"], ["-o", "proxycommand ..."]),
         (["-oProxyCommand=sshpass -p secret ssh"], ["-oProxyCommand=..."]),
+        (["-4oProxyCommand=sshpass -p secret ssh"], ["-4oProxyCommand=..."]),
+        (["-o", "KnownHostsCommand=/bin/keys --token secret"], ["-o", "KnownHostsCommand=..."]),
+        (["-o", "LocalCommand=say secret"], ["-o", "LocalCommand=..."]),
+        (["-o", "SetEnv=TOKEN=secret"], ["-o", "SetEnv=..."]),
         (["-o", 'User="deploy"', "-J", "bastion"], ["-o", 'User="deploy"', "-J", "bastion"]),
     ],
 )
-def test_what_a_proxy_is_started_with_is_not_shown(words: list[str], shown: list[str]) -> None:
+def test_what_may_hold_a_secret_is_not_shown(words: list[str], shown: list[str]) -> None:
     assert without_secrets(words) == shown
 
 
