@@ -138,7 +138,7 @@ class ActionModule(ActionBase):
         # What plays and the command line say counts where the inventory says nothing.
         said: dict[str, t.Any] = {"port": self._task.port, "remote_user": self._task.remote_user}
         for name in ("password", "timeout"):
-            # Ansible has put the node's own into the play context, where variables of the node say them: they are not for the source.
+            # Where variables of the node say them, Ansible has put these into the play context: they are not for the source.
             if not any(variable in variables for variable in C.MAGIC_VARIABLE_MAPPING[name]):
                 said[name] = getattr(self._play_context, name)
         connection.set_options(task_keys=said, var_options={name: of_source[name] for name in names if name in of_source})

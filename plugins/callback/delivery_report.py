@@ -115,7 +115,7 @@ class CallbackModule(CallbackBase):
         step = _step(result._task)
         # What the training server offers can be large, and is said again by the tasks that follow.
         if step is not None and step != "describe" and _of_role(result._task):
-            self._node(result).results[step] = _kept(result)
+            self._node(result).take(step, _kept(result))
         self._time(result)
 
     def v2_runner_on_failed(self, result: t.Any, ignore_errors: bool = False) -> None:
@@ -124,7 +124,7 @@ class CallbackModule(CallbackBase):
         step, node, kept = _step(result._task), self._node(result), _kept(result)
         if step is not None:
             # It may have done some of the adapters before.
-            node.results[step] = kept
+            node.take(step, kept)
         node.failures.append((step or result._task.get_name(), kept))
         self._time(result)
 

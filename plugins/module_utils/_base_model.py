@@ -44,11 +44,28 @@ def base_fingerprint(base: dict[str, t.Any]) -> dict[str, t.Any]:
 def with_config(bases: dict[str, t.Any]) -> dict[str, dict[str, t.Any]]:
     """Return C(bases) with the config.json of each base that has a path on this host and no config in the inventory.
 
-    Raises DeliveryError when a path holds no config.json.
+    Raises DeliveryError when a path holds no config.json, or what is said of a base cannot be what was meant.
     """
     # A key without a value in YAML is None: a base of which nothing is known.
-    known = {name: base or {} for name, base in bases.items()}
+    known = {name: _checked(name, base or {}) for name, base in bases.items()}
     return {name: {**base, "config": base.get("config") or _config_at(name, base.get("path"))} for name, base in known.items()}
+
+
+def _checked(name: str, base: t.Any) -> dict[str, t.Any]:
+    """What the inventory says of a base. Raises DeliveryError where it is not of the form that it has to have."""
+    form = "a base has keys below its name"
+    if isinstance(base, dict):
+        aliases = base.get("aliases") or []
+        wrong = {
+            "path is text": isinstance(base.get("path") or "", str),
+            "config is what config.json holds, or nothing": isinstance(base.get("config") or {}, dict),
+            "aliases is a list of names": isinstance(aliases, list) and all(isinstance(alias, str) for alias in aliases),
+        }
+        form = next((words for words, right in wrong.items() if not right), "")
+    if form:
+        remedy = "Correct it in agent_bases, at the training server in training_bases."
+        raise DeliveryError.of(f"base {name}", f"is said to be {base!r}: {form}.", remedy)
+    return t.cast("dict[str, t.Any]", base)
 
 
 def _config_at(name: str, path: t.Optional[str]) -> t.Optional[dict[str, t.Any]]:

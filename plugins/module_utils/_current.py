@@ -78,7 +78,8 @@ def _unchanged(cases: list[Case], options: Options) -> list[Outcome]:
     done: list[Outcome] = []
     carry_out([Request(case.paths, manifest=case.manifest) for case in cases], options, True, done)
     for case, outcome in zip(cases, done):
-        if outcome.changed:
+        # The state too: a damaged one may say less of the same release.
+        if outcome.changed or outcome.plan.after != outcome.plan.before:
             drift = "".join(f": {difference.line()}" for difference in outcome.plan.drift[:1])
             raise DeliveryError.of(case.subject, f"is not as it is to be{drift}.")
     return done

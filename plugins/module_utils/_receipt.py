@@ -24,9 +24,11 @@ def reaches(level: str, required: str) -> bool:
 
 
 def read_receipt(paths: AdapterPaths, release: str) -> t.Optional[dict[str, t.Any]]:
-    """The receipt of a release, or None when it was never verified here or by another schema of receipts."""
+    """The receipt of a release, or None when it was never verified here, or what is there is no receipt of this schema."""
     receipt = read_json(paths.receipt(release))
     if not isinstance(receipt, dict) or receipt.get("schema") != SCHEMA or receipt.get("level") not in LEVELS:
+        return None
+    if not isinstance(receipt.get("versions"), dict):
         return None
     return t.cast("dict[str, t.Any]", receipt)
 

@@ -14,7 +14,7 @@ import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._put_away import empty_trash, in_trash, put_away, remove
 from ansible_collections.lorafleet.delivery.plugins.module_utils._state import PROMOTE, Intent, State, read_state, write_state
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store import AdapterPaths, fsync_directory, remove_unfinished
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store import AdapterPaths, fsync_directory, unfinished
 
 _INCOMING = "incoming-"
 
@@ -43,7 +43,9 @@ def settled(paths: AdapterPaths, state: State) -> State:
 
 def is_settled(paths: AdapterPaths) -> bool:
     """Whether C(settle) would find nothing to do. Reads only. Raises OSError and DeliveryError."""
-    return read_state(paths).intent is None and not _incoming(paths) and not in_trash(paths)
+    return read_state(paths).intent is None and not any(
+        (_incoming(paths), in_trash(paths), unfinished(paths.root), unfinished(paths.manifests))
+    )
 
 
 def _incoming(paths: AdapterPaths) -> list[str]:
@@ -65,7 +67,8 @@ def settle(paths: AdapterPaths) -> tuple[State, t.Optional[str]]:
         remove(path)
     # Receipts are written without the lock: what is left of one goes with the release.
     for directory in (paths.root, paths.manifests):
-        remove_unfinished(directory)
+        for path in unfinished(directory):
+            os.unlink(path)
     empty_trash(paths)
     return state, adopted
 

@@ -97,12 +97,14 @@ def write_json(path: str, data: t.Any, mode: int = 0o644) -> None:
     fsync_directory(os.path.dirname(path))
 
 
-def remove_unfinished(directory: str) -> None:
-    """Remove what a C(write_json) in this directory left that was killed. The caller sees to it that none is under way."""
-    for entry in list(os.scandir(directory)):
-        # Anything else of that name is somebody else's.
-        if entry.name.endswith(f".json{_UNFINISHED}") and entry.is_file(follow_symlinks=False):
-            os.unlink(entry.path)
+def unfinished(directory: str) -> list[str]:
+    """What a C(write_json) in this directory left that was killed, if none is under way."""
+    # Anything else of that name is somebody else's.
+    return [
+        entry.path
+        for entry in os.scandir(directory)
+        if entry.name.endswith(f".json{_UNFINISHED}") and entry.is_file(follow_symlinks=False)
+    ]
 
 
 def fsync_directory(path: str) -> None:

@@ -171,7 +171,8 @@ class Outcome:
             reason = "the node's file system has no space left, or no inodes"
         else:
             ended = f"signal {self._signal}" if self._signal else f"status {self.returncode}"
-            reason = _REASONS.get(self.returncode, f"rsync ended with {ended}").format(timeout=timeout, longer=_PATIENCE * timeout)
+            reason = _REASONS.get(self.returncode, f"rsync ended with {ended}")
+            reason = reason.format(timeout=timeout, longer=_PATIENCE * timeout)
         return f"{reason}: {said[-600:]}" if said else reason
 
 
@@ -227,7 +228,8 @@ def transfer(
 ) -> Outcome:
     """Bring files from the source's directory to the node's staging directory; returns when both ends have ended.
 
-    C(wait) is that of C(client_command), and less than the time limit. C(progress) is called with the number of bytes each time that some were handed to the node.
+    C(wait) is that of C(client_command), and less than the time limit. C(progress) is called with the number of bytes each time
+    that some were handed to the node.
     """
     commands = (node.argv(client_command(names, source_dir, staging, way, wait)), source.argv(server_command()))
     received = 0

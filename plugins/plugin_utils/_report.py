@@ -68,6 +68,12 @@ class Node:
     failures: list[tuple[str, Data]] = dataclasses.field(default_factory=list)
     unreachable: bool = False
 
+    def take(self, step: str, result: Data) -> None:
+        """Keep what a step said. That there was nothing to do says nothing any more once a step has done something."""
+        if step in ("describe", "bring", "load", "activate"):
+            self.results.pop("compare", None)
+        self.results[step] = result
+
 
 @dataclasses.dataclass
 class Run:

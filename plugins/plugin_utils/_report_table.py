@@ -69,12 +69,12 @@ def failure_lines(report: Data) -> list[str]:
     """A sentence for each thing that failed, with the remedy."""
     said: collections.Counter[tuple[str, str | None, str]] = collections.Counter()
     # What all nodes have in common, as an adapter that the training server should not offer, is said once.
-    nodes: dict[str, list[str]] = {}
+    nodes: dict[str, dict[str, None]] = {}
     for failure in report["failures"]:
         about = (failure["node"], failure["adapter"], failure["step"])
         said[about] += 1
         if said[about] <= _MOST_OF_ONE:
-            nodes.setdefault(sentence(failure), []).append(failure["node"])
+            nodes.setdefault(sentence(failure), {})[failure["node"]] = None
     lines = [f"{first(names)}: {words}" for words, names in nodes.items()]
     lines += [
         f"{node}: {adapter or step}: {number - _MOST_OF_ONE} more of this kind, all in report.json."

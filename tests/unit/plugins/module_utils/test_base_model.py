@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import re
 import typing as t
 
 import pytest
@@ -35,6 +36,22 @@ def test_what_the_inventory_says_wins(base: str) -> None:
 @pytest.mark.parametrize("entry", [{}, {"path": None}, {"path": ""}, {"aliases": []}, None])
 def test_a_base_of_which_nothing_is_known(entry: t.Any) -> None:
     assert with_config({"tiny": entry})["tiny"]["config"] is None
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ("/models/base", "is said to be '/models/base': a base has keys below its name"),
+        (["/models/base"], "a base has keys below its name"),
+        ({"path": 3}, "path is text"),
+        ({"config": "config.json"}, "config is what config.json holds, or nothing"),
+        ({"aliases": "org/Tiny"}, "aliases is a list of names"),
+        ({"aliases": [1]}, "aliases is a list of names"),
+    ],
+)
+def test_what_cannot_have_been_meant(entry: t.Any, words: str) -> None:
+    with pytest.raises(DeliveryError, match=rf"^base tiny: .*{re.escape(words)}.* Correct it in agent_bases"):
+        with_config({"tiny": entry})
 
 
 def test_nothing_is_changed_in_place(base: str) -> None:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -165,6 +166,15 @@ SPOILED: dict[str, tuple[Spoil, str]] = {
     "half done": (interrupted, "something left of an earlier run"),
     "half copied": (lambda node: os.mkdir(incoming(node.paths, node.manifest.release)), "something left of an earlier run"),
     "trash": (lambda node: (node.root / "trash-1").mkdir(), "something left of an earlier run"),
+    "unfinished state": (lambda node: (node.root / "state.json.new").touch(), "something left of an earlier run"),
+    "unfinished manifest": (
+        lambda node: pathlib.Path(f"{node.paths.manifest(node.manifest.release)}.new").touch(),
+        "something left of an earlier run",
+    ),
+    "state that says less": (
+        lambda node: write_state(node.paths, dataclasses.replace(read_state(node.paths), way=None)),
+        "not as it is to be",
+    ),
     "state": (lambda node: pathlib.Path(node.paths.state).write_text("{"), "state.json: cannot be read"),
     "store": (lambda node: shutil.rmtree(node.store), "no receipt of level structure"),
 }

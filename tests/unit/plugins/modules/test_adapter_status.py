@@ -98,7 +98,7 @@ def test_the_distance_from_the_golden(node: Node) -> None:
     limits = {**dict.fromkeys(PERMITTED, 1.0), "on": 0.1}
     answer = {"on": [[[-1.0, -2.0]]], "off": [[[-2.0, -1.0]]]}
     golden = Golden(NAME, manifest.digest, "", {}, {}, [{"tokens": [[1, 2]]}], answer, {}, limits)
-    receipt = {"level": "golden", "device": "cuda:0", "device_name": "NVIDIA H200", "distances": {"on": 0.0123}}
+    receipt = {"level": "golden", "device": "cuda:0", "device_name": "NVIDIA H200", "versions": {}, "distances": {"on": 0.0123}}
     write_receipt(node.paths, manifest.release, receipt)
     assert said(node, "golden")[2:] == ["golden distance 0.012"]
     write_json(node.paths.manifest(manifest.release), dataclasses.replace(manifest, golden=golden.to_json()).to_json())

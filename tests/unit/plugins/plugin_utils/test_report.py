@@ -75,6 +75,27 @@ def problem(subject: str) -> Data:
     return {"subject": subject, "problem": "is bad.", "remedy": "Mend it."}
 
 
+def test_what_was_done_after_a_look_counts() -> None:
+    unchanged = released("cleaner", action="unchanged", from_receipt=True, drift=[])
+
+    def after(*steps: tuple[str, Data]) -> list[str]:
+        everything = frozenset(row["name"] for row in rows("cleaner"))
+        node = Node("jw2", {"agent_name": "cleaner", "agent_adapters": rows("cleaner")}, "jw2", everything)
+        for step, result in steps:
+            node.take(step, result)
+            if result.get("problems"):
+                node.failures.append((step, result))
+        return states(report_of(Run("deploy", False, "sbs29", "192.0.2.99", [node], "2026-11-22T12:00:00+00:00")), "jw2")
+
+    assert after(("compare", unchanged)) == ["unchanged"] * 2
+    assert after(("compare", unchanged), ("audit", unchanged)) == ["unchanged"] * 2
+    assert after(("compare", unchanged), ("activate", released("cleaner", action="rolled_back"))) == ["rolled_back"] * 2
+    failed = {"problems": [problem("llama_3b_cleaner_lora")]}
+    assert after(("compare", unchanged), ("load", failed)) == ["failed", "held_back"]
+    # And the other way round: what is served was looked at again.
+    assert after(("activate", released("cleaner")), ("compare", unchanged)) == ["unchanged"] * 2
+
+
 def test_before_anything_is_done_every_box_is_empty() -> None:
     report = report_of(run())
     assert ticked(report) == dict.fromkeys(BOXES, False)

@@ -7,11 +7,13 @@
 from __future__ import annotations
 
 import html.parser
+import re
 import typing as t
 import urllib.parse
 
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report_html import as_html
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report_words import PHASES
 
 from tests.reports import NAMES, hostile, load
 
@@ -33,6 +35,14 @@ class Page(html.parser.HTMLParser):
 
     def values(self, attribute: str) -> list[str]:
         return [attributes[attribute] for _tag, attributes in self.elements if attribute in attributes]
+
+
+def test_each_colour_is_defined_in_both_themes() -> None:
+    text = as_html(load("deployed"))
+    for colour in set(re.findall(r"var\((--[a-z]+)\)", text)):
+        # On paper there is a third.
+        assert text.count(f"{colour}: #") >= 2, colour
+    assert {f"--{phase}" for phase in PHASES} <= set(re.findall(r"var\((--[a-z]+)\)", text))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -83,6 +83,13 @@ def test_one_adapter_does_not_bury_the_others() -> None:
     assert lines[-1] == f"jw2-1: {first['adapter']}: 45 more of this kind, all in report.json."
 
 
+def test_what_a_node_says_twice_is_said_once() -> None:
+    report = load("failed")
+    report["failures"] = [report["failures"][0]] * 2
+    [line] = failure_lines(report)
+    assert line.startswith("jw2-1: adapter ")
+
+
 def test_what_many_nodes_have_in_common_is_said_once() -> None:
     report = load("failed")
     refused = report["failures"][0]
