@@ -15,8 +15,8 @@ description:
   - Brings the files of given manifests from the source into the staging directories of a node's store, and compares every
     byte that arrived with the manifests, on the node. What is served is not touched.
   - The bytes pass through the controller as a stream, by rsync at both ends, over the connections that Ansible has for
-    the two hosts; neither host needs a key for the other. Host keys are always checked. All adapters of a node share one
-    connection to each end, which is not Ansible's own and ends with the task.
+    the two hosts; neither host needs a key for the other. The host keys of both are always checked. All adapters of a node
+    share one connection to each end, which is not Ansible's own and ends with the task.
   - A file that is on the node already, in any release of any adapter or in the directory that is served, is taken from there.
     What an interrupted transfer left is gone on from.
   - Nothing is sent for a release that is in the store already, whole.
@@ -24,8 +24,8 @@ extends_documentation_fragment:
   - lorafleet.delivery._adapters.node
   - lorafleet.delivery._attributes
 notes:
-  - Both hosts need rsync 3.1 or newer. The controller needs ssh, and rsync where it is one of the two.
-    An rsync with known holes is warned of.
+  - Both hosts need rsync 3.1 or newer, the node C(flock) of util-linux. The controller needs ssh, and rsync where it is one
+    of the two. An rsync with known holes is warned of.
   - Keys, agents, passwords, jump hosts, ports and users are those of Ansible. A password of an ssh connection needs
     OpenSSH 8.5 or newer on the controller; it is given to its host alone, never to a jump host on the way.
   - The files are received by the user that modules run as on the node; C(become) is Ansible's, with its method and password.
@@ -50,11 +50,12 @@ options:
     type: str
     required: true
   source_models_dir:
-    description: The directory at the source in which each adapter lies under its name.
+    description: The directory at the source in which each adapter lies under its name. Absolute, or beginning with C(~/).
     type: path
     required: true
   transfer_timeout:
-    description: Seconds without a byte after which a transfer is given up.
+    description:
+      - Seconds without a byte after which a transfer is given up; ten times as many with nothing but rsync's signs of life.
     type: int
     default: 60
   transfer_tries:
