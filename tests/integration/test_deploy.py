@@ -88,7 +88,8 @@ def test_check_then_deploy_then_nothing_to_do(fleet: Fleet) -> None:
         return {path: value for path, value in found.items() if not path.endswith("/lock")}
 
     first = state()
-    for arguments in ((), ("--check",)):
+    # What the command line says is text.
+    for arguments in ((), ("--check", "-e", "agent_load_test_again=no")):
         again = fleet.deploy(*arguments)
         assert again.changed() == []
         # One look was enough: nothing was asked for, loaded or locked.
