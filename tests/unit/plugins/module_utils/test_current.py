@@ -163,6 +163,13 @@ SPOILED: dict[str, tuple[Spoil, str]] = {
     "not there": (lambda node: shutil.rmtree(node.live), "not as it is to be: missing "),
     "manifest": (lambda node: os.unlink(node.paths.manifest(node.manifest.release)), "not as it is to be"),
     "receipt": (lambda node: os.unlink(node.paths.receipt(node.manifest.release)), "no receipt of level structure"),
+    "receipt without versions": (
+        lambda node: write_json(
+            node.paths.receipt(node.manifest.release),
+            {**(read_receipt(node.paths, node.manifest.release) or {}), "versions": None},
+        ),
+        "no receipt of level structure",
+    ),
     "half done": (interrupted, "something left of an earlier run"),
     "half copied": (lambda node: os.mkdir(incoming(node.paths, node.manifest.release)), "something left of an earlier run"),
     "trash": (lambda node: (node.root / "trash-1").mkdir(), "something left of an earlier run"),
