@@ -136,7 +136,7 @@ lab-image: system-lab
 .PHONY: fuzz
 fuzz: setup-test  ## Try random files on the readers for SECONDS=60
 	$(SAY) "Fuzzing (about $(SECONDS) s)"
-	@$(CONTROLLER)/bin/python tests/fuzz.py $(SECONDS)
+	@$(CONTROLLER)/bin/python tests/tools/fuzz.py $(SECONDS)
 
 .PHONY: bench
 bench: setup-test $(CONTROLLER)/.installed-lab $(CONTROLLER)/.installed-bench  ## Measure against doing the same by hand

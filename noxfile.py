@@ -44,8 +44,8 @@ LOCKS = {"test": ["test", "lint"], "lab": ["test", "lint", "lab"], "galaxy": ["g
 GET_PIP = "import subprocess, sys\nsubprocess.run([sys.executable, '-m', 'ensurepip'], check=True)\n"
 # The tests that load adapters with the packages of the interpreter that they are given.
 LOADING = [
-    "tests/unit/plugins/module_utils/test_accepted_variants.py",
-    "tests/unit/plugins/module_utils/test_load_worker.py",
+    "tests/contract/test_accepted_variants.py",
+    "tests/unit/plugins/module_utils/_load_test/worker/test_main.py",
     "tests/integration/test_adapter_load_test.py",
 ]
 
@@ -195,7 +195,7 @@ def mutation(session: nox.Session) -> None:
     with tempfile.TemporaryDirectory() as directory, session.chdir(copy_of_checkout(session, directory)):
         pathlib.Path(".cache").symlink_to(CHECKOUT / ".cache")
         pathlib.Path(".collections").symlink_to(directory)
-        session.run("python", "tests/mutation.py", str(BIN / "pytest"), *session.posargs, env={"PATH": PATH})
+        session.run("python", "tests/tools/mutation.py", str(BIN / "pytest"), *session.posargs, env={"PATH": PATH})
 
 
 @nox.session(default=False)

@@ -2,22 +2,34 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What unit and integration tests share."""
+"""Fixtures of all tests: adapters that PEFT trained and saved (tests/support/tiny_adapters.py), an sshd, file systems."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import pathlib
+import shutil
 import subprocess
 import typing as t
 
 import hypothesis
 import pytest
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.declared import Declared
 
-from tests import fuzz, tiny_adapters
-from tests import sshd as sshd_server
+from tests.support import sshd as sshd_server
+from tests.support import tiny_adapters
+from tests.tools import fuzz
 
 # A busy machine is slow, not wrong.
+TRAVELS = (
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "chat_template.jinja",
+    "tokenizer.json",
+    "tokenizer_config.json",
+)
+
 hypothesis.settings.register_profile("lorafleet", deadline=None, max_examples=50)
 hypothesis.settings.register_profile("fuzz", deadline=None, max_examples=fuzz.EXAMPLES)
 hypothesis.settings.load_profile("lorafleet")
@@ -56,3 +68,41 @@ def file_system(tmp_path: pathlib.Path) -> t.Iterator[t.Callable[[str], pathlib.
 def tiny() -> pathlib.Path:
     """The directory with base/ and the adapters. Shared and kept between runs: read it, never write to it."""
     return tiny_adapters.cached()
+
+
+
+@pytest.fixture
+def adapter(tiny: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
+    """A fresh copy of the plain adapter, to be damaged at will: only the files that travel."""
+    copy = tmp_path / "adapter"
+    copy.mkdir()
+    for name in TRAVELS:
+        shutil.copy(tiny / "adapter" / name, copy / name)
+    return copy
+
+
+@pytest.fixture(scope="session")
+def base_config(tiny: pathlib.Path) -> dict[str, t.Any]:
+    """The config.json of the tiny base."""
+    config: dict[str, t.Any] = json.loads((tiny / "base" / "config.json").read_text(encoding="utf-8"))
+    return config
+
+
+@pytest.fixture(scope="session")
+def declare(base_config: dict[str, t.Any]) -> t.Callable[..., Declared]:
+    """Makes what an inventory declares: the plain adapter on the tiny base, but for the keywords given."""
+
+    def make(base_config: dict[str, t.Any] | None = base_config, **row: t.Any) -> Declared:
+        plain = {
+            "name": "adapter",
+            "base": tiny_adapters.BASE_NAME,
+            "rank": 16,
+            "alpha": 32.0,
+            "target_modules": None,
+            "peft_config": None,
+            "extra_files": None,
+            "allow_pickle": False,
+        }
+        return Declared.from_row({**plain, **row}, {"config": base_config})
+
+    return make

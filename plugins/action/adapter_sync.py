@@ -19,14 +19,14 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import connection_loader
 from ansible.utils.display import Display
+from ansible_collections.lorafleet.delivery.plugins.module_utils._advisories import version_warnings
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
-from ansible_collections.lorafleet.delivery.plugins.module_utils._minimum_versions import version_warnings
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._become import Become
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._events import VERIFYING, WAITING, Event, Meter, emit
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._relay import End, Way
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._session import Session, no_zstd
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._ssh import OPTIONS
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._streams import stream
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._progress.events import VERIFYING, WAITING, Event, Meter, emit
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.become import Become
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.relay import End, Way
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.session import Session, no_zstd
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.slots import stream
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.ssh import OPTIONS
 
 display = Display()
 

@@ -69,9 +69,9 @@ import typing as t
 from ansible import constants as C
 from ansible.plugins.callback import CallbackBase
 from ansible.template import Templar
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._events import Event, Listener
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._live_area import LiveArea
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._progress import Progress
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._progress.events import Event, Listener
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._progress.live_area import LiveArea
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._progress.tracker import Progress
 
 # What each module does, as far as it does not tell by itself.
 _PHASES = {

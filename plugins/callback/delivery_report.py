@@ -55,14 +55,21 @@ from ansible.errors import AnsibleError
 from ansible.plugins.callback import CallbackBase
 from ansible.template import Templar
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report import STEPS, Node, Run, groups_of, report_of, rows_of
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report_html import as_html
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report_junit import as_junit
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report_markdown import as_markdown
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report_prometheus import as_prometheus
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report_table import as_table, failure_lines
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report_words import BAD, GOOD
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._selection import select
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.tags import select
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.html import as_html
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.junit import as_junit
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.markdown import as_markdown
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.model import (
+    STEPS,
+    Node,
+    Run,
+    groups_of,
+    report_of,
+    rows_of,
+)
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.prometheus import as_prometheus
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.table import as_table, failure_lines
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.words import BAD, GOOD
 
 _ROLE = "lorafleet.delivery.agent"
 _KINDS = {"adapter_audit": "audit", "adapter_status": "status"}

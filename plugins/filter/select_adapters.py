@@ -60,7 +60,7 @@ import typing as t
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._selection import select
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.tags import select
 
 
 def select_adapters(

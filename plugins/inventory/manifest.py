@@ -79,7 +79,7 @@ from ansible.errors import AnsibleParserError
 from ansible.plugins.inventory import BaseInventoryPlugin
 from ansible.utils.unsafe_proxy import wrap_var
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._manifest_text import (
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.manifest_text import (
     Distribution,
     is_manifest_text,
     parse,

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.lorafleet.delivery.plugins.module_utils._receipt import LEVELS
-from ansible_collections.lorafleet.delivery.plugins.module_utils._state import AUTO, EXCHANGE, SYMLINK
+from ._store.receipt import LEVELS
+from ._store.state import AUTO, EXCHANGE, SYMLINK
 
 DECLARED: dict[str, t.Any] = {
     "adapters": {

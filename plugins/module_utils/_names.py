@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ._errors import DeliveryError
 
 # One path component; starts with a letter or digit (never an option, never hidden), at most 128 characters, no trailing dot.
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9_-])?")

@@ -132,11 +132,11 @@ problems:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.lorafleet.delivery.plugins.module_utils._active import look_at_active
 from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import NODE, PERMISSIONS
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
-from ansible_collections.lorafleet.delivery.plugins.module_utils._permissions import Permissions, permissions_of
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store import AdapterPaths
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.active import look_at_active
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.paths import AdapterPaths
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.permissions import Permissions, permissions_of
 
 
 def audit(paths: AdapterPaths, permissions: Permissions) -> dict[str, t.Any]:

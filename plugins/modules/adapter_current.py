@@ -115,8 +115,8 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import
     PERMISSIONS,
     TESTED,
 )
-from ansible_collections.lorafleet.delivery.plugins.module_utils._current import look_at_all
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.module_utils._up_to_date import look_at_all
 
 
 def main() -> None:

@@ -142,11 +142,11 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import DECLARED, LOADING, SOURCE
-from ansible_collections.lorafleet.delivery.plugins.module_utils._base_identity import Identities
-from ansible_collections.lorafleet.delivery.plugins.module_utils._environment import check_device
+from ansible_collections.lorafleet.delivery.plugins.module_utils._base.identity import Identities
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
-from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test import load_test
-from ansible_collections.lorafleet.delivery.plugins.module_utils._recording import Recording, keep, recording_of, said
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.interpreter import check_device
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.launch import load_test
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.recording import Recording, keep, recording_of, said
 
 
 def main() -> None:

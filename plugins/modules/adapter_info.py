@@ -160,15 +160,15 @@ import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.declared import Declared
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.describe import cache_entry, describe
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import Manifest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import DECLARED, SOURCE
-from ansible_collections.lorafleet.delivery.plugins.module_utils._base_identity import Identities
-from ansible_collections.lorafleet.delivery.plugins.module_utils._base_model import with_config
-from ansible_collections.lorafleet.delivery.plugins.module_utils._declared import Declared
-from ansible_collections.lorafleet.delivery.plugins.module_utils._describe import cache_entry, describe
-from ansible_collections.lorafleet.delivery.plugins.module_utils._environment import library_versions
+from ansible_collections.lorafleet.delivery.plugins.module_utils._base.config import with_config
+from ansible_collections.lorafleet.delivery.plugins.module_utils._base.identity import Identities
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
-from ansible_collections.lorafleet.delivery.plugins.module_utils._golden import other_releases, read_golden
-from ansible_collections.lorafleet.delivery.plugins.module_utils._manifest import Manifest
+from ansible_collections.lorafleet.delivery.plugins.module_utils._golden.golden import other_releases, read_golden
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.interpreter import library_versions
 
 
 def with_golden(

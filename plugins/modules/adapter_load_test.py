@@ -211,12 +211,9 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import DECLARED, LOADING, NODE, PERMISSIONS, TESTED
-from ansible_collections.lorafleet.delivery.plugins.module_utils._base_identity import Identities
-from ansible_collections.lorafleet.delivery.plugins.module_utils._environment import check_device
+from ansible_collections.lorafleet.delivery.plugins.module_utils._base.identity import Identities
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
-from ansible_collections.lorafleet.delivery.plugins.module_utils._host import Host, look_at_host
-from ansible_collections.lorafleet.delivery.plugins.module_utils._judge import judge, not_loaded, take_report
-from ansible_collections.lorafleet.delivery.plugins.module_utils._load_case import (
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.case import (
     Case,
     cases_of,
     diff_of,
@@ -224,9 +221,12 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._load_case impo
     said,
     withdraw_receipt,
 )
-from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test import load_test
-from ansible_collections.lorafleet.delivery.plugins.module_utils._permissions import permissions_of
-from ansible_collections.lorafleet.delivery.plugins.module_utils._serving_user import ServingUser, check_readable
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.checks import judge, not_loaded, take_report
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.host import Host, look_at_host
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.interpreter import check_device
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.launch import load_test
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.serving_user import ServingUser, check_readable
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.permissions import permissions_of
 
 
 def load(module: AnsibleModule, cases: list[Case], user: t.Optional[ServingUser]) -> tuple[float, list[Problem]]:

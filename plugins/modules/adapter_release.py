@@ -211,15 +211,15 @@ problems:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import Manifest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import ACTIVATION, NODE, PERMISSIONS
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
-from ansible_collections.lorafleet.delivery.plugins.module_utils._manifest import Manifest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._names import is_release_name
-from ansible_collections.lorafleet.delivery.plugins.module_utils._permissions import permissions_of
-from ansible_collections.lorafleet.delivery.plugins.module_utils._plan import Options, Request
-from ansible_collections.lorafleet.delivery.plugins.module_utils._receipt import LEVELS
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store import AdapterPaths
-from ansible_collections.lorafleet.delivery.plugins.module_utils._transaction import Outcome, carry_out
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.paths import AdapterPaths
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.permissions import permissions_of
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan import Options, Request
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.receipt import LEVELS
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.transaction import Outcome, carry_out
 
 
 def _requests(params: dict[str, t.Any]) -> list[Request]:

@@ -202,12 +202,12 @@ import re
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import Manifest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import NODE
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
-from ansible_collections.lorafleet.delivery.plugins.module_utils._layout import check_places
-from ansible_collections.lorafleet.delivery.plugins.module_utils._manifest import Manifest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._rsync import Rsync
-from ansible_collections.lorafleet.delivery.plugins.module_utils._staging import (
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.preflight import check_places
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.staging import (
     Plan,
     check_space,
     plan_all,

@@ -18,13 +18,13 @@ import tempfile
 CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(CHECKOUT / ".collections"), str(CHECKOUT)]
 
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._relay import End, Way, transfer  # noqa: E402
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.relay import End, Way, transfer  # noqa: E402
 
-from tests import sshd, tiny_adapters  # noqa: E402
 from tests.benchmarks.loopback import WEIGHTS, Loopback  # noqa: E402
 from tests.benchmarks.side_by_side import Action, measure, show  # noqa: E402
-from tests.integration.fleet import Fleet  # noqa: E402
-from tests.playbooks import Run  # noqa: E402
+from tests.support import sshd, tiny_adapters  # noqa: E402
+from tests.support.fleet import Fleet  # noqa: E402
+from tests.support.playbooks import Run  # noqa: E402
 
 # The least that "can load it with PEFT" tries: the imports, and every tensor read.
 LOAD = """

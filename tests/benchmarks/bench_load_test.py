@@ -17,16 +17,16 @@ import tempfile
 CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(CHECKOUT / ".collections"), str(CHECKOUT)]
 
-from ansible_collections.lorafleet.delivery.plugins.module_utils._architecture import base_modules  # noqa: E402
-from ansible_collections.lorafleet.delivery.plugins.module_utils._digest import sha256_of  # noqa: E402
-from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test import Target, load_test  # noqa: E402
-from ansible_collections.lorafleet.delivery.plugins.module_utils._lora_config import read_lora_config  # noqa: E402
-from ansible_collections.lorafleet.delivery.plugins.module_utils._safetensors import scan  # noqa: E402
-from ansible_collections.lorafleet.delivery.plugins.module_utils._structure import structure_problems  # noqa: E402
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.lora_config import read_lora_config  # noqa: E402
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.structure import structure_problems  # noqa: E402
+from ansible_collections.lorafleet.delivery.plugins.module_utils._base.architecture import base_modules  # noqa: E402
+from ansible_collections.lorafleet.delivery.plugins.module_utils._formats.safetensors import scan  # noqa: E402
+from ansible_collections.lorafleet.delivery.plugins.module_utils._hashing import sha256_of  # noqa: E402
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.launch import Target, load_test  # noqa: E402
 
 from tests.benchmarks import true_size  # noqa: E402
 from tests.benchmarks.side_by_side import Action, measure  # noqa: E402
-from tests.tiny_adapters import PEFT_PYTHON  # noqa: E402
+from tests.support.tiny_adapters import PEFT_PYTHON  # noqa: E402
 
 WEIGHTS = "adapter_model.safetensors"
 IMPORTS = """

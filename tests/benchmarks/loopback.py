@@ -13,10 +13,10 @@ import shutil
 import sys
 import typing as t
 
-from tests import sshd
 from tests.benchmarks import true_size
-from tests.playbooks import Background, Run
-from tests.tiny_adapters import PEFT_PYTHON
+from tests.support import sshd
+from tests.support.playbooks import Background, Run
+from tests.support.tiny_adapters import PEFT_PYTHON
 
 SOURCE = "sbs29"
 AGENTS = {"jw2-1": "cleaner", "jw3-1": "describer", "kcloud-1": "paraphraser"}

@@ -11,8 +11,8 @@ import pathlib
 import typing as t
 
 import numpy as np
-from ansible_collections.lorafleet.delivery.plugins.module_utils._architecture import base_modules
-from ansible_collections.lorafleet.delivery.plugins.module_utils._structure import expected_tensors
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.structure import expected_tensors
+from ansible_collections.lorafleet.delivery.plugins.module_utils._base.architecture import base_modules
 from safetensors.numpy import save_file
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

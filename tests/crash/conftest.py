@@ -13,7 +13,7 @@ import tempfile
 import typing as t
 
 import pytest
-from ansible_collections.lorafleet.delivery.plugins.module_utils import _in_use
+from ansible_collections.lorafleet.delivery.plugins.module_utils._linux import open_files
 
 from tests.crash import traced
 from tests.crash.patched_os import PatchedOs
@@ -36,7 +36,7 @@ def strace(monkeypatch: pytest.MonkeyPatch) -> None:
     def listdir(path: t.Any = ".") -> list[str]:
         return [str(os.getpid())] if path == "/proc" else os.listdir(path)
 
-    monkeypatch.setattr(_in_use, "os", PatchedOs(listdir=listdir))
+    monkeypatch.setattr(open_files, "os", PatchedOs(listdir=listdir))
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import typing as t
 
 from tests.crash.scenarios import Scenario, Stage
 from tests.crash.traced import Ended, traced
-from tests.small_transactions import Way
+from tests.support.transactions import Way
 
 # How to make each kind, and the least size that it can have.
 _MAKE = {

@@ -19,27 +19,31 @@ import stat
 import typing as t
 
 import pytest
-from ansible_collections.lorafleet.delivery.plugins.module_utils import (
-    _apply,
-    _copy,
-    _digest,
-    _permissions,
-    _plan,
-    _prune,
-    _put_away,
-    _receipt,
-    _settle,
-    _state,
-    _store,
-    _transaction,
-    _verify,
-)
+from ansible_collections.lorafleet.delivery.plugins.module_utils import _hashing
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store import (
+    activate,
+    compare,
+    copy,
+    displaced,
+    paths,
+    permissions,
+    plan,
+    receipt,
+    recovery,
+    retention,
+    state,
+    transaction,
+)
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.compare import Difference
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.paths import AdapterPaths
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan import Options, Plan
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.state import Intent
 
 from tests.crash import disks, faults
 from tests.crash.patched_os import PatchedOs
 from tests.crash.scenarios import SCENARIOS, Stage, false_bytes, second_run
-from tests.small_transactions import Way
+from tests.support.transactions import Way
 
 Mutate = t.Callable[[pytest.MonkeyPatch], None]
 Harness = t.Callable[[pathlib.Path], t.Iterator[list[str]]]
@@ -85,7 +89,7 @@ def live_directory_is_removed_first(patch: pytest.MonkeyPatch) -> None:
         shutil.rmtree(live)
         os.rename(new, live)
 
-    patch.setattr(_apply, "exchange", exchange)
+    patch.setattr(activate, "exchange", exchange)
 
 
 @mutant(_by_fault(faults.KILL, "next_release", "exchange"), "I1")
@@ -95,7 +99,7 @@ def two_renames_instead_of_an_exchange(patch: pytest.MonkeyPatch) -> None:
         os.rename(new, live)
         os.rename(f"{new}-old", new)
 
-    patch.setattr(_apply, "exchange", exchange)
+    patch.setattr(activate, "exchange", exchange)
 
 
 @mutant(_by_fault(faults.KILL, "next_release", "symlink"), "I1")
@@ -105,7 +109,7 @@ def link_is_removed_first(patch: pytest.MonkeyPatch) -> None:
             os.unlink(target)
         os.rename(source, target)
 
-    patch.setattr(_apply, "os", PatchedOs(rename=rename))
+    patch.setattr(activate, "os", PatchedOs(rename=rename))
 
 
 @mutant(_by_fault(faults.KILL, "next_release", "exchange"), "I1")
@@ -114,7 +118,7 @@ def files_are_copied_into_the_live_directory(patch: pytest.MonkeyPatch) -> None:
         for name in os.listdir(new):
             os.rename(f"{new}/{name}", f"{live}/{name}")
 
-    patch.setattr(_apply, "exchange", exchange)
+    patch.setattr(activate, "exchange", exchange)
 
 
 # What a crash left
@@ -122,25 +126,25 @@ def files_are_copied_into_the_live_directory(patch: pytest.MonkeyPatch) -> None:
 
 @mutant(_by_fault(faults.KILL, "take_over", "exchange"), "I2", "I5")
 def nothing_is_settled(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(_transaction, "settle", lambda paths: (_state.read_state(paths), None))
+    patch.setattr(transaction, "settle", lambda paths: (state.read_state(paths), None))
 
 
 @mutant(_by_fault(faults.KILL, "take_over", "exchange"), "I2")
 def settling_deletes_what_came_out(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(_settle, "put_away", lambda paths, path: _put_away.remove(path))
+    patch.setattr(recovery, "put_away", lambda paths, path: displaced.remove(path))
 
 
 @mutant(_by_fault(faults.KILL, "take_over", "exchange"), "I2")
 def intent_is_not_recorded(patch: pytest.MonkeyPatch) -> None:
-    def begin(paths: _store.AdapterPaths, state: t.Any, step: str, release: str, new: str, way: str) -> _state.Intent:
-        return _state.Intent(step, release, os.lstat(new).st_ino, way)
+    def begin(paths: AdapterPaths, state: t.Any, step: str, release: str, new: str, way: str) -> Intent:
+        return Intent(step, release, os.lstat(new).st_ino, way)
 
-    patch.setattr(_apply, "_begin", begin)
+    patch.setattr(activate, "_begin", begin)
 
 
 @mutant(_by_fault(faults.KILL, "next_release", "exchange"), "I5")
 def trash_is_not_emptied(patch: pytest.MonkeyPatch) -> None:
-    for module in (_apply, _settle):
+    for module in (activate, recovery):
         patch.setattr(module, "empty_trash", lambda paths: None)
 
 
@@ -152,7 +156,7 @@ def json_is_written_in_place(patch: pytest.MonkeyPatch) -> None:
             stream.flush()
             os.fsync(stream.fileno())
 
-    for module in (_apply, _state, _receipt):
+    for module in (activate, state, receipt):
         patch.setattr(module, "write_json", write_json)
 
 
@@ -178,7 +182,7 @@ def _fsync_only(patch: pytest.MonkeyPatch, wanted: t.Callable[[int], bool]) -> N
             fsync(descriptor)
 
     # Not everywhere: the neighbour that flushes a file of its own is to go on doing so.
-    for module in (_permissions, _digest, _store):
+    for module in (permissions, _hashing, paths):
         patch.setattr(module, "os", PatchedOs(fsync=some))
 
 
@@ -202,78 +206,78 @@ def nothing_is_flushed(patch: pytest.MonkeyPatch) -> None:
 
 @mutant(false_bytes, "I1", "I9")
 def sizes_stand_for_content(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(_verify, "_content_differences", lambda *_: [])
+    patch.setattr(compare, "_content_differences", lambda *_: [])
 
 
 @mutant(_by_fault(faults.KILL, "next_release", "exchange"), "I9")
 def hard_links_instead_of_copies(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(_copy, "copy_file", os.link)
-    differences = _verify.differences
+    patch.setattr(copy, "copy_file", os.link)
+    differences = compare.differences
 
-    def lenient(*arguments: t.Any, **more: t.Any) -> list[_verify.Difference]:
+    def lenient(*arguments: t.Any, **more: t.Any) -> list[Difference]:
         return [found for found in differences(*arguments, **more) if "hard links" not in found.detail]
 
-    for module in (_plan, _permissions, _put_away):
+    for module in (plan, permissions, displaced):
         patch.setattr(module, "differences", lenient)
 
 
 @mutant(second_run, "I7")
 def lock_is_not_taken(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(_transaction, "locked", lambda *_: contextlib.nullcontext())
+    patch.setattr(transaction, "locked", lambda *_: contextlib.nullcontext())
 
 
 @mutant(_by_fault(faults.KILL, "next_release", "exchange"), "I2")
 def previous_release_is_pruned(patch: pytest.MonkeyPatch) -> None:
-    def prunable(paths: _store.AdapterPaths, state: t.Any, keep: int, linked: t.Optional[str], coming: str) -> list[str]:
+    def prunable(paths: AdapterPaths, state: t.Any, keep: int, linked: t.Optional[str], coming: str) -> list[str]:
         return [name for name in paths.release_names() if name != state.active]
 
-    patch.setattr(_plan, "prunable", prunable)
+    patch.setattr(plan, "prunable", prunable)
 
 
 @mutant(_by_fault(faults.KILL, "roll_back", "exchange"), "I3")
 def active_release_is_pruned(patch: pytest.MonkeyPatch) -> None:
-    def prunable(paths: _store.AdapterPaths, state: t.Any, keep: int, linked: t.Optional[str], coming: str) -> list[str]:
+    def prunable(paths: AdapterPaths, state: t.Any, keep: int, linked: t.Optional[str], coming: str) -> list[str]:
         return [name for name in paths.release_names() if name != state.previous]
 
-    patch.setattr(_plan, "prunable", prunable)
+    patch.setattr(plan, "prunable", prunable)
 
 
 @mutant(_by_fault(faults.KILL, "next_release", "exchange"), "I8")
 def receipts_are_forgotten(patch: pytest.MonkeyPatch) -> None:
-    forget_absent = _prune.forget_absent
+    forget_absent = retention.forget_absent
 
-    def forget_all(paths: _store.AdapterPaths, state: t.Any) -> None:
+    def forget_all(paths: AdapterPaths, state: t.Any) -> None:
         forget_absent(paths, state)
         shutil.rmtree(paths.receipts)
         os.mkdir(paths.receipts)
 
-    patch.setattr(_apply, "forget_absent", forget_all)
+    patch.setattr(activate, "forget_absent", forget_all)
 
 
 @mutant(_by_fault(faults.KILL, "first", "exchange"), "I6")
 def what_is_not_ours_is_tidied(patch: pytest.MonkeyPatch) -> None:
-    empty_trash = _put_away.empty_trash
+    empty_trash = displaced.empty_trash
 
-    def thorough(paths: _store.AdapterPaths) -> None:
+    def thorough(paths: AdapterPaths) -> None:
         empty_trash(paths)
         for entry in os.scandir(os.path.dirname(paths.root)):
             if not entry.is_dir():
                 os.unlink(entry)
 
-    patch.setattr(_apply, "empty_trash", thorough)
+    patch.setattr(activate, "empty_trash", thorough)
 
 
 @mutant(_by_fault(faults.EIO, "next_release", "exchange"), "I4")
 def failure_does_not_say_what_is_active(patch: pytest.MonkeyPatch) -> None:
-    def apply(plan: _plan.Plan, options: _plan.Options) -> t.Optional[str]:
+    def apply(plan: Plan, options: Options) -> t.Optional[str]:
         try:
-            return _apply.apply_plan(plan, _state.read_state(plan.request.paths), options)
+            return activate.apply_plan(plan, state.read_state(plan.request.paths), options)
         except OSError as exc:
             raise DeliveryError.of(plan.request.paths.name, f"failed: {exc.strerror}.") from exc
 
-    patch.setattr(_transaction, "_apply", apply)
+    patch.setattr(transaction, "_apply", apply)
 
 
 @mutant(_by_fault(faults.EIO, "first", "symlink"), "no clean error")
 def errors_are_not_named(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(_transaction, "_told", lambda *_: contextlib.nullcontext())
+    patch.setattr(transaction, "_told", lambda *_: contextlib.nullcontext())

@@ -20,10 +20,10 @@ import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 
-from tests import invariants
 from tests.crash.traced import Ended, attempt, traced
-from tests.small_releases import WEIGHTS, content, release_of, stage, write_version
-from tests.small_transactions import Node, Way
+from tests.support import invariants
+from tests.support.releases import WEIGHTS, content, release_of, stage, write_version
+from tests.support.transactions import Node, Way
 
 BY_HAND = b"made by hand"
 

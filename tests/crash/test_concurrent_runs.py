@@ -19,12 +19,12 @@ import typing as t
 
 import pytest
 
-from tests import invariants
 from tests.crash.conftest import Count
 from tests.crash.scenarios import BY_HAND, content_sums, false_bytes, second_run, sha256
 from tests.crash.traced import attempt
-from tests.small_releases import release_of, stage, write_version
-from tests.small_transactions import Node, Way
+from tests.support import invariants
+from tests.support.releases import release_of, stage, write_version
+from tests.support.transactions import Node, Way
 
 ROUNDS = 40
 VERSIONS = (1, 2, 3, 4, 5, 6)

@@ -11,15 +11,15 @@ import pathlib
 import shutil
 
 import pytest
-from ansible_collections.lorafleet.delivery.plugins.module_utils._layout import make_store
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store import AdapterPaths
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.paths import AdapterPaths
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.preflight import make_store
 
-from tests import invariants
 from tests.crash.conftest import Count
 from tests.crash.faults import EIO, ENOSPC, KILL, violations
 from tests.crash.scenarios import SCENARIOS, Stage
 from tests.crash.traced import calls_of, run_with_fault
-from tests.small_transactions import Way
+from tests.support import invariants
+from tests.support.transactions import Way
 
 pytestmark = pytest.mark.usefixtures("strace")
 

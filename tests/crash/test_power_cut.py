@@ -13,7 +13,7 @@ import pytest
 from tests.crash import disks
 from tests.crash.conftest import Count
 from tests.crash.scenarios import SCENARIOS
-from tests.small_transactions import Way
+from tests.support.transactions import Way
 
 pytestmark = pytest.mark.usefixtures("strace")
 

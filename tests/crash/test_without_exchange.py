@@ -13,8 +13,8 @@ import pytest
 
 from tests.crash.scenarios import SCENARIOS, Stage
 from tests.crash.traced import Ended, run_traced
-from tests.small_releases import release_of
-from tests.small_transactions import Way
+from tests.support.releases import release_of
+from tests.support.transactions import Way
 
 pytestmark = pytest.mark.usefixtures("strace")
 

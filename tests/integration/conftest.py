@@ -11,7 +11,7 @@ import shutil
 
 import pytest
 
-from tests.integration.fleet import Fleet
+from tests.support.fleet import Fleet
 
 
 @pytest.fixture

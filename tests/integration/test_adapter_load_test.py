@@ -16,18 +16,18 @@ import sys
 import typing as t
 
 import pytest
-from ansible_collections.lorafleet.delivery.plugins.module_utils._declared import Declared
-from ansible_collections.lorafleet.delivery.plugins.module_utils._describe import describe
-from ansible_collections.lorafleet.delivery.plugins.module_utils._golden import PERMITTED
-from ansible_collections.lorafleet.delivery.plugins.module_utils._layout import make_store
-from ansible_collections.lorafleet.delivery.plugins.module_utils._manifest import Manifest
-from ansible_collections.lorafleet.delivery.plugins.module_utils._receipt import read_receipt
-from ansible_collections.lorafleet.delivery.plugins.module_utils._state import State, write_state
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store import AdapterPaths, write_json
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.declared import Declared
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.describe import describe
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import Manifest
+from ansible_collections.lorafleet.delivery.plugins.module_utils._golden.golden import PERMITTED
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.paths import AdapterPaths, write_json
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.preflight import make_store
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.receipt import read_receipt
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.state import State, write_state
 
-from tests import tiny_adapters
+from tests.support import tiny_adapters
+from tests.support.paths import CHECKOUT
 
-CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
 PEFT_PYTHON = os.environ.get("LORAFLEET_PEFT_PYTHON", str(CHECKOUT / ".cache" / "venv" / "peft" / "bin" / "python"))
 ANSIBLE = str(pathlib.Path(sys.executable).with_name("ansible"))
 # Name of the adapter on the node, and which of the tiny adapters it is.

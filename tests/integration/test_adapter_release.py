@@ -15,9 +15,9 @@ import typing as t
 
 import pytest
 
-from tests.playbooks import recording
-from tests.small_releases import NAME, WEIGHTS, manifest_of, release_of, stage, version_at
-from tests.small_transactions import Node
+from tests.support.playbooks import recording
+from tests.support.releases import NAME, WEIGHTS, manifest_of, release_of, stage, version_at
+from tests.support.transactions import Node
 
 ANSIBLE = pathlib.Path(sys.executable).with_name("ansible")
 

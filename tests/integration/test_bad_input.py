@@ -29,8 +29,8 @@ import numpy
 import pytest
 import safetensors.numpy
 
-from tests.integration.fleet import CLEANER_3B, CONFIG, DESCRIBER_3B, WEIGHTS, Fleet, contents, row, travelling
-from tests.playbooks import CHECKOUT, Variables
+from tests.support.fleet import CLEANER_3B, CONFIG, DESCRIBER_3B, WEIGHTS, Fleet, contents, row, travelling
+from tests.support.playbooks import CHECKOUT, Variables
 
 PAGE = CHECKOUT / "docs" / "troubleshooting.md"
 SAVED_AGAIN = "Save the adapter again with PEFT"

@@ -15,8 +15,8 @@ import tarfile
 
 import pytest
 
-from tests.integration.fleet import CLEANER_3B, Fleet, contents, travelling
-from tests.playbooks import CHECKOUT, LIMIT
+from tests.support.fleet import CLEANER_3B, Fleet, contents, travelling
+from tests.support.playbooks import CHECKOUT, LIMIT
 
 BIN = pathlib.Path(sys.executable).parent
 # What a user needs at run time lies in the first four.

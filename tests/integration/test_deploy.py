@@ -14,10 +14,10 @@ import shutil
 import time
 import typing as t
 
-from ansible_collections.lorafleet.delivery.plugins.module_utils._receipt import read_receipt
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store import AdapterPaths
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.paths import AdapterPaths
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.receipt import read_receipt
 
-from tests.integration.fleet import (
+from tests.support.fleet import (
     CLEANER_3B,
     CLEANER_8B,
     CONFIG,
@@ -30,7 +30,7 @@ from tests.integration.fleet import (
     identity,
     travelling,
 )
-from tests.playbooks import LIMIT, Background
+from tests.support.playbooks import LIMIT, Background
 
 TOKENIZER = TRAVELS - {CONFIG, WEIGHTS}
 ALL = ((CLEANER_3B, "jw2-1"), (CLEANER_8B, "jw2-1"), (DESCRIBER_3B, "jw3-1"))

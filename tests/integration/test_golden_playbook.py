@@ -15,8 +15,8 @@ import numpy
 import pytest
 import safetensors.numpy
 
-from tests import tiny_adapters
-from tests.integration.fleet import CLEANER_3B, CLEANER_8B, DESCRIBER_3B, WEIGHTS, Fleet, contents, identity
+from tests.support import tiny_adapters
+from tests.support.fleet import CLEANER_3B, CLEANER_8B, DESCRIBER_3B, WEIGHTS, Fleet, contents, identity
 
 PROMPTS = {
     "jw2": ["import os\n", "def walk(top, topdown=True):\n    ", 'raise TypeError("', {"user": "class PathLike:"}],

@@ -14,9 +14,9 @@ import typing as t
 import pytest
 import yaml
 
-from tests import tiny_adapters
-from tests.integration.fleet import CLEANER_3B, CLEANER_8B, DESCRIBER_3B, Fleet, contents, travelling
-from tests.playbooks import CHECKOUT, LIMIT, PLAYBOOK, Background, recording
+from tests.support import tiny_adapters
+from tests.support.fleet import CLEANER_3B, CLEANER_8B, DESCRIBER_3B, Fleet, contents, travelling
+from tests.support.playbooks import CHECKOUT, LIMIT, PLAYBOOK, Background, recording
 
 SAMPLE = CHECKOUT / "tests" / "fixtures" / "MODEL_MANIFEST.md"
 

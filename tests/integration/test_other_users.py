@@ -21,12 +21,12 @@ import pytest
 from ansible.plugins.loader import become_loader, init_plugin_loader, shell_loader
 from ansible.utils.collection_loader import AnsibleCollectionConfig
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._become import Become
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._relay import End, Outcome, Way, transfer
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.become import Become
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.relay import End, Outcome, Way, transfer
 
-from tests import sshd as sshd_server
-from tests.integration.fleet import CLEANER_3B, CLEANER_8B, TRAVELS, WEIGHTS, Fleet, contents, travelling
-from tests.playbooks import CHECKOUT, Run
+from tests.support import sshd as sshd_server
+from tests.support.fleet import CLEANER_3B, CLEANER_8B, TRAVELS, WEIGHTS, Fleet, contents, travelling
+from tests.support.playbooks import CHECKOUT, Run
 
 SECRET = "operator's $ecret `word`"  # noqa: S105
 LIMIT = 60

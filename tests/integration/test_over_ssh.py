@@ -18,8 +18,8 @@ import sys
 import threading
 import time
 
-from tests import sshd as sshd_server
-from tests.integration.fleet import (
+from tests.support import sshd as sshd_server
+from tests.support.fleet import (
     CLEANER_3B,
     CLEANER_8B,
     DESCRIBER_3B,
@@ -27,7 +27,7 @@ from tests.integration.fleet import (
     contents,
     travelling,
 )
-from tests.playbooks import Run
+from tests.support.playbooks import Run
 
 MIB = 1 << 20
 

@@ -14,9 +14,9 @@ import re
 import subprocess
 import termios
 
-from tests.integration.fleet import CLEANER_3B, CLEANER_8B, DESCRIBER_3B, WEIGHTS, Fleet, Gate
-from tests.playbooks import CHECKOUT, LIMIT, PLAYBOOK, recording
-from tests.terminal import Terminal
+from tests.support.fleet import CLEANER_3B, CLEANER_8B, DESCRIBER_3B, WEIGHTS, Fleet, Gate
+from tests.support.playbooks import CHECKOUT, LIMIT, PLAYBOOK, recording
+from tests.support.terminal import Terminal
 
 ENABLED = {"ANSIBLE_CALLBACKS_ENABLED": "fleet_record,lorafleet.delivery.delivery_progress", "TERM": "xterm"}
 AT_WORK = r"asking|hashing|waiting|sending|loading|activating"

@@ -17,8 +17,8 @@ import ansible
 import jsonschema
 import pytest
 
-from tests.integration.fleet import CLEANER_3B, CLEANER_8B, CONFIG, DESCRIBER_3B, WEIGHTS, Fleet, Gate, contents
-from tests.playbooks import CHECKOUT, LIMIT, PLAYBOOK, Background, recording
+from tests.support.fleet import CLEANER_3B, CLEANER_8B, CONFIG, DESCRIBER_3B, WEIGHTS, Fleet, Gate, contents
+from tests.support.playbooks import CHECKOUT, LIMIT, PLAYBOOK, Background, recording
 
 SCHEMA = json.loads((CHECKOUT / "docs" / "report.schema.json").read_text(encoding="utf-8"))
 FILES = {"report.json", "MANIFEST.md", "report.html", "junit.xml", "lorafleet.prom"}

@@ -12,11 +12,11 @@ import shutil
 import typing as t
 
 import pytest
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report_html import as_html
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.html import as_html
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.reports import NAMES, hostile, load
+from tests.support.reports import NAMES, hostile, load
 
 PHONE, DESKTOP = 390, 1280
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import getpass
 import os
 
-from tests.integration.fleet import CLEANER_3B, CLEANER_8B, CONFIG, WEIGHTS, Fleet, contents, identity
+from tests.support.fleet import CLEANER_3B, CLEANER_8B, CONFIG, WEIGHTS, Fleet, contents, identity
 
 NODES = ("jw2-1", "jw3-1")
 

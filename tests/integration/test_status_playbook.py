@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import shutil
 
-from tests.integration.fleet import CLEANER_3B, CLEANER_8B, CONFIG, DESCRIBER_3B, WEIGHTS, Fleet, identity
-from tests.playbooks import Run
+from tests.support.fleet import CLEANER_3B, CLEANER_8B, CONFIG, DESCRIBER_3B, WEIGHTS, Fleet, identity
+from tests.support.playbooks import Run
 
 NONE = "missing  no release of it is active on this node"
 

@@ -18,7 +18,7 @@ import pytest
 
 from tests.lab.host import CONTAINERS, running
 from tests.lab.lab import INVENTORY, Lab
-from tests.playbooks import CHECKOUT, PLAYBOOK, recording
+from tests.support.playbooks import CHECKOUT, PLAYBOOK, recording
 
 MOLECULE = CHECKOUT / "extensions" / "molecule"
 # It takes half a minute.

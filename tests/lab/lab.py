@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The lab's fleet for tests of faults: offers, runs, catching a run in the middle, and the witness of tests/invariants.py."""
+"""The lab's fleet for tests of faults: offers, runs, catching a run in the middle, and the invariants."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ import time
 import typing as t
 
 import yaml
-from ansible_collections.lorafleet.delivery.plugins.module_utils._digest import SHORT, release_digest
+from ansible_collections.lorafleet.delivery.plugins.module_utils._hashing import SHORT, release_digest
 
-from tests import invariants
-from tests.integration.fleet import TRAVELS
 from tests.lab.host import Host, command
-from tests.playbooks import CHECKOUT, Background, Run, Variables
+from tests.support import invariants
+from tests.support.fleet import TRAVELS
+from tests.support.playbooks import CHECKOUT, Background, Run, Variables
 
 INVENTORY = CHECKOUT / "inventories" / "lab"
 # What the lab's hosts have is kept there, beside the way to them.
@@ -33,7 +33,7 @@ NODES = {"jw2-1": "jw2", "jw3-1": "jw3", "kcloud-1": "kcloud"}
 EXTRA, EXTRA_SIZE = "merges.txt", 24 << 20
 _TRAININGS = (("", "_2"), ("_2", "_3"), ("_3", ""))
 MODES = {"file": "0644", "directory": "0755"}
-# Adapters of tests/tiny_adapters.py that differ in nothing but the training.
+# Adapters of tests/support/tiny_adapters.py that differ in nothing but the training.
 RETRAINED = {f"adapter{variant}{old}": f"adapter{variant}{new}" for variant in ("", "_b") for old, new in _TRAININGS}
 # Bounds the wait for something that takes moments; for a machine that does much else.
 _PATIENCE = 300

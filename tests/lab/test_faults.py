@@ -4,7 +4,7 @@
 
 """What can go wrong between hosts does go wrong here, on the lab's: each node of a run has another fault.
 
-After every fault the witness of tests/invariants.py looks at every node, the message says what to do, the other nodes are
+After every fault the witness of tests/support/invariants.py looks at every node, the message says what to do, the other nodes are
 delivered, and once the fault is mended a plain run brings all nodes where they should be. Faults that a directory of this machine
 can have as well are in tests/integration/test_bad_input.py.
 """
@@ -20,9 +20,9 @@ import stat
 
 import pytest
 
-from tests.integration.fleet import WEIGHTS
 from tests.lab.host import command
 from tests.lab.lab import EXTRA, EXTRA_SIZE, NODES, ROOT, SOURCE, Lab, first_of, second_of
+from tests.support.fleet import WEIGHTS
 
 # There is one lab: one worker runs all its tests.
 pytestmark = pytest.mark.xdist_group("lab")

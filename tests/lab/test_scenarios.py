@@ -14,7 +14,7 @@ import sys
 import pytest
 
 from tests.lab.host import CONTAINERS
-from tests.playbooks import CHECKOUT
+from tests.support.playbooks import CHECKOUT
 
 # There is one lab: one worker runs all its tests.
 pytestmark = pytest.mark.xdist_group("lab")

@@ -4,11 +4,9 @@
 
 from __future__ import annotations
 
-import pathlib
-
 import yaml
 
-CHECKOUT = pathlib.Path(__file__).parents[2]
+from tests.support.paths import CHECKOUT
 
 
 def test_every_module_is_in_the_action_group_as_it_says() -> None:

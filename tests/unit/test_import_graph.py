@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Who may import whom in plugins/: nobody upwards, nothing of the controller on a node, nothing in a circle."""
+"""Which files of plugins/ may import which: never a kind or a room above their own, and never in a circle."""
 
 from __future__ import annotations
 
@@ -12,73 +12,120 @@ import typing as t
 
 import graphlib
 import pytest
-from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test import PROGRAM
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.program import PROGRAM
 
-PLUGINS = pathlib.Path(__file__).parents[2] / "plugins"
+from tests.support.paths import PLUGINS
+
 COLLECTION = ("ansible_collections", "lorafleet", "delivery", "plugins")
 NODE = {"module_utils"}
 CONTROLLER = {"module_utils", "plugin_utils"}
-# What each kind of plugin may import of the collection.
-MAY: dict[str, set[str]] = {
+# The kinds of plugins that each kind may import from.
+MAY_IMPORT: dict[str, set[str]] = {
     "module_utils": NODE,
     "modules": NODE,
     "doc_fragments": set(),
     **dict.fromkeys(("plugin_utils", "action", "callback", "filter", "inventory"), CONTROLLER),
 }
+# The rooms (sub-packages) of each kind. A room may import from those before it. "" holds the files beside the rooms.
+ROOMS = {
+    "module_utils": [
+        "",
+        "_linux",
+        "_formats",
+        "_base",
+        "_load_test.worker",
+        "_adapter",
+        "_store",
+        "_golden",
+        "_load_test",
+    ],
+    "plugin_utils": ["_fleet", "_progress", "_report", "_transfer"],
+}
+# Files beside the rooms that use them: the only ones above all rooms.
+ROOF = {("module_utils", "_up_to_date")}
 
-# (kind, file) to those that it imports.
-File = tuple[str, str]
+# The parts of a file's dotted name below plugins/: ("module_utils", "_store", "plan").
+File = t.Tuple[str, ...]
 
 
-def imports(path: pathlib.Path) -> t.Iterator[tuple[int, tuple[str, ...]]]:
-    """Every import of a file, inside functions too: how many dots it begins with, and the whole name."""
+def names_imported_by(path: pathlib.Path) -> t.Iterator[tuple[str, ...]]:
+    """The full name of every import of a file, those inside functions too."""
+    here = (*COLLECTION, *path.relative_to(PLUGINS).parts[:-1])
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from ((0, tuple(alias.name.split("."))) for alias in node.names)
+            yield from (tuple(alias.name.split(".")) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
+            package = here[: len(here) - node.level + 1] if node.level else ()
             module = tuple(node.module.split(".")) if node.module else ()
-            yield from ((node.level, (*module, alias.name)) for alias in node.names)
+            yield from ((*package, *module, alias.name) for alias in node.names)
 
 
-def files_of_the_collection(path: pathlib.Path) -> set[File]:
-    found: set[File] = set()
-    for dots, name in imports(path):
-        if dots:
-            assert dots == 1, f"{path} reaches out of its directory"
-            name = (*COLLECTION, path.parent.name, *name)
-        if name[:4] == COLLECTION:
-            found.add((name[4], name[5]))
-    return found
+def file_of(name: tuple[str, ...]) -> File:
+    """The file of the collection that an imported name is, or is in."""
+    below = name[len(COLLECTION) :]
+    return below if PLUGINS.joinpath(*below).with_suffix(".py").is_file() else below[:-1]
 
 
-GRAPH = {(path.parent.name, path.stem): files_of_the_collection(path) for path in sorted(PLUGINS.glob("*/*.py"))}
+def imports_of(path: pathlib.Path) -> set[File]:
+    return {file_of(name) for name in names_imported_by(path) if name[: len(COLLECTION)] == COLLECTION}
 
 
-@pytest.mark.parametrize("kind", sorted({path.parent.name for path in PLUGINS.glob("*/*.py")}))
-def test_each_kind_imports_only_what_lies_below_it(kind: str) -> None:
-    wrong = {file: of for file in GRAPH if file[0] == kind for of in GRAPH[file] if of[0] not in MAY[kind]}
+FILES = {path.relative_to(PLUGINS).with_suffix("").parts: path for path in sorted(PLUGINS.rglob("*.py"))}
+GRAPH = {file: imports_of(path) for file, path in FILES.items()}
+
+
+def room_of(file: File) -> str:
+    return ".".join(file[1:-1])
+
+
+@pytest.mark.parametrize("kind", sorted({file[0] for file in FILES}))
+def test_imports_stay_below_the_kind(kind: str) -> None:
+    wrong = {file: other for file in GRAPH if file[0] == kind for other in GRAPH[file] if other[0] not in MAY_IMPORT[kind]}
     assert wrong == {}
 
 
-def test_nothing_in_a_circle() -> None:
-    # Raises CycleError, which names the files.
-    assert set(graphlib.TopologicalSorter(GRAPH).static_order()) == set(GRAPH)
-
-
-def test_node_code_of_the_collection_knows_nothing_of_ansible() -> None:
+@pytest.mark.parametrize("kind", sorted(ROOMS))
+def test_imports_stay_below_the_room(kind: str) -> None:
+    order = ROOMS[kind]
+    assert {room_of(file) for file in FILES if file[0] == kind} == set(order)
     wrong = {
-        path.name: name
-        for path in sorted((PLUGINS / "module_utils").glob("*.py"))
-        for dots, name in imports(path)
-        if not dots and name[0] == "ansible"
+        file: other
+        for file in GRAPH.keys() - ROOF
+        for other in GRAPH[file]
+        if file[0] == other[0] == kind and (other in ROOF or order.index(room_of(other)) > order.index(room_of(file)))
     }
     assert wrong == {}
 
 
-def test_the_program_of_the_load_test_is_whole() -> None:
-    """It is a package of its own where it runs: relative imports of its own files, and none of anything else here."""
-    program = {part.__name__.rpartition(".")[2] for part in PROGRAM}
-    for name in program:
-        found = imports(PLUGINS / "module_utils" / f"{name}.py")
-        ours = {(dots, imported[0]) for dots, imported in found if dots or imported[0] == COLLECTION[0]}
-        assert ours <= {(1, part) for part in program}, name
+def test_imports_form_no_circle() -> None:
+    # Raises CycleError, which names the files.
+    assert set(graphlib.TopologicalSorter(GRAPH).static_order()) == set(GRAPH)
+
+
+@pytest.mark.parametrize("kind", sorted(ROOMS))
+def test_imports_within_a_kind_are_relative(kind: str) -> None:
+    absolute = {
+        file: node.module
+        for file, path in FILES.items()
+        if file[0] == kind
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and not node.level and (node.module or "").startswith(".".join((*COLLECTION, kind)))
+    }
+    assert absolute == {}
+
+
+def test_module_utils_do_not_import_ansible() -> None:
+    wrong = {
+        file: name
+        for file, path in FILES.items()
+        if file[0] == "module_utils"
+        for name in names_imported_by(path)
+        if name[0] == "ansible"
+    }
+    assert wrong == {}
+
+
+def test_load_test_program_is_complete() -> None:
+    """It runs as a package of its own, without the files of the collection that are not in it."""
+    program = {tuple(part.__name__.split(".")[len(COLLECTION) :]) for part in PROGRAM}
+    assert {file: GRAPH[file] - program for file in program if GRAPH[file] - program} == {}

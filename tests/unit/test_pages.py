@@ -11,7 +11,8 @@ import re
 
 import pytest
 
-CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
+from tests.support.paths import CHECKOUT
+
 PAGES = sorted(path for form in ("*.md", "docs/*.md", "roles/*/README.md") for path in CHECKOUT.glob(form))
 
 

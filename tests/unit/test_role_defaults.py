@@ -6,14 +6,14 @@
 
 from __future__ import annotations
 
-import pathlib
 import re
 import typing as t
 
 import pytest
 import yaml
 
-CHECKOUT = pathlib.Path(__file__).parents[2]
+from tests.support.paths import CHECKOUT
+
 ROLES = ("agent", "runtime", "training")
 
 

@@ -15,10 +15,10 @@ import os
 import pwd
 import sys
 
-from ansible_collections.lorafleet.delivery.plugins.module_utils._permissions import Permissions
-from ansible_collections.lorafleet.delivery.plugins.module_utils._plan import Options, Request
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store import AdapterPaths
-from ansible_collections.lorafleet.delivery.plugins.module_utils._transaction import carry_out
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.paths import AdapterPaths
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.permissions import Permissions
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan import Options, Request
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.transaction import carry_out
 
 
 def version(path):

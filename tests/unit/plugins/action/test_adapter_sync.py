@@ -21,9 +21,9 @@ from ansible.template import Templar
 from ansible.utils.collection_loader import AnsibleCollectionConfig
 from ansible_collections.lorafleet.delivery.plugins.action.adapter_sync import ActionModule
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._relay import End
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.relay import End
 
-from tests.playbooks import CHECKOUT
+from tests.support.playbooks import CHECKOUT
 
 HOME = os.path.expanduser("~")
 # What ansible.cfg may say otherwise.

@@ -14,9 +14,9 @@ import pytest
 import yaml
 from ansible import constants as C
 from ansible_collections.lorafleet.delivery.plugins.callback.delivery_progress import DOCUMENTATION, CallbackModule
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils import _events
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._progress import events
 
-from tests.terminal import Terminal
+from tests.support.terminal import Terminal
 
 NAME = CallbackModule.CALLBACK_NAME
 
@@ -43,11 +43,11 @@ def style(stdout: t.TextIO) -> str:
         callback._load_name = NAME
         callback.set_options()
         callback.v2_playbook_on_play_start(None)
-        listens, live = _events._sender is not None, callback._area is not None
+        listens, live = events._sender is not None, callback._area is not None
         # A second play of the same run.
         callback.v2_playbook_on_play_start(None)
         callback.v2_playbook_on_stats(None)
-    assert _events._sender is None
+    assert events._sender is None
     return "live" if live else "plain" if listens else "none"
 
 

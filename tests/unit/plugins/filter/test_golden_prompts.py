@@ -4,14 +4,13 @@
 
 from __future__ import annotations
 
-import pathlib
-
 import pytest
 import yaml
 from ansible.errors import AnsibleFilterError
 from ansible_collections.lorafleet.delivery.plugins.filter.golden_prompts import golden_prompts
 
-CHECKOUT = pathlib.Path(__file__).resolve().parents[4]
+from tests.support.paths import CHECKOUT
+
 ROW = {"name": "a"}
 
 

@@ -11,15 +11,15 @@ import shutil
 import typing as t
 
 import pytest
-from ansible_collections.lorafleet.delivery.plugins.module_utils._golden import PERMITTED, Golden
-from ansible_collections.lorafleet.delivery.plugins.module_utils._receipt import write_receipt
-from ansible_collections.lorafleet.delivery.plugins.module_utils._settle import inode_of
-from ansible_collections.lorafleet.delivery.plugins.module_utils._state import ACTIVATE, Intent, read_state, write_state
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store import write_json
+from ansible_collections.lorafleet.delivery.plugins.module_utils._golden.golden import PERMITTED, Golden
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.paths import write_json
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.receipt import write_receipt
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.recovery import inode_of
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.state import ACTIVATE, Intent, read_state, write_state
 from ansible_collections.lorafleet.delivery.plugins.modules.adapter_status import in_words, look_at, not_expected
 
-from tests.small_releases import NAME, WEIGHTS, manifest_of, release_of, write_version
-from tests.small_transactions import Node, Way
+from tests.support.releases import NAME, WEIGHTS, manifest_of, release_of, write_version
+from tests.support.transactions import Node, Way
 
 
 @pytest.fixture

@@ -1,0 +1,136 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# BSD-2-Clause (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+
+# This module util is PRIVATE to the collection: it may change or vanish in any release.
+
+"""What sets two releases apart, in words: config, tensors, tokenizer. For --diff and for reports; no file is read for it."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import typing as t
+
+from .._text import cut
+from .manifest import CONFIG_FILE, Manifest
+from .tokenizer import CHAT_TEMPLATE
+
+# They have other names here, those that an inventory has for them.
+_CALLED = {"r": "rank", "lora_alpha": "alpha"}
+_NOT_SET = "not set"
+# What PEFT and a saved module put around the name of a module.
+_PARAMETER = re.compile(r"^base_model\.model\.|\.lora_(A|B|embedding_A|embedding_B|magnitude_vector)\b.*$|\.(weight|bias)$")
+# A norm is known to about one percent.
+_NOISE = 0.05
+
+
+def manifest_diff(
+    before: t.Optional[Manifest], after: t.Optional[Manifest], complete: bool = False
+) -> dict[str, dict[str, t.Any]]:
+    """Return C(before) and C(after) as short dictionaries; equal ones for the same release, an empty one for none.
+
+    With C(complete) they also name every tensor and file that changed, and show long values of the config whole.
+    """
+    described = {"before": _describe(before), "after": _describe(after)}
+    if after is not None and (before is None or before.digest != after.digest):
+        described["after"].update(_changes(before, after, complete))
+    if before is not None and after is not None:
+        for side, manifest in (("before", before), ("after", after)):
+            config = _config(manifest, _changed(_said(before.config), _said(after.config)) - _CALLED.keys(), complete)
+            described[side].update(config)
+    return described
+
+
+def _describe(manifest: t.Optional[Manifest]) -> dict[str, t.Any]:
+    if manifest is None:
+        return {}
+    return {"release": manifest.release, **{name: manifest.config.get(key) for key, name in _CALLED.items()}}
+
+
+def _config(manifest: Manifest, keys: t.Collection[str], complete: bool) -> dict[str, t.Any]:
+    said = _said(manifest.config)
+    shown = {key: said.get(key, _NOT_SET) if complete else _short(said.get(key, _NOT_SET)) for key in sorted(keys)}
+    return {"config": shown} if shown else {}
+
+
+def _said(config: dict[str, t.Any]) -> dict[str, t.Any]:
+    """Lists of names are sets to PEFT, which writes them in any order."""
+    return {key: sorted(value, key=str) if isinstance(value, list) else value for key, value in config.items()}
+
+
+def _short(value: t.Any) -> t.Any:
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return value if cut(text) == text else cut(text)
+
+
+def _changes(before: t.Optional[Manifest], after: Manifest, complete: bool) -> dict[str, t.Any]:
+    parts = {"tokenizer": _tokenizer_of, "chat_template": _template_of}
+    found = {part: _compared(of(before) if before else {}, of(after)) for part, of in parts.items()}
+    if before is None:
+        return {"tensors": f"{len(after.tensors)} tensors, all new", **found}
+    old = {tensor.name: tensor for tensor in before.tensors}
+    new = {tensor.name: tensor for tensor in after.tensors}
+    changed = sorted(_changed(old, new) & old.keys() & new.keys())
+    added, removed = sorted(new.keys() - old.keys()), sorted(old.keys() - new.keys())
+    norms = _norm_changes(before, after)
+    words = [f"{len(changed)} of {len(new)} tensors changed"]
+    words += [f"{len(names)} {what}" for names, what in ((added, "added"), (removed, "removed")) if names]
+    lists = {"tensors_changed": changed, "tensors_added": added, "tensors_removed": removed}
+    lists["files_changed"] = sorted(_changed(_sha256s(before), _sha256s(after)))
+    named: dict[str, t.Any] = {name: names for name, names in lists.items() if names and complete}
+    if norms and complete:
+        named["norms"] = {module: _percent(change) for module, change in sorted(norms.items())}
+    if norms:
+        most = max(norms, key=lambda module: (abs(norms[module]), module))
+        seen = abs(norms[most]) >= _NOISE
+        said = f"{_percent(norms[most])} in {most}" if seen else f"less than {100 * _NOISE:.0f} % anywhere"
+        found = {"largest_change_of_norm": said, **found}
+    return {"tensors": ", ".join(words), **found, **named}
+
+
+def _norm_changes(before: Manifest, after: Manifest) -> dict[str, float]:
+    """By how much the norm of each module's tensors changed, relative to what it was; of modules that both have."""
+    old, new = _norms(before), _norms(after)
+    return {module: new[module] / old[module] - 1 for module in old.keys() & new.keys() if old[module]}
+
+
+def _norms(manifest: Manifest) -> dict[str, float]:
+    """The norm of all tensors of each module together; without the modules of which one has none, or none that is finite."""
+    squares: dict[str, float] = {}
+    for tensor in manifest.tensors:
+        module = _PARAMETER.sub("", tensor.name)
+        norm = math.nan if tensor.norm is None else tensor.norm
+        # A product too large is infinite; a power would be an error.
+        squares[module] = squares.get(module, 0.0) + norm * norm
+    return {module: math.sqrt(square) for module, square in squares.items() if math.isfinite(square)}
+
+
+def _percent(change: float) -> str:
+    return f"{100 * change:+.0f} %"
+
+
+def _compared(before: dict[str, str], after: dict[str, str]) -> str:
+    if before == after:
+        return "same" if after else "none"
+    return "changed" if before and after else "new" if after else "removed"
+
+
+def _sha256s(manifest: Manifest) -> dict[str, str]:
+    return {entry.path: entry.sha256 for entry in manifest.files}
+
+
+def _tokenizer_of(manifest: Manifest) -> dict[str, str]:
+    """Everything but config, weights and a template of its own belongs to the tokenizer."""
+    own = {CONFIG_FILE, manifest.weights_file, CHAT_TEMPLATE}
+    return {path: sha256 for path, sha256 in _sha256s(manifest).items() if path not in own}
+
+
+def _template_of(manifest: Manifest) -> dict[str, str]:
+    return {path: sha256 for path, sha256 in _sha256s(manifest).items() if path == CHAT_TEMPLATE}
+
+
+def _changed(before: t.Mapping[str, t.Any], after: t.Mapping[str, t.Any]) -> set[str]:
+    missing = object()
+    return {key for key in before.keys() | after.keys() if before.get(key, missing) != after.get(key, missing)}

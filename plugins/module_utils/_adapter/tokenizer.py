@@ -1,0 +1,57 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# BSD-2-Clause (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+
+# This module util is PRIVATE to the collection: it may change or vanish in any release.
+
+"""Judges the tokenizer's files that travel with an adapter: nothing in them may bring code, no template may be huge."""
+
+from __future__ import annotations
+
+import os
+import typing as t
+
+from .._errors import DeliveryError, Problem
+from .._formats.strict_json import read_object
+from .._text import cut
+
+TOKENIZER_CONFIG = "tokenizer_config.json"
+CHAT_TEMPLATE = "chat_template.jinja"
+# The longest templates of known models have 20 kB. A template is a program: it is never rendered here, and what serves
+# should not meet one that somebody has blown up.
+MAX_TEMPLATE = 1 << 18
+# That of Gemma 3, with its thousands of added tokens, has 1.2 MB.
+_MAX_CONFIG = 1 << 24
+
+
+def tokenizer_problems(directory: str, names: t.Collection[str], name: str) -> list[Problem]:
+    """What is wrong with the tokenizer of adapter C(name), of whose directory C(names) are the files that travel."""
+    problems: list[Problem] = []
+    templates: list[tuple[str, int]] = []
+    if CHAT_TEMPLATE in names:
+        templates.append((CHAT_TEMPLATE, os.lstat(os.path.join(directory, CHAT_TEMPLATE)).st_size))
+    if TOKENIZER_CONFIG in names:
+        path = os.path.join(directory, TOKENIZER_CONFIG)
+        try:
+            config = read_object(path, "Save the tokenizer again.", _MAX_CONFIG)
+        except DeliveryError as exc:
+            return list(exc.problems)
+        for key in ("auto_map", "trust_remote_code"):
+            if config.get(key):
+                problem = f"has {key} = {cut(ascii(config[key]))}, by which a tokenizer can bring code."
+                remedy = "Save it with a tokenizer class that transformers itself has."
+                problems.append(Problem(f"adapter {name}, {TOKENIZER_CONFIG}", problem, remedy))
+        templates += [(f"chat_template in {TOKENIZER_CONFIG}", size) for size in _sizes(config.get("chat_template"))]
+    for where, size in templates:
+        if size > MAX_TEMPLATE:
+            problem = f"has {size} bytes, at most {MAX_TEMPLATE} are accepted for a chat template."
+            problems.append(Problem(f"adapter {name}, {where}", problem, "Save the tokenizer with the template of its base."))
+    return problems
+
+
+def _sizes(value: t.Any) -> t.Iterator[int]:
+    """The sizes of all texts in a value: a template stands there by itself, or in a list of named ones."""
+    if isinstance(value, str):
+        yield len(value.encode())
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _sizes(inner)

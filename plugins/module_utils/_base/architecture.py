@@ -1,0 +1,115 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# BSD-2-Clause (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+
+# This module util is PRIVATE to the collection: it may change or vanish in any release.
+
+"""From a base's config.json to the modules that LoRA layers can sit on, and their sizes."""
+
+from __future__ import annotations
+
+import typing as t
+
+from .._errors import DeliveryError, Problem
+from .._formats.strict_json import is_integer
+
+
+class Module(t.NamedTuple):
+    """A linear layer or an embedding of the base (then C(in_features) is its number of tokens)."""
+
+    out_features: int
+    in_features: int
+    embedding: bool = False
+
+    @property
+    def weight(self) -> tuple[int, int]:
+        """The shape of its own weight in the base."""
+        return (self.in_features, self.out_features) if self.embedding else (self.out_features, self.in_features)
+
+
+# The model types that all share one layout of modules, with the keys that their config.json may leave out because
+# transformers then takes a value that follows from the others. Elsewhere it takes a number that fits few models.
+_HEAD_DIM = "head_dim"
+_KV_HEADS = "num_key_value_heads"
+_MODEL_TYPES: dict[str, frozenset[str]] = {
+    "llama": frozenset({_HEAD_DIM, _KV_HEADS}),
+    "mistral": frozenset({_HEAD_DIM}),
+    "qwen2": frozenset({_HEAD_DIM}),
+    "qwen3": frozenset(),
+    "gemma": frozenset(),
+    "gemma2": frozenset(),
+    "gemma3_text": frozenset(),
+}
+
+
+def code_problems(config: dict[str, t.Any], subject: str) -> list[Problem]:
+    """What in a base's config.json could make transformers run code that the base brings."""
+    return [
+        Problem(subject, f"has the key '{key}', by which a base can bring code.", "Use a base of plain weights.")
+        for key in sorted(_code_keys(config))
+    ]
+
+
+def is_known(config: dict[str, t.Any]) -> bool:
+    """Whether the modules of such a base are known here."""
+    # A config without a model type is no config, which base_modules() says.
+    model_type = config.get("model_type")
+    return not isinstance(model_type, str) or model_type in _MODEL_TYPES
+
+
+def base_modules(config: dict[str, t.Any], subject: str) -> dict[str, Module]:
+    """Return the modules of a base by name, as C(model.layers.0.self_attn.q_proj), C(lm_head) and so on.
+
+    Raises DeliveryError about C(subject) with all that is wrong: an unknown model_type, keys that are missing or no
+    positive numbers, and keys by which a base would bring code of its own.
+    """
+    problems = code_problems(config, subject)
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str) or model_type not in _MODEL_TYPES:
+        problem = f"has model_type {model_type!r}; the modules of {', '.join(_MODEL_TYPES)} are known."
+        remedy = "Use such a base, or leave the base's config out: then shapes are not compared with it."
+        raise DeliveryError(*problems, Problem(subject, problem, remedy))
+
+    def number(key: str) -> int:
+        value = config.get(key)
+        if is_integer(value) and value > 0:
+            return value
+        found = f"is {value!r}" if key in config else "is missing"
+        problem = f"key '{key}' {found}; expected a positive number."
+        problems.append(Problem(subject, problem, "Take it from the base's config.json."))
+        return 1
+
+    def derivable(key: str, value: int) -> int:
+        return value if key in _MODEL_TYPES[model_type] and config.get(key) is None else number(key)
+
+    hidden, inner, vocab = number("hidden_size"), number("intermediate_size"), number("vocab_size")
+    layers, heads = number("num_hidden_layers"), number("num_attention_heads")
+    head_dim = derivable(_HEAD_DIM, hidden // heads)
+    queries, keys = heads * head_dim, derivable(_KV_HEADS, heads) * head_dim
+    if problems:
+        raise DeliveryError(*problems)
+
+    layer = {
+        "self_attn.q_proj": Module(queries, hidden),
+        "self_attn.k_proj": Module(keys, hidden),
+        "self_attn.v_proj": Module(keys, hidden),
+        "self_attn.o_proj": Module(hidden, queries),
+        "mlp.gate_proj": Module(inner, hidden),
+        "mlp.up_proj": Module(inner, hidden),
+        "mlp.down_proj": Module(hidden, inner),
+    }
+    return {
+        "model.embed_tokens": Module(hidden, vocab, embedding=True),
+        **{f"model.layers.{n}.{name}": module for n in range(layers) for name, module in layer.items()},
+        "lm_head": Module(vocab, hidden),
+    }
+
+
+def _code_keys(value: t.Any) -> set[str]:
+    """Keys at any depth that make transformers load code, or did in some version."""
+    if isinstance(value, dict):
+        here = {str(key) for key in value if key == "auto_map" or "_internal" in str(key)}
+        return here.union(*map(_code_keys, value.values()))
+    if isinstance(value, list):
+        return set().union(*map(_code_keys, value))
+    return set()

@@ -1,0 +1,72 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# BSD-2-Clause (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+
+# This module util is PRIVATE to the collection: it may change or vanish in any release.
+
+"""Part of the load test's program (C(_load_worker)): the tensors of a weights file, read as data and never as code."""
+
+from __future__ import annotations
+
+import os
+import typing as t
+
+from ..._versions import dotted, release
+from .device import out_of_memory
+from .errors import Refused, in_words
+
+# With older ones even torch.load(weights_only=True) corrupts memory (CVE-2026-24747) or runs code (CVE-2025-32434).
+_SAFE_PICKLE_TORCH = (2, 10)
+
+
+def read_tensors(adapter: dict[str, t.Any]) -> dict[str, t.Any]:
+    """All tensors of the weights file on the CPU, by name. Raises Refused."""
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    path = os.path.join(adapter["directory"], adapter["weights_file"])
+    if path.endswith(".safetensors"):
+        try:
+            with safe_open(path, framework="pt", device="cpu") as opened:
+                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  # it is no dict
+        except (SafetensorError, OSError) as exc:
+            if out_of_memory(exc):
+                raise
+            raise Refused(f"{path} cannot be read: {exc}.", "Deliver it again.") from exc
+    else:
+        tensors = _unpickle(path, adapter["allow_pickle"])
+    if not tensors:
+        raise Refused(f"{path} holds no tensors.", "Save the adapter again on the training server.")
+    for name, tensor in tensors.items():
+        # NaN and infinity go through to the least and greatest value, in a fifth of the time of looking at each.
+        if not all(torch.isfinite(extreme) for extreme in torch.aminmax(tensor)):
+            raise Refused(f"tensor {name} holds NaN or infinity.", "Train or save the adapter again.")
+    gains = [tensor for name, tensor in tensors.items() if "lora_B" in name or "lora_embedding_B" in name]
+    if gains and not any(tensor.any() for tensor in gains):
+        raise Refused("all lora_B tensors are zero: the adapter has no effect.", "It was never trained; save it again.")
+    return tensors
+
+
+def _unpickle(path: str, allowed: bool) -> dict[str, t.Any]:
+    import torch
+
+    remedy = "Save the adapter as safetensors on the training server."
+    if not allowed:
+        raise Refused(f"{path} is a pickle, which may carry code.", f"{remedy} Or set allow_pickle for this adapter.")
+    if release(torch.__version__) < _SAFE_PICKLE_TORCH:
+        raise Refused(
+            f"{path} is a pickle and torch {torch.__version__} cannot read one safely.",
+            f"{remedy} Or install torch {dotted(_SAFE_PICKLE_TORCH)} or newer on the node.",
+        )
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    # A damaged or hostile pickle raises nearly anything.
+    except Exception as exc:
+        if out_of_memory(exc):
+            raise
+        raise Refused(f"{path} cannot be read: {in_words(exc)}.", remedy) from exc
+    if not isinstance(loaded, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in loaded.items()
+    ):
+        raise Refused(f"{path} holds something else than tensors with names.", remedy)
+    return {name: tensor.detach() for name, tensor in loaded.items()}

@@ -1,0 +1,39 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# BSD-2-Clause (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+
+# This module util is PRIVATE to the collection: it may change or vanish in any release.
+
+"""Receipts: what was verified of a release on this node, at which level, on which device, by which versions, when."""
+
+from __future__ import annotations
+
+import datetime
+import typing as t
+
+from .paths import AdapterPaths, read_json, write_json
+
+SCHEMA = 1
+# Each level contains the ones before it.
+LEVELS = ("structure", "adapter", "model", "golden")
+
+
+def reaches(level: str, required: str) -> bool:
+    """True when C(level) is C(required) or contains it."""
+    return LEVELS.index(level) >= LEVELS.index(required)
+
+
+def read_receipt(paths: AdapterPaths, release: str) -> t.Optional[dict[str, t.Any]]:
+    """The receipt of a release, or None when it was never verified here, or what is there is no receipt of this schema."""
+    receipt = read_json(paths.receipt(release))
+    if not isinstance(receipt, dict) or receipt.get("schema") != SCHEMA or receipt.get("level") not in LEVELS:
+        return None
+    if not isinstance(receipt.get("versions"), dict):
+        return None
+    return t.cast("dict[str, t.Any]", receipt)
+
+
+def write_receipt(paths: AdapterPaths, release: str, receipt: dict[str, t.Any]) -> None:
+    """Record a load test that was passed. C(receipt) has at least level, device, versions and environment."""
+    now = datetime.datetime.now(tz=datetime.timezone.utc).isoformat(timespec="seconds")
+    write_json(paths.receipt(release), {"schema": SCHEMA, "name": paths.name, "release": release, "at": now, **receipt})

@@ -1,0 +1,72 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This plugin util is PRIVATE to the collection: it may change or vanish in any release.
+
+"""junit.xml: the report for CI, with a suite for each node and a case for each of its adapters.
+
+The form is that of Jenkins' junit-10.xsd, which other readers take too.
+"""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree
+
+from .model import HELD_BACK, NOT_REACHED, NOT_SELECTED, Data
+from .words import BAD, device, sentence, what_happened
+
+_SKIPPED = {
+    NOT_SELECTED: "The run was not about it.",
+    NOT_REACHED: "The run ended before it.",
+    HELD_BACK: "Another adapter of its node failed.",
+}
+# What XML cannot have, not even escaped.
+_NO_CHARACTERS = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def as_junit(report: Data) -> str:
+    suites = ElementTree.Element("testsuites")
+    for node in report["nodes"]:
+        cases = [_case(report, node, adapter) for adapter in node["adapters"]]
+        failed, skipped = (sum(case.find(tag) is not None for case in cases) for tag in ("failure", "skipped"))
+        attributes = {
+            "name": f"{report['kind']} {node['node']}",
+            "hostname": node["node"],
+            "timestamp": report["started"].partition("+")[0],
+            "tests": str(len(cases)),
+            "failures": str(failed),
+            "errors": "0",
+            "skipped": str(skipped),
+            "time": f"{sum(node['seconds'].values()):.3f}",
+        }
+        suite = ElementTree.SubElement(suites, "testsuite", attributes)
+        suite.extend(cases)
+    ElementTree.indent(suites, " ")
+    text = ElementTree.tostring(suites, encoding="unicode")
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{_NO_CHARACTERS.sub(chr(0xFFFD), text)}\n'
+
+
+def _case(report: Data, node: Data, adapter: Data) -> ElementTree.Element:
+    state = adapter["state"]
+    # All adapters of a node are worked on together: each has its share of the time.
+    seconds = sum(node["seconds"].values()) / len(node["adapters"])
+    attributes = {"name": adapter["name"], "classname": f"{node['agent']}.{node['node']}", "time": f"{seconds:.3f}"}
+    case = ElementTree.Element("testcase", attributes)
+    about = [
+        failure
+        for failure in report["failures"]
+        if failure["node"] == node["node"] and failure["adapter"] in (None, adapter["name"])
+    ]
+    if state in BAD:
+        message = "; ".join(" ".join(failure["problem"].split()) for failure in about) or what_happened(state)
+        failure = ElementTree.SubElement(case, "failure", {"message": message, "type": state})
+        failure.text = "\n".join(map(sentence, about)) or "\n".join(adapter["drift"])
+    elif state in _SKIPPED:
+        ElementTree.SubElement(case, "skipped", {"message": _SKIPPED[state]})
+    else:
+        test = adapter["test"] or {}
+        words = (what_happened(state, report["check_mode"]), adapter["release"], test.get("level"), device(adapter))
+        ElementTree.SubElement(case, "system-out").text = "\n".join(filter(None, words))
+    return case

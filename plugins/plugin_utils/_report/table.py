@@ -1,0 +1,85 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This plugin util is PRIVATE to the collection: it may change or vanish in any release.
+
+"""The report as plain text at the end of a run: a table, and a sentence for each thing that failed."""
+
+from __future__ import annotations
+
+import collections
+import collections.abc as c
+
+from ansible_collections.lorafleet.delivery.plugins.module_utils._text import first
+
+from .model import NOT_SELECTED, Data, adapters_of
+from .words import device, sentence, what_happened
+
+_HEADER = ("agent", "node", "adapter", "release", "what happened", "level and device", "seconds")
+# An adapter of which everything differs must not bury the others; the files have all of it.
+_MOST_OF_ONE = 5
+
+
+def as_table(report: Data, width: int | None = None) -> list[tuple[str, str]]:
+    """Lines, each with the state of the adapter it is about (empty for the header). C(width) is that of a terminal."""
+    rows: list[tuple[str, tuple[str, ...]]] = []
+    told: set[str] = set()
+    for node, adapter in adapters_of(report):
+        if adapter["state"] == NOT_SELECTED:
+            continue
+        # All adapters of a node are worked on together, so the seconds are the node's.
+        seconds = f"{sum(node['seconds'].values()):.1f}" if node["seconds"] and node["node"] not in told else ""
+        told.add(node["node"])
+        rows.append(
+            (
+                adapter["state"],
+                (
+                    node["agent"],
+                    node["node"],
+                    adapter["name"],
+                    adapter["release"] or "",
+                    what_happened(adapter["state"], report["check_mode"]),
+                    " on ".join(filter(None, ((adapter["test"] or {}).get("level"), device(adapter)))),
+                    seconds,
+                ),
+            )
+        )
+    if not rows:
+        return []
+    widths = [max(map(len, column)) for column in zip(_HEADER, *(cells for _state, cells in rows))]
+    if width is not None and sum(widths) + 2 * len(widths) - 2 > width:
+        return [line for state, cells in rows for line in _stacked(state, cells)]
+    return [(_aligned(cells, widths), state) for state, cells in [("", _HEADER), *rows]]
+
+
+def _aligned(cells: c.Sequence[str], widths: c.Sequence[int]) -> str:
+    *texts, seconds = (cell.ljust(width) for cell, width in zip(cells, widths))
+    return "  ".join([*texts, seconds.strip().rjust(widths[-1])]).rstrip()
+
+
+def _stacked(state: str, cells: c.Sequence[str]) -> list[tuple[str, str]]:
+    """An adapter on a narrow terminal: its name, and what there is to say of it below."""
+    agent, node, adapter, *rest = cells
+    seconds = rest.pop()
+    lines = [f"{agent} {node}", f"  {adapter}", "    " + ", ".join(filter(None, [*rest, seconds and f"{seconds} s"]))]
+    return [(line, state) for line in lines]
+
+
+def failure_lines(report: Data) -> list[str]:
+    """A sentence for each thing that failed, with the remedy."""
+    said: collections.Counter[tuple[str, str | None, str]] = collections.Counter()
+    # What all nodes have in common, as an adapter that the training server should not offer, is said once.
+    nodes: dict[str, dict[str, None]] = {}
+    for failure in report["failures"]:
+        about = (failure["node"], failure["adapter"], failure["step"])
+        said[about] += 1
+        if said[about] <= _MOST_OF_ONE:
+            nodes.setdefault(sentence(failure), {})[failure["node"]] = None
+    lines = [f"{first(names)}: {words}" for words, names in nodes.items()]
+    lines += [
+        f"{node}: {adapter or step}: {number - _MOST_OF_ONE} more of this kind, all in report.json."
+        for (node, adapter, step), number in said.items()
+        if number > _MOST_OF_ONE
+    ]
+    return lines

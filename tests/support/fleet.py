@@ -1,0 +1,193 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A fleet in a temporary directory, and the real playbooks run on it.
+
+The training server and the nodes are directories of this machine, as in inventories/demo, or hosts behind a real ssh server
+that leads back to it. What is delivered are the tiny adapters of tests/support/tiny_adapters.py.
+"""
+
+from __future__ import annotations
+
+import collections.abc as c
+import json
+import os
+import pathlib
+import shutil
+import sys
+import typing as t
+
+from tests.support import tiny_adapters
+from tests.support.playbooks import LIMIT, Background, Run, Variables
+
+# Where the modules run.
+NODE_PYTHON = os.environ.get("LORAFLEET_TEST_NODE_PYTHON") or sys.executable
+
+CLEANER_3B = "llama32_3b_grammar_lora"
+CLEANER_8B = "llama31_8b_grammar_lora"
+DESCRIBER_3B = "llama32_3b_wikipedia_only_lora"
+# Which of the tiny adapters stands for each.
+TINY = {CLEANER_3B: "adapter", CLEANER_8B: "adapter_b", DESCRIBER_3B: "bf16"}
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+# What a delivery brings of each; the model card stays behind.
+TRAVELS = {CONFIG, WEIGHTS, "chat_template.jinja", "tokenizer.json", "tokenizer_config.json"}
+
+
+def row(name: str, variant: str, rank: int, **more: t.Any) -> Variables:
+    """An adapter as an inventory declares it."""
+    base = {"base": tiny_adapters.BASE_NAME, "alpha": 32, "target_modules": tiny_adapters.ALL_LINEAR}
+    return {"name": name, "variant": variant, "default": variant == "3b", "rank": rank, **base, **more}
+
+
+class Fleet:
+    """The training server C(sbs29) and the nodes C(jw2-1) (two adapters) and C(jw3-1) (one) in C(root).
+
+    C(groups) and C(hosts) are the inventory's variables: a test changes them before it calls C(run).
+    """
+
+    def __init__(self, root: pathlib.Path, tiny: pathlib.Path) -> None:
+        self.root, self.tiny = root, tiny
+        self.source = root / "sbs29" / "home" / "models"
+        # Where Background lets reports be written.
+        self.reports = root / "record.report"
+        config = json.loads((tiny / "base" / "config.json").read_text(encoding="utf-8"))
+        self.base: Variables = {"config": config}
+        self.hosts: dict[str, Variables] = {"sbs29": {}}
+        self.members = {"training": ["sbs29"], "jw2": [], "jw3": []}
+        bases = {tiny_adapters.BASE_NAME: self.base}
+        self.groups: dict[str, Variables] = {
+            "all": {"ansible_connection": "local", "ansible_python_interpreter": NODE_PYTHON},
+            "training": {
+                "training_models_dir": str(self.source),
+                "training_cache_dir": str(root / "sbs29" / "cache"),
+                "training_bases": bases,
+            },
+            "agents": {
+                "agent_python": tiny_adapters.PEFT_PYTHON,
+                "agent_device": "cpu",
+                "agent_level": "structure",
+                "agent_bases": bases,
+            },
+            "jw2": {"agent_name": "cleaner", "agent_adapters": [row(CLEANER_3B, "3b", 16), row(CLEANER_8B, "8b", 32)]},
+            "jw3": {"agent_name": "describer", "agent_adapters": [row(DESCRIBER_3B, "3b", 16)]},
+        }
+        for name in TINY:
+            self.offer(name)
+        self.add_node("jw2", "jw2-1")
+        self.add_node("jw3", "jw3-1")
+
+    def add_node(self, group: str, node: str, **variables: t.Any) -> None:
+        """Put an empty node into a group."""
+        self.home(node).joinpath("models").mkdir(parents=True, exist_ok=True)
+        models, store = str(self.home(node) / "models"), str(self.home(node) / ".lorafleet")
+        self.hosts[node] = {"agent_models_dir": models, "agent_store": store, **variables}
+        self.members[group].append(node)
+
+    def offer(self, name: str, kind: str = "", into: pathlib.Path | None = None) -> pathlib.Path:
+        """Let the training server have an adapter, in place of an older one; C(kind) says which of the tiny ones."""
+        directory = (into or self.source) / name
+        shutil.rmtree(directory, ignore_errors=True)
+        shutil.copytree(self.tiny / (kind or TINY[name]), directory)
+        return directory
+
+    def home(self, node: str) -> pathlib.Path:
+        return self.root / node / "home"
+
+    def served(self, node: str, name: str) -> pathlib.Path:
+        return self.home(node) / "models" / name
+
+    def stored(self, node: str, name: str) -> pathlib.Path:
+        return self.home(node) / ".lorafleet" / name
+
+    def before_module(self, host: str, module: str, command: str) -> None:
+        """Let a host run a shell command each time before it runs a module."""
+        python = self.root / f"{host}-python"
+        asked = f"case $1 in *AnsiballZ_{module}.py) {command} ;; esac"
+        python.write_text(f'#!/bin/sh\n{asked}\nexec {sys.executable} "$@"\n', encoding="utf-8")
+        python.chmod(0o755)
+        self.hosts[host]["ansible_python_interpreter"] = str(python)
+
+    def run(self, playbook: str, *arguments: str, environment: c.Mapping[str, str] | None = None, limit: float = LIMIT) -> Run:
+        """Run a playbook of the checkout on the whole fleet, but for what the arguments say."""
+        inventory = str(self.write_inventory())
+        return Background(playbook, "-i", inventory, *arguments, directory=self.root, environment=environment).wait(limit)
+
+    def deploy(self, *arguments: str) -> Run:
+        """Run the deploy playbook, which has to succeed."""
+        done = self.run("deploy", *arguments)
+        assert done.rc == 0, done.output
+        return done
+
+    def write_inventory(self) -> pathlib.Path:
+        def group(name: str) -> Variables:
+            hosts = {host: self.hosts[host] for host in self.members[name]}
+            return {"hosts": hosts, "vars": self.groups.get(name, {})}
+
+        agents = [name for name in self.members if name != "training"]
+        inventory = {
+            "all": {
+                "vars": self.groups["all"],
+                "children": {
+                    "training": group("training"),
+                    "agents": {"vars": self.groups["agents"], "children": {name: group(name) for name in agents}},
+                },
+            }
+        }
+        path = self.root / "inventory.yml"
+        # JSON is YAML.
+        path.write_text(json.dumps(inventory, indent=1), encoding="utf-8")
+        return path
+
+    def report(self) -> Variables:
+        """What was reported of the last run that proved anything."""
+        found: Variables = json.loads((self.reports / "report.json").read_text(encoding="utf-8"))
+        return found
+
+    def reported(self, node: str, name: str) -> Variables:
+        """What the report says of an adapter."""
+        [found] = [entry for entry in self.report()["nodes"] if entry["node"] == node]
+        return next(adapter for adapter in found["adapters"] if adapter["name"] == name)
+
+    def boxes(self) -> dict[str, bool]:
+        """The check boxes of the manifest: what each says, and whether it is ticked."""
+        lines = (self.reports / "MANIFEST.md").read_text(encoding="utf-8").splitlines()
+        return {line[len("- [x] ") :]: line.startswith("- [x]") for line in lines if line.startswith(("- [x] ", "- [ ] "))}
+
+
+class Gate:
+    """Keeps the first module of that name that runs on a host from beginning until it is opened."""
+
+    def __init__(self, fleet: Fleet, host: str, module: str) -> None:
+        self._path = fleet.root / "gate"
+        os.mkfifo(self._path)
+        fleet.before_module(host, module, f"test ! -e {self._path} || cat {self._path}")
+
+    @property
+    def closed(self) -> bool:
+        return self._path.exists()
+
+    def open(self) -> None:
+        with self._path.open("w"):
+            self._path.unlink()
+
+
+def contents(directory: pathlib.Path) -> dict[str, bytes]:
+    """All files below a directory with their bytes, and its directories with none."""
+    return {
+        str(path.relative_to(directory)): b"" if path.is_dir() else path.read_bytes() for path in sorted(directory.rglob("*"))
+    }
+
+
+def identity(directory: pathlib.Path) -> dict[str, tuple[int, int, int]]:
+    """Inode, mtime and ctime of a directory and of all that is below it: equal only if nothing was written."""
+    found = {}
+    for path in [directory, *sorted(directory.rglob("*"))]:
+        status = path.lstat()
+        found[str(path.relative_to(directory))] = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
+    return found
+
+
+def travelling(directory: pathlib.Path) -> dict[str, bytes]:
+    """What a delivery brings of a source's directory."""
+    return {name: content for name, content in contents(directory).items() if name in TRAVELS}

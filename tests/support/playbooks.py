@@ -1,0 +1,134 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The real playbooks of this checkout, run to their end or in the background, and what each task said."""
+
+from __future__ import annotations
+
+import collections.abc as c
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import typing as t
+
+from tests.support.paths import CHECKOUT
+
+PLAYBOOK = pathlib.Path(sys.executable).with_name("ansible-playbook")
+# A run takes seconds; this is for a machine that does much else.
+LIMIT = 300
+
+Variables = dict[str, t.Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """How a playbook ended. C(results) holds each task's result, in the order in which they came in."""
+
+    rc: int
+    output: str
+    results: list[Variables]
+
+    def of(self, host: str, action: str) -> Variables:
+        """The one result of a module or action on a host."""
+        found = [entry for entry in self.results if entry["host"] == host and entry["action"].endswith(action)]
+        assert len(found) == 1, f"{len(found)} results of {action} on {host}\n{self.output}"
+        return t.cast("Variables", found[0]["result"])
+
+    def failures(self, host: str) -> list[str]:
+        """The messages of what failed on a host, or made it unreachable."""
+        bad = [entry for entry in self.results if entry["host"] == host and entry["status"] != "ok"]
+        return [str(entry["result"].get("msg", entry["result"])) for entry in bad]
+
+    def unreachable(self, host: str) -> bool:
+        """Whether the host was lost, so that nobody was told how its task ended."""
+        return any(entry["host"] == host and entry["status"] == "unreachable" for entry in self.results)
+
+    def worked_on(self) -> set[str]:
+        """The hosts for which anything was done but to look at their variables."""
+        return {entry["host"] for entry in self.results if not entry["action"].endswith("validate_argument_spec")}
+
+    def changed(self, host: str | None = None) -> list[str]:
+        """The tasks that said that they changed something, sorted: hosts take turns as they like."""
+        return sorted(
+            f"{entry['host']}: {entry['task']}"
+            for entry in self.results
+            if entry["result"].get("changed") and host in (None, entry["host"])
+        )
+
+    def adapters(self, host: str, action: str) -> dict[str, Variables]:
+        """The entries of a module's list C(adapters), by name."""
+        return {adapter["name"]: adapter for adapter in self.of(host, action)["adapters"]}
+
+
+class Background:
+    """A playbook that runs. C(directory) is its working directory, where its output and its tasks' results are kept."""
+
+    def __init__(
+        self,
+        playbook: str,
+        *arguments: str,
+        directory: pathlib.Path,
+        environment: c.Mapping[str, str] | None = None,
+        name: str = "record",
+    ) -> None:
+        self._record, self._output = directory / f"{name}.jsonl", directory / f"{name}.log"
+        self._record.unlink(missing_ok=True)
+        with self._output.open("w") as output:
+            self._process = subprocess.Popen(
+                [str(PLAYBOOK), *arguments, str(CHECKOUT / "playbooks" / f"{playbook}.yml")],
+                env={**recording(self._record), **(environment or {})},
+                cwd=directory,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    @property
+    def ended(self) -> bool:
+        return self._process.poll() is not None
+
+    @property
+    def output(self) -> str:
+        """What it has said up to now."""
+        return self._output.read_text(encoding="utf-8", errors="replace")
+
+    def wait(self, limit: float = LIMIT) -> Run:
+        """How it ended; one that does not end within C(limit) seconds is killed."""
+        try:
+            self._process.wait(limit)
+        except BaseException:
+            self.kill()
+            raise
+        lines = self._record.read_text(encoding="utf-8").splitlines() if self._record.exists() else []
+        return Run(self._process.returncode, self.output, [json.loads(line) for line in lines])
+
+    def kill(self) -> None:
+        """Kill it as a controller that dies would: with all that it has started, down to the connections kept for later."""
+        self._process.kill()
+        self._process.wait()
+        # Its workers have sessions of their own, so a process group would not have them all; the environment goes with each.
+        mark = f"FLEET_RECORD={self._record}".encode()
+        for path in pathlib.Path("/proc").glob("[0-9]*/environ"):
+            with contextlib.suppress(OSError):
+                if mark in path.read_bytes().split(b"\0"):
+                    os.kill(int(path.parent.name), signal.SIGKILL)
+
+
+def recording(record: pathlib.Path) -> dict[str, str]:
+    """An environment for Ansible: nothing of what the developer has set, the settings of the checkout, and results to a file."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
+    return {
+        **inherited,
+        "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg"),
+        "ANSIBLE_NOCOLOR": "1",
+        "ANSIBLE_CALLBACK_PLUGINS": str(pathlib.Path(__file__).with_name("callback")),
+        "ANSIBLE_CALLBACKS_ENABLED": "fleet_record,lorafleet.delivery.delivery_report",
+        "FLEET_RECORD": str(record),
+        "LORAFLEET_REPORT_DIR": str(record.with_suffix(".report")),
+    }

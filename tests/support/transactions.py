@@ -1,0 +1,98 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A models directory and a store to run the node's transaction in, with the releases of releases."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import typing as t
+
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.paths import AdapterPaths
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.permissions import Permissions
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan import Options, Request
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.transaction import Outcome, carry_out
+
+from tests.support.releases import NAME, manifest_of, release_of, stage
+
+Way = t.Literal["exchange", "symlink", "auto"]
+# All that the adapter's part of the store has when no run is under way.
+_OURS = {"lock", "manifests", "receipts", "releases", "staging", "state.json"}
+
+
+class Node:
+    """One adapter on one node. C(changed) and C(diff) are those of the last call."""
+
+    def __init__(self, base: pathlib.Path, name: str = NAME, store: t.Optional[pathlib.Path] = None) -> None:
+        self.base = base
+        self.models = base / "models"
+        self.models.mkdir(exist_ok=True)
+        self.store = store or base / "store"
+        self.paths = AdapterPaths(str(self.models), str(self.store), name)
+        self.live = self.models / name
+        self.root = self.store / name
+        self.changed = False
+        self.diff: dict[str, t.Any] = {}
+
+    def release(self, version: int) -> pathlib.Path:
+        return pathlib.Path(self.paths.release(release_of(version)))
+
+    def request(self, version: int) -> Request:
+        return Request(self.paths, manifest=manifest_of(version, self.paths.name))
+
+    def deploy(self, version: int, way: Way = "exchange", **options: t.Any) -> dict[str, t.Any]:
+        """As after transfer and load test."""
+        stage(self.paths, version)
+        return self.carry_out(version, way, **options)
+
+    def carry_out(self, version: int, way: Way = "exchange", **options: t.Any) -> dict[str, t.Any]:
+        return self.carry_out_all([self.request(version)], way, **options)[0]
+
+    def roll_back(self, way: Way = "exchange", release: t.Optional[str] = None, **options: t.Any) -> dict[str, t.Any]:
+        return self.carry_out_all([Request(self.paths, release=release)], way, **options)[0]
+
+    def carry_out_all(
+        self,
+        requests: list[Request],
+        way: Way = "exchange",
+        level: str = "model",
+        keep: int = 3,
+        uid: t.Optional[int] = None,
+        gid: t.Optional[int] = None,
+        check_mode: bool = False,
+        lock_timeout: float = 0,
+    ) -> list[dict[str, t.Any]]:
+        options = Options(
+            level=level,
+            activation=way,
+            keep=keep,
+            permissions=Permissions(0o644, 0o755, uid, gid),
+            run="test",
+            lock_timeout=lock_timeout,
+        )
+        done: list[Outcome] = []
+        carry_out(requests, options, check_mode, done)
+        self.changed = any(outcome.changed for outcome in done)
+        self.diff = done[0].diff()
+        return [outcome.to_json() for outcome in done]
+
+    def junk(self) -> list[str]:
+        """What should not be left by a run that ended."""
+        found = [name for name in os.listdir(self.root) if name not in _OURS and not name.startswith("adopted-")]
+        found += os.listdir(self.root / "staging")
+        found += [name for name in os.listdir(self.models) if name != self.live.name]
+        found += [name for kind in ("manifests", "receipts") for name in os.listdir(self.root / kind) if name.endswith(".new")]
+        return sorted(found)
+
+    def snapshot(self) -> dict[str, tuple[t.Any, ...]]:
+        """Everything that a write would change, except of the lock, which is written by who holds it."""
+        found: dict[str, tuple[t.Any, ...]] = {}
+        for top, directories, files in os.walk(self.base):
+            for name in (*directories, *files):
+                path = os.path.join(top, name)
+                status = os.lstat(path)
+                if path != self.paths.lock:
+                    found[path] = (status.st_ino, status.st_mode, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        return found

@@ -1,0 +1,40 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Run the tests marked fuzz with new examples, round after round, until the time is up: C(fuzz.py [SECONDS]).
+
+These are the readers of what an adapter brings, held against the official safetensors library and Python's own JSON. A short
+round of each is part of the unit tests. An example that fails is kept in .hypothesis and tried first from then on.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import secrets
+import subprocess
+import sys
+import time
+
+CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
+EXAMPLES = 300  # of each test in a round
+
+
+def main() -> int:
+    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 60.0
+    end = time.monotonic() + seconds
+    rounds = 0
+    while time.monotonic() < end:
+        seed = secrets.randbelow(1 << 32)
+        command = [sys.executable, "-m", "pytest", "-q", "-m", "fuzz", "--hypothesis-profile=fuzz", f"--hypothesis-seed={seed}"]
+        done = subprocess.run([*command, "tests/unit"], cwd=CHECKOUT, capture_output=True, text=True, check=False)
+        if done.returncode:
+            print(f"{done.stdout}{done.stderr}\nfuzz: failed in round {rounds + 1}, seed {seed}")
+            return 1
+        rounds += 1
+    print(f"fuzz: {rounds} rounds of {EXAMPLES} examples for each test, nothing found ({done.stdout.strip().splitlines()[-1]})")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

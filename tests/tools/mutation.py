@@ -1,0 +1,88 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Show the small changes to a module_util that its unit tests do not notice: C(mutation.py PYTEST NAME [CHANGES]).
+
+It works on the files around it: C(nox -s mutation -- NAME [CHANGES]) calls it in a copy of the checkout. Of all changes that
+can be made, the same CHANGES (50) are tried each time, while the file stays as it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import random
+import re
+import sqlite3
+import subprocess
+import sys
+
+# Which unit tests have to notice a change of which module_util.
+TESTS = {
+    "_adapter/manifest": ["module_utils/_adapter/test_manifest"],
+    "_adapter/manifest_diff": ["module_utils/_adapter/test_manifest_diff"],
+    "_formats/safetensors": ["module_utils/_formats/test_safetensors"],
+    "_hashing": ["module_utils/test_hashing"],
+    "_store/activate": ["module_utils/_store/test_transaction", "module_utils/_store/test_recovery"],
+    "_store/active": ["modules/test_adapter_status"],
+    "_store/compare": ["module_utils/_store/test_compare", "module_utils/_store/test_transaction"],
+    "_store/displaced": ["module_utils/_store/test_displaced", "module_utils/_store/test_transaction"],
+    "_store/paths": ["module_utils/_store/test_paths", "module_utils/_store/test_transaction"],
+    "_store/plan": ["module_utils/_store/test_transaction"],
+    "_store/preflight": ["module_utils/_linux/test_mounts", "module_utils/_store/test_transaction"],
+    "_store/recovery": ["module_utils/_store/test_recovery", "module_utils/_store/test_transaction"],
+    "_store/retention": ["module_utils/_store/test_transaction"],
+    "_store/staging": ["module_utils/_store/test_staging"],
+    "_store/transaction": ["module_utils/_store/test_transaction"],
+    "_up_to_date": ["module_utils/test_up_to_date"],
+}
+# One other operator in the place of each is enough, and names are not replaced by others.
+CHANGES = re.compile(
+    r"core/(AddNot|ExceptionReplacer|NumberReplacer|RemoveDecorator|ZeroIterationForLoop"
+    r"|Replace(And|Or|True|False|Break|Continue)With"
+    r"|ReplaceBinaryOperator_(Add_Sub|Sub_Add|Mul_Div|Div_Mul|FloorDiv_Mul|Mod_Mul|BitOr_BitAnd|BitAnd_BitOr|LShift_RShift)"
+    r"|ReplaceComparisonOperator_(Eq_NotEq|NotEq_Eq|Lt_LtE|LtE_Lt$|Gt_GtE|GtE_Gt$|Is_IsNot|IsNot_Is)"
+    r"|ReplaceUnaryOperator_(USub_UAdd|Delete_Not|Delete_Invert))"
+)
+SETTINGS = """[cosmic-ray]
+module-path = "plugins/module_utils/{name}.py"
+timeout = 120.0
+test-command = "{pytest} -x -q -p no:cacheprovider -p no:xdist -m 'not slow' {tests}"
+distributor.name = "local"
+"""
+
+
+def choose(session: str, number: int) -> None:
+    """Leave so many of a session's changes to be tried."""
+    with contextlib.closing(sqlite3.connect(session)) as database:
+        rows = database.execute("SELECT job_id, operator_name FROM mutation_specs ORDER BY operator_name, occurrence")
+        jobs: dict[str, str] = dict(rows.fetchall())
+        wanted = [job for job, operator in jobs.items() if CHANGES.match(operator)]
+        kept = random.Random(0).sample(wanted, min(len(wanted), number))  # noqa: S311
+        others = [(job,) for job in jobs.keys() - set(kept)]
+        database.executemany("DELETE FROM mutation_specs WHERE job_id = ?", others)
+        database.executemany("DELETE FROM work_items WHERE job_id = ?", others)
+        database.commit()
+
+
+def main() -> None:
+    pytest, name, number = [*sys.argv[1:], "50"][:3]
+    tests = " ".join(f"tests/unit/plugins/{path}.py" for path in TESTS[name])
+    pathlib.Path("mutation.toml").write_text(SETTINGS.format(name=name, pytest=pytest, tests=tests), encoding="utf-8")
+    # Compiled code would hide a change that leaves a file's size and comes within a second.
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+
+    def run(*command: str) -> None:
+        subprocess.run(command, env=environment, check=True)
+
+    run("cosmic-ray", "baseline", "mutation.toml")
+    run("cosmic-ray", "init", "mutation.toml", "mutation.sqlite")
+    choose("mutation.sqlite", int(number))
+    run("cosmic-ray", "exec", "mutation.toml", "mutation.sqlite")
+    run("cr-report", "--surviving-only", "--show-diff", "mutation.sqlite")
+
+
+if __name__ == "__main__":
+    main()

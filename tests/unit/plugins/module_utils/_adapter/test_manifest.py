@@ -1,0 +1,191 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import typing as t
+
+import pytest
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import FileEntry, Manifest, TensorEntry
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.releases import WEIGHTS, manifest_of
+
+NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,8}[A-Za-z0-9]", fullmatch=True)
+HASHES = st.binary(max_size=8).map(lambda data: hashlib.sha256(data).hexdigest())
+FILES = st.lists(
+    st.builds(FileEntry, NAMES, st.integers(0, 1 << 50), HASHES), max_size=6, unique_by=lambda entry: entry.path
+).map(lambda entries: tuple(sorted(entries)))
+TENSORS = st.lists(
+    st.builds(TensorEntry, st.text(max_size=8), st.sampled_from(["F32", "BF16"]), st.tuples(st.integers(1, 9)), HASHES),
+    max_size=4,
+).map(tuple)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+MANIFESTS = st.builds(
+    Manifest,
+    name=NAMES,
+    files=FILES,
+    tensors=TENSORS,
+    config=st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5) | st.lists(st.text(max_size=3)), max_size=4),
+    versions=st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=3),
+)
+
+
+@given(MANIFESTS)
+def test_comes_back_from_json_as_it_was(manifest: Manifest) -> None:
+    assert Manifest.from_json(json.loads(json.dumps(manifest.to_json()))) == manifest
+
+
+def test_what_json_tells() -> None:
+    manifest = manifest_of(1)
+    data = manifest.to_json()
+    assert data["schema"] == 1
+    assert data["digest"] == manifest.digest
+    assert data["digest"].startswith(manifest.release)
+    assert len(manifest.release) == 12
+    assert data["size"] == manifest.size == sum(entry["size"] for entry in data["files"])
+
+
+def test_content_alone_names_the_release() -> None:
+    manifest = manifest_of(1)
+    data = {**manifest.to_json(), "name": "other", "versions": {}, "config": {}, "tensors": []}
+    assert Manifest.from_json(data).digest == manifest.digest
+    assert manifest_of(2).digest != manifest.digest
+
+
+def test_the_order_of_the_files_does_not_matter() -> None:
+    data = manifest_of(1).to_json()
+    data["files"].reverse()
+    assert Manifest.from_json(data) == manifest_of(1)
+
+
+@pytest.mark.parametrize(("path", "expected"), [(WEIGHTS, WEIGHTS), ("adapter_model.bin", "adapter_model.bin")])
+def test_the_weights_file(path: str, expected: str) -> None:
+    manifest = Manifest("name", (FileEntry("adapter_config.json", 1, "0" * 64), FileEntry(path, 1, "0" * 64)), (), {}, {})
+    assert manifest.weights_file == expected
+
+
+def _set(*keys: t.Any, value: t.Any) -> t.Callable[[dict[str, t.Any]], None]:
+    def change(data: t.Any) -> None:
+        for key in keys[:-1]:
+            data = data[key]
+        data[keys[-1]] = value
+
+    return change
+
+
+TAMPERED = {
+    "digest": _set("digest", value="0" * 64),
+    "digest cut short": lambda data: _set("digest", value=data["digest"][:12])(data),
+    "no digest": _set("digest", value=None),
+    "size": _set("files", 0, "size", value=1),
+    "negative size": _set("files", 0, "size", value=-1),
+    "size of text": _set("files", 0, "size", value="64"),
+    "broken size": _set("files", 0, "size", value=64.0),
+    "true size": _set("files", 0, "size", value=True),
+    "infinite size": _set("files", 0, "size", value=float("inf")),
+    "sha256": _set("files", 0, "sha256", value="0" * 64),
+    "capital sha256": lambda data: _set("files", 0, "sha256", value=data["files"][0]["sha256"].upper())(data),
+    "sha256 with a line end": lambda data: _set("files", 0, "sha256", value=data["files"][0]["sha256"] + "\n")(data),
+    "path": _set("files", 0, "path", value="other.json"),
+    "path above": _set("files", 0, "path", value="../adapter_config.json"),
+    "absolute path": _set("files", 0, "path", value="/etc/passwd"),
+    "path below": _set("files", 0, "path", value="checkpoint/adapter_config.json"),
+    "file taken out": lambda data: data["files"].pop(),
+    "file added": lambda data: data["files"].append({"path": "x.py", "size": 1, "sha256": "0" * 64}),
+    "file twice": lambda data: data["files"].append(dict(data["files"][0])),
+    "name above": _set("name", value="../name"),
+    "empty name": _set("name", value=""),
+    "sha256 of a tensor": _set("tensors", 0, "sha256", value="no hash"),
+    "infinite shape": _set("tensors", 0, "shape", value=[float("inf")]),
+    "negative norm": _set("tensors", 0, "norm", value=-1.0),
+    "infinite norm": _set("tensors", 0, "norm", value=float("inf")),
+    "norm that is no float": _set("tensors", 0, "norm", value=10**400),
+    "another schema": _set("schema", value=2),
+}
+
+
+@pytest.mark.parametrize("how", TAMPERED)
+def test_refuses_what_was_changed_on_the_way(how: str) -> None:
+    data = manifest_of(1).to_json()
+    TAMPERED[how](data)
+    with pytest.raises(DeliveryError) as caught:
+        Manifest.from_json(data)
+    assert all(problem.remedy for problem in caught.value.problems)
+
+
+@pytest.mark.parametrize("path", ["../adapter_config.json", "/etc/passwd", "checkpoint/file", "..", "-rf", ".hidden", ""])
+def test_a_hostile_path_is_refused_even_where_the_digest_fits(path: str) -> None:
+    hostile = Manifest("name", (FileEntry(path, 1, "0" * 64),), (), {}, {}).to_json()
+    with pytest.raises(DeliveryError, match="is not a valid name"):
+        Manifest.from_json(hostile)
+
+
+@pytest.mark.parametrize("files", [[FileEntry("file", 1, "0" * 64)] * 2, [FileEntry("file", -1, "0" * 64)]])
+def test_files_that_cannot_be_are_refused_even_where_the_digest_fits(files: list[FileEntry]) -> None:
+    with pytest.raises(DeliveryError):
+        Manifest.from_json(Manifest("name", tuple(files), (), {}, {}).to_json())
+
+
+@pytest.mark.parametrize("schema", [0, 2])
+def test_another_schema_says_what_to_do(schema: int) -> None:
+    with pytest.raises(DeliveryError, match=f"manifest of grammar_lora: has schema {schema}, this collection reads schema 1"):
+        Manifest.from_json({**manifest_of(1).to_json(), "schema": schema})
+
+
+@pytest.mark.parametrize("text", ["", "{", "{'name': 'as Python would write it'}"])
+def test_what_is_handed_on_is_json(text: str) -> None:
+    assert Manifest.from_text(manifest_of(1).to_text()) == manifest_of(1)
+    with pytest.raises(DeliveryError, match=r"manifest: is not JSON: .* Hand it on as adapter_info returned it\."):
+        Manifest.from_text(text)
+
+
+def test_a_digest_that_does_not_fit_names_both() -> None:
+    with pytest.raises(DeliveryError, match=f"states digest {'0' * 12}, its files give {manifest_of(1).release}"):
+        Manifest.from_json({**manifest_of(1).to_json(), "digest": "0" * 64})
+
+
+@pytest.mark.parametrize("data", [None, [], {}, "text", 7, [{}], {"schema": 1}])
+def test_refuses_what_is_no_manifest(data: t.Any) -> None:
+    with pytest.raises(DeliveryError):
+        Manifest.from_json(data)
+
+
+@pytest.mark.parametrize("key", ["schema", "name", "digest", "files", "tensors", "config", "versions"])
+@given(value=JSON, missing=st.booleans())
+def test_refuses_any_other_form_in_words(key: str, value: t.Any, missing: bool) -> None:
+    data = copy.deepcopy(manifest_of(1).to_json())
+    if missing:
+        del data[key]
+    else:
+        data[key] = value
+    try:
+        manifest = Manifest.from_json(data)
+    except DeliveryError:
+        return
+    assert manifest.digest == data["digest"]
+
+
+@pytest.mark.parametrize(
+    ("where", "key"),
+    [("files", "path"), ("files", "size"), ("tensors", "shape"), ("tensors", "sha256"), ("tensors", "norm")],
+)
+@given(value=JSON)
+def test_refuses_any_other_form_of_an_entry_in_words(where: str, key: str, value: t.Any) -> None:
+    data = copy.deepcopy(manifest_of(1).to_json())
+    data[where][0][key] = value
+    try:
+        manifest = Manifest.from_json(data)
+    except DeliveryError:
+        return
+    assert Manifest.from_json(json.loads(json.dumps(manifest.to_json()))) == manifest

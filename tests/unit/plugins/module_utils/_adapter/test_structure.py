@@ -1,0 +1,179 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The level structure on what PEFT really saved; what it must refuse is in test_fault_matrix.py."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import subprocess
+import typing as t
+
+import pytest
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.declared import Declared
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.lora_config import (
+    Config,
+    config_problems,
+    is_well_formed,
+    read_lora_config,
+)
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.structure import (
+    expected_tensors,
+    structure_checks,
+    structure_problems,
+    unchecked,
+)
+from ansible_collections.lorafleet.delivery.plugins.module_utils._base.architecture import base_modules
+from ansible_collections.lorafleet.delivery.plugins.module_utils._formats.safetensors import scan
+from safetensors.numpy import load_file, save_file
+
+from tests.support import tiny_adapters
+from tests.support.damage import Q0_B, Damage, cast, change_tensors, drop, zero
+
+Declare = t.Callable[..., Declared]
+
+
+def judge(directory: pathlib.Path, declared: Declared) -> str:
+    """All problems of an adapter directory as one text, without any an empty one."""
+    config = read_lora_config(str(directory / "adapter_config.json"))
+    tensors = scan(str(directory / "adapter_model.safetensors")).tensors
+    problems = [
+        *config_problems(config, declared),
+        *structure_problems(declared.name, tensors, config, declared.base_config),
+    ]
+    for problem in problems:
+        assert problem.subject.startswith(f"adapter {declared.name}") or problem.subject.startswith("base of adapter ")
+        assert problem.remedy
+        assert len(str(problem)) < 1000
+    return "\n".join(map(str, problems))
+
+
+FINE: dict[str, dict[str, t.Any]] = {
+    "adapter": {"target_modules": tiny_adapters.ALL_LINEAR},
+    "adapter_b": {"rank": 32},
+    "adapter_2": {},
+    "adapter_b_2": {"rank": 32},
+    "adapter_3": {},
+    "adapter_b_3": {"rank": 32},
+    "qv": {"target_modules": ["v_proj", "q_proj"]},
+    "rslora": {"peft_config": {"use_rslora": True}},
+    "dora": {"peft_config": {"use_dora": True}},
+    "lm_head_saved": {"peft_config": {"modules_to_save": ["lm_head"]}},
+    "embeddings": {},
+    "rank_pattern": {"peft_config": {"rank_pattern": tiny_adapters.VARIANTS["rank_pattern"]["rank_pattern"]}},
+    "bf16": {},
+}
+
+
+def test_all_that_peft_made_is_tried() -> None:
+    assert set(FINE) == set(tiny_adapters.VARIANTS)
+
+
+@pytest.mark.parametrize("variant", FINE)
+def test_what_peft_saves_is_accepted(tiny: pathlib.Path, base_config: dict[str, t.Any], declare: Declare, variant: str) -> None:
+    assert judge(tiny / variant, declare(name=variant, **FINE[variant])) == ""
+    assert judge(tiny / variant, declare(None, name=variant, **FINE[variant])) == ""
+
+
+@pytest.mark.parametrize("variant", ["rslora", "dora", "lm_head_saved", "rank_pattern"])
+def test_variants_that_are_not_declared_are_refused(tiny: pathlib.Path, declare: Declare, variant: str) -> None:
+    assert "not plain LoRA and not declared" in judge(tiny / variant, declare())
+
+
+def test_a_base_of_unknown_type_is_said_and_what_can_be_judged_is_judged(
+    adapter: pathlib.Path, base_config: dict[str, t.Any], declare: Declare
+) -> None:
+    unknown = {**base_config, "model_type": "gpt2\n"}
+    assert judge(adapter, declare(unknown)) == ""
+    (note,) = unchecked(unknown)
+    assert "base's type gpt2" not in note
+    assert r"base's type 'gpt2\n' are not known here" in note
+    assert "level adapter can" in note
+    (note,) = unchecked(None)
+    assert note.startswith("No config of its base is known here")
+    assert unchecked(base_config) == []
+    # It is no way around what forbids code.
+    assert "has the key 'auto_map'" in judge(adapter, declare({**unknown, "auto_map": {"AutoModel": "evil.Model"}}))
+    change_tensors(adapter, drop(Q0_B))
+    assert "lacks 1 of 28 tensors" in judge(adapter, declare(unknown))
+
+
+def test_what_was_checked_is_said(adapter: pathlib.Path) -> None:
+    tensors = scan(str(adapter / "adapter_model.safetensors")).tensors
+    checks = structure_checks(tensors, read_lora_config(str(adapter / "adapter_config.json")))
+    assert checks[0].startswith("The configuration is LoRA as declared: rank 16, alpha 32")
+    assert "28 tensors with the names and shapes of down_proj, gate_proj, k_proj and 4 more" in checks[1]
+    assert len(checks) == 3
+
+
+@pytest.mark.parametrize("change", [cast("float16"), zero(Q0_B)], ids=["F16", "one lora_B zero"])
+def test_unusual_but_fine(adapter: pathlib.Path, declare: Declare, change: Damage) -> None:
+    change_tensors(adapter, change)
+    assert judge(adapter, declare()) == ""
+    assert judge(adapter, declare(None)) == ""
+
+
+def test_saved_modules_keep_the_dtype_of_the_base(tiny: pathlib.Path, tmp_path: pathlib.Path, declare: Declare) -> None:
+    tensors = load_file(tiny / "lm_head_saved" / "adapter_model.safetensors")
+    head = "base_model.model.lm_head.weight"
+    save_file({**tensors, head: tensors[head].astype("float16")}, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_bytes((tiny / "lm_head_saved" / "adapter_config.json").read_bytes())
+    assert judge(tmp_path, declare(peft_config={"modules_to_save": ["lm_head"]})) == ""
+
+
+CONFIGS: dict[str, Config] = {
+    "plain": {"target_modules": tiny_adapters.ALL_LINEAR},
+    "full names": {"target_modules": ["model.layers.0.self_attn.q_proj", "layers.1.self_attn.k_proj", "lm_head"]},
+    "part of a name": {"target_modules": ["mlp.up_proj", "q_proj"]},
+    "one layer": {"target_modules": ["q_proj", "lm_head", "model.layers.0.mlp.up_proj"], "layers_to_transform": 1},
+    "layers": {"target_modules": ["q_proj", "embed_tokens"], "layers_to_transform": [1]},
+    "empty layers": {"target_modules": ["q_proj"], "layers_to_transform": []},
+    "excluded": {"target_modules": ["q_proj", "k_proj"], "exclude_modules": ["k_proj", "layers.0.self_attn.q_proj"]},
+    "ranks": {
+        "target_modules": ["q_proj", "k_proj", "v_proj"],
+        "rank_pattern": {"layers.1.self_attn.q_proj": 4, "q_proj": 8, "^k_proj": 2, "^model.layers.0.self_attn.v_proj": 3},
+    },
+    "saved": {"target_modules": ["q_proj", "lm_head"], "modules_to_save": ["lm_head", "embed_tokens"]},
+    "saved by full name": {"target_modules": ["q_proj"], "modules_to_save": ["model.embed_tokens"]},
+    "dora": {"target_modules": ["v_proj", "embed_tokens", "lm_head"], "use_dora": True},
+}
+
+INJECT = """
+import json, sys, peft, transformers, torch
+result = {}
+for label, options in json.load(sys.stdin).items():
+    base = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.from_pretrained(sys.argv[1]))
+    model = peft.get_peft_model(base, peft.LoraConfig(r=16, lora_alpha=32, task_type="CAUSAL_LM", **options))
+    state = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
+    result[label] = {name: list(tensor.shape) for name, tensor in state.items()}
+print(json.dumps(result))
+"""
+
+
+@pytest.fixture(scope="module")
+def injected(tiny: pathlib.Path) -> dict[str, dict[str, list[int]]]:
+    """The tensors that PEFT has for each of CONFIGS on the tiny base."""
+    command = [tiny_adapters.PEFT_PYTHON, "-c", INJECT, str(tiny / "base")]
+    done = subprocess.run(command, input=json.dumps(CONFIGS), capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    result: dict[str, dict[str, list[int]]] = json.loads(done.stdout)
+    return result
+
+
+@pytest.mark.parametrize("label", CONFIGS)
+def test_expected_tensors_are_those_that_peft_makes(
+    injected: dict[str, dict[str, list[int]]], base_config: dict[str, t.Any], label: str
+) -> None:
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "r": 16,
+        "lora_alpha": 32,
+        "base_model_name_or_path": "x",
+        **CONFIGS[label],
+    }
+    assert is_well_formed(config)
+    expected = expected_tensors(config, base_modules(base_config, "base"))
+    assert {name: list(shape) for name, shape in expected.items()} == injected[label]

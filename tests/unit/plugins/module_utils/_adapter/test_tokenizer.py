@@ -1,0 +1,64 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The tokenizer that travels with an adapter: what transformers saved passes, what brings code or is huge does not."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import typing as t
+
+import pytest
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.tokenizer import MAX_TEMPLATE, tokenizer_problems
+
+NAMES = ("tokenizer_config.json", "chat_template.jinja")
+HUGE = "x" * MAX_TEMPLATE + "ä"
+
+
+def messages(adapter: pathlib.Path, names: t.Collection[str] = NAMES) -> list[str]:
+    problems = tokenizer_problems(str(adapter), names, "adapter")
+    assert all(problem.remedy and len(str(problem)) < 1000 for problem in problems)
+    return list(map(str, problems))
+
+
+def change(adapter: pathlib.Path, **keys: t.Any) -> None:
+    path = adapter / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **keys}), encoding="utf-8")
+
+
+def test_what_transformers_saved_is_accepted(adapter: pathlib.Path) -> None:
+    assert messages(adapter) == []
+    assert messages(adapter, ()) == []
+    change(adapter, auto_map=None, trust_remote_code=False, chat_template="{{ x }}", added_tokens_decoder={"x": "y" * 2_000_000})
+    (adapter / "chat_template.jinja").write_text("x" * MAX_TEMPLATE, encoding="utf-8")
+    assert messages(adapter) == []
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"auto_map": {"AutoTokenizer": ["evil.Tokenizer", None]}}, "has auto_map = {'AutoTokenizer': ['evil.Tokenizer', None]}"),
+        ({"trust_remote_code": True}, "has trust_remote_code = True, by which a tokenizer can bring code"),
+        ({"chat_template": HUGE}, f"chat_template in tokenizer_config.json: has {MAX_TEMPLATE + 2} bytes, at most "),
+        ({"chat_template": [{"name": "a", "template": "b"}, {"name": "c", "template": HUGE}]}, f"has {MAX_TEMPLATE + 2} bytes"),
+    ],
+)
+def test_what_brings_code_or_is_huge_is_refused(adapter: pathlib.Path, keys: dict[str, t.Any], words: str) -> None:
+    change(adapter, **keys)
+    (message,) = messages(adapter)
+    assert message.startswith("adapter adapter, ")
+    assert words in message
+
+
+def test_a_huge_template_of_its_own(adapter: pathlib.Path) -> None:
+    (adapter / "chat_template.jinja").write_text(HUGE, encoding="utf-8")
+    (message,) = messages(adapter)
+    assert f"chat_template.jinja: has {MAX_TEMPLATE + 2} bytes" in message
+
+
+def test_a_config_that_is_none(adapter: pathlib.Path) -> None:
+    (adapter / "tokenizer_config.json").write_text('{"a": 1, "a": 2}', encoding="utf-8")
+    (message,) = messages(adapter)
+    assert "has the key 'a' twice" in message

@@ -1,0 +1,97 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Strict JSON: nothing that readers understand differently gets through."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+import pytest
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.module_utils._formats.strict_json import MAX_CONFIG, parse_object, read_object
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"", "not valid JSON"),
+        (b'{"r": 16', "not valid JSON"),
+        (b'{"r": 16} x', "not valid JSON"),
+        (b"[]", "list, expected an object"),
+        (b"null", "expected an object"),
+        (b"\xef\xbb\xbf{}", "byte order mark"),
+        (b'{"a": "\xff"}', "not valid JSON"),
+        (b'{"r": 8, "r": 16}', "the key 'r' twice"),
+        (b'{"a": {"r": 8, "r": 16}}', "the key 'r' twice"),
+        (b'{"alpha": NaN}', "NaN"),
+        (b'{"alpha": -Infinity}', "-Infinity"),
+        (b'{"alpha": 1e999}', "too large"),
+        (b'{"r": 99999999999999999999999999999999999999999}', "too large"),
+        (b'{"a": ["\\ud800"]}', "not valid JSON"),
+        (b'{"a": ' + b"[" * 100_000, "not valid JSON"),
+    ],
+)
+def test_refused(text: bytes, words: str) -> None:
+    with pytest.raises(DeliveryError) as caught:
+        parse_object(text, "file.json", "Do this.")
+    assert words in str(caught.value)
+    assert str(caught.value).startswith("file.json: ")
+    assert str(caught.value).endswith(" Do this.")
+
+
+@pytest.mark.parametrize("number", [b"-1", b"-0", b"1.0", b"1e2"])
+def test_only_naturals_where_asked_for(number: bytes) -> None:
+    text = b'{"n": [%s]}' % number
+    parse_object(text, "file.json", "")
+    with pytest.raises(DeliveryError, match=r"only 0, 1, 2 \.\.\. are allowed"):
+        parse_object(text, "file.json", "", naturals_only=True)
+
+
+PIECES = [
+    b"", b" ", b"{", b"}", b"[", b"]", b",", b":", b'"', b"\\", b'"a"', b'"b":', b"0", b"-1", b"1.5", b"1e400", b"9" * 50, b"NaN",
+    b"-Infinity", b"null", b"true", b'"\\ud800"', b"\xff", b"\xef\xbb\xbf", b"\x00", b'{"a":1,"a":1}', b"\xc3\xa9", b"/*",
+]  # fmt: skip
+
+
+@st.composite
+def damaged_texts(draw: st.DrawFn) -> bytes:
+    """An object as JSON in which some spans were replaced."""
+    leaf = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4)
+    keys = st.text(max_size=2)
+    value = st.recursive(leaf, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3))
+    text = json.dumps(draw(st.dictionaries(keys, value, max_size=4)), ensure_ascii=draw(st.booleans()))
+    data = text.encode("utf-8", "surrogatepass")
+    for _cut in range(draw(st.integers(0, 3))):
+        start = draw(st.integers(0, len(data)))
+        end = min(len(data), start + draw(st.integers(0, 5)))
+        data = data[:start] + draw(st.sampled_from(PIECES)) + data[end:]
+    return data
+
+
+@pytest.mark.fuzz
+@given(data=damaged_texts())
+def test_what_is_accepted_is_what_everybody_reads(data: bytes) -> None:
+    try:
+        found = parse_object(data, "file.json", "Do this.")
+    except DeliveryError:
+        return
+    assert found == json.loads(data)
+    # No reader can understand it otherwise: it has one spelling for each key, and no number that is none.
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_files(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "file.json"
+    path.write_bytes(b'{"a": "' + b"x" * (MAX_CONFIG - 9) + b'"}')
+    assert len(read_object(str(path), "")["a"]) == MAX_CONFIG - 9
+    path.write_bytes(b'{"a": "' + b"x" * (MAX_CONFIG - 8) + b'"}')
+    with pytest.raises(DeliveryError, match=f"larger than {MAX_CONFIG} bytes"):
+        read_object(str(path), "")
+    path.unlink()
+    with pytest.raises(DeliveryError, match="cannot be read"):
+        read_object(str(path), "")

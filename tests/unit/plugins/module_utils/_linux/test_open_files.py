@@ -1,0 +1,73 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Who reads a directory, and what becomes of one that somebody may read who cannot be seen."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+import pytest
+from ansible_collections.lorafleet.delivery.plugins.module_utils._linux.open_files import in_use
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store import displaced
+
+from tests.support.transactions import Node
+
+
+def test_open_directory_is_in_use(tmp_path: pathlib.Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    try:
+        assert in_use([str(tmp_path), str(other)]) == {str(tmp_path)}
+    finally:
+        os.close(descriptor)
+    assert in_use([str(tmp_path), str(other)]) == set()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="wants root, who may become nobody")
+def test_only_root_with_all_rights_sees_all_processes() -> None:
+    code = (
+        "import os, sys\n"
+        "from ansible_collections.lorafleet.delivery.plugins.module_utils._linux.open_files import sees_all_processes\n"
+        "seen = [sees_all_processes()]; os.setgid(65534); os.setuid(65534); print(*seen, sees_all_processes())"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
+    assert done.stdout.split() == ["True", "False"]
+
+
+def test_what_was_replaced_stays_a_while_where_not_all_processes_are_seen(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = Node(tmp_path)
+    node.deploy(1)
+    monkeypatch.setattr(displaced, "sees_all_processes", lambda: False)
+    node.deploy(2)
+    [replaced] = [name for name in node.junk() if name.startswith("trash-")]
+    kept = sorted(path.name for path in (node.root / replaced).iterdir())
+    assert kept == sorted(path.name for path in node.live.iterdir())
+    node.carry_out(2)
+    assert node.junk() == [replaced]
+    assert not node.changed
+
+    now = time.time()
+    monkeypatch.setattr(displaced.time, "time", lambda: now + 601)
+    node.carry_out(2)
+    assert node.junk() == []
+    assert not node.changed
+
+
+def test_a_clock_that_was_put_back_keeps_nothing_for_ever(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = Node(tmp_path)
+    node.deploy(1)
+    now = time.time()
+    monkeypatch.setattr(displaced, "sees_all_processes", lambda: False)
+    monkeypatch.setattr(displaced.time, "time", lambda: now - 86400)
+    node.deploy(2)
+    assert node.junk() == []

@@ -1,0 +1,64 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import typing as t
+
+import pytest
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.compatibility import runtime_notes, runtime_problems
+
+HERE = {"python": "3.12.3", "torch": "2.10.0", "transformers": "5.23.0", "peft": "0.21.2", "safetensors": "0.8.0"}
+V5_TOKENIZER = {"tokenizer_class": "TokenizersBackend"}
+# As transformers 5 writes config.json; 4 takes rope_theta=10000 for it without a word.
+V5_BASE = {"model_type": "llama", "rope_parameters": {"rope_theta": 500000.0, "rope_type": "llama3"}}
+V4_BASE = {"model_type": "llama", "rope_theta": 500000.0, "rope_scaling": {"rope_type": "llama3"}}
+
+
+@pytest.mark.parametrize(
+    ("here", "facts", "says"),
+    [
+        ({}, {}, None),
+        ({}, {"tokenizer_config": V5_TOKENIZER, "base_tokenizer_config": V5_TOKENIZER, "base_config": V5_BASE}, None),
+        ({"transformers": "4.57.6"}, {"tokenizer_config": {"tokenizer_class": "PreTrainedTokenizerFast"}}, None),
+        ({"transformers": "4.57.6"}, {"base_config": V4_BASE}, None),
+        # Both spellings, as a careful hand leaves them: 4 reads the one that it knows.
+        ({"transformers": "4.57.6"}, {"base_config": {**V5_BASE, **V4_BASE}}, None),
+        ({"transformers": "4.57.6"}, {"base_config": {"model_type": "gpt2"}}, None),
+        ({"transformers": "4.57.6"}, {"tokenizer_config": V5_TOKENIZER}, "its tokenizer was saved by transformers 5"),
+        ({"transformers": "4.57.6"}, {"base_tokenizer_config": V5_TOKENIZER}, "the tokenizer of its base was saved by"),
+        ({"transformers": "4.57.6"}, {"base_config": V5_BASE}, "has rope_parameters but no rope_theta"),
+        ({"peft": "0.20.0"}, {"saved_by": "0.21.2"}, "saved by PEFT 0.21.2, this node has the older PEFT 0.20.0"),
+        ({"peft": "0.21.0"}, {"saved_by": "0.21.2"}, None),
+        ({"peft": "0.22.0"}, {"saved_by": "0.21.2"}, None),
+        ({"peft": "1.0"}, {"saved_by": "0.21.2"}, None),
+        ({"peft": "0.21.3.dev0"}, {"saved_by": "0.21.2"}, None),
+        ({"peft": "0.9.0"}, {"saved_by": "0.18.0"}, "older PEFT 0.9.0"),
+        ({"peft": "0.9.0"}, {"saved_by": None}, None),
+    ],
+)
+def test_the_known_traps_are_refused(here: dict[str, str], facts: dict[str, t.Any], says: t.Optional[str]) -> None:
+    known = {"saved_by": None, "tokenizer_config": None, "base_config": None, "base_tokenizer_config": None, **facts}
+    found = runtime_problems("adapter a", here={**HERE, **here}, **known)
+    if says is None:
+        assert found == []
+        return
+    assert len(found) == 1
+    assert says in found[0].problem
+    assert "agent_python" in found[0].remedy
+
+
+def test_where_nothing_is_installed_nothing_is_said() -> None:
+    assert runtime_problems("adapter a", "0.21.2", {}, V5_TOKENIZER, V5_BASE, V5_TOKENIZER) == []
+
+
+def test_every_other_difference_is_reported() -> None:
+    assert runtime_notes(HERE, HERE) == []
+    # Another build of the same version, another Python and what is not known are no difference.
+    assert runtime_notes({**HERE, "torch": "2.10.0+cpu", "python": "3.11.2"}, {**HERE, "torch": "2.10.0+cu130"}) == []
+    assert runtime_notes({"peft": "0.21.2"}, {"torch": "2.10.0"}) == []
+    assert runtime_notes({**HERE, "torch": "2.9.1", "safetensors": "0.7.0"}, HERE) == [
+        "The training had torch 2.9.1, this node has 2.10.0.",
+        "The training had safetensors 0.7.0, this node has 0.8.0.",
+    ]

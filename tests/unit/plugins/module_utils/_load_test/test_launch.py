@@ -1,0 +1,228 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Running the load test in interpreters that are missing, broken, slow or killed: what the operator is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import select
+import subprocess
+import sys
+import typing as t
+
+import pytest
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.interpreter import environment, library_versions
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.launch import LoadTest, load_test
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.request import Target
+
+from tests.support.paths import CHECKOUT
+
+PEFT_PYTHON = os.environ.get("LORAFLEET_PEFT_PYTHON", str(CHECKOUT / ".cache" / "venv" / "peft" / "bin" / "python"))
+
+
+def target(name: str, directory: t.Union[str, pathlib.Path] = "/nonexistent") -> Target:
+    return Target(name, str(directory), "adapter_model.safetensors", "adapter", {"model_type": "llama"}, None, False)
+
+
+@pytest.fixture
+def scratch(tmp_path: pathlib.Path) -> t.Iterator[pathlib.Path]:
+    """Where load tests keep their private directories; all of them are to be gone in the end."""
+    path = tmp_path / "scratch"
+    path.mkdir()
+    yield path
+    assert list(path.iterdir()) == []
+
+
+@pytest.fixture
+def interpreter(tmp_path: pathlib.Path) -> t.Callable[[str], str]:
+    """Makes an interpreter of a shell script; $4 is the request there, $5 the result."""
+
+    def make(script: str) -> str:
+        path = tmp_path / "python"
+        path.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+        path.chmod(0o755)
+        return str(path)
+
+    return make
+
+
+def only_problem(outcome: LoadTest) -> str:
+    assert len(outcome.problems) == 1
+    assert outcome.problems[0].remedy
+    return str(outcome.problems[0])
+
+
+def test_an_interpreter_that_is_missing(scratch: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    python = str(tmp_path / "none")
+    outcome = load_test(python, "cpu", [target("a")], 60, str(scratch))
+    assert only_problem(outcome).startswith(f"{python}: does not exist. Install the PEFT environment")
+    with pytest.raises(DeliveryError, match="does not exist"):
+        library_versions(python)
+
+
+def test_an_interpreter_that_cannot_be_executed(scratch: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    python = tmp_path / "python"
+    python.write_text("no program", encoding="utf-8")
+    assert "cannot be executed: Permission denied." in only_problem(
+        load_test(str(python), "cpu", [target("a")], 60, str(scratch))
+    )
+    python.chmod(0o755)
+    with pytest.raises(DeliveryError, match="cannot be executed: Exec format error"):
+        library_versions(str(python))
+
+
+def test_an_interpreter_without_the_packages(scratch: pathlib.Path) -> None:
+    outcome = load_test(sys.executable, "cpu", [target("a")], 60, str(scratch))
+    assert only_problem(outcome).startswith(f"{sys.executable}: has no torch. Install the PEFT environment")
+    with pytest.raises(DeliveryError, match="has no torch,"):
+        environment(sys.executable, "cpu")
+
+
+def test_an_interpreter_that_is_no_python(scratch: pathlib.Path, interpreter: t.Callable[[str], str]) -> None:
+    python = interpreter("echo hello; echo careful >&2")
+    problem = only_problem(load_test(python, "cpu", [target("a")], 60, str(scratch)))
+    assert "ended without a result (exit status 0). Its last words:\ncareful" in problem
+    with pytest.raises(DeliveryError, match="does not work as a Python interpreter: exit status 0"):
+        library_versions(python)
+
+
+def test_a_result_that_is_none(scratch: pathlib.Path, interpreter: t.Callable[[str], str]) -> None:
+    for text in ("[1]", '"x"', "{broken", '{"adapters": [1], "versions": {}}'):
+        outcome = load_test(interpreter(f"echo '{text}' > $5"), "cpu", [target("a")], 60, str(scratch))
+        assert "ended without a result (exit status 0)" in only_problem(outcome)
+        assert outcome.reports == {}
+
+
+def test_a_hang_ends_with_all_that_it_started(
+    scratch: pathlib.Path, tmp_path: pathlib.Path, interpreter: t.Callable[[str], str]
+) -> None:
+    alive = tmp_path / "alive"
+    os.mkfifo(alive)
+    reader = os.open(alive, os.O_RDONLY | os.O_NONBLOCK)
+    outcome = load_test(interpreter(f"exec 3>{alive}; sleep 600 & wait"), "cpu", [target("a")], 2, str(scratch))
+    assert "did not finish the load test in 2 seconds and was killed" in only_problem(outcome)
+    # Readable without data is the end of the file: nobody that has it open for writing is left.
+    assert select.select([reader], [], [], 60)[0] == [reader]
+    assert os.read(reader, 1) == b""
+    os.close(reader)
+
+
+def test_a_crash_keeps_what_was_tested_before(scratch: pathlib.Path, interpreter: t.Callable[[str], str]) -> None:
+    result = {"adapters": {"a": {"passed": True}}, "current": "b", "versions": {"torch": "2"}, "error": None, "seconds": 1}
+    python = interpreter(f"echo '{json.dumps(result)}' > $5; echo Fatal Python error >&2; kill -SEGV $$")
+    outcome = load_test(python, "cpu", [target("a"), target("b"), target("c")], 60, str(scratch))
+    problem = only_problem(outcome)
+    assert "crashed while it tested b: killed by SIGSEGV. Its last words:\nFatal Python error" in problem
+    assert outcome.reports == {"a": {"passed": True}}
+    assert outcome.versions == {"torch": "2"}
+
+
+def test_the_oom_killer_is_named(scratch: pathlib.Path, interpreter: t.Callable[[str], str]) -> None:
+    problem = only_problem(load_test(interpreter("kill -KILL $$"), "cpu", [target("a")], 60, str(scratch)))
+    assert "was killed from outside, most likely because memory ran out. Look for 'out of memory' in dmesg" in problem
+
+
+def test_a_real_crash_is_no_kill_and_no_hang(scratch: pathlib.Path, interpreter: t.Callable[[str], str]) -> None:
+    python = interpreter(f"exec {sys.executable} -X faulthandler -c 'import ctypes; ctypes.string_at(0)'")
+    problem = only_problem(load_test(python, "cpu", [target("a")], 60, str(scratch)))
+    assert "crashed: killed by SIGSEGV. Its last words:\nFatal Python error: Segmentation fault" in problem
+    assert "Its torch does not fit this host" in problem
+
+
+def test_what_it_prints_is_not_taken_for_its_result(scratch: pathlib.Path, interpreter: t.Callable[[str], str]) -> None:
+    noise = "head -c 3000000 /dev/urandom; echo '{\"adapters\": {\"a\": {\"passed\": true}}, \"versions\": {}}'"
+    outcome = load_test(interpreter(noise), "cpu", [target("a")], 60, str(scratch))
+    assert "ended without a result (exit status 0)" in only_problem(outcome)
+    assert outcome.reports == {}
+    # Noise in front of the real program does no harm.
+    outcome = load_test(interpreter(f'{noise}; exec {sys.executable} "$@"'), "cpu", [target("a")], 60, str(scratch))
+    assert "has no torch" in only_problem(outcome)
+
+
+@pytest.mark.slow
+def test_the_limit_on_memory_ends_an_adapter_and_not_the_host(
+    scratch: pathlib.Path, tmp_path: pathlib.Path, interpreter: t.Callable[[str], str]
+) -> None:
+    size = 8 << 30
+    header = json.dumps({"a.lora_A": {"dtype": "F32", "shape": [size // 4], "data_offsets": [0, size]}}).encode()
+    weights = tmp_path / "adapter_model.safetensors"
+    weights.write_bytes(len(header).to_bytes(8, "little") + header)
+    # Sparse: it takes no space.
+    os.truncate(weights, 8 + len(header) + size)
+    # In kB; the program itself sets a limit from the memory that is free, and leaves a lower one as it is.
+    python = interpreter(f'ulimit -d 4000000; exec {PEFT_PYTHON} "$@"')
+    outcome = load_test(python, "cpu", [target("a", tmp_path)], 120, str(scratch))
+    assert outcome.problems == ()
+    report = outcome.reports["a"]
+    assert (report["passed"], report["level"], report["problems"]) == (False, None, [])
+    assert report["why_not_more"].startswith("memory ran out on cpu: RuntimeError: ")
+
+
+def test_the_program_gives_up_what_it_does_not_need() -> None:
+    look = (
+        "import resource, sys; sys.path.insert(0, sys.argv[1]);"
+        "from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.worker.main import confine; confine([]);"
+        "print(open('/proc/self/status').read(), 'oom', open('/proc/self/oom_score_adj').read(),"
+        " 'core', resource.getrlimit(resource.RLIMIT_CORE), 'data', resource.getrlimit(resource.RLIMIT_DATA)[0] > 0)"
+    )
+    command = [sys.executable, "-c", look, str(CHECKOUT / ".collections")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert "NoNewPrivs:\t1\n" in done.stdout
+    assert "oom 1000\n core (0, 0) data True" in done.stdout
+
+
+def test_a_traceback_is_shown(scratch: pathlib.Path, interpreter: t.Callable[[str], str]) -> None:
+    # The real program, given a request that it cannot read.
+    python = interpreter(f'echo "[" > $4; exec {sys.executable} "$@"')
+    problem = only_problem(load_test(python, "cpu", [target("a")], 60, str(scratch)))
+    assert "failed: exit status 1. Its last words:\n" in problem
+    assert "JSONDecodeError" in problem
+
+
+def test_the_child_gets_nothing_of_ours(
+    scratch: pathlib.Path, tmp_path: pathlib.Path, interpreter: t.Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    monkeypatch.setenv("PYTHONPATH", "/evil")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    seen = tmp_path / "seen"
+    script = f'env > {seen}; pwd >> {seen}; cat >> {seen}; ls -ld . >> {seen}; echo "$@" >> {seen}'
+    load_test(interpreter(script), "cpu", [target("a")], 60, str(scratch))
+    text = seen.read_text(encoding="utf-8")
+    assert "secret" not in text
+    assert "PYTHONPATH" not in text
+    assert "CUDA_VISIBLE_DEVICES=1\n" in text
+    assert f"HOME={scratch}/" in text
+    assert f"\n{scratch}/" in text
+    assert "\ndrwx------" in text
+    assert "\n-I -B " in text
+
+
+@pytest.mark.slow
+def test_a_gpu_that_is_not_there(scratch: pathlib.Path) -> None:
+    outcome = load_test(PEFT_PYTHON, "cuda:63", [target("a")], 120, str(scratch))
+    problem = only_problem(outcome)
+    assert problem.startswith(f"device cuda:63: cannot be used by {PEFT_PYTHON}: ")
+    assert "ask for device cpu" in problem
+
+
+def test_the_program_dies_with_whoever_started_it() -> None:
+    child = (
+        "import sys, time; sys.path.insert(0, sys.argv[1]);"
+        "from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.worker.main import die_with_parent;"
+        "die_with_parent(); print('ready', flush=True); time.sleep(600)"
+    )
+    parent = (
+        "import os, signal, subprocess, sys;"
+        "p = subprocess.Popen([sys.executable, '-c', sys.argv[1], sys.argv[2]], stdout=subprocess.PIPE,"
+        " stderr=sys.stderr, start_new_session=True); p.stdout.readline(); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    # The child holds the other end of stderr: reading comes to an end when it is dead.
+    command = [sys.executable, "-c", parent, child, str(CHECKOUT / ".collections")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (-9, "")

@@ -1,0 +1,239 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The load test as another user: what its process is, what it may read, and what is left of that afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import pwd
+import shutil
+import stat
+import subprocess
+import tempfile
+import typing as t
+
+import pytest
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.launch import load_test
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.request import Target
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.serving_user import ServingUser, check_readable
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.permissions import Permissions
+
+from tests.support import tiny_adapters
+
+NAME = "nobody"
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+
+
+@pytest.fixture
+def open_path() -> t.Iterator[pathlib.Path]:
+    """A directory that every user can pass through, which those of pytest are not."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = pathlib.Path(directory)
+        path.chmod(0o755)
+        yield path
+
+
+@pytest.fixture
+def staged(open_path: pathlib.Path) -> pathlib.Path:
+    """A staged release, as adapter_sync leaves it: for root alone."""
+    directory = open_path / "staging"
+    directory.mkdir(mode=0o700)
+    (directory / "adapter_model.safetensors").write_text("the weights", encoding="utf-8")
+    (directory / "adapter_model.safetensors").chmod(0o600)
+    (directory / "link").symlink_to("/etc/shadow")
+    return directory
+
+
+def look(path: pathlib.Path) -> tuple[int, int, int]:
+    found = path.lstat()
+    return stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid
+
+
+def run(open_path: pathlib.Path, staged: pathlib.Path, script: str) -> str:
+    """What an interpreter that is this script says in its result when it runs as nobody."""
+    python = open_path / "python"
+    python.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    python.chmod(0o755)
+    user = ServingUser.named(NAME)
+    target = Target("a", str(staged), "adapter_model.safetensors", "adapter", {}, None, False)
+    with user.may_read([str(staged)]):
+        outcome = load_test(str(python), "cpu", [target], 60, "/nonexistent", user=user)
+    return str(outcome.reports["a"]["said"])
+
+
+def report(command: str) -> str:
+    """Shell commands that write a result whose one report holds the output of C(command)."""
+    result = json.dumps({"adapters": {"a": {"said": "%s"}}, "versions": {}, "current": None, "error": None, "seconds": 0})
+    return f"""printf '{result}' "$({{ {command}; }} | tr '\\n' ' ')" > "$5" """
+
+
+@as_root
+def test_the_child_is_that_user_with_all_its_groups(open_path: pathlib.Path, staged: pathlib.Path) -> None:
+    known = pwd.getpwnam(NAME)
+    groups = " ".join(map(str, os.getgrouplist(NAME, known.pw_gid)))
+    assert run(open_path, staged, report("id -u; id -g; id -G")) == f"{known.pw_uid} {known.pw_gid} {groups} "
+
+
+@as_root
+def test_it_reads_what_is_staged_only_as_long_as_it_runs(open_path: pathlib.Path, staged: pathlib.Path) -> None:
+    weights = staged / "adapter_model.safetensors"
+    before = [look(path) for path in (staged, weights)]
+    assert before == [(0o700, 0, 0), (0o600, 0, 0)]
+    assert run(open_path, staged, report(f"cat {weights}; touch {weights} {staged}/new 2>&1 | wc -l")) == "the weights2 "
+    assert [look(path) for path in (staged, weights)] == before
+    assert pathlib.Path("/etc/shadow").stat().st_gid != pwd.getpwnam(NAME).pw_gid
+
+
+@as_root
+def test_it_reads_its_program_whatever_the_umask(open_path: pathlib.Path, staged: pathlib.Path) -> None:
+    before = os.umask(0o077)
+    try:
+        said = run(open_path, staged, report('cat "$3" "$4" > /dev/null && echo read'))
+    finally:
+        os.umask(before)
+    assert said == "read "
+
+
+@as_root
+def test_its_result_is_no_way_to_read_what_it_may_not(open_path: pathlib.Path, staged: pathlib.Path) -> None:
+    secret = open_path / "secret"
+    secret.write_text(json.dumps({"adapters": {"a": {"said": "secret"}}, "versions": {}}), encoding="utf-8")
+    secret.chmod(0o600)
+    for trick in (f"ln -s {secret} $5", "mkfifo $5"):
+        with pytest.raises(KeyError):
+            run(open_path, staged, trick)
+
+
+@as_root
+def test_an_interpreter_that_the_user_may_not_execute(open_path: pathlib.Path) -> None:
+    (open_path / "python").write_text("#!/bin/sh\n", encoding="utf-8")
+    (open_path / "python").chmod(0o700)
+    outcome = load_test(str(open_path / "python"), "cpu", [], 60, "/nonexistent", user=ServingUser.named(NAME))
+    assert f"cannot be executed by user {NAME}: Permission denied" in str(outcome.problems[0])
+
+
+@as_root
+def test_what_it_can_read_is_left_alone(staged: pathlib.Path) -> None:
+    # A release that is served: whoever reads it through its group must go on doing so.
+    weights, config = staged / "adapter_model.safetensors", staged / "adapter_config.json"
+    config.touch()
+    for path, mode in ((staged, 0o755), (weights, 0o644), (config, 0o640)):
+        path.chmod(mode)
+    os.chown(weights, 0, 1)
+    before = [look(path) for path in (staged, weights, config)]
+    with ServingUser.named(NAME).may_read([str(staged)]):
+        assert [look(path) for path in (staged, weights)] == before[:2]
+        assert look(config) == (0o640, 0, pwd.getpwnam(NAME).pw_gid)
+    assert [look(path) for path in (staged, weights, config)] == before
+
+
+@as_root
+def test_what_vanishes_is_not_lent(open_path: pathlib.Path, staged: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    user = ServingUser.named(NAME)
+    with user.may_read([str(open_path / "gone")]):
+        pass
+    # Another run takes it away while this one looks.
+    weights, scandir = staged / "adapter_model.safetensors", os.scandir
+
+    def seen_and_gone(path: str) -> list[os.DirEntry[str]]:
+        seen = list(scandir(path))
+        weights.unlink()
+        return seen
+
+    monkeypatch.setattr(os, "scandir", seen_and_gone)
+    with user.may_read([str(staged)]):
+        assert look(staged) == (0o750, 0, user.gid)
+    assert look(staged) == (0o700, 0, 0)
+
+
+@as_root
+@pytest.mark.slow
+def test_a_base_that_the_user_may_not_read(tmp_path: pathlib.Path, tiny: pathlib.Path) -> None:
+    closed = {"directory": ".", "config": "config.json", "weights": "model.safetensors", "index": "model.safetensors.index.json"}
+    targets = []
+    for name, path in closed.items():
+        base = tmp_path / name
+        shutil.copytree(tiny / "base", base)
+        if name == "index":
+            (base / "model.safetensors").rename(base / "model-1.safetensors")
+            (base / path).write_text(json.dumps({"weight_map": {"model.norm.weight": "model-1.safetensors"}}), encoding="utf-8")
+        (base / path).chmod(0o700 if path == "." else 0o600)
+        os.chown(base / path, pwd.getpwnam(NAME).pw_uid, -1)
+        targets.append(Target(name, str(tiny / "adapter"), "adapter_model.safetensors", "model", None, str(base), False))
+    # The environment may lie where only root gets to: its user is root without the right to read all.
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec setpriv --bounding-set=-all {tiny_adapters.PEFT_PYTHON} "$@"\n', encoding="utf-8")
+    python.chmod(0o755)
+    outcome = load_test(str(python), "cpu", targets, 120, str(tmp_path))
+    assert outcome.problems == ()
+    for name, path in closed.items():
+        (problem,) = outcome.reports[name]["problems"]
+        unreadable = tmp_path / name / ("config.json" if path == "." else path)
+        assert problem["problem"] == f"its base cannot be read by user 0: {unreadable}: Permission denied."
+        assert problem["remedy"] == "Let this user read the whole base, and pass through all directories above it."
+
+
+KNOWN = ServingUser("serving", 1000, 1000, (1000, 2000))
+
+
+@pytest.mark.parametrize(
+    ("permissions", "problem"),
+    [
+        (Permissions(0o644, 0o755, 0, 0), None),
+        (Permissions(0o640, 0o750, 0, 2000), None),
+        (Permissions(0o400, 0o500, 1000, 0), None),
+        (Permissions(0o640, 0o755, 0, 0), "files that become active: they get mode 0640, owner 0 and group 0."),
+        (Permissions(0o644, 0o750, 0, 0), "directories that become active: they get mode 0750, owner 0 and group 0."),
+        (Permissions(0o644, 0o644, 0, 0), "directories that become active: they get mode 0644, owner 0 and group 0."),
+        # The first class that fits is the one that counts.
+        (Permissions(0o044, 0o755, 1000, 2000), "files that become active: they get mode 0044, owner 1000 and group 2000."),
+        (Permissions(0o604, 0o755, 0, 1000), "files that become active: they get mode 0604, owner 0 and group 1000."),
+    ],
+)
+def test_whether_it_will_be_able_to_read_what_becomes_active(permissions: Permissions, problem: t.Optional[str]) -> None:
+    if problem is None:
+        check_readable(KNOWN, permissions)
+    else:
+        with pytest.raises(DeliveryError, match=f"user serving: cannot read the {problem} .*agent_group"):
+            check_readable(KNOWN, permissions)
+
+
+def test_what_gets_no_owner_belongs_to_whoever_delivers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    check_readable(KNOWN, Permissions(0o600, 0o700))
+    monkeypatch.setattr(os, "geteuid", lambda: 3000)
+    monkeypatch.setattr(os, "getegid", lambda: 2000)
+    check_readable(KNOWN, Permissions(0o640, 0o750))
+    with pytest.raises(DeliveryError, match="cannot read the files"):
+        check_readable(KNOWN, Permissions(0o600, 0o700))
+    check_readable(ServingUser("root", 0, 0, (0,)), Permissions(0o600, 0o700))
+
+
+@as_root
+@pytest.mark.parametrize("owner", [0, 65534])
+@pytest.mark.parametrize("group", [0, 65534])
+@pytest.mark.parametrize("mode", [0o400, 0o040, 0o004, 0o044, 0o404, 0o440])
+def test_the_kernel_says_the_same(open_path: pathlib.Path, owner: int, group: int, mode: int) -> None:
+    user = ServingUser.named(NAME)
+    path = open_path / "file"
+    path.touch()
+    os.chown(path, owner, group)
+    path.chmod(mode)
+    as_user = {"user": user.uid, "group": user.gid, "extra_groups": user.groups}
+    done = subprocess.run(["cat", path], capture_output=True, check=False, **as_user)
+    assert user.may(4, mode, owner, group) == (done.returncode == 0)
+
+
+def test_users_that_cannot_be_taken_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DeliveryError, match="user no-such-user: is not known on this host"):
+        ServingUser.named("no-such-user")
+    own = pwd.getpwuid(os.geteuid()).pw_name
+    assert not ServingUser.named(own).is_other
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    with pytest.raises(DeliveryError, match=r"cannot be taken on by user 12345\. Run with become"):
+        ServingUser.named(own)

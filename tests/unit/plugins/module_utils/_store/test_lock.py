@@ -1,0 +1,113 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import typing as t
+
+import pytest
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.lock import locked
+
+HOLDER = """
+import sys
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.lock import locked
+with locked(sys.argv[1], "adapter", "deploy by alice", 0):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def holder(path: pathlib.Path) -> t.Iterator[subprocess.Popen[str]]:
+    """A second process that holds the lock until its standard input ends."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "SSH_CLIENT": "192.0.2.7 40000 22"}
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def take(path: pathlib.Path, timeout: float = 0) -> None:
+    with locked(str(path), "adapter", "me", timeout):
+        pass
+
+
+@pytest.fixture
+def lock(tmp_path: pathlib.Path) -> pathlib.Path:
+    return tmp_path / "lock"
+
+
+def test_second_process_is_refused_and_told_who_holds_it(lock: pathlib.Path) -> None:
+    with holder(lock) as process:
+        with pytest.raises(DeliveryError) as caught:
+            take(lock)
+        assert caught.value.problems[0].subject == "adapter"
+        assert f"deploy by alice from 192.0.2.7, process {process.pid} since 20" in str(caught.value)
+
+
+def test_stopped_holder_still_holds(lock: pathlib.Path) -> None:
+    with holder(lock) as process:
+        process.send_signal(signal.SIGSTOP)
+        with pytest.raises(DeliveryError, match=f"process {process.pid}"):
+            take(lock, timeout=0.1)
+
+
+def test_killed_holder_is_no_obstacle(lock: pathlib.Path) -> None:
+    with holder(lock) as process:
+        process.kill()
+        process.wait()
+        take(lock)
+
+
+def test_waits_for_a_holder_that_finishes(lock: pathlib.Path) -> None:
+    with holder(lock) as process:
+        assert process.stdin is not None
+        process.stdin.close()
+        take(lock, timeout=60)
+
+
+def test_file_stays_and_can_be_taken_again(lock: pathlib.Path) -> None:
+    take(lock)
+    inode = lock.stat().st_ino
+    take(lock)
+    assert lock.stat().st_ino == inode
+    assert lock.read_bytes() == b""
+
+
+def test_freed_after_an_error(lock: pathlib.Path) -> None:
+    with pytest.raises(KeyError), locked(str(lock), "adapter", "me", 0):
+        raise KeyError
+    take(lock)
+
+
+def test_link_is_not_followed(lock: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("content")
+    lock.symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic link"):
+        take(lock)
+    assert victim.read_text() == "content"
+
+
+def test_unreadable_holder(lock: pathlib.Path) -> None:
+    with holder(lock):
+        lock.write_text("not JSON")
+        with pytest.raises(DeliveryError, match="left no name"):
+            take(lock)

@@ -1,0 +1,730 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import fcntl
+import mmap
+import os
+import pathlib
+import shutil
+import typing as t
+
+import pytest
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store import activate
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.lock import locked
+
+from tests.support.releases import NAME, WEIGHTS, manifest_of, release_of, stage, version_at, write_version
+from tests.support.transactions import Node, Way
+
+WAYS: tuple[Way, ...] = ("exchange", "symlink")
+
+
+@pytest.fixture
+def node(tmp_path: pathlib.Path) -> Node:
+    return Node(tmp_path)
+
+
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest) -> Way:
+    return t.cast("Way", request.param)
+
+
+def modes(directory: pathlib.Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mode & 0o7777 for path in (directory, *directory.iterdir())}
+
+
+# Activation
+
+
+def test_first_activation(node: Node, way: Way) -> None:
+    umask = os.umask(0o077)
+    try:
+        outcome = node.deploy(1, way)
+    finally:
+        os.umask(umask)
+    assert outcome["action"] == "activated"
+    assert (outcome["release"], outcome["previous"], outcome["adopted"]) == (release_of(1), None, None)
+    assert outcome["activation"] == way
+    assert outcome["path"] == str(node.release(1))
+    assert outcome["receipt"]["level"] == "model"
+    assert (len(outcome["files"]), outcome["size"]) == (3, manifest_of(1).size)
+    assert [entry["release"] for entry in outcome["history"]] == [release_of(1)]
+    assert version_at(node.live) == version_at(node.release(1)) == 1
+    wanted = {"adapter_config.json": 0o644, WEIGHTS: 0o644, "tokenizer.json": 0o644}
+    assert modes(node.release(1)) == {release_of(1): 0o755, **wanted}
+    assert node.junk() == []
+    for directory in (node.store, node.root, node.root / "staging"):
+        assert directory.stat().st_mode & 0o7777 == 0o711
+    for name in ("releases", "manifests", "receipts"):
+        assert (node.root / name).stat().st_mode & 0o7777 == 0o755
+    if way == "exchange":
+        assert modes(node.live) == {NAME: 0o755, **wanted}
+        assert (node.live / WEIGHTS).stat().st_ino != (node.release(1) / WEIGHTS).stat().st_ino
+        assert (node.live / WEIGHTS).stat().st_nlink == 1
+    else:
+        assert os.readlink(node.live) == f"../store/{NAME}/releases/{release_of(1)}"
+
+
+def test_second_run_writes_nothing(node: Node, way: Way) -> None:
+    node.deploy(1, way)
+    before = node.snapshot()
+    outcome = node.carry_out(1, way)
+    assert outcome["action"] == "unchanged"
+    assert not node.changed
+    assert node.snapshot() == before
+
+
+def test_what_was_learnt_of_a_release_since_is_recorded(node: Node) -> None:
+    node.deploy(1)
+    request = node.request(1)
+    assert request.manifest is not None
+    known = dataclasses.replace(request.manifest, golden={"schema": 1}, versions={"torch": "2.13.0"})
+    requests = [dataclasses.replace(request, manifest=known)]
+    before = node.snapshot()
+    assert node.carry_out_all(requests, check_mode=True)[0]["action"] == "unchanged"
+    assert node.changed
+    assert node.snapshot() == before
+    node.carry_out_all(requests)
+    assert node.changed
+    assert node.paths.read_manifest(known.release) == known
+    node.carry_out_all(requests)
+    assert not node.changed
+
+
+def test_auto_remembers_that_exchange_works(node: Node) -> None:
+    node.deploy(1, "auto")
+    before = node.snapshot()
+    assert node.carry_out(1, "auto")["activation"] == "exchange"
+    assert node.snapshot() == before
+
+
+def test_next_release(node: Node, way: Way) -> None:
+    node.deploy(1, way)
+    outcome = node.deploy(2, way)
+    assert (outcome["action"], outcome["previous"], outcome["adopted"]) == ("activated", release_of(1), None)
+    assert version_at(node.live) == 2
+    assert version_at(node.release(1)) == 1
+    assert node.junk() == []
+
+
+def test_staging_of_other_releases_goes_with_the_next_activation(node: Node) -> None:
+    stage(node.paths, 3)
+    node.deploy(1)
+    assert not os.listdir(node.root / "staging")
+    assert not (node.root / "receipts" / f"{release_of(3)}.json").exists()
+    stage(node.paths, 2)
+    assert node.carry_out(1)["action"] == "unchanged"
+    assert version_at(node.paths.staged(release_of(2))) == 2
+
+
+def test_what_another_run_is_bringing_stays_staged(node: Node) -> None:
+    stage(node.paths, 3)
+    receiver = os.open(node.paths.staged(release_of(3)), os.O_RDONLY)
+    try:
+        fcntl.flock(receiver, fcntl.LOCK_EX)
+        node.deploy(1)
+        assert version_at(node.paths.staged(release_of(3))) == 3
+    finally:
+        os.close(receiver)
+    node.deploy(2)
+    assert not os.listdir(node.root / "staging")
+
+
+def test_auto_stays_with_what_was_asked_for(node: Node) -> None:
+    node.deploy(1, "symlink")
+    assert node.carry_out(1, "auto", check_mode=True)["action"] == "unchanged"
+    assert node.carry_out(1, "auto")["action"] == "unchanged"
+    assert node.deploy(2, "auto")["activation"] == "symlink"
+    assert node.carry_out(2, "exchange")["activation"] == "exchange"
+    assert node.deploy(3, "auto")["activation"] == "exchange"
+
+
+def test_way_can_be_switched(node: Node) -> None:
+    node.deploy(1, "exchange")
+    outcome = node.carry_out(1, "symlink")
+    assert (outcome["action"], outcome["activation"], outcome["adopted"]) == ("repaired", "symlink", None)
+    assert outcome["drift"] == [f"changed  {node.live}  a directory instead of a link to {release_of(1)}"]
+    assert node.live.is_symlink()
+    outcome = node.carry_out(1, "exchange")
+    assert (outcome["action"], outcome["activation"]) == ("repaired", "exchange")
+    assert outcome["drift"] == [f"changed  {node.live}  a link to {release_of(1)} instead of a directory"]
+    assert not node.live.is_symlink()
+    assert version_at(node.live) == 1
+    assert node.junk() == []
+
+
+# Taking over what was copied by hand
+
+
+def test_hand_made_copy_of_the_same_bytes_is_kept_where_it_is(node: Node) -> None:
+    write_version(node.live, 1)
+    inode = node.live.stat().st_ino
+    outcome = node.deploy(1)
+    assert (outcome["action"], outcome["adopted"]) == ("activated", None)
+    assert node.live.stat().st_ino == inode
+    assert modes(node.live)[WEIGHTS] == 0o644
+
+
+def test_hand_made_copy_is_enough_without_staging(node: Node) -> None:
+    write_version(node.live, 1)
+    stage(node.paths, 1)
+    shutil.rmtree(node.paths.staged(release_of(1)))
+    assert node.carry_out(1)["action"] == "activated"
+    assert version_at(node.release(1)) == 1
+    assert (node.release(1) / WEIGHTS).stat().st_ino != (node.live / WEIGHTS).stat().st_ino
+
+
+def test_unknown_directory_is_set_aside(node: Node, way: Way) -> None:
+    write_version(node.live, 7)
+    (node.live / "checkpoint-10").mkdir()
+    (node.live / "checkpoint-10" / "optimizer.pt").write_text("state")
+    outcome = node.deploy(1, way)
+    adopted = pathlib.Path(outcome["adopted"])
+    assert adopted.parent == node.root
+    assert adopted.name.startswith("adopted-20")
+    assert (adopted / "checkpoint-10" / "optimizer.pt").read_text() == "state"
+    assert version_at(node.live) == 1
+
+
+def test_two_unknown_directories_in_one_second_are_both_set_aside(node: Node) -> None:
+    for version in (7, 8):
+        if version == 8:
+            shutil.rmtree(node.live)
+        write_version(node.live, version)
+        node.deploy(version - 6)
+    assert sorted(filter(None, map(version_at, node.root.glob("adopted-*")))) == [7, 8]
+
+
+def test_known_release_that_the_store_lost_becomes_one_again(node: Node) -> None:
+    node.deploy(1)
+    shutil.rmtree(node.release(1))
+    outcome = node.deploy(2)
+    assert outcome["adopted"] is None
+    assert version_at(node.release(1)) == 1
+
+
+def test_whole_copy_replaces_a_damaged_release_when_it_comes_out(node: Node) -> None:
+    node.deploy(1)
+    (node.release(1) / WEIGHTS).write_bytes(b"damage")
+    outcome = node.deploy(2)
+    assert version_at(node.release(1)) == 1
+    assert (pathlib.Path(outcome["adopted"]) / WEIGHTS).read_bytes() == b"damage"
+
+
+@pytest.mark.parametrize("make", ["link", "file"])
+def test_foreign_link_and_file_are_refused(node: Node, way: Way, make: str, tmp_path: pathlib.Path) -> None:
+    if make == "link":
+        write_version(tmp_path / "elsewhere" / release_of(1), 1)
+        node.live.symlink_to(tmp_path / "elsewhere" / release_of(1))
+    else:
+        node.live.write_text("content")
+    stage(node.paths, 1)
+    with pytest.raises(DeliveryError, match="never replaced"):
+        node.carry_out(1, way)
+    assert node.live.is_symlink() == (make == "link")
+
+
+# Drift
+
+
+def test_changed_bytes_at_name_are_repaired_from_the_store(node: Node) -> None:
+    node.deploy(1)
+    (node.live / WEIGHTS).write_bytes(b"newer")
+    outcome = node.carry_out(1)
+    assert outcome["action"] == "repaired"
+    assert outcome["drift"] == [f"changed  {node.live / WEIGHTS}  5 bytes instead of 512"]
+    assert version_at(node.live) == 1
+    assert (pathlib.Path(outcome["adopted"]) / WEIGHTS).read_bytes() == b"newer"
+    assert node.carry_out(1)["action"] == "unchanged"
+
+
+def test_what_only_lacks_files_is_not_worth_keeping(node: Node) -> None:
+    node.deploy(1)
+    (node.live / WEIGHTS).unlink()
+    outcome = node.carry_out(1)
+    assert (outcome["action"], outcome["adopted"]) == ("repaired", None)
+    assert version_at(node.live) == 1
+    assert node.junk() == []
+
+
+def test_name_that_vanished_is_put_back(node: Node, way: Way) -> None:
+    node.deploy(1, way)
+    if way == "symlink":
+        node.live.unlink()
+    else:
+        shutil.rmtree(node.live)
+    outcome = node.carry_out(1, way)
+    assert (outcome["action"], version_at(node.live)) == ("repaired", 1)
+    wanted = f"a link to {release_of(1)}" if way == "symlink" else "a directory"
+    assert outcome["drift"] == [f"missing  {node.live}  nothing instead of {wanted}"]
+
+
+def test_modes_are_repaired_in_place(node: Node) -> None:
+    node.deploy(1)
+    inode = node.live.stat().st_ino
+    (node.live / WEIGHTS).chmod(0o600)
+    node.release(1).chmod(0o700)
+    outcome = node.carry_out(1)
+    assert outcome["action"] == "repaired"
+    assert [line.split()[0] for line in outcome["drift"]] == ["mode", "mode"]
+    assert node.live.stat().st_ino == inode
+    assert node.carry_out(1)["action"] == "unchanged"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_owner(node: Node, way: Way) -> None:
+    stage(node.paths, 1)
+    os.chown(pathlib.Path(node.paths.staged(release_of(1)), WEIGHTS), 1234, 1234)
+    node.carry_out(1, way, uid=4321, gid=4322)
+    for directory in (node.release(1), node.live):
+        for path in (directory, *directory.iterdir()):
+            assert (path.stat().st_uid, path.stat().st_gid) == (4321, 4322)
+    assert node.carry_out(1, way, uid=4321, gid=4322)["action"] == "unchanged"
+
+
+@pytest.mark.parametrize("source", ["name", "staging"])
+def test_damaged_release_is_repaired(node: Node, source: str) -> None:
+    node.deploy(1)
+    (node.release(1) / WEIGHTS).write_bytes(b"damage")
+    if source == "staging":
+        (node.live / WEIGHTS).write_bytes(b"damage")
+        stage(node.paths, 1)
+    outcome = node.carry_out(1)
+    assert outcome["action"] == "repaired"
+    assert version_at(node.live) == version_at(node.release(1)) == 1
+    assert node.carry_out(1)["action"] == "unchanged"
+    assert node.junk() == []
+
+
+@pytest.mark.parametrize("error", [errno.EINVAL, errno.EIO])
+def test_damaged_release_where_nothing_can_be_exchanged(node: Node, monkeypatch: pytest.MonkeyPatch, error: int) -> None:
+    def fail(_one: str, _other: str) -> None:
+        raise OSError(error, os.strerror(error))
+
+    node.deploy(1, "symlink")
+    (node.live / WEIGHTS).write_bytes(b"newer")
+    monkeypatch.setattr(activate, "exchange", fail)
+    if error == errno.EINVAL:
+        outcome = node.deploy(1, "symlink")
+        assert (pathlib.Path(outcome["adopted"]) / WEIGHTS).read_bytes() == b"newer"
+        assert version_at(node.live) == 1
+    else:
+        with pytest.raises(DeliveryError, match=r"was not made active to the end: Input/output error\. Active is release"):
+            node.deploy(1, "symlink")
+        # What was staged is kept, and what was damaged is not hidden.
+        assert version_at(node.paths.staged(release_of(1))) == 1
+        assert (node.release(1) / WEIGHTS).read_bytes() == b"newer"
+
+
+def test_write_through_the_link_is_repaired_from_staging(node: Node) -> None:
+    node.deploy(1, "symlink")
+    (node.live / WEIGHTS).write_bytes(b"newer")
+    stage(node.paths, 1)
+    outcome = node.carry_out(1, "symlink")
+    assert outcome["action"] == "repaired"
+    assert version_at(node.live) == 1
+    assert (pathlib.Path(outcome["adopted"]) / WEIGHTS).read_bytes() == b"newer"
+
+
+def test_damage_without_a_whole_copy_is_refused(node: Node, way: Way) -> None:
+    node.deploy(1, way)
+    (node.release(1) / WEIGHTS).write_bytes(b"damage")
+    if way == "exchange":
+        (node.live / WEIGHTS).write_bytes(b"damage")
+    with pytest.raises(DeliveryError, match=f"is damaged in the store: changed  {WEIGHTS}") as caught:
+        node.carry_out(1, way)
+    assert caught.value.problems[0].remedy == "Deploy it again from the training server."
+
+
+# What must not become active
+
+
+def test_no_receipt(node: Node) -> None:
+    stage(node.paths, 1)
+    os.unlink(node.paths.receipt(release_of(1)))
+    with pytest.raises(DeliveryError, match="was not verified on this node, level structure is required"):
+        node.carry_out(1, level="structure")
+    assert not node.live.exists()
+
+
+def test_receipt_of_a_lower_level(node: Node) -> None:
+    stage(node.paths, 1, level="adapter")
+    with pytest.raises(DeliveryError, match="was verified at level adapter only on this node, level model is required"):
+        node.carry_out(1, level="model")
+    assert node.carry_out(1, level="adapter")["action"] == "activated"
+
+
+@pytest.mark.parametrize("damage", ["changed", "extra", "missing", "link"])
+def test_damaged_staging(node: Node, damage: str, tmp_path: pathlib.Path) -> None:
+    stage(node.paths, 1)
+    staged = pathlib.Path(node.paths.staged(release_of(1)))
+    if damage == "changed":
+        (staged / WEIGHTS).write_bytes(bytes(512))
+    elif damage == "extra":
+        (staged / "evil.py").write_text("")
+    elif damage == "missing":
+        (staged / WEIGHTS).unlink()
+    else:
+        (staged / WEIGHTS).rename(tmp_path / "outside")
+        (staged / WEIGHTS).symlink_to(tmp_path / "outside")
+    with pytest.raises(DeliveryError, match=f"is not whole in {staged}"):
+        node.carry_out(1)
+    assert not node.live.exists()
+    assert staged.exists()
+
+
+def test_not_staged(node: Node) -> None:
+    stage(node.paths, 1)
+    shutil.rmtree(node.paths.staged(release_of(1)))
+    with pytest.raises(DeliveryError, match="is neither in the store nor staged"):
+        node.carry_out(1)
+
+
+def test_refusal_of_one_comes_before_activation_of_any(node: Node) -> None:
+    other = Node(node.base, "other_lora")
+    stage(node.paths, 1)
+    stage(other.paths, 1, level="structure")
+    with pytest.raises(DeliveryError) as caught:
+        node.carry_out_all([node.request(1), other.request(1)], level="model")
+    assert [problem.subject for problem in caught.value.problems] == [f"other_lora, release {release_of(1)}"]
+    assert os.listdir(node.models) == []
+    outcomes = node.carry_out_all([other.request(1), node.request(1)], level="structure")
+    assert [outcome["name"] for outcome in outcomes] == ["other_lora", NAME]
+
+
+def test_same_name_twice(node: Node) -> None:
+    stage(node.paths, 1)
+    with pytest.raises(DeliveryError, match="more than once"):
+        node.carry_out_all([node.request(1), node.request(1)])
+
+
+def test_locked_by_another_run(node: Node) -> None:
+    stage(node.paths, 1)
+    with locked(node.paths.lock, NAME, "deploy by bob", 0), pytest.raises(DeliveryError, match="deploy by bob"):
+        node.carry_out(1)
+    assert not node.live.exists()
+    assert node.carry_out(1)["action"] == "activated"
+
+
+# Places
+
+
+def test_store_inside_the_models_directory(tmp_path: pathlib.Path) -> None:
+    node = Node(tmp_path, store=tmp_path / "models" / ".store")
+    with pytest.raises(DeliveryError, match="is inside"):
+        node.carry_out(1)
+    assert os.listdir(node.models) == []
+
+
+def test_store_around_the_models_directory(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(DeliveryError, match="contains"):
+        Node(tmp_path, store=tmp_path).carry_out(1)
+
+
+def test_store_on_another_file_system(tmp_path: pathlib.Path, other_file_system: pathlib.Path) -> None:
+    with pytest.raises(DeliveryError, match="is not on the file system of"):
+        Node(tmp_path, store=other_file_system / "store").carry_out(1)
+    assert os.listdir(other_file_system) == []
+
+
+def test_store_on_a_read_only_file_system(tmp_path: pathlib.Path, file_system: t.Callable[[str], pathlib.Path]) -> None:
+    with pytest.raises(DeliveryError, match=r"store: is on a read-only file system\."):
+        Node(tmp_path, store=file_system("size=1m,ro") / "store").carry_out(1)
+
+
+def test_no_models_directory(node: Node) -> None:
+    node.models.rmdir()
+    with pytest.raises(DeliveryError, match="is not a directory"):
+        node.carry_out(1)
+    assert not node.store.exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_models_directory_that_cannot_be_written(node: Node) -> None:
+    node.models.chmod(0o555)
+    with pytest.raises(DeliveryError, match="cannot be written by user"):
+        node.carry_out(1)
+
+
+# Going back
+
+
+def test_rollback_and_return(node: Node, way: Way) -> None:
+    node.deploy(1, way)
+    node.deploy(2, way)
+    outcome = node.roll_back(way)
+    assert (outcome["action"], outcome["release"], outcome["previous"]) == ("rolled_back", release_of(1), release_of(2))
+    assert version_at(node.live) == 1
+    outcome = node.roll_back(way)
+    assert (outcome["action"], outcome["release"], outcome["previous"]) == ("rolled_back", release_of(2), release_of(1))
+    assert version_at(node.live) == 2
+    assert node.junk() == []
+
+
+def test_rollback_to_a_named_release(node: Node) -> None:
+    for version in (1, 2, 3):
+        node.deploy(version)
+    assert node.roll_back(release=release_of(1))["action"] == "rolled_back"
+    assert version_at(node.live) == 1
+    assert node.roll_back(release=release_of(1))["action"] == "unchanged"
+
+
+def test_rollback_after_a_repair_goes_to_the_release_before(node: Node) -> None:
+    node.deploy(1)
+    node.deploy(2)
+    (node.live / WEIGHTS).unlink()
+    assert node.carry_out(2)["action"] == "repaired"
+    node.roll_back()
+    assert version_at(node.live) == 1
+
+
+def test_rollback_that_cannot_be(node: Node) -> None:
+    with pytest.raises(DeliveryError, match="was never deployed to this node"):
+        node.roll_back()
+    assert not node.store.exists()
+    node.deploy(1)
+    with pytest.raises(DeliveryError, match="has no previous release"):
+        node.roll_back()
+    with pytest.raises(DeliveryError, match=rf"is not in the store of this node \(there: {release_of(1)}\)"):
+        node.roll_back(release="0123456789ab")
+    node.deploy(2)
+    (node.release(1) / WEIGHTS).write_bytes(b"damage")
+    with pytest.raises(DeliveryError, match="is damaged in the store"):
+        node.roll_back()
+    assert version_at(node.live) == 2
+
+
+def test_rollback_without_the_recorded_state_names_what_can_be_gone_back_to(node: Node) -> None:
+    node.deploy(1)
+    node.deploy(2)
+    os.unlink(node.paths.state)
+    node.carry_out(2)
+    with pytest.raises(DeliveryError, match=f"has no previous release .* Name one of those in the store: {release_of(1)}"):
+        node.roll_back()
+    node.roll_back(release=release_of(1))
+    assert version_at(node.live) == 1
+
+
+def test_rollback_needs_a_receipt(node: Node) -> None:
+    node.deploy(1)
+    node.deploy(2)
+    os.unlink(node.paths.receipt(release_of(1)))
+    for check_mode in (True, False):
+        with pytest.raises(DeliveryError, match="was not verified on this node"):
+            node.roll_back(check_mode=check_mode)
+    assert version_at(node.live) == 2
+
+
+# Pruning
+
+
+def test_keeps_those_that_were_active_last(node: Node) -> None:
+    for version in (1, 2, 3):
+        node.deploy(version)
+    node.roll_back(release=release_of(1))
+    outcome = node.deploy(4, keep=3)
+    assert outcome["pruned"] == [release_of(2)]
+    assert [version for version in range(1, 5) if node.release(version).exists()] == [1, 3, 4]
+    for kind in ("manifests", "receipts"):
+        assert not (node.root / kind / f"{release_of(2)}.json").exists()
+        assert len(os.listdir(node.root / kind)) == 3
+    assert node.junk() == []
+
+
+def test_active_and_previous_stay_whatever_keep_says(node: Node) -> None:
+    for version in (1, 2, 3):
+        node.deploy(version, keep=1)
+    assert [version for version in range(1, 4) if node.release(version).exists()] == [2, 3]
+
+
+def test_releases_of_which_nobody_knows_when_they_were_active_go_first(node: Node) -> None:
+    # By their names alone the others would stay.
+    oldest, *unknown, previous, active = sorted(range(1, 6), key=release_of)
+    for version in unknown:
+        node.deploy(version, keep=9)
+    os.unlink(node.paths.state)
+    for version in (oldest, previous, active):
+        node.deploy(version)
+    assert node.paths.release_names() == sorted(map(release_of, (oldest, previous, active)))
+
+
+def test_only_verified_releases_are_counted(node: Node) -> None:
+    for version in (1, 2, 3):
+        node.deploy(version, keep=9)
+    os.unlink(node.paths.receipt(release_of(2)))
+    node.deploy(4, keep=3)
+    assert [version for version in range(1, 5) if node.release(version).exists()] == [1, 2, 3, 4]
+
+
+def test_what_is_set_aside_or_not_ours_is_never_pruned(node: Node) -> None:
+    write_version(node.live, 7)
+    node.deploy(1, keep=1)
+    (node.root / "releases" / "notes").mkdir()
+    for version in (2, 3, 4):
+        node.deploy(version, keep=1)
+    assert [version_at(path) for path in node.root.glob("adopted-*")] == [7]
+    assert (node.root / "releases" / "notes").is_dir()
+
+
+@pytest.mark.parametrize("use", ["mapped", "directory"])
+def test_release_in_use_is_not_pruned(node: Node, use: str) -> None:
+    node.deploy(1)
+    if use == "mapped":
+        with open(node.release(1) / WEIGHTS, "rb") as stream:
+            mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        release = mapping.close
+    else:
+        descriptor = os.open(node.release(1), os.O_RDONLY)
+
+        def release() -> None:
+            os.close(descriptor)
+
+    for version in (2, 3):
+        assert node.deploy(version, keep=1)["pruned"] == []
+    release()
+    assert node.carry_out(3, keep=1)["pruned"] == [release_of(1)]
+    assert node.changed
+
+
+def test_reader_of_the_old_directory_can_finish(node: Node) -> None:
+    node.deploy(1)
+    handle = os.open(node.live, os.O_RDONLY)
+    node.deploy(2)
+    assert os.stat(WEIGHTS, dir_fd=handle).st_size == 512
+    os.close(handle)
+    node.carry_out(2)
+    assert node.junk() == []
+
+
+# Check mode
+
+
+def first(node: Node, way: Way) -> None:
+    stage(node.paths, 1)
+
+
+def following(node: Node, way: Way) -> None:
+    node.deploy(2, way)
+    stage(node.paths, 1)
+
+
+def take_over(node: Node, way: Way) -> None:
+    write_version(node.live, 7)
+    stage(node.paths, 1)
+
+
+def nothing_to_do(node: Node, way: Way) -> None:
+    node.deploy(1, way)
+
+
+def drifted(node: Node, way: Way) -> None:
+    node.deploy(1, way)
+    (node.release(1) / WEIGHTS).chmod(0o600)
+    if way == "exchange":
+        (node.live / WEIGHTS).write_bytes(b"newer")
+
+
+def damaged(node: Node, way: Way) -> None:
+    node.deploy(1, way)
+    (node.release(1) / WEIGHTS).write_bytes(b"newer")
+    stage(node.paths, 1)
+
+
+def to_prune(node: Node, way: Way) -> None:
+    for version in (2, 3, 4):
+        node.deploy(version, way)
+    stage(node.paths, 1)
+
+
+@pytest.mark.parametrize("scenario", [first, following, take_over, nothing_to_do, drifted, damaged, to_prune])
+def test_check_mode_predicts_and_writes_nothing(node: Node, way: Way, scenario: t.Callable[[Node, Way], None]) -> None:
+    scenario(node, way)
+    before = node.snapshot()
+    predicted, would_change, diff = node.carry_out(1, way, check_mode=True), node.changed, node.diff
+    assert node.snapshot() == before
+    done = node.carry_out(1, way)
+    for outcome in (predicted, done):
+        outcome["adopted"] = outcome["adopted"] is not None
+        outcome["history"] = [entry["release"] for entry in outcome["history"]]
+    assert predicted == done
+    assert (would_change, diff) == (node.changed, node.diff)
+    assert node.carry_out(1, way, check_mode=True)["action"] == "unchanged"
+
+
+def test_check_mode_on_a_clean_node(node: Node, way: Way) -> None:
+    outcome = node.carry_out(1, way, check_mode=True)
+    assert (outcome["action"], outcome["receipt"]) == ("activated", None)
+    assert node.changed
+    assert os.listdir(node.base) == ["models"]
+    assert os.listdir(node.models) == []
+
+
+def test_check_mode_takes_the_way_that_was_used_so_far(node: Node) -> None:
+    def predicted(way: Way) -> str:
+        return str(node.carry_out(1, way, check_mode=True)["activation"])
+
+    assert predicted("auto") == "exchange"
+    node.deploy(1, "symlink")
+    assert (predicted("auto"), predicted("exchange")) == ("symlink", "exchange")
+
+
+def test_check_mode_of_rollback(node: Node, way: Way) -> None:
+    node.deploy(1, way)
+    node.deploy(2, way)
+    before = node.snapshot()
+    predicted = node.roll_back(way, check_mode=True)
+    assert node.snapshot() == before
+    done = node.roll_back(way)
+    for outcome in (predicted, done):
+        outcome["history"] = [entry["release"] for entry in outcome["history"]]
+    assert predicted == done
+
+
+# Diff
+
+
+def test_diff_speaks_of_meaning(node: Node) -> None:
+    node.deploy(1)
+    one = {"release": release_of(1), "rank": 16, "alpha": 32}
+    new = {"tensors": "4 tensors, all new", "tokenizer": "new", "chat_template": "none"}
+    assert (node.diff["before"], node.diff["after"]) == ({}, {**one, **new})
+    node.deploy(2)
+    assert node.diff["before"] == one
+    assert node.diff["after"] == {
+        "release": release_of(2),
+        "rank": 32,
+        "alpha": 32,
+        # The first has the same hash in every version.
+        "tensors": "3 of 4 tensors changed",
+        "tokenizer": "same",
+        "chat_template": "none",
+    }
+    node.carry_out(2)
+    assert node.diff["before"] == node.diff["after"]
+
+
+# Damage to our own files
+
+
+def test_damaged_state_is_named(node: Node) -> None:
+    node.deploy(1)
+    for damage in ("{", "[]", '{"schema": 1}', '{"schema": 9}'):
+        pathlib.Path(node.paths.state).write_text(damage)
+        with pytest.raises(DeliveryError, match=r"state\.json.*Move it aside"):
+            node.carry_out(1)
+    os.unlink(node.paths.state)
+    assert node.carry_out(1)["action"] == "activated"
+
+
+def test_damaged_manifest_of_the_release_is_written_anew(node: Node) -> None:
+    node.deploy(1)
+    pathlib.Path(node.paths.manifest(release_of(1))).write_text("{")
+    node.deploy(2)
+    node.carry_out(1)
+    node.roll_back(release=release_of(1))
+    assert version_at(node.live) == 1

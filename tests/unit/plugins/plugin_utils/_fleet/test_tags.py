@@ -1,0 +1,145 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import typing as t
+
+import pytest
+from ansible.errors import AnsibleFilterError
+from ansible_collections.lorafleet.delivery.plugins.filter.select_adapters import FilterModule, select_adapters
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.tags import select
+from hypothesis import given
+from hypothesis import strategies as st
+
+AGENTS = ("cleaner", "describer", "paraphraser")
+VARIANTS = ("3b", "8b")
+FLEET = dict.fromkeys(AGENTS, VARIANTS)
+ALL = {f"{agent} {variant}" for agent in AGENTS for variant in VARIANTS}
+
+
+def rows(agent: str) -> list[dict[str, t.Any]]:
+    return [{"name": f"{agent}_{variant}_lora", "variant": variant} for variant in VARIANTS]
+
+
+def selected(run_tags: t.Sequence[str], skip_tags: t.Sequence[str] = ()) -> set[str]:
+    """What a run is about over the whole fleet, as 'agent variant'."""
+    return {f"{agent} {row['variant']}" for agent in AGENTS for row in select(rows(agent), agent, FLEET, run_tags, skip_tags)}
+
+
+@pytest.mark.parametrize(
+    ("run_tags", "skip_tags", "expected"),
+    [
+        (["all"], [], ALL),
+        ([], [], ALL),
+        (["cleaner"], [], {"cleaner 3b", "cleaner 8b"}),
+        (["cleaner", "paraphraser"], [], {"cleaner 3b", "cleaner 8b", "paraphraser 3b", "paraphraser 8b"}),
+        (["3b"], [], {"cleaner 3b", "describer 3b", "paraphraser 3b"}),
+        (["3b", "8b"], [], ALL),
+        (["cleaner", "8b"], [], {"cleaner 8b"}),
+        (["8b", "cleaner"], [], {"cleaner 8b"}),
+        (["cleaner", "describer", "3b"], [], {"cleaner 3b", "describer 3b"}),
+        (["cleaner", "3b", "8b"], [], {"cleaner 3b", "cleaner 8b"}),
+        ([*AGENTS, *VARIANTS], [], ALL),
+        (["all"], ["cleaner"], ALL - {"cleaner 3b", "cleaner 8b"}),
+        (["all"], ["8b"], {"cleaner 3b", "describer 3b", "paraphraser 3b"}),
+        (["all"], ["cleaner", "8b"], {"describer 3b", "paraphraser 3b"}),
+        (["cleaner"], ["8b"], {"cleaner 3b"}),
+        (["cleaner"], ["cleaner"], set()),
+        # Skipped by somebody else, for something else.
+        (["cleaner"], ["molecule-notest", "cleanr"], {"cleaner 3b", "cleaner 8b"}),
+        (["all", "always"], ["never"], ALL),
+        (["tagged"], [], ALL),
+        (["untagged"], ["all"], ALL),
+    ],
+)
+def test_tags(run_tags: list[str], skip_tags: list[str], expected: set[str]) -> None:
+    assert selected(run_tags, skip_tags) == expected
+
+
+@pytest.mark.parametrize("run_tags", [["cleanr"], ["cleaner", "9b"], ["Cleaner"], [""]])
+def test_a_tag_that_names_nothing_is_an_error(run_tags: list[str]) -> None:
+    # Whatever the agent: a typing error must not end as 'nothing to do' on any of them.
+    for agent in AGENTS:
+        with pytest.raises(DeliveryError, match=r"names no agent and no variant of the inventory") as caught:
+            select(rows(agent), agent, FLEET, run_tags, [])
+        assert "Agents: cleaner, describer, paraphraser. Variants: 3b, 8b." in str(caught.value)
+
+
+def test_all_unknown_tags_are_named() -> None:
+    with pytest.raises(DeliveryError, match=r"^tag 9b, cleanr: names no agent"):
+        selected(["cleanr", "9b", "cleaner"])
+
+
+def test_tags_that_name_no_adapter_together_are_an_error() -> None:
+    fleet = {"cleaner": ["3b", "8b"], "describer": ["3b"]}
+    assert select(rows("cleaner"), "cleaner", fleet, ["cleaner", "describer", "8b"], []) == rows("cleaner")[1:]
+    # Whatever the agent: the node of another one must not end as if it were right.
+    for agent in fleet:
+        with pytest.raises(DeliveryError, match=r"^tags 8b, describer: name no adapter together: .* describer: 3b\.$"):
+            select(rows(agent), agent, fleet, ["describer", "8b"], [])
+
+
+TAGS = st.lists(st.sampled_from([*AGENTS, *VARIANTS, "all"]), max_size=6)
+
+
+@given(TAGS, TAGS)
+def test_tags_narrow_and_never_add(run_tags: list[str], skip_tags: list[str]) -> None:
+    found = selected(run_tags, skip_tags)
+    assert found <= selected(run_tags) <= ALL
+    assert selected([], skip_tags) == selected(["all"], skip_tags)
+    assert not {entry for entry in found if set(entry.split()) & set(skip_tags)}
+    for kind in (AGENTS, VARIANTS):
+        named = set(run_tags) & set(kind)
+        assert not named or {word for entry in found for word in entry.split() if word in kind} <= named
+
+
+@given(TAGS, st.sampled_from(AGENTS), st.sampled_from(VARIANTS))
+def test_both_kinds_together_are_what_both_select(run_tags: list[str], agent: str, variant: str) -> None:
+    assert selected([agent, variant]) == selected([agent]) & selected([variant]) == {f"{agent} {variant}"}
+    of_agents = [tag for tag in run_tags if tag in AGENTS]
+    of_variants = [tag for tag in run_tags if tag in VARIANTS]
+    assert selected(run_tags) == selected(of_agents) & selected(of_variants)
+
+
+@given(TAGS, TAGS, st.randoms())
+def test_neither_order_nor_repetition_matters(run_tags: list[str], skip_tags: list[str], random: t.Any) -> None:
+    shuffled = [*run_tags, *run_tags]
+    random.shuffle(shuffled)
+    assert selected(shuffled, skip_tags[::-1]) == selected(run_tags, skip_tags)
+
+
+def test_variants_that_yaml_reads_as_numbers() -> None:
+    numbered = [{"name": "small", "variant": 3}, {"name": "large", "variant": 70}]
+    assert select(numbered, "cleaner", {"cleaner": [3, 70]}, ["70"], []) == [numbered[1]]
+    assert select(numbered, "cleaner", {"cleaner": [3, 70]}, ["all"], ["3"]) == [numbered[1]]
+    with pytest.raises(DeliveryError, match=r"Variants: 3, 70\."):
+        select(numbered, "cleaner", {"cleaner": [3, 70]}, ["7"], [])
+
+
+def hostvars(*hosts: tuple[str, str]) -> dict[str, dict[str, t.Any]]:
+    return {host: {"agent_name": agent, "agent_adapters": rows(agent)} for host, agent in hosts}
+
+
+def test_the_filter_knows_the_tags_of_the_whole_fleet() -> None:
+    fleet = hostvars(("jw2", "cleaner"), ("jw3", "describer"))
+    assert select_adapters(["jw2"], fleet, ["jw2", "jw3"], ["describer"]) == []
+    assert select_adapters(["jw3"], fleet, ["jw2", "jw3"], ["describer", "8b"]) == [rows("describer")[1]]
+    assert select_adapters(["jw2", "jw3"], fleet, ["jw2", "jw3"], ["3b"]) == [rows("cleaner")[0], rows("describer")[0]]
+
+
+def test_the_filter_gives_what_two_nodes_share_once() -> None:
+    fleet = hostvars(("jw2", "cleaner"), ("jw4", "cleaner"))
+    assert select_adapters(["jw2", "jw4"], fleet, ["jw2", "jw4"], ["all"], ["8b"]) == rows("cleaner")[:1]
+
+
+def test_the_filter_says_what_a_tag_is_not() -> None:
+    fleet = hostvars(("jw2", "cleaner"))
+    with pytest.raises(AnsibleFilterError, match=r"tag describer: names no agent .* Agents: cleaner\. Variants: 3b, 8b"):
+        select_adapters(["jw2"], fleet, ["jw2"], ["describer"])
+
+
+def test_the_filter_has_its_name() -> None:
+    assert FilterModule().filters() == {"select_adapters": select_adapters}

@@ -1,0 +1,65 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""junit.xml as a reader of another hand has it."""
+
+from __future__ import annotations
+
+import junitparser
+import pytest
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.junit import as_junit
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.reports import NAMES, load
+
+CLEANER_3B, CLEANER_8B = "llama32_3b_grammar_lora", "llama31_8b_grammar_lora"
+
+
+def cases(text: str) -> dict[tuple[str, str], junitparser.TestCase]:
+    return {(suite.hostname, case.name): case for suite in junitparser.JUnitXml.fromstring(text.encode()) for case in suite}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_adapter_of_every_node_is_a_case(name: str) -> None:
+    report = load(name)
+    text = as_junit(report)
+    found = cases(text)
+    assert set(found) == {(node["node"], adapter["name"]) for node in report["nodes"] for adapter in node["adapters"]}
+    for suite in junitparser.JUnitXml.fromstring(text.encode()):
+        said = (suite.tests, suite.failures, suite.errors, suite.skipped)
+        suite.update_statistics()
+        assert (suite.tests, suite.failures, suite.errors, suite.skipped) == said
+
+
+def test_a_delivery_passes() -> None:
+    assert all(case.is_passed for case in cases(as_junit(load("deployed"))).values())
+
+
+def test_a_failure_has_what_and_what_to_do() -> None:
+    found = cases(as_junit(load("failed")))
+    [failure] = found["jw2-1", CLEANER_8B].result
+    assert isinstance(failure, junitparser.Failure)
+    assert failure.message == "is 64; the inventory declares alpha 32."
+    assert failure.text.endswith("Deliver the adapter that was meant, or correct the inventory.")
+    [skipped] = found["jw2-1", CLEANER_3B].result
+    assert (type(skipped), skipped.message) == (junitparser.Skipped, "Another adapter of its node failed.")
+    assert found["jw3-1", "llama32_3b_wikipedia_only_lora"].is_passed
+    [lost] = found["jw3-2", "llama32_3b_wikipedia_only_lora"].result
+    assert lost.type == "unreachable"
+
+
+def test_drift_fails_its_adapter_alone() -> None:
+    found = cases(as_junit(load("drifted")))
+    assert [key for key, case in found.items() if not case.is_passed] == [("jw2-1", CLEANER_3B)]
+    [failure] = found["jw2-1", CLEANER_3B].result
+    assert failure.text.count("Deploy again") == 2
+
+
+@given(st.text(max_size=20))
+def test_any_text_is_xml(text: str) -> None:
+    report = load("failed")
+    report["failures"][0].update(subject=text, problem=text, remedy=text)
+    report["nodes"][1]["adapters"][0]["test"]["device_name"] = text
+    assert len(cases(as_junit(report))) == 4

@@ -1,0 +1,86 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""MANIFEST.md of real runs, and of texts that would like to be something else. The round trip is in test_manifest_text."""
+
+from __future__ import annotations
+
+import re
+
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.manifest_text import parse
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.markdown import as_markdown
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.reports import NAMES, load
+
+BOXES = ["Cleaner models → jw2", "Describer models → jw3", "All checksums verified", "All nodes tested"]
+
+
+def boxes(text: str) -> dict[str, bool]:
+    return {line[6:]: line[3] == "x" for line in text.splitlines() if re.match(r"- \[[x ]\] ", line)}
+
+
+def test_a_delivery_ticks_its_boxes_and_shows_the_evidence() -> None:
+    report = load("deployed")
+    text = as_markdown(report)
+    assert boxes(text) == dict.fromkeys(BOXES, True)
+    adapter = report["nodes"][0]["adapters"][0]
+    assert adapter["digest"] in text
+    for entry in adapter["files"]:
+        assert f"| {entry['path']} | {entry['size']} | {entry['sha256']} |" in text
+    assert "## What Failed" not in text
+
+
+def test_a_failure_leaves_boxes_empty_and_says_why() -> None:
+    text = as_markdown(load("failed"))
+    assert boxes(text) == dict.fromkeys(BOXES, False)
+    assert "  (llama31_8b_grammar_lora on jw2-1: not delivered)" in text
+    assert "is 64; the inventory declares alpha 32. Deliver the adapter that was meant" in text
+
+
+def test_what_is_written_of_any_run_is_an_inventory() -> None:
+    for name in NAMES:
+        said = parse(as_markdown(load(name)), "MANIFEST.md")
+        assert {agent.name: agent.purpose for agent in said.agents} == {"cleaner": "Grammar/Noise", "describer": "Context"}
+        assert said.agents[1].hosts.keys() == {"jw3-1", "jw3-2"}
+        assert said.training == {"epochs": "3", "precision": "bf16"}
+        assert said.notes == ()
+        assert [len(agent.adapters) for agent in said.agents] == [2, 1]
+
+
+# How GitHub takes a row of a table apart: a backslash takes the meaning of whatever character follows it.
+CELL = re.compile(r"(?:\\.|[^|\\])*")
+
+
+def cells(line: str) -> list[str]:
+    found, position = [], 1
+    while position < len(line):
+        cell = CELL.match(line, position)
+        assert cell is not None
+        found.append(cell[0])
+        position = cell.end() + 1
+    return found
+
+
+HOSTILE = st.text(st.sampled_from("a|\\ \n\r\t`\u2028\x0b\x85#-[x]<!>→()"), max_size=20)
+
+
+@given(HOSTILE, HOSTILE, HOSTILE)
+def test_no_text_forges_a_box_or_breaks_a_table(purpose: str, message: str, device: str) -> None:
+    report = load("failed")
+    report["notes"] = [f"[x] {message}"]
+    for node in report["nodes"]:
+        node["purpose"], node["notes"] = f"x\n- [x] {purpose}", [f"[x] {purpose}"]
+        for adapter in node["adapters"]:
+            adapter.update(dataset=message, quality=f"x\n- [x] All nodes tested{message}")
+            if adapter["test"]:
+                adapter["test"]["device_name"] = device
+    report["failures"][0].update(problem=f"lost:\n- [x] All nodes tested\n{message}", subject=message)
+    text = as_markdown(report)
+    # Lines as Markdown has them, and as some programs do.
+    for lines in (text.split("\n"), text.splitlines()):
+        assert [line for line in lines if line.startswith("- [")] == [f"- [ ] {box}" for box in BOXES]
+    evidence = text.split("\n## Evidence\n")[1].split("\n## ")[0].strip().split("\n")
+    assert {len(cells(line)) for line in evidence} == {8}

@@ -1,0 +1,68 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""lorafleet.prom as Prometheus' own client reads it."""
+
+from __future__ import annotations
+
+import typing as t
+
+import pytest
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.prometheus import as_prometheus
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.support.reports import NAMES, load
+
+
+def samples(text: str) -> dict[str, list[t.Any]]:
+    found = {}
+    for family in text_string_to_metric_families(text):
+        assert family.type == "gauge"
+        assert family.documentation.endswith(".")
+        assert {sample.name for sample in family.samples} == {family.name}
+        # Two of the same labels would be refused by the collector, and with them the whole file.
+        labels = [tuple(sorted(sample.labels.items())) for sample in family.samples]
+        assert len(labels) == len(set(labels))
+        assert family.name not in found
+        found[family.name] = family.samples
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_series_is_read_as_it_was_meant(name: str) -> None:
+    report = load(name)
+    found = samples(as_prometheus(report))
+    about = [(node, adapter) for node in report["nodes"] for adapter in node["adapters"] if adapter["state"] != "not_selected"]
+    verified = {(sample.labels["node"], sample.labels["adapter"]): sample.value for sample in found["lorafleet_adapter_verified"]}
+    assert verified == {(node["node"], adapter["name"]): float(adapter["verified"]) for node, adapter in about}
+    assert [sample.labels["release"] for sample in found["lorafleet_adapter_info"]] == [
+        adapter["release"] or "" for _node, adapter in about
+    ]
+    [failures] = found["lorafleet_run_failures"]
+    assert (failures.labels["kind"], failures.value) == (report["kind"], len(report["failures"]))
+
+
+def test_values_are_whole() -> None:
+    report = load("deployed")
+    found = samples(as_prometheus(report))
+    node = report["nodes"][0]
+    steps = {s.labels["step"]: s.value for s in found["lorafleet_step_duration_seconds"] if s.labels["node"] == node["node"]}
+    assert steps == node["seconds"]
+    assert found["lorafleet_adapter_effect_ratio"][0].value == node["adapters"][0]["test"]["effect"]
+    assert found["lorafleet_adapter_golden_distance_permitted"][0].value == 0.12
+
+
+def test_a_run_that_did_not_end_has_no_end() -> None:
+    report = {**load("deployed"), "ended": None}
+    assert "lorafleet_run_end_timestamp_seconds" not in samples(as_prometheus(report))
+
+
+@given(st.text(max_size=20))
+def test_any_label_is_read_back(text: str) -> None:
+    report = load("deployed")
+    report["nodes"][0]["agent"] = text
+    found = samples(as_prometheus(report))
+    assert found["lorafleet_adapter_verified"][0].labels["agent"] == text

@@ -1,0 +1,137 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What comes before a command of another user: Ansible's own plugin, and in the place of sudo programs that behave in many ways.
+
+The real sudo and its passwords are in tests/integration.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import pathlib
+import subprocess
+import tempfile
+
+import pytest
+from ansible.plugins.loader import become_loader, init_plugin_loader, shell_loader
+from ansible.utils.collection_loader import AnsibleCollectionConfig
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.become import Become
+
+from tests.support.playbooks import CHECKOUT
+
+SECRET = "s3cret ü"  # noqa: S105
+LIMIT = 30
+# Its last argument is the command, the one after -p the prompt.
+SUDO = """\
+#!/bin/sh
+prompt=; while [ $# -gt 1 ]; do test "$1" != -p || prompt=$2; shift; done
+{behaves}
+eval "$1"
+"""
+ASKS = 'printf %s "$prompt" >&2; read -r word'
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _plugins() -> None:
+    if AnsibleCollectionConfig.collection_finder is None:
+        init_plugin_loader([str(CHECKOUT / ".collections")])
+
+
+@dataclasses.dataclass
+class Waited:
+    """What came of it: what the command then said on standard output, given the standard input C(after)."""
+
+    became: bool
+    output: str
+
+
+def wait(directory: pathlib.Path, behaves: str, password: str | None = None, timeout: int = LIMIT, after: str = "") -> Waited:
+    program = directory / "sudo"
+    program.write_text(SUDO.format(behaves=behaves), encoding="utf-8")
+    program.chmod(0o755)
+    plugin, shell = become_loader.get("sudo"), shell_loader.get("sh")
+    options = {"ansible_become_exe": str(program), "ansible_become_flags": "-S", "ansible_become_user": "serving"}
+    plugin.set_options(var_options={**options, **({"ansible_become_password": password} if password else {})})
+    shell.executable = "/bin/sh"
+    become = Become("jw2-1", plugin, shell)
+    argv = become.argv(["cat"])
+    assert SECRET not in str(argv)
+    with tempfile.TemporaryFile() as said, contextlib.ExitStack() as stack:
+        process = stack.enter_context(
+            subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, cwd=directory)
+        )
+        stack.callback(process.kill)
+        became = become.wait(process, said, timeout)
+        output, _nothing = process.communicate(after.encode(), LIMIT)
+        return Waited(became, output.decode())
+
+
+@pytest.mark.parametrize("password", [None, SECRET])
+@pytest.mark.parametrize("noise", [":", "echo Welcome; echo to this host", "printf 'no newline: '", "echo motd >&2"])
+def test_nobody_asks_and_nothing_of_the_command_is_lost(tmp_path: pathlib.Path, noise: str, password: str | None) -> None:
+    # All that it is given is the command's own, and a password that nobody asked for would have come first.
+    assert wait(tmp_path, noise, password, after="its input\n") == Waited(became=True, output="its input\n")
+
+
+@pytest.mark.parametrize("noise", [":", "echo 'a lecture on power' >&2", "echo Welcome"])
+def test_the_password_is_given_when_it_is_asked_for(tmp_path: pathlib.Path, noise: str) -> None:
+    behaves = f'{noise}; {ASKS}; test "$word" = "{SECRET}" || exit 1'
+    assert wait(tmp_path, behaves, SECRET, after="its input\n") == Waited(became=True, output="its input\n")
+
+
+REFUSALS: dict[str, tuple[str, str | None, str]] = {
+    "a wrong password, in sudo's words": (
+        f'{ASKS}; echo "Sorry, try again." >&2; {ASKS}; exit 1',
+        SECRET,
+        "does not take the password that was given to become serving. Correct ansible_become_password",
+    ),
+    "a wrong password, in any language": (
+        f'{ASKS}; echo "다시 시도하십시오." >&2; {ASKS}; exit 1',
+        SECRET,
+        "does not take the password that was given to become serving. Correct ansible_become_password",
+    ),
+    "a password that nobody has": (
+        'echo "sudo: a password is required" >&2; exit 1',
+        None,
+        "asks for a password to become serving. Set ansible_become_password",
+    ),
+    "no such user": (
+        'echo "sudo: unknown user serving" >&2; exit 1',
+        SECRET,
+        "did not let this user become serving: sudo: unknown user serving. Look at ansible_become_user",
+    ),
+    "another command in its place": ("exit 0", None, "did not let this user become serving: no word of why."),
+}
+
+
+@pytest.mark.parametrize("why", REFUSALS)
+def test_who_is_not_let_in_is_told_why(tmp_path: pathlib.Path, why: str) -> None:
+    behaves, password, message = REFUSALS[why]
+    with pytest.raises(DeliveryError) as caught:
+        wait(tmp_path, behaves, password)
+    assert str(caught.value).startswith(f"jw2-1: {message}")
+    assert str(caught.value).endswith("What is served was not touched.")
+    assert SECRET not in str(caught.value)
+
+
+def test_a_wrong_password_is_given_once(tmp_path: pathlib.Path) -> None:
+    """Who fails too often may be locked out."""
+    behaves = f'for _try in 1 2 3; do {ASKS} || exit 1; echo "$word" >> given; done; exit 1'
+    with pytest.raises(DeliveryError, match="does not take the password"):
+        wait(tmp_path, behaves, SECRET)
+    assert (tmp_path / "given").read_text(encoding="utf-8") == f"{SECRET}\n"
+
+
+@pytest.mark.parametrize("password", [None, SECRET])
+def test_no_answer_is_not_waited_for_without_end(tmp_path: pathlib.Path, password: str | None) -> None:
+    with pytest.raises(DeliveryError, match=r"jw2-1: did not let this user become serving within 1 seconds: it hangs\."):
+        wait(tmp_path, "echo it hangs >&2; read -r word", password, timeout=1)
+
+
+@pytest.mark.parametrize("ends", ["exit 255", "kill -KILL $$"])
+def test_a_connection_that_breaks_is_no_refusal(tmp_path: pathlib.Path, ends: str) -> None:
+    assert wait(tmp_path, ends).became is False

@@ -1,0 +1,297 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The witness of tests/support/invariants.py: silent about a node in order, and not about one in which an invariant is broken."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import typing as t
+
+import pytest
+
+from tests.support import invariants
+from tests.support.releases import WEIGHTS, content, release_of, write_version
+from tests.support.transactions import Node, Way
+
+WAYS: tuple[Way, ...] = ("exchange", "symlink")
+
+
+def sums(version: int) -> dict[str, str]:
+    return {name: hashlib.sha256(data).hexdigest() for name, data in content(version).items()}
+
+
+class Case:
+    """A node where version 2 followed version 1, version 7 had been copied by hand, and what is expected of it."""
+
+    def __init__(self, base: pathlib.Path, way: Way) -> None:
+        self.node = Node(base)
+        write_version(self.node.live, 7)
+        for version in (1, 2):
+            self.node.deploy(version, way)
+        (base / "models" / "neighbour").write_text("neighbour")
+        self.adapter: dict[str, t.Any] = {
+            "releases": {release_of(version): sums(version) for version in (1, 2, 3)},
+            "wanted": release_of(2),
+            "active": release_of(1),
+            "before": sums(1),
+            "survives": [sums(7)],
+            "way": way,
+            "modes": {"file": "0644", "directory": "0755"},
+        }
+        self.expectations: dict[str, t.Any] = {
+            "models_dir": str(self.node.models),
+            "store": str(self.node.store),
+            "code": 0,
+            "again": {"code": 0, "changed": False},
+            "untouched": {str(base): invariants.listing(str(base))},
+            "adapters": {self.node.paths.name: self.adapter},
+        }
+
+    def violations(self) -> list[str]:
+        return invariants.violations(self.expectations)
+
+    def record(self, **changes: t.Any) -> None:
+        state = pathlib.Path(self.node.paths.state)
+        state.write_text(json.dumps({**json.loads(state.read_text()), **changes}))
+
+
+@pytest.fixture
+def case(tmp_path: pathlib.Path) -> Case:
+    return Case(tmp_path, "exchange")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_node_in_order(tmp_path: pathlib.Path, way: Way) -> None:
+    case = Case(tmp_path, way)
+    assert case.violations() == []
+    case.expectations.update(code=None, again=None)
+    case.node.roll_back(way)
+    assert case.violations() == []
+    case.expectations.update(code=1, message="failed. Active is the one before.")
+    assert case.violations() == []
+
+
+def torn(case: Case) -> None:
+    (case.node.live / WEIGHTS).write_bytes(content(1)[WEIGHTS])
+
+
+def gone(case: Case) -> None:
+    shutil.rmtree(case.node.live)
+
+
+def one_more_file(case: Case) -> None:
+    (case.node.live / "more").write_text("")
+
+
+def link_at_name_that_leads_nowhere(case: Case) -> None:
+    gone(case)
+    case.node.live.symlink_to("nowhere")
+    case.adapter["before"] = None
+
+
+def link_among_the_files(case: Case) -> None:
+    path = case.node.live / WEIGHTS
+    path.rename(case.node.models / "elsewhere")
+    path.symlink_to(case.node.models / "elsewhere")
+
+
+def not_for_others_to_read(case: Case) -> None:
+    (case.node.live / WEIGHTS).chmod(0o600)
+
+
+def release_before_deleted(case: Case) -> None:
+    shutil.rmtree(case.node.release(1))
+
+
+def made_by_hand_deleted(case: Case) -> None:
+    shutil.rmtree(next(case.node.root.glob("adopted-*")))
+
+
+def made_by_hand_in_the_trash(case: Case) -> None:
+    next(case.node.root.glob("adopted-*")).rename(case.node.root / "trash-adopted")
+    case.expectations.update(code=None, again=None)
+
+
+def done_but_the_one_before_is_active(case: Case) -> None:
+    shutil.rmtree(case.node.live)
+    write_version(case.node.live, 1)
+
+
+def done_but_the_store_lacks_it(case: Case) -> None:
+    shutil.rmtree(case.node.release(2))
+
+
+def done_but_a_step_is_open(case: Case) -> None:
+    case.record(intent={"step": "activate"})
+
+
+def done_but_the_way_back_is_lost(case: Case) -> None:
+    case.record(previous=None)
+
+
+def done_but_the_way_back_leads_nowhere(case: Case) -> None:
+    case.record(previous=release_of(3))
+    case.adapter["active"] = None
+
+
+def done_in_the_other_way(case: Case) -> None:
+    case.adapter["way"] = "symlink"
+
+
+def failed_and_does_not_say_what_is_active(case: Case) -> None:
+    case.expectations.update(code=1, message="failed.", again=None)
+
+
+def state_cannot_be_read(case: Case) -> None:
+    pathlib.Path(case.node.paths.state).write_text('{"act')
+    case.expectations.update(code=None, again=None)
+
+
+def receipt_is_empty(case: Case) -> None:
+    pathlib.Path(case.node.paths.receipt(release_of(1))).write_text("")
+    case.expectations.update(code=None, again=None)
+
+
+def left_in_the_store(case: Case) -> None:
+    (case.node.root / "incoming-0").mkdir()
+
+
+def left_among_the_manifests(case: Case) -> None:
+    pathlib.Path(case.node.paths.manifest(release_of(2)) + ".new").write_text("")
+
+
+def left_staged(case: Case) -> None:
+    pathlib.Path(case.node.paths.staged(release_of(3))).mkdir()
+
+
+def left_in_the_models_directory(case: Case) -> None:
+    (case.node.models / f".exchange-probe-{case.node.paths.name}").mkdir()
+    case.expectations["untouched"] = {}
+
+
+def store_that_nobody_may_pass(case: Case) -> None:
+    case.node.root.chmod(0o700)
+
+
+def always_something_to_do(case: Case) -> None:
+    case.expectations["again"] = {"code": 0, "changed": True}
+
+
+def run_again_failed(case: Case) -> None:
+    case.expectations["again"] = {"code": 1, "changed": False}
+
+
+def neighbour_changed(case: Case) -> None:
+    (case.node.models / "neighbour").write_text("changed")
+
+
+def neighbour_may_be_read_by_all(case: Case) -> None:
+    (case.node.models / "neighbour").chmod(0o604)
+
+
+def neighbour_gone(case: Case) -> None:
+    (case.node.models / "neighbour").unlink()
+
+
+def stranger_in_the_models_directory(case: Case) -> None:
+    (case.node.models / f"{case.node.paths.name}.old").mkdir()
+
+
+def never_verified(case: Case) -> None:
+    pathlib.Path(case.node.paths.receipt(release_of(2))).unlink()
+
+
+def release_that_is_not_what_its_name_says(case: Case) -> None:
+    (case.node.release(1) / "tokenizer.json").write_text("{}")
+    write_version(case.node.root / "adopted-1", 1)
+
+
+def release_with_a_hard_link(case: Case) -> None:
+    os.link(case.node.release(1) / WEIGHTS, case.node.root / "adopted-link")
+
+
+def release_that_is_a_file(case: Case) -> None:
+    pathlib.Path(case.node.paths.release(release_of(3))).write_text("")
+
+
+def success_after_a_failed_fsync(case: Case) -> None:
+    case.expectations["fsync_failed"] = True
+
+
+BROKEN: dict[str, list[t.Callable[[Case], None]]] = {
+    "I1": [torn, gone, one_more_file, link_at_name_that_leads_nowhere, link_among_the_files, not_for_others_to_read],
+    "I2": [release_before_deleted, made_by_hand_deleted, made_by_hand_in_the_trash],
+    "I3": [
+        done_but_the_one_before_is_active,
+        done_but_the_store_lacks_it,
+        done_but_a_step_is_open,
+        done_but_the_way_back_is_lost,
+        done_but_the_way_back_leads_nowhere,
+        done_in_the_other_way,
+    ],
+    "I4": [failed_and_does_not_say_what_is_active],
+    "I5": [
+        state_cannot_be_read,
+        receipt_is_empty,
+        left_in_the_store,
+        left_among_the_manifests,
+        left_staged,
+        left_in_the_models_directory,
+        store_that_nobody_may_pass,
+        always_something_to_do,
+        run_again_failed,
+    ],
+    "I6": [neighbour_changed, neighbour_may_be_read_by_all, neighbour_gone, stranger_in_the_models_directory],
+    "I8": [never_verified],
+    "I9": [release_that_is_not_what_its_name_says, release_with_a_hard_link, release_that_is_a_file],
+    "I10": [success_after_a_failed_fsync],
+}
+
+
+@pytest.mark.parametrize(
+    ("invariant", "breaks"),
+    [pytest.param(invariant, breaks, id=breaks.__name__) for invariant, ways in BROKEN.items() for breaks in ways],
+)
+def test_broken_invariant_is_told(case: Case, invariant: str, breaks: t.Callable[[Case], None]) -> None:
+    breaks(case)
+    assert invariant in {line.split()[0] for line in case.violations()}
+
+
+def test_held_lock_is_told(case: Case) -> None:
+    with open(case.node.paths.lock, "rb") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        assert case.violations() == [f"I7 {case.node.paths.name}: the lock is still held"]
+
+
+def test_a_damaged_release_is_no_news_until_a_run_ended_well(case: Case) -> None:
+    (case.node.release(1) / "tokenizer.json").write_text("{}")
+    case.adapter["damaged"] = [release_of(1)]
+    case.expectations.update(code=None, again=None)
+    assert case.violations() == []
+
+
+def test_as_a_program(case: Case) -> None:
+    """As it is sent to a node: one file, without what is installed."""
+    command = [sys.executable, "-I", "-S", invariants.__file__]
+
+    def run(*arguments: str, **more: t.Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*command, *arguments], capture_output=True, text=True, **more, check=False)
+
+    listed = run("list", str(case.node.models))
+    assert json.loads(listed.stdout) == {str(case.node.models): invariants.listing(str(case.node.models))}
+    case.expectations["untouched"] = json.loads(listed.stdout)
+    in_order = run(input=json.dumps(case.expectations))
+    assert (in_order.returncode, json.loads(in_order.stdout)) == (0, [])
+    torn(case)
+    broken = run(input=json.dumps(case.expectations))
+    assert broken.returncode == 1
+    assert [line.split()[0] for line in json.loads(broken.stdout)] == ["I1", "I3"]
