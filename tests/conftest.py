@@ -70,7 +70,6 @@ def tiny() -> pathlib.Path:
     return tiny_adapters.cached()
 
 
-
 @pytest.fixture
 def adapter(tiny: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
     """A fresh copy of the plain adapter, to be damaged at will: only the files that travel."""

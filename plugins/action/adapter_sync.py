@@ -69,9 +69,7 @@ class ActionModule(ActionBase):
     def _phase(self, phase: str, variables: dict[str, t.Any]) -> dict[str, t.Any]:
         """Run the module of the same name on the node."""
         arguments = {**self._task.args, "phase": phase}
-        found: dict[str, t.Any] = self._execute_module(
-            module_name=_MODULE, module_args=arguments, task_vars=variables
-        )
+        found: dict[str, t.Any] = self._execute_module(module_name=_MODULE, module_args=arguments, task_vars=variables)
         return found
 
     def _node_end(self, node: str, control_path: str) -> End:
@@ -164,9 +162,7 @@ def _end(host: str, connection: t.Any, control_path: str) -> End:
     if connection.transport == "local":
         return End(None)
     if connection.transport != "ssh":
-        raise AnsibleActionFail(
-            f"{host}: adapters cannot be sent over connection {connection.transport!r}; use ssh or local"
-        )
+        raise AnsibleActionFail(f"{host}: adapters cannot be sent over connection {connection.transport!r}; use ssh or local")
     options = {option: connection.get_option(option) for option in OPTIONS}
     if not _answers(connection):
         options["password"] = None

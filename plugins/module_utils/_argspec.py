@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import typing as t
 
-from ._store.receipt import LEVELS
-from ._store.state import AUTO, EXCHANGE, SYMLINK
+from ._activation import AUTO, EXCHANGE, SYMLINK
+from ._levels import LEVELS
 
 DECLARED: dict[str, t.Any] = {
     "adapters": {

@@ -12,29 +12,12 @@ import concurrent.futures
 import hashlib
 import json
 import os
-import stat
 import typing as t
 
 from ._errors import DeliveryError
+from ._files import CHUNK, open_regular
 
-CHUNK = 1 << 20
 SHORT = 12
-
-
-def open_regular(path: str) -> t.BinaryIO:
-    """Open a regular file for reading without following a link in its last component.
-
-    Raises DeliveryError when C(path) is a link, a FIFO, a device or anything else that is no plain file.
-    """
-    try:
-        # O_NONBLOCK so that a FIFO in an adapter directory is refused below instead of waited for.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as exc:
-        raise DeliveryError.of(path, f"cannot be read: {exc.strerror}.", "It must be a plain, readable file.") from exc
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise DeliveryError.of(path, "is not a plain file.", "Remove it: links, FIFOs and devices never travel.")
-    return os.fdopen(descriptor, "rb", buffering=0)
 
 
 def sha256_of(path: str, fsync: bool = False) -> tuple[int, str]:

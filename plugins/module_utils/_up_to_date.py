@@ -12,6 +12,7 @@ import typing as t
 
 from ._base.identity import Identities
 from ._errors import DeliveryError
+from ._levels import LEVELS
 from ._load_test.case import Case, cases_of
 from ._load_test.checks import judge
 from ._load_test.host import Host, look_at_host
@@ -19,7 +20,6 @@ from ._load_test.interpreter import check_device
 from ._load_test.serving_user import ServingUser, check_readable
 from ._store.permissions import permissions_of
 from ._store.plan import Options, Request
-from ._store.receipt import LEVELS
 from ._store.recovery import is_settled
 from ._store.transaction import Outcome, carry_out
 
@@ -56,9 +56,7 @@ def look_at_all(params: dict[str, t.Any], warn: t.Callable[[str], None]) -> list
     # Otherwise the tasks that follow say them.
     for warning in warnings:
         warn(warning)
-    return [
-        {**outcome.to_json(), "required_level": case.required, "from_receipt": True} for case, outcome in zip(cases, done)
-    ]
+    return [{**outcome.to_json(), "required_level": case.required, "from_receipt": True} for case, outcome in zip(cases, done)]
 
 
 def _not_verified(case: Case) -> DeliveryError:

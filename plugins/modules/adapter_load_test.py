@@ -314,9 +314,7 @@ def main() -> None:
         # What could not reach more the last time is not expected to reach it now.
         new = [case for case in pending if params["force"] or case.tells_more(case.least, host.digest)]
     elif params["record"]:
-        new = [
-            case for case in pending if case.passed and (params["force"] or case.tells_more(case.facts["level"], host.digest))
-        ]
+        new = [case for case in pending if case.passed and (params["force"] or case.tells_more(case.facts["level"], host.digest))]
     results: dict[str, t.Any] = {"changed": bool(new), "adapters": [case.result() for case in cases], "seconds": seconds}
     if module.check_mode:
         results["diff"] = diff_of(new, lambda case: f"to be tested at level {case.required} on {params['device']}")

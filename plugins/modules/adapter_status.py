@@ -147,10 +147,10 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manife
 from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import NODE
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._golden.golden import golden_of
+from ansible_collections.lorafleet.delivery.plugins.module_utils._levels import LEVELS, reaches
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.active import Active, look_at_active
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.compare import differences
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.paths import AdapterPaths
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store.receipt import LEVELS, reaches
 
 
 def look_at(paths: AdapterPaths, level: str) -> Active:

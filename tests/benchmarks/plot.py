@@ -24,9 +24,7 @@ def main() -> None:
     tables = json.loads((DOCS / "benchmarks.json").read_text(encoding="utf-8"))
     timed = [table for table in tables if "seconds" in table["rows"][0]]
     rows = [len(table["rows"]) for table in timed]
-    figure, axes = pyplot.subplots(
-        len(timed), figsize=(9, sum(rows) * 0.45 + len(rows) * 0.8), height_ratios=rows, squeeze=False
-    )
+    figure, axes = pyplot.subplots(len(timed), figsize=(9, sum(rows) * 0.45 + len(rows) * 0.8), height_ratios=rows, squeeze=False)
     for table, (axis,) in zip(timed, axes):
         names = [textwrap.fill(row["what"], 44) for row in table["rows"]]
         ratios = [row["ratio"] for row in table["rows"]]

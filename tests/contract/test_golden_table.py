@@ -180,9 +180,7 @@ class Table:
             for recorded in goldens
             for name, *where in cases
         ]
-        outcome = load_test(
-            tiny_adapters.PEFT_PYTHON, "cpu", targets, 300, str(self.work), dtype=dtype, attention=attention
-        )
+        outcome = load_test(tiny_adapters.PEFT_PYTHON, "cpu", targets, 300, str(self.work), dtype=dtype, attention=attention)
         assert outcome.problems == ()
         for name, report in outcome.reports.items():
             assert (report["problems"], report["level"]) == ([], "golden"), name

@@ -19,12 +19,11 @@ import stat
 import typing as t
 
 import pytest
-from ansible_collections.lorafleet.delivery.plugins.module_utils import _hashing
+from ansible_collections.lorafleet.delivery.plugins.module_utils import _files, _hashing
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store import (
     activate,
     compare,
-    copy,
     displaced,
     paths,
     permissions,
@@ -182,7 +181,7 @@ def _fsync_only(patch: pytest.MonkeyPatch, wanted: t.Callable[[int], bool]) -> N
             fsync(descriptor)
 
     # Not everywhere: the neighbour that flushes a file of its own is to go on doing so.
-    for module in (permissions, _hashing, paths):
+    for module in (permissions, _hashing, _files):
         patch.setattr(module, "os", PatchedOs(fsync=some))
 
 
@@ -211,7 +210,7 @@ def sizes_stand_for_content(patch: pytest.MonkeyPatch) -> None:
 
 @mutant(_by_fault(faults.KILL, "next_release", "exchange"), "I9")
 def hard_links_instead_of_copies(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(copy, "copy_file", os.link)
+    patch.setattr(activate, "copy_file", os.link)
     differences = compare.differences
 
     def lenient(*arguments: t.Any, **more: t.Any) -> list[Difference]:

@@ -11,8 +11,7 @@ import pathlib
 import shutil
 
 import pytest
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store.paths import AdapterPaths
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store.preflight import make_store
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.paths import AdapterPaths, make_store
 
 from tests.crash.conftest import Count
 from tests.crash.faults import EIO, ENOSPC, KILL, violations

@@ -19,9 +19,9 @@ import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.declared import Declared
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.describe import describe
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import Manifest
+from ansible_collections.lorafleet.delivery.plugins.module_utils._files import write_json
 from ansible_collections.lorafleet.delivery.plugins.module_utils._golden.golden import PERMITTED
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store.paths import AdapterPaths, write_json
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store.preflight import make_store
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.paths import AdapterPaths, make_store
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.receipt import read_receipt
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.state import State, write_state
 
@@ -100,7 +100,8 @@ class Node:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=300, check=False,
+            timeout=300,
+            check=False,
         )
         assert (tree / "localhost").exists(), done.stdout + done.stderr
         result = json.loads((tree / "localhost").read_text(encoding="utf-8"))
@@ -116,7 +117,8 @@ class Node:
             env={**os.environ, "PYTHONPATH": str(CHECKOUT / ".collections")},
             capture_output=True,
             text=True,
-            timeout=300, check=False,
+            timeout=300,
+            check=False,
         )
         assert done.stderr == ""
         return t.cast("Result", json.loads(done.stdout))

@@ -282,9 +282,7 @@ TABLE: dict[str, Bad] = {
         ("tensors that training never makes zero", "save the adapter again."),
         source=weights(lambda data: data[:-65536] + bytes(65536)),
     ),
-    "safetensors header lies": Bad(
-        "weights", ("a gap or an overlap.", "Copy or save the file again"), source=weights(lying)
-    ),
+    "safetensors header lies": Bad("weights", ("a gap or an overlap.", "Copy or save the file again"), source=weights(lying)),
     "NaN": Bad(
         "weights", ("has NaN or infinite values in 1 of 28 tensors", "deliver an earlier checkpoint."), source=tensors(nan)
     ),

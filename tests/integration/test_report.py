@@ -86,9 +86,7 @@ def test_a_delivery_a_look_an_audit_and_the_manifest_as_inventory(fleet: Fleet) 
         (beside / f"{group}.json").write_text(json.dumps(fleet.groups[group]), encoding="utf-8")
     hosts = {name: {**variables, "ansible_host": "127.0.0.1"} for name, variables in fleet.hosts.items()}
     (manifest.parent / "hosts.json").write_text(json.dumps({"all": {"hosts": hosts}}), encoding="utf-8")
-    again = Background(
-        "deploy", "-i", str(manifest), "-i", str(manifest.parent / "hosts.json"), directory=manifest.parent
-    ).wait()
+    again = Background("deploy", "-i", str(manifest), "-i", str(manifest.parent / "hosts.json"), directory=manifest.parent).wait()
     assert again.rc == 0, again.output
     assert again.changed() == []
     written = json.loads((manifest.parent / "record.report" / "report.json").read_text(encoding="utf-8"))

@@ -13,8 +13,7 @@ import pathlib
 import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import FileEntry, Manifest, TensorEntry
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store.paths import AdapterPaths
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store.preflight import make_store
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.paths import AdapterPaths, make_store
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.receipt import write_receipt
 
 NAME = "grammar_lora"

@@ -18,9 +18,9 @@ import time
 import typing as t
 
 from .._errors import DeliveryError, Problem
+from .._files import read_json, write_json
 from .._formats.safetensors import TensorScan, scan
 from .._hashing import sha256_of_all
-from .._store.paths import read_json, write_json
 from .._text import first
 from .declared import Declared
 from .lora_config import config_problems, read_lora_config
@@ -78,9 +78,7 @@ def cache_entry(cache_dir: str, directory: str) -> str:
     return os.path.join(cache_dir, hashlib.sha256(os.fsencode(os.path.realpath(directory))).hexdigest()[:32] + ".json")
 
 
-def describe(
-    directory: str, declared: Declared, versions: dict[str, str], cache: str, remember: bool = True
-) -> Description:
+def describe(directory: str, declared: Declared, versions: dict[str, str], cache: str, remember: bool = True) -> Description:
     """Return the Description of the adapter in C(directory).
 
     C(versions) are the trainer's library versions as far as they are known. C(cache) is the path of this adapter's cache

@@ -13,7 +13,7 @@ import os
 import typing as t
 
 from .._errors import DeliveryError
-from .._store.paths import read_json
+from .._files import read_json
 from .weights import base_weights
 
 BRING_BASE = "Bring the whole base to this host, let it be read, or correct its path."

@@ -18,7 +18,7 @@ import struct
 import typing as t
 
 from .._errors import DeliveryError
-from .._hashing import open_regular
+from .._files import open_regular
 from .._text import count, cut
 from .strict_json import is_integer, parse_object
 

@@ -13,7 +13,7 @@ import math
 import typing as t
 
 from .._errors import DeliveryError
-from .._hashing import open_regular
+from .._files import open_regular
 
 # Real configurations are a few kB.
 MAX_CONFIG = 1 << 20

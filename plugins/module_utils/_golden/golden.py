@@ -20,9 +20,9 @@ import typing as t
 
 from .._adapter.manifest import Manifest
 from .._errors import DeliveryError, Problem
+from .._files import read_json
 from .._hashing import SHORT
 from .._names import is_release_name
-from .._store.paths import read_json
 
 SCHEMA = 1
 

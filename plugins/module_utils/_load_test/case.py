@@ -18,9 +18,9 @@ from .._base.config import base_fingerprint, with_config
 from .._errors import DeliveryError, Problem
 from .._golden.golden import Golden, golden_of
 from .._hashing import digest_of
-from .._store.paths import AdapterPaths
-from .._store.preflight import make_store
-from .._store.receipt import reaches, read_receipt, write_receipt
+from .._levels import reaches
+from .._store.paths import AdapterPaths, make_store
+from .._store.receipt import read_receipt, write_receipt
 from .._store.state import read_state
 from .request import Target
 

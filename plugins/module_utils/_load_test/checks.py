@@ -18,11 +18,11 @@ from .._adapter.tokenizer import tokenizer_problems
 from .._base.config import read_base_json
 from .._base.identity import Identities, differences
 from .._errors import DeliveryError, Problem
+from .._files import read_json
 from .._formats.safetensors import scan
 from .._golden.golden import Golden, distances, problems, unusual
 from .._hashing import sha256_of
-from .._store.paths import read_json
-from .._store.receipt import reaches
+from .._levels import reaches
 from .._text import first
 from .case import FACTS, Case
 from .compatibility import runtime_notes, runtime_problems

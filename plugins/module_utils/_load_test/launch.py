@@ -16,7 +16,7 @@ import signal
 import typing as t
 
 from .._errors import DeliveryError, Problem
-from .._hashing import open_regular
+from .._files import open_regular
 from .child import INSTALL_PEFT, Child, private_directory, run_python
 from .interpreter import PACKAGES
 from .program import write_program

@@ -19,6 +19,7 @@ from .._adapter.manifest import Manifest
 from .._base.config import with_config
 from .._base.identity import Identities, differences
 from .._errors import DeliveryError, Problem
+from .._files import write_json
 from .._golden.golden import (
     Golden,
     distances,
@@ -27,7 +28,6 @@ from .._golden.golden import (
     read_golden,
 )
 from .._hashing import digest_of
-from .._store.paths import write_json
 from .launch import LoadTest
 from .request import Target
 

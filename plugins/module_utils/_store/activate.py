@@ -13,12 +13,14 @@ import errno
 import os
 import typing as t
 
+from .._activation import EXCHANGE, SYMLINK
+from .._adapter.manifest import Manifest
 from .._errors import DeliveryError
+from .._files import copy_file, fsync_directory, write_json
 from .._linux.rename import exchange, is_unsupported, rename_noreplace
-from .copy import copy_release
 from .displaced import empty_trash, put_away, remove
-from .paths import AdapterPaths, fsync_directory, write_json
-from .permissions import set_permissions
+from .paths import AdapterPaths
+from .permissions import Permissions, set_permissions
 from .plan import (
     ACTIVATED,
     AT_NAME,
@@ -31,16 +33,7 @@ from .plan import (
 from .recovery import finish_swap, incoming, inode_of
 from .retention import drop_staging, forget_absent, prune
 from .served import ABSENT, LINK, link_text
-from .state import (
-    ACTIVATE,
-    EXCHANGE,
-    PROMOTE,
-    ROLL_BACK,
-    SYMLINK,
-    Intent,
-    State,
-    write_state,
-)
+from .state import ACTIVATE, PROMOTE, ROLL_BACK, Intent, State, write_state
 
 
 def apply_plan(plan: Plan, state: State, options: Options) -> t.Optional[str]:
@@ -174,3 +167,21 @@ def _tidy(plan: Plan, state: State) -> None:
     if plan.action == ACTIVATED or plan.prune:
         forget_absent(paths, state)
     empty_trash(paths)
+
+
+def copy_release(source: str, target: str, manifest: Manifest, permissions: Permissions) -> None:
+    """Make C(target), which must not exist, a complete, verified and durable copy; never by hard links.
+
+    Raises OSError, and DeliveryError when what was written does not read back as C(manifest).
+    """
+    os.mkdir(target, 0o700)
+    for entry in manifest.files:
+        copy_file(os.path.join(source, entry.path), os.path.join(target, entry.path))
+    set_permissions(target, manifest, permissions)
+    found = permissions.differences(target, manifest)
+    if found:
+        raise DeliveryError.of(
+            f"{manifest.name}, release {manifest.release}",
+            f"was copied from {source} and does not read back right: {found[0].line()}.",
+            "Check the disk of this node.",
+        )

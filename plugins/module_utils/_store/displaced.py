@@ -17,9 +17,10 @@ import typing as t
 
 from .._adapter.manifest import Manifest
 from .._errors import DeliveryError
+from .._files import fsync_directory
 from .._linux.open_files import in_use, sees_all_processes
 from .compare import MISSING, differences, in_content
-from .paths import AdapterPaths, fsync_directory
+from .paths import AdapterPaths
 from .served import linked_release
 
 _TRASH = "trash-"

@@ -6,27 +6,25 @@
 
 """Where things lie on a node: the paths of the models directory and the store, and JSON that survives a power cut.
 
-    MODELS/NAME/                          what people and servers open
-    STORE/NAME/releases/DIGEST12/         the immutable release
-    STORE/NAME/manifests/DIGEST12.json    what that release consists of
-    STORE/NAME/receipts/DIGEST12.json     what was verified of it
-    STORE/NAME/staging/DIGEST12/          being filled, never served
-    STORE/NAME/adopted-TIME/              what stood at NAME and was no release; never pruned
-    STORE/NAME/state.json                 active and previous release
-    STORE/NAME/lock                       flock, never unlinked
+MODELS/NAME/                          what people and servers open
+STORE/NAME/releases/DIGEST12/         the immutable release
+STORE/NAME/manifests/DIGEST12.json    what that release consists of
+STORE/NAME/receipts/DIGEST12.json     what was verified of it
+STORE/NAME/staging/DIGEST12/          being filled, never served
+STORE/NAME/adopted-TIME/              what stood at NAME and was no release; never pruned
+STORE/NAME/state.json                 active and previous release
+STORE/NAME/lock                       flock, never unlinked
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import typing as t
 
 from .._adapter.manifest import Manifest
-from .._errors import DeliveryError
+from .._files import fsync_directory, read_json
 from .._names import check_name, is_release_name
-
-_UNFINISHED = ".new"
 
 
 class AdapterPaths:
@@ -69,48 +67,22 @@ class AdapterPaths:
         return None if data is None else Manifest.from_json(data)
 
 
-def read_json(path: str, remedy: str = "Move it aside and deploy again: it is written anew.") -> t.Any:
-    """Parsed JSON, or None when the file does not exist. Raises DeliveryError when it cannot be read or parsed.
-
-    The C(remedy) that is given is the one for what the store itself has written.
-    """
+def make_store(paths: AdapterPaths) -> None:
+    """Create the directories of one adapter in the store where they are missing, whatever the umask."""
+    # No chmod afterwards: a crash before it would leave a directory that nobody may pass through, for good.
+    umask = os.umask(0)
     try:
-        with open(path, encoding="utf-8") as stream:
-            return json.load(stream)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as exc:
-        raise DeliveryError.of(path, f"cannot be read: {exc}.", remedy) from exc
-
-
-def write_json(path: str, data: t.Any, mode: int = 0o644) -> None:
-    """Replace a file by JSON atomically and durably: temporary file, fsync, rename, fsync of the directory."""
-    temporary = f"{path}{_UNFINISHED}"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        os.fchmod(stream.fileno(), mode)
-        json.dump(data, stream, indent=1, sort_keys=True)
-        stream.write("\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.rename(temporary, path)
-    fsync_directory(os.path.dirname(path))
-
-
-def unfinished(directory: str) -> list[str]:
-    """What a C(write_json) in this directory left that was killed, if none is under way."""
-    # Anything else of that name is somebody else's.
-    return [
-        entry.path
-        for entry in os.scandir(directory)
-        if entry.name.endswith(f".json{_UNFINISHED}") and entry.is_file(follow_symlinks=False)
-    ]
-
-
-def fsync_directory(path: str) -> None:
-    """Make the names in a directory durable. Raises OSError: a failed fsync is never a success."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
+        # Root and staging may be passed through but not listed: an unprivileged transfer user needs its own directory only.
+        for path, mode in (
+            (os.path.dirname(paths.root), 0o711),
+            (paths.root, 0o711),
+            (paths.releases, 0o755),
+            (paths.manifests, 0o755),
+            (paths.receipts, 0o755),
+            (paths.staging, 0o711),
+        ):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(path, mode)
+                fsync_directory(os.path.dirname(path))
     finally:
-        os.close(descriptor)
+        os.umask(umask)

@@ -17,7 +17,7 @@ import typing as t
 
 from .._adapter.manifest import Manifest
 from .._errors import DeliveryError
-from .._hashing import open_regular
+from .._files import open_regular
 from .compare import Difference, differences
 
 # A leading zero is asked for: YAML turns an unquoted 0644 into 420.

@@ -12,8 +12,10 @@ import dataclasses
 import os
 import typing as t
 
+from .._activation import AUTO, EXCHANGE, SYMLINK
 from .._adapter.manifest import Manifest
 from .._errors import DeliveryError
+from .._levels import reaches
 from .compare import (
     CHANGED,
     MISSING,
@@ -24,18 +26,11 @@ from .compare import (
 from .displaced import ADOPT, adopted_path, fate_of, known_manifests
 from .paths import AdapterPaths
 from .permissions import Permissions
-from .receipt import reaches, read_receipt
+from .receipt import read_receipt
 from .recovery import settled
 from .retention import prunable
 from .served import ABSENT, DIRECTORY, LINK, Live, look_at_live
-from .state import (
-    AUTO,
-    EXCHANGE,
-    ROLL_BACK,
-    SYMLINK,
-    State,
-    read_state,
-)
+from .state import ROLL_BACK, State, read_state
 
 # Where whole bytes of the release are.
 IN_STORE = "store"

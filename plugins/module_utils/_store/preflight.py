@@ -8,12 +8,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 
 from .._errors import DeliveryError
 from .._linux.mounts import is_mount_point, mount_of
-from .paths import AdapterPaths, fsync_directory
 
 
 def check_places(models_dir: str, store: str) -> None:
@@ -59,24 +57,3 @@ def _check_writable(directory: str, place: str) -> None:
         f"cannot be written by user {os.geteuid()}.",
         "Run with become, or give that user the right to write there.",
     )
-
-
-def make_store(paths: AdapterPaths) -> None:
-    """Create the directories of one adapter in the store where they are missing, whatever the umask."""
-    # No chmod afterwards: a crash before it would leave a directory that nobody may pass through, for good.
-    umask = os.umask(0)
-    try:
-        # Root and staging may be passed through but not listed: an unprivileged transfer user needs its own directory only.
-        for path, mode in (
-            (os.path.dirname(paths.root), 0o711),
-            (paths.root, 0o711),
-            (paths.releases, 0o755),
-            (paths.manifests, 0o755),
-            (paths.receipts, 0o755),
-            (paths.staging, 0o711),
-        ):
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(path, mode)
-                fsync_directory(os.path.dirname(path))
-    finally:
-        os.umask(umask)

@@ -11,16 +11,11 @@ from __future__ import annotations
 import datetime
 import typing as t
 
-from .paths import AdapterPaths, read_json, write_json
+from .._files import read_json, write_json
+from .._levels import LEVELS
+from .paths import AdapterPaths
 
 SCHEMA = 1
-# Each level contains the ones before it.
-LEVELS = ("structure", "adapter", "model", "golden")
-
-
-def reaches(level: str, required: str) -> bool:
-    """True when C(level) is C(required) or contains it."""
-    return LEVELS.index(level) >= LEVELS.index(required)
 
 
 def read_receipt(paths: AdapterPaths, release: str) -> t.Optional[dict[str, t.Any]]:

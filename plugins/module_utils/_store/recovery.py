@@ -12,8 +12,9 @@ import dataclasses
 import os
 import typing as t
 
+from .._files import fsync_directory, unfinished
 from .displaced import empty_trash, in_trash, put_away, remove
-from .paths import AdapterPaths, fsync_directory, unfinished
+from .paths import AdapterPaths
 from .state import PROMOTE, Intent, State, read_state, write_state
 
 _INCOMING = "incoming-"

@@ -18,12 +18,11 @@ import typing as t
 
 from .._adapter.manifest import FileEntry, Manifest
 from .._errors import DeliveryError, Problem
+from .._files import copy_file, fsync_directory
 from .._hashing import sha256_of
 from .compare import differences
-from .copy import copy_file
 from .lock import is_received_into
-from .paths import AdapterPaths, fsync_directory
-from .preflight import make_store
+from .paths import AdapterPaths, make_store
 
 # Left free on the file system of the store, whatever is brought.
 _RESERVE_BYTES = 64 << 20

@@ -12,16 +12,13 @@ import dataclasses
 import datetime
 import typing as t
 
+from .._activation import EXCHANGE, SYMLINK
 from .._errors import DeliveryError
+from .._files import read_json, write_json
 from .._names import is_release_name
-from .paths import AdapterPaths, read_json, write_json
+from .paths import AdapterPaths
 
 SCHEMA = 1
-# The ways in which NAME leads to a release.
-EXCHANGE = "exchange"
-SYMLINK = "symlink"
-# Whichever of them the file system can do.
-AUTO = "auto"
 # The steps that swap something in and thereby something out, so that a crash in between must be told from the rest.
 ACTIVATE = "activate"
 ROLL_BACK = "roll_back"

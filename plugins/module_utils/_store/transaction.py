@@ -18,9 +18,9 @@ from .._errors import DeliveryError, Problem
 from .._linux.rename import can_exchange
 from .activate import apply_plan
 from .lock import locked
-from .paths import AdapterPaths
+from .paths import AdapterPaths, make_store
 from .plan import UNCHANGED, Options, Plan, Request, make_plan
-from .preflight import check_places, make_store
+from .preflight import check_places
 from .recovery import settle, settled
 from .state import State, read_state
 

@@ -245,9 +245,7 @@ class _Reader:
                 training[item.key] = item.value
             elif item.key not in _SHARED:
                 self.notes.append(item.text)
-        return Distribution(
-            server.name, server.addresses[0], next(iter(sources)), tuple(agents), training, tuple(self.notes)
-        )
+        return Distribution(server.name, server.addresses[0], next(iter(sources)), tuple(agents), training, tuple(self.notes))
 
     # The text in parts
 

@@ -54,7 +54,5 @@ def select(
     if (of_agents and agent not in of_agents) or agent in skipped:
         return []
     return [
-        row
-        for row in adapters
-        if (not of_variants or str(row["variant"]) in of_variants) and str(row["variant"]) not in skipped
+        row for row in adapters if (not of_variants or str(row["variant"]) in of_variants) and str(row["variant"]) not in skipped
     ]

@@ -292,10 +292,7 @@ def _boxes(nodes: c.Sequence[Data]) -> list[Data]:
 
     groups = {node["group"]: node["agent"] for node in nodes}
     return [
-        *(
-            box(f"{agent.capitalize()} models → {group}", "verified", "not delivered", group)
-            for group, agent in groups.items()
-        ),
+        *(box(f"{agent.capitalize()} models → {group}", "verified", "not delivered", group) for group, agent in groups.items()),
         box("All checksums verified", "verified", "not verified"),
         box("All nodes tested", "tested", "not tested"),
     ]

@@ -108,8 +108,7 @@ def _picked(rows: t.Any, tokens: list[list[int]]) -> list[list[float]]:
     import torch
 
     return [
-        [round(value, DECIMALS) for value in row[torch.tensor(ids, device=row.device)].tolist()]
-        for row, ids in zip(rows, tokens)
+        [round(value, DECIMALS) for value in row[torch.tensor(ids, device=row.device)].tolist()] for row, ids in zip(rows, tokens)
     ]
 
 

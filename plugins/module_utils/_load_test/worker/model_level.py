@@ -143,9 +143,7 @@ def give_back(device: t.Any) -> None:
         torch.cuda.empty_cache()
 
 
-def model_level(
-    adapter: dict[str, t.Any], tensors: dict[str, t.Any], base: LoadedBase
-) -> tuple[t.Any, float, float, list[str]]:
+def model_level(adapter: dict[str, t.Any], tensors: dict[str, t.Any], base: LoadedBase) -> tuple[t.Any, float, float, list[str]]:
     """Level adapter on the loaded base, through PEFT's load_adapter, and the answers. Raises Refused.
 
     Returns the model, which C(base) is to take back, seconds, effect and checks.

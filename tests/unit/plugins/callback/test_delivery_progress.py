@@ -62,9 +62,7 @@ def test_on_a_terminal(terminal: t.TextIO, monkeypatch: pytest.MonkeyPatch) -> N
     "variables",
     [{"TERM": "dumb"}, {"TERM": ""}, {"AWX_ISOLATED_DATA_DIR": "/runner/artifacts"}],
 )
-def test_on_a_terminal_that_is_none(
-    variables: dict[str, str], terminal: t.TextIO, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_on_a_terminal_that_is_none(variables: dict[str, str], terminal: t.TextIO, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert style(terminal) == "plain"

@@ -15,10 +15,10 @@ import typing as t
 
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.module_utils._files import open_regular
 from ansible_collections.lorafleet.delivery.plugins.module_utils._hashing import (
     CHUNK,
     digest_of,
-    open_regular,
     release_digest,
     sha256_of,
     sha256_of_all,

@@ -18,11 +18,11 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.declar
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.describe import describe
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import Manifest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.module_utils._files import write_json
 from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.case import cases_of, keep_receipt
 from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.host import look_at_host
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store.paths import write_json
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.paths import make_store
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan import Request
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store.preflight import make_store
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.receipt import read_receipt
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.recovery import incoming
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.state import ACTIVATE, Intent, read_state, write_state

@@ -11,8 +11,8 @@ import shutil
 import typing as t
 
 import pytest
+from ansible_collections.lorafleet.delivery.plugins.module_utils._files import write_json
 from ansible_collections.lorafleet.delivery.plugins.module_utils._golden.golden import PERMITTED, Golden
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store.paths import write_json
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.receipt import write_receipt
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.recovery import inode_of
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.state import ACTIVATE, Intent, read_state, write_state

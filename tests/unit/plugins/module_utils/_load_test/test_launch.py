@@ -135,7 +135,7 @@ def test_a_real_crash_is_no_kill_and_no_hang(scratch: pathlib.Path, interpreter:
 
 
 def test_what_it_prints_is_not_taken_for_its_result(scratch: pathlib.Path, interpreter: t.Callable[[str], str]) -> None:
-    noise = "head -c 3000000 /dev/urandom; echo '{\"adapters\": {\"a\": {\"passed\": true}}, \"versions\": {}}'"
+    noise = 'head -c 3000000 /dev/urandom; echo \'{"adapters": {"a": {"passed": true}}, "versions": {}}\''
     outcome = load_test(interpreter(noise), "cpu", [target("a")], 60, str(scratch))
     assert "ended without a result (exit status 0)" in only_problem(outcome)
     assert outcome.reports == {}

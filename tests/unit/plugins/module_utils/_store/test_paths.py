@@ -12,13 +12,8 @@ import typing as t
 
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store.paths import (
-    AdapterPaths,
-    fsync_directory,
-    read_json,
-    unfinished,
-    write_json,
-)
+from ansible_collections.lorafleet.delivery.plugins.module_utils._files import fsync_directory, read_json, unfinished, write_json
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.paths import AdapterPaths
 
 from tests.support.releases import manifest_of
 

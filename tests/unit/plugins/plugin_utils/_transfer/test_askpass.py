@@ -18,7 +18,7 @@ from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.askpa
 pytestmark = pytest.mark.skipif(shutil.which("ssh") is None, reason="no ssh on this machine")
 
 SECRET = "pass' $HOME `id` \\ %s \u00fc"  # noqa: S105
-MARK = "ControlPath=\"/run/it's [a] * $HOME/node\""
+MARK = 'ControlPath="/run/it\'s [a] * $HOME/node"'
 # In the place of ssh: its arguments are those of ssh, and it asks what it finds in its environment.
 ASKS = '"$SSH_ASKPASS" "$prompt"; exit $?'
 

@@ -331,9 +331,7 @@ def test_a_silent_source_is_given_up(source: pathlib.Path, staging: pathlib.Path
     assert outcome.reason(1).startswith("no byte came for 1 seconds")
 
 
-def test_signs_of_life_are_no_progress(
-    source: pathlib.Path, staging: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_signs_of_life_are_no_progress(source: pathlib.Path, staging: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relay, "_PATIENCE", 2)
     (source / "weights").write_bytes(os.urandom(MIB))
     outcome = bring(source, staging, "weights", at_source=failing_after(MIB // 2, "keep alive"), timeout=2)
@@ -352,9 +350,7 @@ def test_an_end_that_stays_when_all_is_done_is_left(source: pathlib.Path, stagin
     assert outcome.passing
 
 
-def test_a_user_who_has_used_up_the_pipes(
-    source: pathlib.Path, staging: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_user_who_has_used_up_the_pipes(source: pathlib.Path, staging: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_arguments: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 

@@ -1,0 +1,106 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# BSD-2-Clause (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+
+# This module util is PRIVATE to the collection: it may change or vanish in any release.
+
+"""Files: plain ones opened safely, JSON that survives a power cut, copies that share blocks where the file system can."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import platform
+import shutil
+import stat
+import typing as t
+
+from ._errors import DeliveryError
+
+# Bytes that are read and written at a time.
+CHUNK = 1 << 20
+
+
+def open_regular(path: str) -> t.BinaryIO:
+    """Open a regular file for reading without following a link in its last component.
+
+    Raises DeliveryError when C(path) is a link, a FIFO, a device or anything else that is no plain file.
+    """
+    try:
+        # O_NONBLOCK so that a FIFO in an adapter directory is refused below instead of waited for.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as exc:
+        raise DeliveryError.of(path, f"cannot be read: {exc.strerror}.", "It must be a plain, readable file.") from exc
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise DeliveryError.of(path, "is not a plain file.", "Remove it: links, FIFOs and devices never travel.")
+    return os.fdopen(descriptor, "rb", buffering=0)
+
+
+_UNFINISHED = ".new"
+
+
+def read_json(path: str, remedy: str = "Move it aside and deploy again: it is written anew.") -> t.Any:
+    """Parsed JSON, or None when the file does not exist. Raises DeliveryError when it cannot be read or parsed.
+
+    The C(remedy) that is given is the one for what the store itself has written.
+    """
+    try:
+        with open(path, encoding="utf-8") as stream:
+            return json.load(stream)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as exc:
+        raise DeliveryError.of(path, f"cannot be read: {exc}.", remedy) from exc
+
+
+def write_json(path: str, data: t.Any, mode: int = 0o644) -> None:
+    """Replace a file by JSON atomically and durably: temporary file, fsync, rename, fsync of the directory."""
+    temporary = f"{path}{_UNFINISHED}"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        os.fchmod(stream.fileno(), mode)
+        json.dump(data, stream, indent=1, sort_keys=True)
+        stream.write("\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.rename(temporary, path)
+    fsync_directory(os.path.dirname(path))
+
+
+def unfinished(directory: str) -> list[str]:
+    """What a C(write_json) in this directory left that was killed, if none is under way."""
+    # Anything else of that name is somebody else's.
+    return [
+        entry.path
+        for entry in os.scandir(directory)
+        if entry.name.endswith(f".json{_UNFINISHED}") and entry.is_file(follow_symlinks=False)
+    ]
+
+
+def fsync_directory(path: str) -> None:
+    """Make the names in a directory durable. Raises OSError: a failed fsync is never a success."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# _IOW(0x94, 9, int); powerpc encodes the direction the other way round.
+_FICLONE = 0x80049409 if platform.machine().startswith("ppc") else 0x40049409
+
+
+def copy_file(source: str, target: str) -> None:
+    """Copy a plain file to C(target), which must not exist; for its owner alone. Follows no links.
+
+    Raises OSError, and DeliveryError when C(source) is no plain file.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open_regular(source) as original, os.fdopen(os.open(target, flags, 0o600), "wb") as copy:
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(copy.fileno(), _FICLONE, original.fileno())
+            return
+        shutil.copyfileobj(original, copy, CHUNK)
