@@ -174,8 +174,10 @@ def peft(session: nox.Session, resolution: str) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """All tests."""
-    # A third process for the lab's tests, which wait for its hosts much of the time.
-    session.run("pytest", "-n", "3", "--dist", "loadgroup", *(session.posargs or ["tests"]), env={"PATH": PATH})
+    # The order of tests/conftest.py stays (--no-loadscope-reorder). The third process is for the lab's
+    # tests, which wait for its hosts most of the time.
+    workers = ["-n", "3", "--dist", "loadgroup", "--no-loadscope-reorder"]
+    session.run("pytest", *workers, *(session.posargs or ["tests"]), env={"PATH": PATH})
 
 
 @nox.session(default=False)

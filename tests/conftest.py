@@ -35,6 +35,18 @@ hypothesis.settings.register_profile("fuzz", deadline=None, max_examples=fuzz.EX
 hypothesis.settings.load_profile("lorafleet")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the longest chain first: the lab's tests run one after the other, whatever else runs."""
+    items.sort(key=_start_order)
+
+
+def _start_order(item: pytest.Item) -> int:
+    group = item.get_closest_marker("xdist_group")
+    if group is None:
+        return 2
+    return 0 if group.args == ("lab",) else 1
+
+
 @pytest.fixture(scope="session")
 def sshd(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[sshd_server.Server]:
     """A real ssh server on the loopback interface that only this run's key can log in to, as the user of this run."""
