@@ -25,7 +25,6 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._store import (
     activate,
     compare,
     displaced,
-    paths,
     permissions,
     plan,
     receipt,
