@@ -24,8 +24,8 @@ from tests.support.fleet import (
     DESCRIBER_3B,
     TRAVELS,
     WEIGHTS,
+    Barrier,
     Fleet,
-    Gate,
     contents,
     identity,
     travelling,
@@ -182,7 +182,7 @@ def test_where_the_first_gets_no_answer_the_others_ask_side_by_side(fleet: Fleet
 
 
 def test_a_node_that_stands_still_does_not_hold_back_the_others(fleet: Fleet) -> None:
-    gate = Gate(fleet, "jw2-1", "adapter_sync")
+    barrier = Barrier(fleet, "jw2-1", "adapter_sync")
     run = Background("deploy", "-i", str(fleet.write_inventory()), directory=fleet.root)
     try:
         deadline = time.monotonic() + LIMIT
@@ -191,7 +191,7 @@ def test_a_node_that_stands_still_does_not_hold_back_the_others(fleet: Fleet) ->
             assert not run.ended, run.output
             time.sleep(0.02)
         assert delivered(fleet) == {DESCRIBER_3B}
-        gate.open()
+        barrier.open()
         done = run.wait()
     finally:
         run.kill()

@@ -14,7 +14,7 @@ import re
 import subprocess
 import termios
 
-from tests.support.fleet import CLEANER_3B, CLEANER_8B, DESCRIBER_3B, WEIGHTS, Fleet, Gate
+from tests.support.fleet import CLEANER_3B, CLEANER_8B, DESCRIBER_3B, WEIGHTS, Barrier, Fleet
 from tests.support.playbooks import CHECKOUT, LIMIT, PLAYBOOK, recording
 from tests.support.terminal import Terminal
 
@@ -61,7 +61,7 @@ def test_on_a_terminal_each_node_has_a_line_and_nothing_is_left_of_it(fleet: Fle
     fleet.hosts["jw2-1"]["agent_transfer_bwlimit"] = "120"
     fleet.hosts["jw3-1"]["agent_transfer_bwlimit"] = "40"
     # The second node begins to send when the first one was seen to.
-    gate = Gate(fleet, "jw2-1", "adapter_sync")
+    barrier = Barrier(fleet, "jw2-1", "adapter_sync")
     log = fleet.root / "ansible.log"
     # Lower than what is printed, and wide enough for each line of it.
     terminal = Terminal(200, 12)
@@ -69,13 +69,13 @@ def test_on_a_terminal_each_node_has_a_line_and_nothing_is_left_of_it(fleet: Fle
     with delivery(fleet, terminal, ANSIBLE_LOG_PATH=str(log)) as process:
         while terminal.read():
             lines = shown(terminal)
-            if gate.closed and "hashing what is there" in lines.get("jw2-1", "") and "% " in lines.get("jw3-1", ""):
+            if barrier.closed and "hashing what is there" in lines.get("jw2-1", "") and "% " in lines.get("jw3-1", ""):
                 # One below the other, and last.
                 assert terminal.visible[-2:] == [lines["jw2-1"], lines["jw3-1"]]
-                gate.open()
+                barrier.open()
             seen.update(lines.values())
         assert process.wait(LIMIT) == 0, "\n".join(terminal.everything)
-    assert not gate.closed
+    assert not barrier.closed
     assert [line.rstrip() for line in terminal.everything if line] == [line.rstrip() for line in displayed(log)]
     assert "PLAY RECAP" in "\n".join(terminal.visible)
 
@@ -91,12 +91,12 @@ def test_on_a_terminal_each_node_has_a_line_and_nothing_is_left_of_it(fleet: Fle
 
 
 def test_an_interrupted_run_leaves_nothing_either(fleet: Fleet) -> None:
-    gate = Gate(fleet, "jw2-1", "adapter_sync")
+    barrier = Barrier(fleet, "jw2-1", "adapter_sync")
     log = fleet.root / "ansible.log"
     terminal = Terminal(200, 24)
     with delivery(fleet, terminal, ANSIBLE_LOG_PATH=str(log)) as process:
         while terminal.read():
-            if gate.closed and "hashing" in shown(terminal).get("jw2-1", ""):
+            if barrier.closed and "hashing" in shown(terminal).get("jw2-1", ""):
                 # Control-C.
                 terminal.type("\x03")
                 break

@@ -17,7 +17,7 @@ import ansible
 import jsonschema
 import pytest
 
-from tests.support.fleet import CLEANER_3B, CLEANER_8B, CONFIG, DESCRIBER_3B, WEIGHTS, Fleet, Gate, contents
+from tests.support.fleet import CLEANER_3B, CLEANER_8B, CONFIG, DESCRIBER_3B, WEIGHTS, Barrier, Fleet, contents
 from tests.support.playbooks import CHECKOUT, LIMIT, PLAYBOOK, Background, recording
 
 SCHEMA = json.loads((CHECKOUT / "docs" / "report.schema.json").read_text(encoding="utf-8"))
@@ -146,7 +146,7 @@ def test_a_run_that_is_killed_leaves_no_box_ticked(fleet: Fleet) -> None:
     fleet.deploy("--limit", "jw3")
     assert fleet.boxes()["Describer models → jw3"]
     # The module stands still before it brings anything.
-    Gate(fleet, "jw3-1", "adapter_sync")
+    Barrier(fleet, "jw3-1", "adapter_sync")
     run = Background("deploy", "-i", str(fleet.write_inventory()), "--limit", "jw3", directory=fleet.root)
     try:
         deadline = time.monotonic() + LIMIT

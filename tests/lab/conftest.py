@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The lab for its tests: brought up where it is down, and taken down again then."""
+"""Fixtures of the lab: started unless it is up already, and stopped again in that case."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from tests.lab.lab import INVENTORY, Lab
 from tests.support.playbooks import CHECKOUT, PLAYBOOK, recording
 
 MOLECULE = CHECKOUT / "extensions" / "molecule"
-# It takes half a minute.
+# Seconds; starting the lab takes half a minute.
 _LIMIT = 300
 
 
 def lacking() -> str:
-    """Why there can be no lab here, or an empty string."""
+    """Why the lab cannot run here, or an empty string."""
     if os.geteuid() != 0:
         return "the lab's hosts have addresses of their own: that needs root"
     missing = [program for program in ("podman", "nsenter", "tc", "ip", "rsync", "ssh") if shutil.which(program) is None]
@@ -67,7 +67,7 @@ def lab_is_up(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[None]:
     with contextlib.ExitStack() as stack:
         if not running():
             stack.callback(play, "destroy")
-        # Also where it is up: it may have been made of other parts.
+        # A lab that is up may have been made from other parts.
         play("create")
         yield
 
@@ -82,9 +82,9 @@ def delivered(lab_is_up: None, tmp_path_factory: pytest.TempPathFactory, tiny: p
 
 @pytest.fixture
 def lab(delivered: Lab) -> t.Iterator[Lab]:
-    """Every node serves a first release, and another one is offered."""
+    """The lab with a first release on every node and another one offered."""
     delivered.reset()
     with contextlib.ExitStack() as stack:
         for host in delivered.hosts.values():
-            stack.callback(host.mend)
+            stack.callback(host.repair)
         yield delivered

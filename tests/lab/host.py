@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A host of the lab as root of this machine has it in hand: its files, its processes, its link, its mounts, its life."""
+"""One host of the lab, controlled from this machine: files, processes, link, mounts, power."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ import subprocess
 import typing as t
 
 _CONTAINERS_CONF = pathlib.Path(__file__).resolve().parents[2] / "extensions" / "molecule" / "containers.conf"
-# What podman wants to be told in the environment.
+# The environment of podman.
 CONTAINERS = {"CONTAINERS_CONF": str(_CONTAINERS_CONF)}
 _LIMIT = 60
 _CHUNK = 64 << 10
-# Slow enough to see a transfer of a few MiB under way, on any machine.
+# Slow enough to catch a transfer of a few MiB on any machine.
 _SLOW = ("tbf", "rate", "4mbit", "burst", "32kb", "latency", "1s")
 
 
 def command(*argv: str | pathlib.Path) -> str:
-    """What a command of this machine prints; it must succeed."""
+    """The stdout of a command on this machine, which must succeed."""
     environment = {**os.environ, **CONTAINERS}
     done = subprocess.run(
         argv, env=environment, capture_output=True, text=True, timeout=_LIMIT, stdin=subprocess.DEVNULL, check=False
@@ -44,7 +44,7 @@ def running() -> bool:
 
 
 class Host:
-    """One host. What C(undo) holds is undone after the test."""
+    """One host. ``undo`` holds the callbacks that repair it after a test."""
 
     def __init__(self, name: str, address: str) -> None:
         self.name, self.address = name, address
@@ -55,13 +55,13 @@ class Host:
 
     @property
     def pid(self) -> int:
-        """The first process of the host; 0 when it is down."""
+        """The PID of the host's first process; 0 when the host is down."""
         if not self._pid or not pathlib.Path("/proc", str(self._pid), "root").exists():
             self._pid = int(command("podman", "inspect", "--format", "{{.State.Pid}}", self.container))
         return self._pid
 
     def path(self, path: str) -> pathlib.Path:
-        """A path of the host, with what is mounted there, as this machine has to name it."""
+        """The path by which this machine reaches a path of the host, through its mounts."""
         return pathlib.Path(f"/proc/{self.pid}/root{path}")
 
     @property
@@ -69,11 +69,11 @@ class Host:
         return self.path("/home")
 
     def run(self, *argv: str) -> str:
-        """Run a command of the host there, as root."""
+        """Run a command on the host as root."""
         return command("nsenter", "--target", str(self.pid), "--mount", "--net", "--pid", "--", *argv)
 
     def processes(self, *names: str) -> list[int]:
-        """The processes there that have one of these names."""
+        """The PIDs of the host's processes with one of these names."""
         found, inside = [], os.readlink(f"/proc/{self.pid}/ns/pid")
         for path in pathlib.Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
@@ -83,7 +83,7 @@ class Host:
         return found
 
     def process(self, inside: int) -> int:
-        """The number that this machine has for a process of the host."""
+        """This machine's PID of a process, given its PID inside the host."""
         for path in pathlib.Path("/proc").glob("[0-9]*/status"):
             with contextlib.suppress(OSError):
                 numbers = next(line.split()[1:] for line in path.read_text().splitlines() if line.startswith("NSpid:"))
@@ -98,19 +98,19 @@ class Host:
                 os.kill(process, number)
 
     def cut(self) -> None:
-        """Break all connections to the host off."""
+        """Break all connections to the host."""
         self.signal(signal.SIGKILL, self.sessions())
 
     def sessions(self) -> list[int]:
-        """The processes that serve one connection each; the one that waits for connections is the host's first."""
+        """The sshd processes of connections; the listening one is the host's first process."""
         return [process for process in self.processes("sshd:") if process != self.pid]
 
-    def slow(self) -> None:
-        """Let bytes come to this host slowly."""
+    def limit_bandwidth(self) -> None:
+        """Limit the bandwidth to this host."""
         command("tc", "qdisc", "replace", "dev", self._port(), "root", *_SLOW)
-        self.undo.callback(self.quick)
+        self.undo.callback(self.restore_bandwidth)
 
-    def quick(self) -> None:
+    def restore_bandwidth(self) -> None:
         with contextlib.suppress(RuntimeError):
             command("tc", "qdisc", "del", "dev", self._port(), "root")
 
@@ -121,13 +121,13 @@ class Host:
         return str(next(one["ifname"] for one in found if one["ifindex"] == link["link_index"]))
 
     def link(self, state: str) -> None:
-        """Put the host's link C(up) or C(down)."""
+        """Set the host's link ``up`` or ``down``."""
         self.run("ip", "link", "set", "eth0", state)
         if state == "down":
             self.undo.callback(self.link, "up")
 
     def log_in_with_umask(self, umask: str) -> None:
-        """Let all that is done on this host have a umask: by the user of the connections, and by root through sudo."""
+        """Set the umask of the login user, and of root through sudo."""
         shell, sudoers = "/usr/local/bin/lab-sh", "/etc/sudoers.d/umask"
         self.path(shell).write_text(f'#!/bin/sh\numask {umask}\nexec /bin/sh "$@"\n', encoding="utf-8")
         self.path(shell).chmod(0o755)
@@ -137,11 +137,11 @@ class Host:
         self.undo.callback(self.cut)
         self.undo.callback(self.run, "usermod", "--shell", "/bin/sh", "deploy")
         self.undo.callback(self.run, "rm", shell, sudoers)
-        # A connection that is open already has the shell of before.
+        # Open connections still have the former shell.
         self.cut()
 
-    def lose(self) -> None:
-        """Power off: nobody is told, since nothing gets out any more."""
+    def power_off(self) -> None:
+        """Power off: no packet leaves the host any more, so that its peers do not notice."""
         self.run("ip", "link", "set", "eth0", "down")
         command("podman", "kill", self.container)
         self.undo.callback(self.start)
@@ -150,8 +150,8 @@ class Host:
         if not self.pid:
             command("podman", "start", self.container)
 
-    def mend(self) -> None:
-        """Undo what a test has done to it, and end what it has left."""
+    def repair(self) -> None:
+        """Undo what a test did to the host and kill the processes that it left."""
         self.undo.close()
         self.signal(signal.SIGKILL, self.processes("rsync", "python3"))
 
@@ -161,7 +161,7 @@ class Host:
         return False
 
     def mount(self, options: str, path: str = "/home") -> None:
-        """Put a file system of its own, with the options of tmpfs, in the place of a directory and of what it holds."""
+        """Mount a tmpfs with these options over a directory, with a copy of its contents."""
         held = self.path(path)
         with contextlib.ExitStack() as stack:
             before = os.open(held, os.O_RDONLY | os.O_DIRECTORY)
@@ -172,17 +172,17 @@ class Host:
             command("cp", "-a", f"/proc/{os.getpid()}/fd/{before}/.", held)
 
     def unmount(self, path: str = "/home") -> None:
-        # Nothing is left to do when the test itself has done so.
+        # The test may have unmounted it itself.
         if path in self._mounted:
             self._mounted.remove(path)
             self.run("umount", "--lazy", path)
 
     def fill(self, left: int = 0) -> None:
-        """Leave C(left) bytes free on the file system of /home."""
+        """Fill the file system of /home up to ``left`` free bytes."""
         with (self.home / "filler").open("wb") as stream:
             room = os.fstatvfs(stream.fileno())
             size = room.f_bavail * room.f_frsize - left
-            # Somebody else may be writing at the same time.
+            # Another process may be writing at the same time.
             while size >= _CHUNK:
                 try:
                     os.posix_fallocate(stream.fileno(), 0, size)
@@ -193,7 +193,7 @@ class Host:
                     size -= _CHUNK
 
     def use_up_inodes(self) -> None:
-        """Leave no inode free on the file system of /home."""
+        """Use up the inodes of the file system of /home."""
         fillers = self.home / "fillers"
         fillers.mkdir()
         for number in itertools.count():
@@ -205,6 +205,6 @@ class Host:
                 break
 
     def make_room(self) -> None:
-        """Mend what C(fill) and C(use_up_inodes) have done."""
+        """Undo ``fill`` and ``use_up_inodes``."""
         (self.home / "filler").unlink(missing_ok=True)
         shutil.rmtree(self.home / "fillers", ignore_errors=True)

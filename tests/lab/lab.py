@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The lab's fleet for tests of faults: offers, runs, catching a run in the middle, and the invariants."""
+"""The lab's fleet for fault tests: offered adapters, runs, events during a run, invariants."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ from tests.support.fleet import TRAVELS
 from tests.support.playbooks import CHECKOUT, Background, Run, Variables
 
 INVENTORY = CHECKOUT / "inventories" / "lab"
-# What the lab's hosts have is kept there, beside the way to them.
+# The lab's hosts keep their files there; ssh_config is there too.
 ROOT = (CHECKOUT / ".cache" / "lab").resolve()
 SOURCE = "sbs29"
 NODES = {"jw2-1": "jw2", "jw3-1": "jw3", "kcloud-1": "kcloud"}
-# Makes a transfer over a slow link long enough to be caught in the middle: larger than all buffers on the way.
+# Larger than all buffers between the hosts, so that a transfer over a slow link can be caught.
 EXTRA, EXTRA_SIZE = "merges.txt", 24 << 20
 _TRAININGS = (("", "_2"), ("_2", "_3"), ("_3", ""))
 MODES = {"file": "0644", "directory": "0755"}
-# Adapters of tests/support/tiny_adapters.py that differ in nothing but the training.
+# Adapters of tests/support/tiny_adapters.py that differ only in their training.
 RETRAINED = {f"adapter{variant}{old}": f"adapter{variant}{new}" for variant in ("", "_b") for old, new in _TRAININGS}
-# Bounds the wait for something that takes moments; for a machine that does much else.
+# Seconds to wait for something that takes moments on an idle machine.
 _PATIENCE = 300
 
 Content = dict[str, str]
-# What is waited for in words, whether it is so, and what to do with what was found then.
-Happening = tuple[str, c.Callable[[], t.Any], c.Callable[[t.Any], object]]
+# A description, a condition, and the action that gets the condition's result.
+Event = tuple[str, c.Callable[[], t.Any], c.Callable[[t.Any], object]]
 
 
 def rows(node: str) -> list[Variables]:
-    """The adapters that the inventory declares for a node, in the order in which they are brought."""
+    """The adapters that the inventory declares for a node, in the order of their transfer."""
     variables = yaml.safe_load((INVENTORY / "group_vars" / f"{NODES[node]}.yml").read_text(encoding="utf-8"))
     return t.cast("list[Variables]", variables["agent_adapters"])
 
 
 def first_of(node: str) -> str:
-    """The adapter of a node that is brought first. Of two locks, its own is taken last: that is in the order of names."""
+    """A node's adapter that is transferred first. Its lock is taken last, in order of names."""
     return str(rows(node)[0]["name"])
 
 
@@ -59,7 +59,7 @@ def second_of(node: str) -> str:
 
 
 class Lab:
-    """The hosts of inventories/lab. C(baseline) is where a copy of each node's /home is kept, to which C(reset) leads back."""
+    """The hosts of inventories/lab. ``reset`` restores each node's /home as ``begin`` saved it."""
 
     def __init__(self, directory: pathlib.Path, tiny: pathlib.Path) -> None:
         self.tiny, self._directory = tiny, directory
@@ -70,10 +70,11 @@ class Lab:
         self.hosts = {name: Host(name, address) for name, address in addresses.items()}
         scenario = yaml.safe_load((CHECKOUT / "extensions/molecule/default/vars/lab.yml").read_text(encoding="utf-8"))
         self._kinds: dict[str, str] = scenario["lab_offered"]
-        # Every content that a node may know, by adapter and release; and what is offered now.
+        # The files that a node may have, by adapter and release; and the offered release by
+        # adapter.
         self._releases: dict[str, dict[str, Content]] = {name: {} for name in self._kinds}
         self.wanted: dict[str, str] = {}
-        # What each node had before the test, and what was active there.
+        # The files of each node before the test, and the active releases.
         self._listing: dict[str, dict[str, str]] = {}
         self._content: dict[str, dict[str, Content | None]] = {}
         self.active: dict[str, str] = {}
@@ -81,7 +82,7 @@ class Lab:
         self._survives: dict[str, list[Content]] = {}
         self.variables: dict[str, Variables] = {}
 
-    # What lies where
+    # Paths
 
     @property
     def source(self) -> pathlib.Path:
@@ -96,7 +97,7 @@ class Lab:
     # Before a test
 
     def begin(self) -> None:
-        """Deliver a first release of everything to empty nodes, and keep what they look like then."""
+        """Deliver a first release of everything to empty nodes, and save their state."""
         for name in self._kinds:
             self.offer(name, training=0)
         for node in NODES:
@@ -111,7 +112,7 @@ class Lab:
             command("cp", "-a", self.hosts[node].home, self._directory / node)
 
     def reset(self) -> None:
-        """Every node serves the first release, and another one is offered."""
+        """Let every node serve the first release, and offer another one."""
         self.variables = {node: {} for node in NODES}
         for name in self._kinds:
             self.offer(name)
@@ -123,37 +124,37 @@ class Lab:
             command("cp", "-a", f"{self._directory / node}/.", host.home)
         self._survives = {}
         self.active = dict(self._first)
-        self.remember()
+        self.record_state()
 
-    def remember(self) -> None:
-        """What the nodes have now is what they had before."""
+    def record_state(self) -> None:
+        """Take the present state of the nodes as the one before the test."""
         for node in NODES:
             self._listing[node] = invariants.listing(str(self.hosts[node].home))
             names = [row["name"] for row in rows(node)]
             self._content[node] = {name: invariants.content_of(str(self.served(node, name))) for name in names}
 
     def delivered(self) -> None:
-        """What was offered is what is active now."""
+        """Take the offered releases as the active ones."""
         self.active = dict(self.wanted)
-        self.remember()
+        self.record_state()
 
     def offer(self, name: str, training: int = 1) -> None:
-        """Let the training server have an adapter, in place of an older one; training 0 is what was delivered first."""
+        """Offer an adapter on the training server; training 0 is the one of the first delivery."""
         kind = self._kinds[name]
-        for _again in range(training):
+        for _retraining in range(training):
             kind = RETRAINED[kind]
         shutil.rmtree(self.source / name, ignore_errors=True)
         shutil.copytree(self.tiny / kind, self.source / name)
         self._give_to_trainer(name)
 
     def enlarge(self, node: str) -> pathlib.Path:
-        """Let a node's link be slow, and let the adapter that is brought first have a large file more; return the path of it."""
+        """Slow down a node's link and add a large file to its first adapter; return its path."""
         path = self.source / first_of(node) / EXTRA
         path.write_bytes(os.urandom(EXTRA_SIZE))
         self._give_to_trainer(first_of(node))
         first, second = rows(node)
         self.variables[node]["agent_adapters"] = [{**first, "extra_files": [EXTRA]}, second]
-        self.hosts[node].slow()
+        self.hosts[node].limit_bandwidth()
         return path
 
     def _give_to_trainer(self, name: str) -> None:
@@ -162,17 +163,17 @@ class Lab:
             os.chown(path, owner.st_uid, owner.st_gid)
 
     def must_survive(self, node: str, name: str) -> None:
-        """What stands at NAME now was made by hand: it must not be lost."""
+        """Expect the present content at NAME, which was made by hand, to be kept somewhere."""
         content = invariants.content_of(str(self.served(node, name)))
         assert content is not None
         self._survives[name] = [content]
 
     def releases(self, node: str, name: str) -> set[str]:
-        """The releases that are in a node's store."""
+        """The releases in a node's store."""
         return set(os.listdir(self.stored(node, name) / "releases"))
 
     def is_delivered(self, node: str) -> bool:
-        """Whether all that was offered when the last playbook was started is served."""
+        """Whether the node serves all that was offered when the last playbook was started."""
         wanted = {row["name"]: self._releases[row["name"]][self.wanted[row["name"]]] for row in rows(node)}
         return all(invariants.content_of(str(self.served(node, name))) == content for name, content in wanted.items())
 
@@ -181,7 +182,7 @@ class Lab:
     def start(
         self, playbook: str, *arguments: str, environment: c.Mapping[str, str] | None = None, name: str = "record"
     ) -> Background:
-        """Start a playbook on the lab; C(name) keeps the records of two that run at once apart."""
+        """Start a playbook on the lab; ``name`` separates the records of concurrent runs."""
         for adapter in self._kinds:
             content = self._described(adapter)
             release = release_digest((file, size, sha256) for file, (size, sha256) in content.items())[:SHORT]
@@ -199,40 +200,40 @@ class Lab:
         return self.start("deploy", *arguments).wait()
 
     def _described(self, name: str) -> dict[str, tuple[int, str]]:
-        """Sizes and sha256s of what a delivery brings of an adapter that is offered."""
+        """Sizes and sha256s of the files of an offered adapter that a delivery transfers."""
         directory = self.source / name
         found = invariants.content_of(str(directory)) or {}
         travels = TRAVELS | {EXTRA}
         return {file: ((directory / file).lstat().st_size, sha256) for file, sha256 in found.items() if file in travels}
 
-    # In the middle of a run
+    # During a run
 
-    def when(self, run: Background | None, *happenings: Happening) -> None:
-        """Wait, while a playbook runs, for each of the happenings, in whatever order, and act upon it at once."""
+    def when(self, run: Background | None, *events: Event) -> None:
+        """Wait for each event, in any order, while a playbook runs, and call its action at once."""
         deadline = time.monotonic() + _PATIENCE
-        waiting = list(happenings)
+        waiting = list(events)
         while waiting:
-            for happening in list(waiting):
-                _what, condition, action = happening
+            for event in list(waiting):
+                _what, condition, action = event
                 if found := condition():
-                    waiting.remove(happening)
+                    waiting.remove(event)
                     action(found)
-            told = "; ".join(what for what, _condition, _action in waiting)
-            said = run.output if run else ""
-            assert not waiting or run is None or not run.ended, f"ended before: {told}\n{said}"
-            assert time.monotonic() < deadline, f"waited {_PATIENCE} s, but never: {told}\n{said}"
+            missing = "; ".join(what for what, _condition, _action in waiting)
+            output = run.output if run else ""
+            assert not waiting or run is None or not run.ended, f"the run ended before: {missing}\n{output}"
+            assert time.monotonic() < deadline, f"not within {_PATIENCE} s: {missing}\n{output}"
             time.sleep(0.005)
 
-    def quiet(self) -> None:
+    def wait_until_idle(self) -> None:
         """Wait until no module and no transfer runs on any node."""
 
-        def nothing(host: Host) -> Happening:
-            return f"{host.name} is quiet", lambda: not host.processes("rsync", "python3"), lambda _found: None
+        def idle(host: Host) -> Event:
+            return f"{host.name} is idle", lambda: not host.processes("rsync", "python3"), lambda _found: None
 
-        self.when(None, *(nothing(self.hosts[node]) for node in NODES))
+        self.when(None, *(idle(self.hosts[node]) for node in NODES))
 
-    def receiving(self, node: str, action: c.Callable[[pathlib.Path], object]) -> Happening:
-        """A node has got a part of its large file; the action gets the directory that is being filled."""
+    def receiving(self, node: str, action: c.Callable[[pathlib.Path], object]) -> Event:
+        """A node received a part of its large file; the action gets the staging directory."""
 
         def staged() -> pathlib.Path | None:
             for directory in (self.stored(node, first_of(node)) / "staging").glob("*"):
@@ -243,14 +244,14 @@ class Lab:
 
         return f"{node} receives", staged, action
 
-    def gate(self, node: str) -> t.IO[str]:
-        """Let no activation on a node go further than to its second lock, until what is returned is closed."""
+    def barrier(self, node: str) -> t.IO[str]:
+        """Stop activations on a node at their second lock until the returned file is closed."""
         lock = (self.stored(node, first_of(node)) / "lock").open(encoding="utf-8")
         fcntl.flock(lock, fcntl.LOCK_EX)
         return lock
 
-    def at_gate(self, node: str, action: c.Callable[[int], object]) -> Happening:
-        """An activation has the node's first lock, and waits at the gate for ten seconds; the action gets its process."""
+    def at_barrier(self, node: str, action: c.Callable[[int], object]) -> Event:
+        """An activation holds its first lock and waits at the barrier; the action gets its PID."""
 
         def module() -> int:
             with contextlib.suppress(ValueError, ProcessLookupError):
@@ -263,7 +264,7 @@ class Lab:
     # After a run
 
     def violations(self, node: str, code: int | None, message: str = "", again: Variables | None = None) -> list[str]:
-        """What the witness has to say of a node. C(code) is None when nobody was told how the run ended there."""
+        """The invariants that a node violates. ``code`` is None if the run's end is unknown."""
         home = self.hosts[node].home
         adapters = {}
         for row in rows(node):
@@ -283,7 +284,7 @@ class Lab:
             "store": str(home / ".lorafleet"),
             "code": code,
             "message": message,
-            # Root of a container sees the processes of its own users alone.
+            # Root in a container sees only the processes of its own user namespace.
             "unseen_readers": True,
             "untouched": {str(home): self._listing[node]},
             "adapters": adapters,
@@ -291,8 +292,11 @@ class Lab:
         }
         return invariants.violations(expectations)
 
-    def judge(self, done: Run, expected: c.Mapping[str, c.Sequence[str] | None]) -> None:
-        """Every node named was delivered (None), or its message has these parts; and no node violates an invariant."""
+    def check(self, done: Run, expected: c.Mapping[str, c.Sequence[str] | None]) -> None:
+        """Assert each node's outcome: delivered (None), or failed with these parts in its message.
+
+        No node may violate an invariant.
+        """
         for node, parts in expected.items():
             message = "\n".join(done.failures(node))
             if parts is None:
@@ -304,8 +308,8 @@ class Lab:
             assert not found, "\n".join([node, *found, done.output])
         assert (done.rc == 0) == (not any(expected.values())), done.output
 
-    def converges(self) -> None:
-        """A plain run brings every node where it should be; another one then has nothing to do."""
+    def check_convergence(self) -> None:
+        """Assert that a plain run delivers every node, and that a second one changes nothing."""
         done = self.deploy()
         assert done.rc == 0, done.output
         again = self.deploy()

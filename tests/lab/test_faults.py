@@ -2,11 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What can go wrong between hosts does go wrong here, on the lab's: each node of a run has another fault.
+"""Faults between hosts, injected on the lab: in each run, every node has another fault.
 
-After every fault the witness of tests/support/invariants.py looks at every node, the message says what to do, the other nodes are
-delivered, and once the fault is mended a plain run brings all nodes where they should be. Faults that a directory of this machine
-can have as well are in tests/integration/test_bad_input.py.
+After each fault the oracle of tests/support/invariants.py inspects every node, the message names
+the remedy, and the other nodes are delivered. Once the fault is fixed, a plain run delivers all
+nodes. Faults that need no second host are in tests/integration/test_bad_input.py.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ pytestmark = pytest.mark.xdist_group("lab")
 CLEANER, DESCRIBER, PARAPHRASER = NODES
 UNTOUCHED = "What is served was not touched."
 FULL = "the node's file system has no space left, or no inodes"
-GO_ON = f"What had arrived is kept; run again to go on from there. {UNTOUCHED}"
+RESUME = f"What had arrived is kept; run again to go on from there. {UNTOUCHED}"
 NOT_AS_DESCRIBED = "what arrived is not what was described:"
 
 
 def flip(path: pathlib.Path, offset: int) -> None:
-    """Turn one bit of a file over."""
+    """Flip one bit of a file."""
     with path.open("r+b") as stream:
         stream.seek(offset)
         byte = stream.read(1)[0]
@@ -53,7 +53,7 @@ def test_link_down__hung_receiver__source_truncated(lab: Lab) -> None:
 
     def truncate(_staged: pathlib.Path) -> None:
         os.truncate(offered[PARAPHRASER], EXTRA_SIZE // 2)
-        paraphraser.quick()
+        paraphraser.restore_bandwidth()
 
     run = lab.start("deploy", "-e", "agent_transfer_timeout=5", environment={"ANSIBLE_TIMEOUT": "2"})
     lab.when(
@@ -63,24 +63,24 @@ def test_link_down__hung_receiver__source_truncated(lab: Lab) -> None:
         lab.receiving(PARAPHRASER, truncate),
     )
     done = run.wait()
-    lab.judge(
+    lab.check(
         done,
         {
-            CLEANER: (first_of(CLEANER), f"not be brought from {SOURCE}:", f"to {CLEANER}: an ssh connection failed", GO_ON),
-            DESCRIBER: (first_of(DESCRIBER), f"not be brought from {SOURCE}:", "no byte came for 5 seconds", GO_ON),
-            PARAPHRASER: (first_of(PARAPHRASER), "or was cut short there", f'{EXTRA}": No data available', GO_ON),
+            CLEANER: (first_of(CLEANER), f"not be brought from {SOURCE}:", f"to {CLEANER}: an ssh connection failed", RESUME),
+            DESCRIBER: (first_of(DESCRIBER), f"not be brought from {SOURCE}:", "no byte came for 5 seconds", RESUME),
+            PARAPHRASER: (first_of(PARAPHRASER), "or was cut short there", f'{EXTRA}": No data available', RESUME),
         },
     )
 
     cleaner.link("up")
-    # Else the connections that Ansible has kept open would come back to life after a while only.
+    # The connections that Ansible keeps open would take a while to recover.
     cleaner.cut()
     describer.signal(signal.SIGCONT, describer.processes("rsync"))
     for host in (cleaner, describer):
-        host.quick()
+        host.restore_bandwidth()
     offered[PARAPHRASER].write_bytes(whole)
-    lab.quiet()
-    lab.converges()
+    lab.wait_until_idle()
+    lab.check_convergence()
 
 
 def test_receiver_killed__source_changed__bit_flipped_in_staging(lab: Lab) -> None:
@@ -90,30 +90,30 @@ def test_receiver_killed__source_changed__bit_flipped_in_staging(lab: Lab) -> No
         receivers = lab.hosts[CLEANER].processes("rsync")
         assert receivers
         lab.hosts[CLEANER].signal(signal.SIGKILL, receivers)
-        lab.hosts[CLEANER].quick()
+        lab.hosts[CLEANER].restore_bandwidth()
 
     def change(_staged: pathlib.Path) -> None:
-        # What has not been sent yet: rsync sends what it reads, and finds nothing wrong with it.
+        # A part that was not sent yet: rsync sends what it reads and reports no error.
         flip(offered[DESCRIBER], EXTRA_SIZE - 1)
-        lab.hosts[DESCRIBER].quick()
+        lab.hosts[DESCRIBER].restore_bandwidth()
 
     def damage(staged: pathlib.Path) -> None:
         flip(staged / WEIGHTS, (staged / WEIGHTS).stat().st_size - 1)
-        lab.hosts[PARAPHRASER].quick()
+        lab.hosts[PARAPHRASER].restore_bandwidth()
 
     run = lab.start("deploy")
     lab.when(run, lab.receiving(CLEANER, kill), lab.receiving(DESCRIBER, change), lab.receiving(PARAPHRASER, damage))
     done = run.wait()
-    lab.judge(
+    lab.check(
         done,
         {
-            # The run itself went on from what had arrived.
+            # The run itself resumed the transfer.
             CLEANER: None,
             DESCRIBER: (first_of(DESCRIBER), NOT_AS_DESCRIBED, f"changed  {EXTRA}", "run again", UNTOUCHED),
             PARAPHRASER: (first_of(PARAPHRASER), NOT_AS_DESCRIBED, f"changed  {WEIGHTS}", "run again", UNTOUCHED),
         },
     )
-    lab.converges()
+    lab.check_convergence()
 
 
 def test_disk_full__inodes_full__extra_and_missing_file_in_staging(lab: Lab) -> None:
@@ -122,64 +122,64 @@ def test_disk_full__inodes_full__extra_and_missing_file_in_staging(lab: Lab) -> 
     describer.mount("size=256m,nr_inodes=300")
     for node in NODES:
         lab.enlarge(node)
-    lab.remember()
+    lab.record_state()
 
     def fill(_staged: pathlib.Path) -> None:
         cleaner.fill()
-        cleaner.quick()
+        cleaner.restore_bandwidth()
 
     def use_up(_staged: pathlib.Path) -> None:
         describer.use_up_inodes()
-        describer.quick()
+        describer.restore_bandwidth()
 
     def confuse(staged: pathlib.Path) -> None:
         (staged / "notes.txt").write_text("mine")
         (staged / WEIGHTS).unlink()
-        paraphraser.quick()
+        paraphraser.restore_bandwidth()
 
     run = lab.start("deploy")
     lab.when(run, lab.receiving(CLEANER, fill), lab.receiving(DESCRIBER, use_up), lab.receiving(PARAPHRASER, confuse))
     done = run.wait()
     for host in (cleaner, describer):
         host.make_room()
-    lab.judge(
+    lab.check(
         done,
         {
-            CLEANER: (first_of(CLEANER), f"to {CLEANER}: {FULL}", GO_ON),
-            DESCRIBER: (f"to {DESCRIBER}: {FULL}", GO_ON),
+            CLEANER: (first_of(CLEANER), f"to {CLEANER}: {FULL}", RESUME),
+            DESCRIBER: (f"to {DESCRIBER}: {FULL}", RESUME),
             PARAPHRASER: (first_of(PARAPHRASER), f"missing  {WEIGHTS}", "extra    notes.txt", "run again", UNTOUCHED),
         },
     )
-    lab.converges()
+    lab.check_convergence()
 
 
 def test_lock_holder_stopped__node_lost__disk_full_in_activation(lab: Lab) -> None:
     cleaner, describer, paraphraser = (lab.hosts[node] for node in NODES)
     paraphraser.mount("size=160m")
     lab.enlarge(PARAPHRASER)
-    paraphraser.quick()
-    lab.remember()
+    paraphraser.restore_bandwidth()
+    lab.record_state()
     holders: list[int] = []
-    with lab.gate(CLEANER) as gate_of_cleaner, lab.gate(DESCRIBER), lab.gate(PARAPHRASER) as gate_of_paraphraser:
+    with lab.barrier(CLEANER) as barrier_of_cleaner, lab.barrier(DESCRIBER), lab.barrier(PARAPHRASER) as barrier_of_paraphraser:
 
         def stop(module: int) -> None:
             cleaner.signal(signal.SIGSTOP, [module])
             holders.append(module)
 
         def fill(_module: int) -> None:
-            # Enough for what is small.
+            # Enough for small files.
             paraphraser.fill(left=1 << 20)
-            gate_of_paraphraser.close()
+            barrier_of_paraphraser.close()
 
         run = lab.start("deploy")
         lab.when(
             run,
-            lab.at_gate(CLEANER, stop),
-            lab.at_gate(DESCRIBER, lambda _module: describer.lose()),
-            lab.at_gate(PARAPHRASER, fill),
+            lab.at_barrier(CLEANER, stop),
+            lab.at_barrier(DESCRIBER, lambda _module: describer.power_off()),
+            lab.at_barrier(PARAPHRASER, fill),
         )
         second = lab.start("deploy", "--limit", CLEANER, name="second").wait()
-        gate_of_cleaner.close()
+        barrier_of_cleaner.close()
         cleaner.signal(signal.SIGCONT, holders)
         done = run.wait()
     describer.start()
@@ -188,46 +188,46 @@ def test_lock_holder_stopped__node_lost__disk_full_in_activation(lab: Lab) -> No
     [message] = second.failures(CLEANER)
     for part in (f"{second_of(CLEANER)}: is being changed by another run: Deliver to the nodes by", "Let it finish, or end that"):
         assert part in message
-    lab.judge(
+    lab.check(
         done,
         {
             CLEANER: None,
-            # In Ansible's words.
+            # Ansible's own message.
             DESCRIBER: ("ssh",),
             PARAPHRASER: (first_of(PARAPHRASER), "was not made active to the end: No space left on device", "run again"),
         },
     )
-    lab.converges()
+    lab.check_convergence()
 
 
 def test_controller_killed_in_transfer_and_in_activation(lab: Lab) -> None:
-    """One module lives on and ends its work alone, another one is killed as well, and a receiver finds nobody to listen to."""
+    """One module survives and completes, another is killed too, and a receiver loses its peer."""
     describer, paraphraser = lab.hosts[DESCRIBER], lab.hosts[PARAPHRASER]
     lab.enlarge(DESCRIBER)
 
     def hold(_staged: pathlib.Path) -> None:
         describer.signal(signal.SIGSTOP, describer.processes("rsync"))
-        describer.quick()
+        describer.restore_bandwidth()
 
-    brings = lab.start("deploy", "--limit", DESCRIBER, name="first")
-    lab.when(brings, lab.receiving(DESCRIBER, hold))
-    with lab.gate(CLEANER), lab.gate(PARAPHRASER):
-        activates = lab.start("deploy", "--limit", f"{CLEANER},{PARAPHRASER}", name="second")
+    transferring = lab.start("deploy", "--limit", DESCRIBER, name="first")
+    lab.when(transferring, lab.receiving(DESCRIBER, hold))
+    with lab.barrier(CLEANER), lab.barrier(PARAPHRASER):
+        activating = lab.start("deploy", "--limit", f"{CLEANER},{PARAPHRASER}", name="second")
         lab.when(
-            activates,
-            lab.at_gate(CLEANER, lambda _module: None),
-            lab.at_gate(PARAPHRASER, lambda module: paraphraser.signal(signal.SIGKILL, [module])),
+            activating,
+            lab.at_barrier(CLEANER, lambda _module: None),
+            lab.at_barrier(PARAPHRASER, lambda module: paraphraser.signal(signal.SIGKILL, [module])),
         )
-        activates.kill()
-        brings.kill()
+        activating.kill()
+        transferring.kill()
     describer.signal(signal.SIGCONT, describer.processes("rsync"))
-    lab.quiet()
+    lab.wait_until_idle()
     for node in NODES:
         assert lab.violations(node, None) == []
     assert lab.is_delivered(CLEANER)
     assert not lab.is_delivered(DESCRIBER)
     assert not lab.is_delivered(PARAPHRASER)
-    lab.converges()
+    lab.check_convergence()
 
 
 def test_two_controllers_at_once(lab: Lab) -> None:
@@ -236,39 +236,39 @@ def test_two_controllers_at_once(lab: Lab) -> None:
 
     def hold(_staged: pathlib.Path) -> None:
         cleaner.signal(signal.SIGSTOP, cleaner.processes("rsync"))
-        cleaner.quick()
+        cleaner.restore_bandwidth()
 
     first = lab.start("deploy", name="first")
     lab.when(first, lab.receiving(CLEANER, hold))
     second = lab.start("deploy", name="second").wait()
     cleaner.signal(signal.SIGCONT, cleaner.processes("rsync"))
-    lab.judge(first.wait(), dict.fromkeys(NODES))
+    lab.check(first.wait(), dict.fromkeys(NODES))
     [message] = second.failures(CLEANER)
     for part in (f"{first_of(CLEANER)}: is being brought to this node by another run: an rsync writes to", "Let it finish"):
         assert part in message
-    lab.converges()
+    lab.check_convergence()
 
 
 def test_module_run_twice_by_ssh_retries__umask_077__umask_000(lab: Lab) -> None:
     cleaner = lab.hosts[CLEANER]
     lab.hosts[DESCRIBER].log_in_with_umask("077")
     lab.hosts[PARAPHRASER].log_in_with_umask("000")
-    with lab.gate(CLEANER):
+    with lab.barrier(CLEANER):
         run = lab.start("deploy", environment={"ANSIBLE_SSH_RETRIES": "3"})
-        # The connection breaks, the module lives on, and Ansible runs it once more.
-        lab.when(run, lab.at_gate(CLEANER, lambda _module: cleaner.cut()))
+        # The connection breaks, the module keeps running, and Ansible runs it again.
+        lab.when(run, lab.at_barrier(CLEANER, lambda _module: cleaner.cut()))
         lab.when(run, ("the module runs twice", lambda: len(cleaner.processes("python3")) > 1, lambda _found: None))
-    lab.judge(run.wait(), dict.fromkeys(NODES))
-    lab.converges()
+    lab.check(run.wait(), dict.fromkeys(NODES))
+    lab.check_convergence()
 
 
 def test_store_on_another_file_system__file_system_read_only(lab: Lab) -> None:
     cleaner, describer = lab.hosts[CLEANER], lab.hosts[DESCRIBER]
     describer.mount("size=96m")
-    lab.remember()
+    lab.record_state()
     cleaner.mount("size=96m", "/home/.lorafleet")
     describer.run("mount", "-o", "remount,ro", "/home")
-    lab.judge(
+    lab.check(
         lab.deploy(),
         {
             CLEANER: ("/home/.lorafleet: is not on the file system of /home/models", "Set the store to a directory below /home"),
@@ -278,7 +278,7 @@ def test_store_on_another_file_system__file_system_read_only(lab: Lab) -> None:
     )
     cleaner.unmount("/home/.lorafleet")
     describer.run("mount", "-o", "remount,rw", "/home")
-    lab.converges()
+    lab.check_convergence()
 
 
 def test_fifo__device__all_sorts_beside_the_adapter(lab: Lab) -> None:
@@ -287,7 +287,7 @@ def test_fifo__device__all_sorts_beside_the_adapter(lab: Lab) -> None:
         path.unlink()
     os.mkfifo(fifo, 0o644)
     os.mknod(device, 0o644 | stat.S_IFCHR, os.makedev(1, 5))
-    # What the inventory does not declare stays behind, whatever it is.
+    # Files that the inventory does not declare are excluded, whatever they are.
     beside = lab.source / first_of(PARAPHRASER)
     (beside / "checkpoint-10").mkdir()
     (beside / "checkpoint-10" / WEIGHTS).write_bytes(b"of an earlier step")
@@ -296,7 +296,7 @@ def test_fifo__device__all_sorts_beside_the_adapter(lab: Lab) -> None:
     os.mkfifo(beside / "pipe", 0o644)
     os.mknod(beside / "socket", 0o644 | stat.S_IFSOCK)
     remedy = "Put the file itself there (cp -L): links, directories and devices never travel."
-    lab.judge(
+    lab.check(
         lab.deploy(),
         {
             CLEANER: (f"{first_of(CLEANER)}: /home/models/{first_of(CLEANER)}/tokenizer.json is not a plain file.", remedy),
@@ -306,11 +306,11 @@ def test_fifo__device__all_sorts_beside_the_adapter(lab: Lab) -> None:
     )
     lab.offer(first_of(CLEANER))
     lab.offer(second_of(DESCRIBER))
-    lab.converges()
+    lab.check_convergence()
 
 
 def test_clock_jumped_back__clock_began_in_1970__rsync_by_hand_into_name(lab: Lab) -> None:
-    """The clock itself is this machine's; what a wrong one leaves on a node is put there: times of files and in records."""
+    """The hosts share this machine's clock: the test writes the times that a wrong clock leaves."""
     for node, year in ((CLEANER, 2040), (PARAPHRASER, 1970)):
         then = datetime.datetime(year, 1, 2, tzinfo=datetime.timezone.utc).timestamp()
         for path in sorted(lab.hosts[node].home.rglob("*"), reverse=True):
@@ -320,7 +320,7 @@ def test_clock_jumped_back__clock_began_in_1970__rsync_by_hand_into_name(lab: La
     served = lab.served(DESCRIBER, first_of(DESCRIBER))
     by_ssh = ("--rsync-path=sudo rsync", "-e", f"ssh -F {ROOT / 'ssh_config'}")
     command("rsync", "-a", "--delete", *by_ssh, f"{lab.tiny / 'bf16'}/", f"{DESCRIBER}:/home/models/{served.name}/")
-    lab.remember()
+    lab.record_state()
     lab.must_survive(DESCRIBER, served.name)
 
     audited = lab.start("audit").wait()
@@ -330,14 +330,14 @@ def test_clock_jumped_back__clock_began_in_1970__rsync_by_hand_into_name(lab: La
         assert part in audited.output
     for node in NODES:
         assert lab.violations(node, None) == []
-    lab.judge(lab.deploy(), dict.fromkeys(NODES))
+    lab.check(lab.deploy(), dict.fromkeys(NODES))
 
-    # Which of three releases is the oldest is no matter of times.
+    # Retention does not depend on times.
     lab.delivered()
     for name in map(first_of, NODES):
         lab.offer(name, training=2)
-    lab.judge(lab.deploy("-e", '{"agent_keep": 2}'), dict.fromkeys(NODES))
+    lab.check(lab.deploy("-e", '{"agent_keep": 2}'), dict.fromkeys(NODES))
     for node in NODES:
         name = first_of(node)
         assert lab.releases(node, name) == {lab.active[name], lab.wanted[name]}
-    lab.converges()
+    lab.check_convergence()

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""molecule's scenarios, each from its beginning to its end."""
+"""The molecule scenarios of extensions/molecule."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ pytestmark = pytest.mark.xdist_group("lab")
 
 SCENARIOS = sorted(
     (path.parent.name for path in (CHECKOUT / "extensions" / "molecule").glob("*/molecule.yml")),
-    # What it installs is there for the others.
+    # The other scenarios use the environment that it installs.
     key=lambda name: (name != "runtime", name),
 )
-# A scenario takes a minute or two.
+# Seconds; a scenario takes a minute or two.
 _LIMIT = 900
 
 
-# What makes the lab and takes it away again is no scenario of its own.
+# `default` only creates and destroys the lab.
 @pytest.mark.parametrize("scenario", [name for name in SCENARIOS if name != "default"])
 def test_scenario(scenario: str, lab_is_up: None) -> None:
     programs = pathlib.Path(sys.executable).parent

@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A fleet in a temporary directory, and the real playbooks run on it.
+"""A fleet in a temporary directory, and the playbooks run on it.
 
-The training server and the nodes are directories of this machine, as in inventories/demo, or hosts behind a real ssh server
-that leads back to it. What is delivered are the tiny adapters of tests/support/tiny_adapters.py.
+Training server and nodes are directories of this machine, as in inventories/demo, or reached
+through a real sshd on loopback. The adapters are those of tests/support/tiny_adapters.py.
 """
 
 from __future__ import annotations
@@ -21,35 +21,36 @@ import typing as t
 from tests.support import tiny_adapters
 from tests.support.playbooks import LIMIT, Background, Run, Variables
 
-# Where the modules run.
+# The interpreter of the modules.
 NODE_PYTHON = os.environ.get("LORAFLEET_TEST_NODE_PYTHON") or sys.executable
 
 CLEANER_3B = "llama32_3b_grammar_lora"
 CLEANER_8B = "llama31_8b_grammar_lora"
 DESCRIBER_3B = "llama32_3b_wikipedia_only_lora"
-# Which of the tiny adapters stands for each.
+# The tiny adapter behind each name.
 TINY = {CLEANER_3B: "adapter", CLEANER_8B: "adapter_b", DESCRIBER_3B: "bf16"}
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-# What a delivery brings of each; the model card stays behind.
+# The files that a delivery transfers; the model card is excluded.
 TRAVELS = {CONFIG, WEIGHTS, "chat_template.jinja", "tokenizer.json", "tokenizer_config.json"}
 
 
 def row(name: str, variant: str, rank: int, **more: t.Any) -> Variables:
-    """An adapter as an inventory declares it."""
+    """A row of ``agent_adapters``."""
     base = {"base": tiny_adapters.BASE_NAME, "alpha": 32, "target_modules": tiny_adapters.ALL_LINEAR}
     return {"name": name, "variant": variant, "default": variant == "3b", "rank": rank, **base, **more}
 
 
 class Fleet:
-    """The training server C(sbs29) and the nodes C(jw2-1) (two adapters) and C(jw3-1) (one) in C(root).
+    """The training server sbs29 and the nodes jw2-1 (two adapters) and jw3-1 (one) below ``root``.
 
-    C(groups) and C(hosts) are the inventory's variables: a test changes them before it calls C(run).
+    ``groups`` and ``hosts`` are the inventory's variables: tests change them before they call
+    ``run``.
     """
 
     def __init__(self, root: pathlib.Path, tiny: pathlib.Path) -> None:
         self.root, self.tiny = root, tiny
         self.source = root / "sbs29" / "home" / "models"
-        # Where Background lets reports be written.
+        # The report directory that Background sets.
         self.reports = root / "record.report"
         config = json.loads((tiny / "base" / "config.json").read_text(encoding="utf-8"))
         self.base: Variables = {"config": config}
@@ -78,14 +79,14 @@ class Fleet:
         self.add_node("jw3", "jw3-1")
 
     def add_node(self, group: str, node: str, **variables: t.Any) -> None:
-        """Put an empty node into a group."""
+        """Add an empty node to a group."""
         self.home(node).joinpath("models").mkdir(parents=True, exist_ok=True)
         models, store = str(self.home(node) / "models"), str(self.home(node) / ".lorafleet")
         self.hosts[node] = {"agent_models_dir": models, "agent_store": store, **variables}
         self.members[group].append(node)
 
     def offer(self, name: str, kind: str = "", into: pathlib.Path | None = None) -> pathlib.Path:
-        """Let the training server have an adapter, in place of an older one; C(kind) says which of the tiny ones."""
+        """Offer an adapter on the training server; ``kind`` names the tiny adapter to copy."""
         directory = (into or self.source) / name
         shutil.rmtree(directory, ignore_errors=True)
         shutil.copytree(self.tiny / (kind or TINY[name]), directory)
@@ -101,7 +102,7 @@ class Fleet:
         return self.home(node) / ".lorafleet" / name
 
     def before_module(self, host: str, module: str, command: str) -> None:
-        """Let a host run a shell command each time before it runs a module."""
+        """Run a shell command on a host before each call of a module."""
         python = self.root / f"{host}-python"
         asked = f"case $1 in *AnsiballZ_{module}.py) {command} ;; esac"
         python.write_text(f'#!/bin/sh\n{asked}\nexec {sys.executable} "$@"\n', encoding="utf-8")
@@ -109,12 +110,12 @@ class Fleet:
         self.hosts[host]["ansible_python_interpreter"] = str(python)
 
     def run(self, playbook: str, *arguments: str, environment: c.Mapping[str, str] | None = None, limit: float = LIMIT) -> Run:
-        """Run a playbook of the checkout on the whole fleet, but for what the arguments say."""
+        """Run a playbook of the checkout on the fleet."""
         inventory = str(self.write_inventory())
         return Background(playbook, "-i", inventory, *arguments, directory=self.root, environment=environment).wait(limit)
 
     def deploy(self, *arguments: str) -> Run:
-        """Run the deploy playbook, which has to succeed."""
+        """Run the deploy playbook, which must succeed."""
         done = self.run("deploy", *arguments)
         assert done.rc == 0, done.output
         return done
@@ -140,26 +141,26 @@ class Fleet:
         return path
 
     def report(self) -> Variables:
-        """What was reported of the last run that proved anything."""
+        """The last report."""
         found: Variables = json.loads((self.reports / "report.json").read_text(encoding="utf-8"))
         return found
 
     def reported(self, node: str, name: str) -> Variables:
-        """What the report says of an adapter."""
+        """The entry of an adapter in the last report."""
         [found] = [entry for entry in self.report()["nodes"] if entry["node"] == node]
         return next(adapter for adapter in found["adapters"] if adapter["name"] == name)
 
     def boxes(self) -> dict[str, bool]:
-        """The check boxes of the manifest: what each says, and whether it is ticked."""
+        """The check boxes of MANIFEST.md: text, and whether it is ticked."""
         lines = (self.reports / "MANIFEST.md").read_text(encoding="utf-8").splitlines()
         return {line[len("- [x] ") :]: line.startswith("- [x]") for line in lines if line.startswith(("- [x] ", "- [ ] "))}
 
 
-class Gate:
-    """Keeps the first module of that name that runs on a host from beginning until it is opened."""
+class Barrier:
+    """Blocks the first run of a module on a host until it is opened."""
 
     def __init__(self, fleet: Fleet, host: str, module: str) -> None:
-        self._path = fleet.root / "gate"
+        self._path = fleet.root / "barrier"
         os.mkfifo(self._path)
         fleet.before_module(host, module, f"test ! -e {self._path} || cat {self._path}")
 
@@ -173,14 +174,14 @@ class Gate:
 
 
 def contents(directory: pathlib.Path) -> dict[str, bytes]:
-    """All files below a directory with their bytes, and its directories with none."""
+    """The files below a directory with their bytes, and the directories with no bytes."""
     return {
         str(path.relative_to(directory)): b"" if path.is_dir() else path.read_bytes() for path in sorted(directory.rglob("*"))
     }
 
 
 def identity(directory: pathlib.Path) -> dict[str, tuple[int, int, int]]:
-    """Inode, mtime and ctime of a directory and of all that is below it: equal only if nothing was written."""
+    """Inode, mtime and ctime of everything in a directory: equal only if nothing was written."""
     found = {}
     for path in [directory, *sorted(directory.rglob("*"))]:
         status = path.lstat()
@@ -189,5 +190,5 @@ def identity(directory: pathlib.Path) -> dict[str, tuple[int, int, int]]:
 
 
 def travelling(directory: pathlib.Path) -> dict[str, bytes]:
-    """What a delivery brings of a source's directory."""
+    """The files of an offered adapter that a delivery transfers."""
     return {name: content for name, content in contents(directory).items() if name in TRAVELS}

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The real playbooks of this checkout, run to their end or in the background, and what each task said."""
+"""Run the playbooks of this checkout and read the task results."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import typing as t
 from tests.support.paths import CHECKOUT
 
 PLAYBOOK = pathlib.Path(sys.executable).with_name("ansible-playbook")
-# A run takes seconds; this is for a machine that does much else.
+# Seconds; a run takes a few on an idle machine.
 LIMIT = 300
 
 Variables = dict[str, t.Any]
@@ -28,33 +28,33 @@ Variables = dict[str, t.Any]
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """How a playbook ended. C(results) holds each task's result, in the order in which they came in."""
+    """How a playbook ended. ``results`` holds all task results in the order of their arrival."""
 
     rc: int
     output: str
     results: list[Variables]
 
     def of(self, host: str, action: str) -> Variables:
-        """The one result of a module or action on a host."""
+        """The only result of a module or action on a host."""
         found = [entry for entry in self.results if entry["host"] == host and entry["action"].endswith(action)]
         assert len(found) == 1, f"{len(found)} results of {action} on {host}\n{self.output}"
         return t.cast("Variables", found[0]["result"])
 
     def failures(self, host: str) -> list[str]:
-        """The messages of what failed on a host, or made it unreachable."""
+        """The messages of the tasks that failed on a host or made it unreachable."""
         bad = [entry for entry in self.results if entry["host"] == host and entry["status"] != "ok"]
         return [str(entry["result"].get("msg", entry["result"])) for entry in bad]
 
     def unreachable(self, host: str) -> bool:
-        """Whether the host was lost, so that nobody was told how its task ended."""
+        """Whether Ansible lost the host, so that the end of its task is unknown."""
         return any(entry["host"] == host and entry["status"] == "unreachable" for entry in self.results)
 
     def worked_on(self) -> set[str]:
-        """The hosts for which anything was done but to look at their variables."""
+        """The hosts with any task other than the validation of their variables."""
         return {entry["host"] for entry in self.results if not entry["action"].endswith("validate_argument_spec")}
 
     def changed(self, host: str | None = None) -> list[str]:
-        """The tasks that said that they changed something, sorted: hosts take turns as they like."""
+        """The tasks that reported a change, sorted, since the order of the hosts is arbitrary."""
         return sorted(
             f"{entry['host']}: {entry['task']}"
             for entry in self.results
@@ -62,12 +62,12 @@ class Run:
         )
 
     def adapters(self, host: str, action: str) -> dict[str, Variables]:
-        """The entries of a module's list C(adapters), by name."""
+        """The entries of a module's list ``adapters``, by name."""
         return {adapter["name"]: adapter for adapter in self.of(host, action)["adapters"]}
 
 
 class Background:
-    """A playbook that runs. C(directory) is its working directory, where its output and its tasks' results are kept."""
+    """A running playbook. ``directory`` is its working directory and holds output and results."""
 
     def __init__(
         self,
@@ -95,11 +95,11 @@ class Background:
 
     @property
     def output(self) -> str:
-        """What it has said up to now."""
+        """Its output so far."""
         return self._output.read_text(encoding="utf-8", errors="replace")
 
     def wait(self, limit: float = LIMIT) -> Run:
-        """How it ended; one that does not end within C(limit) seconds is killed."""
+        """Wait for its end; after ``limit`` seconds it is killed."""
         try:
             self._process.wait(limit)
         except BaseException:
@@ -109,10 +109,11 @@ class Background:
         return Run(self._process.returncode, self.output, [json.loads(line) for line in lines])
 
     def kill(self) -> None:
-        """Kill it as a controller that dies would: with all that it has started, down to the connections kept for later."""
+        """Kill it and everything that it started, persistent connections included."""
         self._process.kill()
         self._process.wait()
-        # Its workers have sessions of their own, so a process group would not have them all; the environment goes with each.
+        # Its workers are in other sessions, hence in other process groups, but all inherit its
+        # environment.
         mark = f"FLEET_RECORD={self._record}".encode()
         for path in pathlib.Path("/proc").glob("[0-9]*/environ"):
             with contextlib.suppress(OSError):
@@ -121,7 +122,7 @@ class Background:
 
 
 def recording(record: pathlib.Path) -> dict[str, str]:
-    """An environment for Ansible: nothing of what the developer has set, the settings of the checkout, and results to a file."""
+    """An environment with the checkout's Ansible settings only, and task results in a file."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
     return {
         **inherited,
