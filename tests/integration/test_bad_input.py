@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What must not be delivered is refused with a message that says what to do; nothing is activated, nothing is lost.
+"""Bad input is refused with a message that names the remedy; nothing is activated, nothing is lost.
 
-Every row of the table has two nodes: one to which nothing was delivered yet, and one that serves an earlier release of the
-adapter. The rows of a batch share one run of the deploy playbook, in which a healthy node has to be delivered all the same.
+Each row of the table has two nodes: an empty one, and one that serves an earlier release. The rows
+of a batch share one run of the deploy playbook, which must still deliver a healthy node.
 """
 
 from __future__ import annotations
@@ -38,14 +38,15 @@ SAVED_AGAIN = "Save the adapter again with PEFT"
 
 @dataclasses.dataclass(frozen=True)
 class Bad:
-    """A row of the table. C(says) are parts of the message, C(declared) is what the inventory says otherwise.
+    """A row of the table.
 
-    C(kind) is one of the tiny adapters, where it is not the plain one. C(source) damages its directory at the training server.
-    C(node) damages a node and returns variables for it; what it registers with the stack is undone after the run.
+    ``parts`` must all be in the message; ``declared`` overrides the inventory's row. ``kind`` names
+    another tiny adapter than the plain one. ``source`` damages the directory on the training
+    server. ``node`` damages a node and returns variables for it; its stack is closed after the run.
     """
 
     batch: str
-    says: tuple[str, ...]
+    parts: tuple[str, ...]
     source: c.Callable[[pathlib.Path], object] | None = None
     declared: Variables = dataclasses.field(default_factory=dict)
     kind: str = ""
@@ -53,7 +54,7 @@ class Bad:
 
 
 def tensors(change: c.Callable[[dict[str, t.Any]], object]) -> c.Callable[[pathlib.Path], None]:
-    """Change the tensors of an adapter and save it as a healthy file."""
+    """Change the tensors of an adapter and save them as a valid file."""
 
     def damage(directory: pathlib.Path) -> None:
         loaded = safetensors.numpy.load_file(directory / WEIGHTS)
@@ -79,7 +80,7 @@ def weights(change: c.Callable[[bytes], bytes]) -> c.Callable[[pathlib.Path], No
 
 
 def split(data: bytes) -> tuple[dict[str, t.Any], bytes]:
-    """The parsed header of a safetensors file, and what follows it."""
+    """The parsed header and the data of a safetensors file."""
     (length,) = struct.unpack("<Q", data[:8])
     return json.loads(data[8 : 8 + length]), data[8 + length :]
 
@@ -91,7 +92,7 @@ def joined(header: dict[str, t.Any], rest: bytes) -> bytes:
 
 
 def lying(data: bytes) -> bytes:
-    """The header gives the first tensor the bytes of the second as well."""
+    """Let the first tensor of the header overlap the second one."""
     header, rest = split(data)
     first, second = sorted((name for name in header if name != "__metadata__"), key=lambda name: header[name]["data_offsets"])[:2]
     header[first]["data_offsets"][1] = header[second]["data_offsets"][1]
@@ -150,7 +151,10 @@ def called(name: str) -> Variables:
 
 
 def interpreter(text: str) -> c.Callable[[Fleet, str, contextlib.ExitStack], Variables]:
-    """The node's Python is a script that does something before each module; $home, $source and $module are the node's."""
+    """Replace the node's Python by a script that runs ``text`` before each module.
+
+    ``text`` may use $home, $source and $module.
+    """
 
     def make(fleet: Fleet, node: str, _stack: contextlib.ExitStack) -> Variables:
         script = fleet.root / node / "python"
@@ -164,7 +168,7 @@ def interpreter(text: str) -> c.Callable[[Fleet, str, contextlib.ExitStack], Var
 
 
 def before_module(name: str, command: str) -> c.Callable[[Fleet, str, contextlib.ExitStack], Variables]:
-    """Do something on the node once, just before it runs a module."""
+    """Run a command on the node once, before it runs a module."""
     once = f"test -e $home/done || {{ : > $home/done; {command}; }}"
     return interpreter(f"case $module in *AnsiballZ_{name}.py) {once} ;; esac")
 
@@ -174,7 +178,7 @@ def without_models_dir(fleet: Fleet, node: str, _stack: contextlib.ExitStack) ->
 
 
 def unwritable(fleet: Fleet, node: str, stack: contextlib.ExitStack) -> Variables:
-    """Nobody can put anything into the models directory, not even root."""
+    """Make the models directory immutable, for root too."""
     models = fleet.home(node) / "models"
     if os.geteuid() == 0:
         if subprocess.run(["chattr", "+i", models], capture_output=True, check=False).returncode:
@@ -187,7 +191,7 @@ def unwritable(fleet: Fleet, node: str, stack: contextlib.ExitStack) -> Variable
 
 
 def on_tmpfs(option: str, later: str) -> c.Callable[[Fleet, str, contextlib.ExitStack], Variables]:
-    """The node's home is a file system of its own."""
+    """Mount a file system of its own as the node's home."""
 
     def make(fleet: Fleet, node: str, stack: contextlib.ExitStack) -> Variables:
         home = fleet.home(node)
@@ -197,7 +201,7 @@ def on_tmpfs(option: str, later: str) -> c.Callable[[Fleet, str, contextlib.Exit
         if subprocess.run(["mount", "-t", "tmpfs", "-o", option, "none", home], capture_output=True, check=False).returncode:
             raise Impossible("cannot mount a file system here")
         stack.callback(subprocess.run, ["umount", home], check=True)
-        # What the test compares afterwards is looked at while it is mounted.
+        # The state that the test compares is read while it is mounted.
         shutil.copytree(kept, home, dirs_exist_ok=True)
         if later:
             subprocess.run(["mount", "-o", later, home], check=True)
@@ -207,7 +211,7 @@ def on_tmpfs(option: str, later: str) -> c.Callable[[Fleet, str, contextlib.Exit
 
 
 def locked(fleet: Fleet, node: str, stack: contextlib.ExitStack) -> Variables:
-    """Another run has the adapter in its hands."""
+    """Lock the adapter as another run does."""
     root = fleet.stored(node, CLEANER_3B)
     root.mkdir(parents=True, exist_ok=True)
     lock = stack.enter_context((root / "lock").open("w"))
@@ -223,10 +227,10 @@ def settings(**variables: t.Any) -> c.Callable[[Fleet, str, contextlib.ExitStack
 
 
 class Impossible(Exception):
-    """This row cannot be made on this machine."""
+    """This machine cannot produce the row's fault."""
 
 
-# Redirections expand no pattern.
+# Redirections do not expand patterns.
 SPOIL_STAGED = f'for file in $home/.lorafleet/{CLEANER_3B}/staging/*/{WEIGHTS}; do printf x >> "$file"; done'
 
 TABLE: dict[str, Bad] = {
@@ -460,7 +464,7 @@ Verdict = dict[str, t.Any]
 
 @pytest.fixture(scope="session")
 def verdicts(tmp_path_factory: pytest.TempPathFactory, tiny: pathlib.Path) -> c.Callable[[str], dict[str, Verdict]]:
-    """What became of the rows of a batch, which is run once."""
+    """The outcome of each row of a batch; a batch is run once."""
     if shutil.which("rsync") is None:
         pytest.skip("no rsync on this machine")
 
@@ -472,7 +476,7 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory, tiny: pathlib.Path) -> c.
 
 
 def deliver(batch: str, root: pathlib.Path, tiny: pathlib.Path) -> dict[str, Verdict]:
-    """Run the deploy playbook on all rows of a batch, and say what became of each."""
+    """Run the deploy playbook on all rows of a batch; return the outcome of each."""
     fleet = Fleet(root, tiny)
     fleet.deploy("--tags", "cleaner,3b")
     items = {item: bad for item, bad in TABLE.items() if bad.batch == batch}
@@ -480,7 +484,7 @@ def deliver(batch: str, root: pathlib.Path, tiny: pathlib.Path) -> dict[str, Ver
     with contextlib.ExitStack() as stack:
         for number, (item, bad) in enumerate(items.items()):
             source = root / f"source-{number}"
-            # What is offered now is not what the older node has.
+            # The offered release differs from the one that the older node has.
             directory = fleet.offer(CLEANER_3B, bad.kind, into=source)
             tensors(trained_on)(directory)
             if bad.source:
@@ -516,17 +520,17 @@ def deliver(batch: str, root: pathlib.Path, tiny: pathlib.Path) -> dict[str, Ver
 
 
 def documented(item: str) -> re.Pattern[str]:
-    """The message of a row as the page about troubleshooting has it, where ... stands for anything."""
+    """The message of a row as docs/troubleshooting.md has it, in which ... matches anything."""
     found = re.search(rf"^\| {re.escape(item)} \| (.+) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     assert found, f"{PAGE.name} has no row for {item!r}"
     return re.compile(".+".join(map(re.escape, found[1].split("..."))))
 
 
-# One worker for each batch: several would wait for the same run.
+# One worker per batch, since several would wait for the same run.
 @pytest.mark.parametrize(
     "item", [pytest.param(item, marks=pytest.mark.xdist_group(f"bad input: {bad.batch}")) for item, bad in TABLE.items()]
 )
-def test_bad_input_is_refused(item: str, verdicts: c.Callable[[str], dict[str, Verdict]]) -> None:
+def test_deploy_of_bad_input_is_refused_as_documented(item: str, verdicts: c.Callable[[str], dict[str, Verdict]]) -> None:
     bad = TABLE[item]
     found = verdicts(bad.batch)[item]
     if "impossible" in found:
@@ -537,6 +541,6 @@ def test_bad_input_is_refused(item: str, verdicts: c.Callable[[str], dict[str, V
     for node, of_node in found["nodes"].items():
         assert of_node["untouched"], node
         message = of_node["message"]
-        for part in bad.says:
+        for part in bad.parts:
             assert part in message, message
         assert documented(item).search(message), message

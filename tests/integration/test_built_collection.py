@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The collection built, installed into an empty path and used from there, without anything of the checkout."""
+"""The built collection, installed into an empty path and used without the checkout."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.fleet import CLEANER_3B, Fleet, contents, travelling
 from tests.support.playbooks import CHECKOUT, LIMIT
 
 BIN = pathlib.Path(sys.executable).parent
-# What a user needs at run time lies in the first four.
+# The first four hold the files that users need at run time.
 BELONGS = {"changelogs", "docs", "meta", "plugins", "roles", "playbooks", "LICENSES"}
 BELONGS |= {"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "REUSE.toml", "FILES.json", "MANIFEST.json"}
 
@@ -33,13 +33,13 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return built
 
 
-def test_nothing_but_the_collection_is_built(artifact: pathlib.Path) -> None:
+def test_build_contains_only_the_collection(artifact: pathlib.Path) -> None:
     with tarfile.open(artifact) as archive:
         names = {name.split("/")[0] for name in archive.getnames()}
     assert names <= BELONGS
 
 
-def test_the_installed_collection_delivers_audits_and_is_documented(
+def test_installed_collection_deploys_audits_and_has_documentation(
     artifact: pathlib.Path, fleet: Fleet, tmp_path: pathlib.Path
 ) -> None:
     collections, elsewhere = tmp_path / "collections", tmp_path / "elsewhere"
@@ -75,7 +75,7 @@ def test_the_installed_collection_delivers_audits_and_is_documented(
     run("ansible-playbook", "-i", inventory, "lorafleet.delivery.deploy")
     assert contents(fleet.served("jw2-1", CLEANER_3B)) == travelling(fleet.source / CLEANER_3B)
     assert all(fleet.boxes().values())
-    # The page is made by a template that lies beside the code.
+    # The report page needs a template that lies beside the code.
     assert CLEANER_3B in (fleet.reports / "report.html").read_text(encoding="utf-8")
     run("ansible-playbook", "-i", inventory, "lorafleet.delivery.audit")
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The deploy playbook on a fleet of directories, with real adapters and the real rsync."""
+"""The deploy playbook on a fleet of local directories, with real adapters and the real rsync."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ from tests.support.playbooks import LIMIT, Background
 TOKENIZER = TRAVELS - {CONFIG, WEIGHTS}
 ALL = ((CLEANER_3B, "jw2-1"), (CLEANER_8B, "jw2-1"), (DESCRIBER_3B, "jw3-1"))
 BOXES = ["Cleaner models → jw2", "Describer models → jw3", "All checksums verified", "All nodes tested"]
-# Level structure, which these runs ask for, loads nothing with PEFT.
+# These runs require level structure, which loads nothing with PEFT.
 AT_STRUCTURE = {**dict.fromkeys(BOXES, True), "All nodes tested": False}
 
 
 def delivered(fleet: Fleet) -> set[str]:
-    """The names of what is served anywhere; each has to be what the training server offers."""
+    """The names of all served adapters, each of which must equal the training server's."""
     found = set()
     for name, node in ALL:
         if fleet.served(node, name).exists():
@@ -49,10 +49,10 @@ def delivered(fleet: Fleet) -> set[str]:
     return found
 
 
-def test_check_then_deploy_then_nothing_to_do(fleet: Fleet) -> None:
+def test_deploy_after_check_matches_prediction_and_is_idempotent(fleet: Fleet) -> None:
     clean = contents(fleet.root)
     checked = fleet.deploy("--check", "--diff")
-    # The inventory and the record are this test's own.
+    # Inventory and record are files of this test.
     written = contents(fleet.root).keys() - clean.keys()
     assert written == {"inventory.yml", "record.jsonl", "record.log"}
 
@@ -60,7 +60,7 @@ def test_check_then_deploy_then_nothing_to_do(fleet: Fleet) -> None:
     assert delivered(fleet) == {CLEANER_3B, CLEANER_8B, DESCRIBER_3B}
     assert fleet.boxes() == AT_STRUCTURE
     assert done.changed()
-    # What check mode said is what came.
+    # The transfer matches the prediction of check mode.
     assert checked.changed() == done.changed()
     for node in ("jw2-1", "jw3-1"):
         assert _prediction(checked.adapters(node, "adapter_sync")) == _prediction(done.adapters(node, "adapter_sync"))
@@ -68,7 +68,7 @@ def test_check_then_deploy_then_nothing_to_do(fleet: Fleet) -> None:
         assert {name: entry["action"] for name, entry in predicted.items()} == dict.fromkeys(predicted, "activated")
         assert [entry["release"] for entry in predicted.values()] == [entry["release"] for entry in came.values()]
         assert checked.of(node, "adapter_release")["diff"] == done.of(node, "adapter_release")["diff"]
-    # The tokenizer of the first adapter is the second one's too: it comes once.
+    # Both adapters have the same tokenizer, which is transferred once.
     sent = done.adapters("jw2-1", "adapter_sync")
     assert set(sent[CLEANER_3B]["sent"]) == TRAVELS
     assert set(sent[CLEANER_8B]["sent"]) == {CONFIG, WEIGHTS}
@@ -79,27 +79,27 @@ def test_check_then_deploy_then_nothing_to_do(fleet: Fleet) -> None:
     assert_sent_once(account)
     assert set(account["seconds"]) == {"plan", "wait", "transfer", "settle"}
     assert account["rsync"] == account["source_rsync"]
-    # An end on the node and one at the source for each adapter.
+    # One command on the node and one at the source for each adapter.
     assert [command[0] for command in account["commands"]] == ["sh", "env"] * 2
 
     def state() -> dict[str, object]:
         found = {f"{node} {path}": value for node in ("jw2-1", "jw3-1") for path, value in identity(fleet.home(node)).items()}
-        # Who holds a lock is written into it.
+        # A lock names its holder.
         return {path: value for path, value in found.items() if not path.endswith("/lock")}
 
     first = state()
-    # What the command line says is text.
+    # Values from the command line are strings.
     for arguments in ((), ("--check", "-e", "agent_load_test_again=no")):
         again = fleet.deploy(*arguments)
         assert again.changed() == []
-        # One look was enough: nothing was asked for, loaded or locked.
+        # The check was enough: nothing was transferred, loaded or locked.
         assert {entry["action"] for entry in again.adapters("jw2-1", "adapter_current").values()} == {"unchanged"}
         assert not [entry for entry in again.results if entry["action"].endswith(("adapter_sync", "_load_test", "_release"))]
         assert state() == first
         assert fleet.boxes() == AT_STRUCTURE
 
 
-def test_what_follows_the_role_is_done_where_that_had_nothing_to_do(fleet: Fleet) -> None:
+def test_deploy_of_up_to_date_node_runs_tasks_after_the_role(fleet: Fleet) -> None:
     after = {"name": "Tell the engine", "ansible.builtin.debug": {}}
     play = {"hosts": "agents", "gather_facts": False, "roles": ["lorafleet.delivery.agent"], "post_tasks": [after]}
     (fleet.root / "own.yml").write_text(json.dumps([play]), encoding="utf-8")
@@ -111,7 +111,7 @@ def test_what_follows_the_role_is_done_where_that_had_nothing_to_do(fleet: Fleet
 
 
 def assert_sent_once(account: dict[str, t.Any]) -> None:
-    """What went over the wire are the files that were to be sent, and what rsync has to say of them."""
+    """The bytes on the wire are the predicted files plus the overhead of rsync."""
     names = sum(len(adapter["sent"]) for adapter in account["adapters"])
     sent = sum(adapter["sent_bytes"] for adapter in account["adapters"])
     assert sent <= account["wire_bytes"] <= 1.01 * sent + 256 * names + 1024
@@ -121,7 +121,7 @@ def _prediction(synced: dict[str, dict[str, object]]) -> dict[str, object]:
     return {name: (entry["release"], entry["stored"], entry["sent"], entry["sent_bytes"]) for name, entry in synced.items()}
 
 
-def test_tags_and_limits(fleet: Fleet) -> None:
+def test_deploy_with_tags_and_limit_touches_only_the_selection(fleet: Fleet) -> None:
     wrong = fleet.run("deploy", "--tags", "cleaner,16b")
     assert wrong.rc != 0
     assert "tag 16b: names no agent and no variant of the inventory." in wrong.output
@@ -132,7 +132,7 @@ def test_tags_and_limits(fleet: Fleet) -> None:
     assert delivered(fleet) == {CLEANER_8B}
     assert not any(fleet.boxes().values())
 
-    # Each of these tags is of the inventory, but the describer has no 8b.
+    # Both tags exist in the inventory, but the describer has no 8b.
     wrong = fleet.run("deploy", "--tags", "describer,8b")
     assert wrong.rc != 0
     assert "tags 8b, describer: name no adapter together: none of these agents has such a variant." in wrong.output
@@ -149,31 +149,31 @@ def test_tags_and_limits(fleet: Fleet) -> None:
     assert list(selected.adapters("jw2-1", "adapter_current")) == [CLEANER_8B]
     assert selected.worked_on() == {"jw2-1"}
 
-    # The training server need not be named.
+    # The limit need not include the training server.
     limited = fleet.deploy("--limit", "jw3")
     assert limited.worked_on() == {"jw3-1"}
     assert delivered(fleet) == {CLEANER_3B, CLEANER_8B, DESCRIBER_3B}
-    # The report speaks of the whole fleet, and ticks the box of what the run was about.
+    # The report covers the whole fleet and ticks the selected agent's box.
     assert fleet.boxes() == {**dict.fromkeys(BOXES, False), BOXES[1]: True}
     assert fleet.reported("jw2-1", CLEANER_3B)["state"] == "not_selected"
 
 
-def test_nodes_with_the_same_adapters_ask_once_for_all(fleet: Fleet) -> None:
+def test_deploy_describes_shared_adapters_once(fleet: Fleet) -> None:
     fleet.add_node("jw2", "jw2-2")
     first, second = fleet.deploy(), fleet.deploy()
     nodes = ("jw2-1", "jw2-2")
-    # Had each node asked by itself, the later one would have found the hashes of the other in the cache.
+    # Had each node asked, the later one would have found cached hashes.
     assert [first.of(node, "adapter_info")["cached"] for node in nodes] == [[], []]
-    # The next run asks anew.
+    # The next run describes again.
     assert [second.of(node, "adapter_info")["cached"] for node in nodes] == [[CLEANER_3B, CLEANER_8B]] * 2
 
 
-def test_where_the_first_gets_no_answer_the_others_ask_side_by_side(fleet: Fleet) -> None:
+def test_deploy_after_failed_first_description_describes_in_parallel(fleet: Fleet) -> None:
     for node in ("jw2-2", "jw2-3"):
         fleet.add_node("jw2", node)
     ended, met, pipe = (fleet.root / name for name in ("ended", "met", "pipe"))
     os.mkfifo(pipe)
-    # Asked first, it ends without an answer. After that, each of the two who ask waits for the other.
+    # The first call fails. After that, two calls wait for each other.
     fleet.before_module("sbs29", "adapter_info", f"mkdir {ended} && exit 1; if mkdir {met}; then cat {pipe}; else : > {pipe}; fi")
     done = fleet.run("deploy", "--limit", "jw2", limit=LIMIT / 3)
     assert done.rc != 0
@@ -181,7 +181,7 @@ def test_where_the_first_gets_no_answer_the_others_ask_side_by_side(fleet: Fleet
     assert len(served) == 2, done.output
 
 
-def test_a_node_that_stands_still_does_not_hold_back_the_others(fleet: Fleet) -> None:
+def test_deploy_with_a_blocked_node_delivers_the_others(fleet: Fleet) -> None:
     barrier = Barrier(fleet, "jw2-1", "adapter_sync")
     run = Background("deploy", "-i", str(fleet.write_inventory()), directory=fleet.root)
     try:
@@ -200,7 +200,7 @@ def test_a_node_that_stands_still_does_not_hold_back_the_others(fleet: Fleet) ->
     assert fleet.boxes() == AT_STRUCTURE
 
 
-def test_an_old_rsync_is_warned_of_and_is_not_let_compress(fleet: Fleet) -> None:
+def test_deploy_with_old_rsync_warns_and_does_not_compress(fleet: Fleet) -> None:
     (fleet.root / "bin").mkdir()
     old, rsync = fleet.root / "bin" / "rsync", shutil.which("rsync")
     says = f"{rsync} --version | sed 's/version [^ ]*/version 3.2.7/; s/zstd//'"
@@ -221,10 +221,10 @@ def test_an_old_rsync_is_warned_of_and_is_not_let_compress(fleet: Fleet) -> None
     assert refused.failures("jw3-1")[0].startswith("jw3-1: has an rsync (3.2.7) that cannot compress with zstd. Turn agent_tr")
 
 
-def test_an_upgrade_sends_what_changed_and_keeps_the_old_release(fleet: Fleet) -> None:
+def test_upgrade_transfers_changes_only_and_keeps_the_old_release(fleet: Fleet) -> None:
     fleet.deploy("--limit", "jw3")
     old = contents(fleet.served("jw3-1", DESCRIBER_3B))
-    # The next training has another rank and the same tokenizer.
+    # The next release has another rank and the same tokenizer.
     fleet.offer(DESCRIBER_3B, "adapter_b")
     fleet.groups["jw3"]["agent_adapters"][0]["rank"] = 32
     checked = fleet.deploy("--limit", "jw3", "--check", "--diff")
@@ -251,8 +251,8 @@ def test_an_upgrade_sends_what_changed_and_keeps_the_old_release(fleet: Fleet) -
     assert fleet.deploy("--limit", "jw3").changed() == []
 
 
-def test_directories_that_were_copied_by_hand_are_taken_over(fleet: Fleet) -> None:
-    # As the hand procedure left them: one is what is offered now, the other is something else.
+def test_deploy_takes_over_directories_copied_by_hand(fleet: Fleet) -> None:
+    # Copied by hand: one equals the offered adapter, the other does not.
     by_hand = fleet.offer(CLEANER_3B, into=fleet.home("jw2-1") / "models")
     (by_hand / "README.md").unlink()
     other = fleet.offer(CLEANER_8B, "rslora", into=fleet.home("jw2-1") / "models")
@@ -270,7 +270,7 @@ def test_directories_that_were_copied_by_hand_are_taken_over(fleet: Fleet) -> No
     assert fleet.deploy("--limit", "jw2").changed() == []
 
 
-def test_drift_is_repaired_without_the_network(fleet: Fleet) -> None:
+def test_deploy_repairs_drift_without_a_transfer(fleet: Fleet) -> None:
     fleet.deploy("--limit", "jw2")
     wanted = {name: contents(fleet.served("jw2-1", name)) for name in (CLEANER_3B, CLEANER_8B)}
     served = fleet.served("jw2-1", CLEANER_3B)
@@ -292,14 +292,14 @@ def test_drift_is_repaired_without_the_network(fleet: Fleet) -> None:
     drift = "\n".join(came[CLEANER_3B]["drift"])
     for line in (f"changed  {served / WEIGHTS}", f"missing  {served / CONFIG}", f"extra    {served / 'notes.txt'}"):
         assert line in drift
-    # Nobody's file is lost.
+    # No file is lost.
     [adopted] = fleet.stored("jw2-1", CLEANER_3B).glob("adopted-*")
     assert (adopted / "notes.txt").read_text() == "mine"
     assert (adopted / WEIGHTS).read_bytes() == weights
     assert fleet.deploy("--limit", "jw2").changed() == []
 
 
-def test_what_is_lost_in_the_store_comes_from_what_is_served(fleet: Fleet) -> None:
+def test_deploy_restores_lost_release_from_served_directory(fleet: Fleet) -> None:
     fleet.deploy("--limit", "jw3")
     shutil.rmtree(fleet.home("jw3-1") / ".lorafleet")
     before = identity(fleet.served("jw3-1", DESCRIBER_3B))
@@ -310,7 +310,7 @@ def test_what_is_lost_in_the_store_comes_from_what_is_served(fleet: Fleet) -> No
     assert fleet.deploy("--limit", "jw3").changed() == []
 
 
-def test_loaded_with_peft_once_and_again_when_asked(fleet: Fleet) -> None:
+def test_deploy_loads_with_peft_once_and_again_when_forced(fleet: Fleet) -> None:
     fleet.base["path"] = str(fleet.tiny / "base")
     fleet.groups["agents"]["agent_level"] = "model"
     done = fleet.deploy("--limit", "jw3")

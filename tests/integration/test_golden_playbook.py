@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Goldens through the playbooks: recorded on the training server, carried by the manifest, compared on the nodes."""
+"""Goldens recorded on the training server and compared on the nodes, through the playbooks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PROMPTS = {
 
 @pytest.fixture
 def golden_fleet(fleet: Fleet) -> Fleet:
-    """A fleet that holds its bases and asks for level golden."""
+    """A fleet with base models that requires level golden."""
     fleet.base["path"] = str(fleet.tiny / "base")
     fleet.groups["training"].update(
         training_python=tiny_adapters.PEFT_PYTHON,
@@ -47,11 +47,11 @@ def change_weights(directory: pathlib.Path, factor: float) -> None:
     safetensors.numpy.save_file(tensors, directory / WEIGHTS, {"format": "pt"})
 
 
-def test_record_deliver_and_retrain(golden_fleet: Fleet) -> None:
+def test_golden_recorded_delivered_and_stale_after_retraining(golden_fleet: Fleet) -> None:
     fleet = golden_fleet
     goldens = fleet.root / "sbs29" / "goldens"
 
-    # Without goldens nothing is sent, and the remedy is named.
+    # Without goldens nothing is transferred, and the message names the remedy.
     refused = fleet.run("deploy", "--limit", "jw3")
     assert refused.rc != 0
     (message,) = refused.failures("jw3-1")
@@ -69,14 +69,14 @@ def test_record_deliver_and_retrain(golden_fleet: Fleet) -> None:
     assert recorded.rc == 0, recorded.output
     found = recorded.adapters("sbs29", "adapter_golden")
     assert [adapter["action"] for adapter in found.values()] == ["recorded"] * 3
-    # In float32 another kernel changes nothing that four digits show.
+    # In float32 another kernel changes nothing in the first four digits.
     assert all(adapter["noise"]["eager"]["on"] < 0.001 for adapter in found.values())
     assert all(4 <= adapter["positions"] <= 64 for adapter in found.values())
     assert found[CLEANER_3B]["recorded"]["dtype"] == "float32"
     assert {"torch", "peft", "transformers"} <= set(found[CLEANER_3B]["recorded"]["versions"])
-    # Beside the adapters, not in them: their digests stay as they are.
+    # Goldens lie outside the adapter directories, so that digests do not change.
     assert identity(fleet.source) == before
-    # Token ids alone: what was asked is nobody's business on the nodes.
+    # Token IDs only: nodes do not get the text of the prompts.
     text = pathlib.Path(found[CLEANER_3B]["path"]).read_text(encoding="utf-8")
     assert "topdown" not in text
 
@@ -105,19 +105,19 @@ def test_record_deliver_and_retrain(golden_fleet: Fleet) -> None:
     quiet = fleet.deploy()
     assert quiet.changed() == []
     assert {adapter["receipt"]["level"] for adapter in quiet.adapters("jw2-1", "adapter_current").values()} == {"golden"}
-    # The node has all that an audit needs, and its report has the distances.
+    # The node has all that an audit needs; the report has the distances.
     audited = fleet.run("audit")
     assert audited.rc == 0, audited.output
     assert audited.adapters("jw2-1", "adapter_audit")[CLEANER_3B]["receipt"]["distances"] == receipt["distances"]
 
-    # Trained again: the old golden is another release's.
+    # After another training the golden belongs to an old release.
     served = contents(fleet.served("jw2-1", CLEANER_3B))
     change_weights(fleet.source / CLEANER_3B, 1.01)
     old = tested[CLEANER_3B]["release"]
     stale = fleet.run("deploy", "--limit", "jw2")
     assert f"adapter {CLEANER_3B}: has a stale golden: recorded was release {old}, it is " in stale.failures("jw2-1")[0]
     assert contents(fleet.served("jw2-1", CLEANER_3B)) == served
-    # At a lower level it is no more than a warning.
+    # At a lower level a stale golden is only a warning.
     frozen = fleet.run("freeze")
     assert frozen.rc == 0
     result = frozen.of("sbs29", "adapter_info")
@@ -132,7 +132,7 @@ def test_record_deliver_and_retrain(golden_fleet: Fleet) -> None:
 
 
 def other_base(fleet: Fleet) -> str:
-    """A base of the same shape that was trained otherwise, and a path to it on the node."""
+    """Create another base of the same shape; return its path on the node."""
     target = fleet.root / "jw3-1" / "base"
     shutil.copytree(fleet.tiny / "base", target)
     path = target / "model.safetensors"
@@ -144,7 +144,7 @@ def other_base(fleet: Fleet) -> str:
     return str(target)
 
 
-def test_a_node_with_another_base(golden_fleet: Fleet) -> None:
+def test_golden_on_node_with_another_base_fails(golden_fleet: Fleet) -> None:
     fleet = golden_fleet
     recorded = fleet.run("golden", "--tags", "describer")
     assert recorded.rc == 0, recorded.output
@@ -154,11 +154,11 @@ def test_a_node_with_another_base(golden_fleet: Fleet) -> None:
     tested = refused.of("jw3-1", "adapter_load_test")
     assert f"was trained on another base than the one at {bases[tiny_adapters.BASE_NAME]['path']}" in tested["msg"]
     assert "its weights are others (sample " in tested["msg"]
-    # Before anything was loaded.
+    # The error precedes loading.
     assert tested["seconds"] == 0
     assert not fleet.served("jw3-1", DESCRIBER_3B).exists()
 
-    # Where it is only to be reported, the golden still tells.
+    # With base_binding=report the golden still fails.
     fleet.groups["agents"]["agent_base_binding"] = "report"
     answered = fleet.run("deploy", "--limit", "jw3")
     tested = answered.of("jw3-1", "adapter_load_test")
@@ -169,9 +169,9 @@ def test_a_node_with_another_base(golden_fleet: Fleet) -> None:
     assert not fleet.served("jw3-1", DESCRIBER_3B).exists()
 
 
-def test_what_cannot_be_recorded_says_why(golden_fleet: Fleet) -> None:
+def test_golden_that_cannot_be_recorded_names_the_reason(golden_fleet: Fleet) -> None:
     fleet = golden_fleet
-    # Without a template only plain texts can be asked.
+    # Without a chat template only plain-text prompts work.
     (fleet.source / CLEANER_3B / "chat_template.jinja").unlink()
     fleet.groups["jw3"].pop("agent_prompts")
     done = fleet.run("golden", "--tags", "3b")

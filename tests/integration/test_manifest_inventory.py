@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The manifest text of the training pipeline as inventory: what Ansible makes of it, and a delivery that has nothing else."""
+"""The Markdown manifest of the training pipeline as inventory source, and a delivery from it."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ SAMPLE = CHECKOUT / "tests" / "fixtures" / "MODEL_MANIFEST.md"
 
 
 def inventory(path: pathlib.Path, directory: pathlib.Path) -> tuple[int, t.Any, str]:
-    """What C(ansible-inventory) says of a source: how it ended, the inventory and its messages."""
+    """Run ansible-inventory; return its exit status, the inventory and its messages."""
     done = subprocess.run(
         [PLAYBOOK.with_name("ansible-inventory"), "-i", path, "--list"],
         env=recording(directory / "record.jsonl"), cwd=directory, capture_output=True, text=True, timeout=LIMIT, check=False,
     )  # fmt: skip
-    # Ansible marks texts that it does not template.
+    # Ansible marks strings that it does not template.
     said = json.loads(done.stdout or "null", object_hook=lambda found: found.get("__ansible_unsafe", found))
     return done.returncode, said, done.stderr
 
 
-def test_the_pipelines_file_says_what_the_inventory_of_the_same_fleet_says(tmp_path: pathlib.Path) -> None:
+def test_manifest_of_the_pipeline_equals_the_hand_written_inventory(tmp_path: pathlib.Path) -> None:
     _rc, said, _messages = inventory(SAMPLE, tmp_path)
     _rc, etri, _messages = inventory(CHECKOUT / "inventories" / "etri", tmp_path)
     assert {name: group for name, group in said.items() if name != "_meta"} == {
@@ -46,13 +46,13 @@ def test_the_pipelines_file_says_what_the_inventory_of_the_same_fleet_says(tmp_p
         for name, value in said[host]["lorafleet_training"].items():
             assert value == str(etri[host]["lorafleet_training"][name])
         for ours, theirs in zip(said[host].get("agent_adapters", []), etri[host].get("agent_adapters", []), strict=True):
-            # What people wrote of dataset and quality there is a digest of what the file says.
+            # Dataset and quality are worded by hand in the inventory.
             prose = {"dataset": theirs["dataset"], "quality": theirs["quality"]}
             assert {**ours, **prose} == theirs
             assert theirs["dataset"] in ours["dataset"]
 
 
-def test_a_file_that_cannot_be_read_ends_the_run(tmp_path: pathlib.Path) -> None:
+def test_unreadable_manifest_ends_the_run(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "MODEL_MANIFEST.md"
     path.write_text(SAMPLE.read_text(encoding="utf-8").replace("LoRA alpha: 32", "LoRA alpha: high"), encoding="utf-8")
     rc, said, messages = inventory(path, tmp_path)
@@ -60,7 +60,7 @@ def test_a_file_that_cannot_be_read_ends_the_run(tmp_path: pathlib.Path) -> None
     assert "MODEL_MANIFEST.md:50: 'high' is no LoRA alpha. Write '- LoRA alpha: 16 (3B), 32 (8B)'" in messages
 
 
-def test_no_text_of_the_file_is_a_template(tmp_path: pathlib.Path) -> None:
+def test_texts_of_the_manifest_are_not_templated(tmp_path: pathlib.Path) -> None:
     path, trap = tmp_path / "MODEL_MANIFEST.md", tmp_path / "trap"
     text = SAMPLE.read_text(encoding="utf-8").replace("JFLEG dataset", f"{{{{ lookup('pipe', 'touch {trap}') }}}}")
     path.write_text(text, encoding="utf-8")
@@ -75,8 +75,8 @@ def test_no_text_of_the_file_is_a_template(tmp_path: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize("models", ["{home}/models", "~/models"])
-def test_a_delivery_from_nothing_but_the_file_and_facts_of_the_site(fleet: Fleet, models: str) -> None:
-    """All hosts are this one: the nodes have a models directory each, the training server one of its own."""
+def test_deploy_from_manifest_and_site_variables(fleet: Fleet, models: str) -> None:
+    """All hosts are this machine, with a models directory each."""
     source = models.format(home=fleet.root / "sbs29" / "home")
     lines = ["# Training Server: sbs29 (127.0.0.1)"]
     for agent, node, adapters in (

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Deliveries by users who become others, and who have passwords: real accounts, sudo rules and ssh servers of this machine."""
+"""Deliveries with become and with passwords: real accounts, sudo rules and sshds."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ BY_KEYBOARD = ("UsePAM yes", "KbdInteractiveAuthentication yes")
 
 @dataclasses.dataclass(frozen=True)
 class Accounts:
-    """C(operator) logs in, with the server's key or with the password SECRET; C(other) is one more user.
+    """``operator`` logs in with the server's key or the password SECRET.
 
-    C(home) is a directory of root that all may pass through.
+    ``other`` is a second user, ``home`` a directory of root that all users may enter.
     """
 
     home: pathlib.Path
@@ -48,13 +48,13 @@ class Accounts:
     rule: pathlib.Path
 
     def may(self, what: str) -> None:
-        """Let the operator become others, as this part of a sudo rule says."""
+        """Add a sudo rule for the operator; ``what`` is its part after the user name."""
         self.rule.write_text(f"{self.operator} ALL={what}\n", encoding="utf-8")
         self.rule.chmod(0o440)
 
     @contextlib.contextmanager
     def served(self, name: str, *settings: str) -> t.Iterator[sshd_server.Server]:
-        """One more server that the operator may log in to, with lines of sshd_config."""
+        """Start an sshd for the operator with these lines in sshd_config."""
         (self.home / name).mkdir()
         with sshd_server.running(self.home / name, *settings) as server:
             yield dataclasses.replace(server, user=self.operator)
@@ -79,12 +79,12 @@ def accounts() -> t.Iterator[Accounts]:
     operator, other = f"lorafleet-{os.getpid()}", f"lorafleet-{os.getpid()}-b"
     rule = pathlib.Path("/etc/sudoers.d") / operator
     with contextlib.ExitStack() as stack:
-        # Everybody may pass through it, unlike pytest's own.
+        # All users may enter it, unlike pytest's directory.
         home = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lorafleet-")))
         home.chmod(0o755)
         (home / "sshd").mkdir()
         for user in (operator, other):
-            # Without PAM, an account whose password is locked cannot log in by key either; "*" is no password, and no lock.
+            # Without PAM, a locked password bars logins by key too; "*" does not lock.
             subprocess.run(
                 ["useradd", "--create-home", "--base-dir", home, "--password", "*", "--shell", "/bin/sh", user], check=True
             )
@@ -96,8 +96,8 @@ def accounts() -> t.Iterator[Accounts]:
         yield Accounts(home, dataclasses.replace(server, user=operator), operator, other, rule)
 
 
-def assert_kept(fleet: Fleet, *runs: Run) -> None:
-    """Nothing that a run says or leaves has the password, as -vvv says it."""
+def assert_password_not_leaked(fleet: Fleet, *runs: Run) -> None:
+    """Neither output nor files of the runs contain the password, not even with -vvv."""
     for done in runs:
         assert SECRET not in done.output
         assert SECRET not in str(done.results)
@@ -105,11 +105,11 @@ def assert_kept(fleet: Fleet, *runs: Run) -> None:
         assert not path.is_file() or SECRET not in path.read_text(encoding="utf-8")
 
 
-def test_the_operator_becomes_root(fleet: Fleet, accounts: Accounts) -> None:
+def test_deploy_as_operator_becoming_root(fleet: Fleet, accounts: Accounts) -> None:
     home, operator = accounts.home, accounts.operator
     accounts.may("(ALL) NOPASSWD: ALL")
     become = {**accounts.server.variables(), "ansible_become": True}
-    # The operator cannot even pass through it.
+    # The operator cannot enter it.
     (home / "node").mkdir(mode=0o700)
     fleet.hosts["jw2-1"].update(become, agent_models_dir=str(home / "node/models"), agent_store=str(home / "node/.lorafleet"))
     fleet.groups["agents"].update(agent_owner="root", agent_group=operator)
@@ -125,7 +125,8 @@ def test_the_operator_becomes_root(fleet: Fleet, accounts: Accounts) -> None:
         assert {path.stat().st_uid for path in (home / "node/.lorafleet" / name).rglob("*")} == {0}
     assert fleet.deploy("--limit", "jw2").changed() == []
 
-    # safetensors saves its files for their owner alone; root describes them, and the user that sends them cannot read them.
+    # safetensors saves files readable by their owner only: root describes them, but the user that
+    # sends them cannot read them.
     source = home / "source"
     fleet.offer(CLEANER_3B, "bf16", into=source)
     fleet.offer(CLEANER_8B, into=source)
@@ -143,8 +144,8 @@ def test_the_operator_becomes_root(fleet: Fleet, accounts: Accounts) -> None:
 
 
 @pytest.mark.parametrize("connection", ["ssh", "local"])
-def test_the_operator_becomes_a_user_who_is_not_root(fleet: Fleet, accounts: Accounts, connection: str) -> None:
-    """By ssh with a password for sudo, on this machine without."""
+def test_deploy_as_operator_becoming_an_unprivileged_user(fleet: Fleet, accounts: Accounts, connection: str) -> None:
+    """Over ssh with a sudo password, locally without."""
     variables: dict[str, t.Any] = {"ansible_become": True, "ansible_become_user": accounts.other}
     if connection == "ssh":
         accounts.may("(ALL) ALL")
@@ -158,16 +159,16 @@ def test_the_operator_becomes_a_user_who_is_not_root(fleet: Fleet, accounts: Acc
         assert contents(node / "models" / name) == travelling(fleet.source / name)
     assert {path.lstat().st_uid for path in node.rglob("*")} == {pwd.getpwnam(accounts.other).pw_uid}
     assert f" -u {accounts.other} " in str(done.of("jw2-1", "adapter_sync")["commands"])
-    assert_kept(fleet, done)
+    assert_password_not_leaked(fleet, done)
 
 
-def test_either_end_with_a_password(fleet: Fleet, accounts: Accounts) -> None:
+def test_deploy_with_ssh_password_at_either_end(fleet: Fleet, accounts: Accounts) -> None:
     node = accounts.directory("node", accounts.operator)
     accounts.directory("node/models", accounts.operator)
     source = accounts.home / "source"
     for name in (CLEANER_3B, CLEANER_8B):
         fleet.offer(name, into=source)
-        # safetensors saves its files for their owner alone.
+        # safetensors saves files readable by their owner only.
         (source / name / WEIGHTS).chmod(0o644)
     with accounts.served("by-password", *BY_PASSWORD) as at_node, accounts.served("by-keyboard", *BY_KEYBOARD) as at_source:
         for host, server in (("jw2-1", at_node), ("sbs29", at_source)):
@@ -178,16 +179,16 @@ def test_either_end_with_a_password(fleet: Fleet, accounts: Accounts) -> None:
         fleet.hosts["jw2-1"].update(agent_models_dir=str(node / "models"), agent_store=str(node / ".lorafleet"))
         done = fleet.deploy("--limit", "jw2", "-vvv")
         for server, method in ((at_node, "password"), (at_source, "keyboard-interactive/pam")):
-            # Ansible's own, and the one that all adapters of the node share.
+            # Ansible's connection, and the one shared by all adapters of the node.
             assert sum(line.startswith(f"Accepted {method} for {accounts.operator}") for line in server.log) == 2
     for name in (CLEANER_3B, CLEANER_8B):
         assert contents(node / "models" / name) == travelling(source / name)
-    assert_kept(fleet, done)
+    assert_password_not_leaked(fleet, done)
 
 
 @dataclasses.dataclass(frozen=True)
 class Places:
-    """One file at the source, which is this machine, and a staging directory of its own for whoever receives it."""
+    """One file at the source (this machine) and a staging directory for the receiver."""
 
     source: pathlib.Path
     staging: pathlib.Path
@@ -210,11 +211,11 @@ def places(accounts: Accounts) -> Places:
 
 
 def end(server: sshd_server.Server, accounts: Accounts, **options: t.Any) -> End:
-    """An end that no key leads to."""
+    """An end that accepts no key."""
     return End(server.options(private_key_file=None, **options), programs=str(accounts.directory("programs", "root", 0o700)))
 
 
-def test_a_wrong_password_is_tried_once(accounts: Accounts, places: Places) -> None:
+def test_transfer_with_wrong_password_tries_once(accounts: Accounts, places: Places) -> None:
     with accounts.served("by-password", *BY_PASSWORD) as server:
         outcome = places.bring(end(server, accounts, password="another"))  # noqa: S106
         assert (outcome.returncode, outcome.passing) == (255, False)
@@ -224,8 +225,10 @@ def test_a_wrong_password_is_tried_once(accounts: Accounts, places: Places) -> N
 
 @pytest.mark.parametrize("jump", [BY_PASSWORD, BY_KEYBOARD], ids=["password", "keyboard"])
 @pytest.mark.parametrize("jump_host", ["127.0.0.1", "localhost"], ids=["the same name", "another name"])
-def test_a_jump_host_never_gets_the_password(accounts: Accounts, places: Places, jump: tuple[str, ...], jump_host: str) -> None:
-    """It asks for the same user's password, who has but one: were it given there, it would let the user in."""
+def test_transfer_does_not_give_the_password_to_a_jump_host(
+    accounts: Accounts, places: Places, jump: tuple[str, ...], jump_host: str
+) -> None:
+    """The jump host asks for the same user's password and would accept it."""
     with accounts.served("target", *BY_PASSWORD) as target, accounts.served("jump", *jump, "ListenAddress ::1") as bastion:
         known = accounts.home / "known_hosts"
         key = (accounts.home / "jump" / "host_key.pub").read_text(encoding="utf-8")
@@ -248,14 +251,14 @@ def test_a_jump_host_never_gets_the_password(accounts: Accounts, places: Places,
         assert any(line.startswith("Failed ") for line in bastion.log)
         assert not any(line.startswith("Accepted ") for line in bastion.log)
         assert not any("Connection from" in line for line in target.log)
-        # By its key it lets the user pass, and the target gets its password.
+        # With a key for the jump host, the target gets the password.
         assert places.bring(through(f"IdentityFile {bastion.private_key}")).returncode == 0
         assert places.arrived
         assert any(line.startswith("Accepted password") for line in target.log)
 
 
 def becoming(accounts: Accounts, **options: t.Any) -> End:
-    """An end at which the operator becomes root by sudo."""
+    """An end at which the operator becomes root through sudo."""
     if AnsibleCollectionConfig.collection_finder is None:
         init_plugin_loader([str(CHECKOUT / ".collections")])
     plugin, shell = become_loader.get("sudo"), shell_loader.get("sh")
@@ -264,14 +267,14 @@ def becoming(accounts: Accounts, **options: t.Any) -> End:
     return End(accounts.server.options(), become=Become("jw2-1", plugin, shell))
 
 
-def test_a_password_for_sudo(accounts: Accounts, places: Places) -> None:
+def test_transfer_with_sudo_password(accounts: Accounts, places: Places) -> None:
     accounts.may("(ALL) ALL")
     outcome = places.bring(becoming(accounts, ansible_become_password=SECRET))
     assert (outcome.returncode, places.arrived) == (0, True)
     assert (places.staging / "weights").stat().st_uid == 0
     assert SECRET not in str(outcome)
 
-    # One that is not asked for goes nowhere.
+    # A password that is not asked for is not sent.
     accounts.may("(ALL) NOPASSWD: ALL")
     (places.staging / "weights").unlink()
     assert places.bring(becoming(accounts, ansible_become_password=SECRET)).returncode == 0
@@ -285,14 +288,16 @@ def test_a_password_for_sudo(accounts: Accounts, places: Places) -> None:
         (None, "jw2-1: asks for a password to become root."),
     ],
 )
-def test_sudo_does_not_let_the_operator(accounts: Accounts, places: Places, password: str | None, message: str) -> None:
+def test_transfer_refused_by_sudo_names_the_reason(
+    accounts: Accounts, places: Places, password: str | None, message: str
+) -> None:
     accounts.may("(ALL) ALL")
     node = becoming(accounts, **({"ansible_become_password": password} if password else {}))
     with pytest.raises(DeliveryError) as caught:
         places.bring(node)
     assert str(caught.value).startswith(message)
     assert os.listdir(places.staging) == []
-    # Here nothing is left at once; what waited for a password there ends when nobody talks to it any more.
+    # No process is left here; a remote password prompt ends when its connection closes.
     assert node.become is not None
     deadline = time.monotonic() + LIMIT
     while left := commands_with(node.become.plugin.success):
@@ -301,12 +306,12 @@ def test_sudo_does_not_let_the_operator(accounts: Accounts, places: Places, pass
 
 
 def commands_with(words: str) -> list[str]:
-    """The commands on this machine that have these words, which are unique to a test."""
+    """The commands of this machine's processes that contain ``words``."""
     found = subprocess.run(["ps", "-e", "-o", "args="], capture_output=True, text=True, check=True).stdout.splitlines()
     return [command for command in found if words in command]
 
 
-def test_the_other_user_is_nobody_there(accounts: Accounts, places: Places) -> None:
+def test_transfer_becoming_an_unknown_user_names_it(accounts: Accounts, places: Places) -> None:
     accounts.may("(ALL) NOPASSWD: ALL")
     with pytest.raises(DeliveryError, match=r"jw2-1: did not let this user become nobody-here: sudo: unknown user nobody-here"):
         places.bring(becoming(accounts, ansible_become_user="nobody-here"))

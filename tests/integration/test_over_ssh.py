@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Deliveries over real ssh connections: to a server on the loopback interface that leads back to this machine."""
+"""Deliveries over real ssh connections, to an sshd on this machine's loopback interface."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ def served_as_offered(fleet: Fleet, node: str, *names: str) -> bool:
     return all(contents(fleet.served(node, name)) == travelling(fleet.source / name) for name in names)
 
 
-def test_either_end_or_both_over_ssh(fleet: Fleet, sshd: sshd_server.Server) -> None:
+def test_deploy_with_either_end_or_both_over_ssh(fleet: Fleet, sshd: sshd_server.Server) -> None:
     fleet.hosts["jw2-1"].update(sshd.variables())
     fleet.deploy()
     assert served_as_offered(fleet, "jw2-1", CLEANER_3B, CLEANER_8B)
     assert served_as_offered(fleet, "jw3-1", DESCRIBER_3B)
 
     fleet.hosts["sbs29"].update(sshd.variables())
-    # The training server's own home, not the one of whoever runs the playbook.
+    # ~ is the home on the training server, not that of the controller's user.
     fleet.groups["training"]["training_models_dir"] = f"~/{os.path.relpath(fleet.source, pwd.getpwuid(os.getuid()).pw_dir)}"
     fleet.offer(CLEANER_3B, "bf16")
     fleet.offer(DESCRIBER_3B, "adapter")
@@ -66,20 +66,22 @@ def test_either_end_or_both_over_ssh(fleet: Fleet, sshd: sshd_server.Server) -> 
     done = fleet.deploy()
     assert served_as_offered(fleet, "jw2-1", CLEANER_3B, CLEANER_8B)
     assert served_as_offered(fleet, "jw3-1", DESCRIBER_3B)
-    # What each end was started by: nothing for the local node, ssh for all others.
+    # The program that started each end: none for the local node, ssh for all others.
     starters = {node: [command[0] for command in done.of(node, "adapter_sync")["commands"]] for node in ("jw2-1", "jw3-1")}
     assert starters == {"jw2-1": ["ssh", "ssh"], "jw3-1": ["sh", "ssh"]}
     assert {"--bwlimit=100M", "--compress-choice=zstd"} <= set(done.of("jw3-1", "adapter_sync")["commands"][0])
     assert fleet.deploy().changed() == []
 
 
-def test_who_cannot_be_reached_does_not_stop_the_others(fleet: Fleet, sshd: sshd_server.Server, tmp_path: pathlib.Path) -> None:
+def test_deploy_with_unreachable_hosts_delivers_the_others(
+    fleet: Fleet, sshd: sshd_server.Server, tmp_path: pathlib.Path
+) -> None:
     other_key = tmp_path / "other_key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", other_key], check=True)
     wrong_hosts = tmp_path / "wrong_hosts"
     wrong_hosts.write_text(f"[127.0.0.1]:{sshd.port} {other_key.with_suffix('.pub').read_text(encoding='utf-8')}")
     closed = {**sshd.variables(), "ansible_port": 1}
-    # Of their own: a connection that Ansible holds open to that server for others has been checked already.
+    # No shared connection: Ansible has checked the host key of an open one already.
     alone = {"ansible_ssh_args": "-o ControlMaster=no"}
     wrong_key = {**dataclasses.replace(sshd, known_hosts=wrong_hosts).variables(), **alone}
     fleet.add_node("jw2", "jw2-2", **wrong_key)
@@ -91,7 +93,7 @@ def test_who_cannot_be_reached_does_not_stop_the_others(fleet: Fleet, sshd: sshd
     assert done.rc != 0
     assert "127.0.0.1 port 1: Connection refused" in done.failures("jw2-1")[0]
     for refused in ("jw2-2", "jw3-2"):
-        # Ansible does not wait for ssh's own words where the pipe to it breaks first.
+        # Ansible does not wait for ssh's stderr if the pipe to it breaks first.
         assert re.search("Host key verification failed|Data could not be sent to remote host", done.failures(refused)[0])
     for node in ("jw2-1", "jw2-2", "jw3-2"):
         assert contents(fleet.home(node)) == {"models": b""}
@@ -99,8 +101,8 @@ def test_who_cannot_be_reached_does_not_stop_the_others(fleet: Fleet, sshd: sshd
     assert not any(fleet.boxes().values())
 
 
-def test_no_rsync_at_the_source(fleet: Fleet, sshd: sshd_server.Server, tmp_path: pathlib.Path) -> None:
-    """The controller, which is the training server here, has all programs but rsync; the node has its own search path."""
+def test_deploy_without_rsync_at_the_source_names_it(fleet: Fleet, sshd: sshd_server.Server, tmp_path: pathlib.Path) -> None:
+    """The controller is the training server and has no rsync; the node has another search path."""
     programs = tmp_path / "programs"
     programs.mkdir()
     for directory in reversed(os.environ["PATH"].split(os.pathsep)):
@@ -117,12 +119,12 @@ def test_no_rsync_at_the_source(fleet: Fleet, sshd: sshd_server.Server, tmp_path
     assert not fleet.served("jw3-1", DESCRIBER_3B).exists()
 
 
-def test_a_killed_receiver_is_gone_on_from(fleet: Fleet, sshd: sshd_server.Server) -> None:
+def test_deploy_resumes_after_a_killed_receiver(fleet: Fleet, sshd: sshd_server.Server) -> None:
     size, first = 40 * MIB, 8 * MIB
     directory = fleet.offer(DESCRIBER_3B)
     (directory / "merges.txt").write_bytes(os.urandom(size))
     fleet.groups["jw3"]["agent_adapters"][0]["extra_files"] = ["merges.txt"]
-    # The source's connection stands still after the first bytes of every try, and stays so when the other end has gone.
+    # The source's connection stalls after the first bytes of every try, also after its peer's end.
     slow, stop = fleet.root / "slow-ssh", fleet.root / "stop"
     slow.write_text(SLOW_SSH.format(python=sys.executable, first=first, stop=str(stop)), encoding="utf-8")
     slow.chmod(0o755)
@@ -134,7 +136,7 @@ def test_a_killed_receiver_is_gone_on_from(fleet: Fleet, sshd: sshd_server.Serve
     staging = fleet.stored("jw3-1", DESCRIBER_3B) / "staging"
     receivers: list[int] = []
     try:
-        # Whole tries may pass while a busy machine does not let this one look.
+        # On a busy machine whole tries may pass between two checks.
         while not receivers and deploy.is_alive():
             time.sleep(0.02)
             if any(path.stat().st_size >= first // 2 for path in staging.glob("*/merges.txt")):
@@ -152,7 +154,7 @@ def test_a_killed_receiver_is_gone_on_from(fleet: Fleet, sshd: sshd_server.Serve
     assert not fleet.served("jw3-1", DESCRIBER_3B).exists()
     [kept] = staging.glob("*/merges.txt")
     arrived = kept.stat().st_size
-    # Every try went on where the one before had stopped.
+    # Every try resumed the one before.
     assert first < arrived < size
 
     done = fleet.deploy("--limit", "jw3")
@@ -169,7 +171,7 @@ def served_but(fleet: Fleet, name: str) -> bool:
 
 
 def processes_with(argument: str) -> list[int]:
-    """The rsync processes that have this in one of their arguments."""
+    """The PIDs of the rsync processes with this text in an argument."""
     found = []
     for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
