@@ -16,6 +16,7 @@ import dataclasses
 import fcntl
 import functools
 import json
+import math
 import os
 import pathlib
 import re
@@ -25,10 +26,9 @@ import subprocess
 import sys
 import typing as t
 
-import numpy
 import pytest
-import safetensors.numpy
 
+from tests.support.damage import EMBED, LAYER, Q0_A, Damage, add, change_tensors, drop, put, scale, zero
 from tests.support.fleet import CLEANER_3B, CONFIG, DESCRIBER_3B, WEIGHTS, Fleet, contents, row, travelling
 from tests.support.playbooks import CHECKOUT, Variables
 
@@ -53,15 +53,8 @@ class Bad:
     node: c.Callable[[Fleet, str, contextlib.ExitStack], Variables] | None = None
 
 
-def tensors(change: c.Callable[[dict[str, t.Any]], object]) -> c.Callable[[pathlib.Path], None]:
-    """Change the tensors of an adapter and save them as a valid file."""
-
-    def damage(directory: pathlib.Path) -> None:
-        loaded = safetensors.numpy.load_file(directory / WEIGHTS)
-        change(loaded)
-        safetensors.numpy.save_file(loaded, directory / WEIGHTS, {"format": "pt"})
-
-    return damage
+def tensors(damage: Damage) -> c.Callable[[pathlib.Path], None]:
+    return lambda directory: change_tensors(directory, damage)
 
 
 def config(**values: t.Any) -> c.Callable[[pathlib.Path], None]:
@@ -79,53 +72,15 @@ def weights(change: c.Callable[[bytes], bytes]) -> c.Callable[[pathlib.Path], No
     return lambda directory: (directory / WEIGHTS).write_bytes(change((directory / WEIGHTS).read_bytes()))
 
 
-def split(data: bytes) -> tuple[dict[str, t.Any], bytes]:
-    """The parsed header and the data of a safetensors file."""
+def overlapping(data: bytes) -> bytes:
+    """Let the first tensor of a safetensors file take the bytes of the second one too."""
     (length,) = struct.unpack("<Q", data[:8])
-    return json.loads(data[8 : 8 + length]), data[8 + length :]
-
-
-def joined(header: dict[str, t.Any], rest: bytes) -> bytes:
+    header = json.loads(data[8 : 8 + length])
+    entries = sorted((header[name] for name in header if name != "__metadata__"), key=lambda entry: entry["data_offsets"])
+    start, end = entries[0]["data_offsets"][0], entries[1]["data_offsets"][1]
+    entries[0].update(data_offsets=[start, end], shape=[(end - start) // 4])
     text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text + rest
-
-
-def lying(data: bytes) -> bytes:
-    """Let the first tensor of the header overlap the second one."""
-    header, rest = split(data)
-    first, second = sorted((name for name in header if name != "__metadata__"), key=lambda name: header[name]["data_offsets"])[:2]
-    header[first]["data_offsets"][1] = header[second]["data_offsets"][1]
-    header[first]["shape"] = [(header[first]["data_offsets"][1] - header[first]["data_offsets"][0]) // 4]
-    return joined(header, rest)
-
-
-def one(loaded: dict[str, t.Any], end: str) -> str:
-    return next(name for name in sorted(loaded) if name.endswith(end))
-
-
-def nan(loaded: dict[str, t.Any]) -> None:
-    loaded[one(loaded, "lora_A.weight")].flat[-1] = numpy.nan
-
-
-def trained_on(loaded: dict[str, t.Any]) -> None:
-    for values in loaded.values():
-        values *= 1.5
-
-
-def untrained(loaded: dict[str, t.Any]) -> None:
-    for name in loaded:
-        if "lora_B" in name:
-            loaded[name][:] = 0
-
-
-def with_base_layer(loaded: dict[str, t.Any]) -> None:
-    name = one(loaded, "q_proj.lora_A.weight").replace("lora_A", "base_layer")
-    loaded[name] = numpy.ones((64, 64), numpy.float32)
-
-
-def with_embeddings(loaded: dict[str, t.Any]) -> None:
-    loaded["base_model.model.model.embed_tokens.weight"] = numpy.ones((512, 64), numpy.float32)
+    return struct.pack("<Q", len(text)) + text + data[8 + length :]
 
 
 def as_pickle(directory: pathlib.Path) -> None:
@@ -286,14 +241,18 @@ TABLE: dict[str, Bad] = {
         ("tensors that training never makes zero", "save the adapter again."),
         source=weights(lambda data: data[:-65536] + bytes(65536)),
     ),
-    "safetensors header lies": Bad("weights", ("a gap or an overlap.", "Copy or save the file again"), source=weights(lying)),
+    "safetensors header lies": Bad(
+        "weights", ("a gap or an overlap.", "Copy or save the file again"), source=weights(overlapping)
+    ),
     "NaN": Bad(
-        "weights", ("has NaN or infinite values in 1 of 28 tensors", "deliver an earlier checkpoint."), source=tensors(nan)
+        "weights",
+        ("has NaN or infinite values in 1 of 28 tensors", "deliver an earlier checkpoint."),
+        source=tensors(put(LAYER.format(0) + "mlp.down_proj.lora_A.weight", math.nan)),
     ),
     "lora_B all zeros": Bad(
         "weights",
         ("has no effect: in every LoRA layer lora_A or lora_B is all zeros", "Deliver the adapter as it was after the training."),
-        source=tensors(untrained),
+        source=tensors(zero("lora_B")),
     ),
     "tensor embed_tokens": Bad(
         "weights",
@@ -301,17 +260,17 @@ TABLE: dict[str, Bad] = {
             "would overwrite weights of the base: base_model.model.model.embed_tokens.weight.",
             "Save the adapter again with save_embedding_layers=False",
         ),
-        source=tensors(with_embeddings),
+        source=tensors(add(EMBED, (512, 64))),
     ),
     "tensor base_layer": Bad(
         "weights",
         ("would overwrite weights of the base", "q_proj.base_layer.weight", "Save the adapter again"),
-        source=tensors(with_base_layer),
+        source=tensors(add(Q0_A.replace("lora_A", "base_layer"), (64, 64))),
     ),
     "tensor missing": Bad(
         "weights",
         ("lacks 1 of 28 tensors", "v_proj.lora_B.weight", "Save the adapter again, whole."),
-        source=tensors(lambda loaded: loaded.pop(one(loaded, "v_proj.lora_B.weight"))),
+        source=tensors(drop(LAYER.format(0) + "self_attn.v_proj.lora_B")),
     ),
     "tensor too many": Bad(
         "weights",
@@ -319,7 +278,7 @@ TABLE: dict[str, Bad] = {
             "has 1 tensor that PEFT would silently leave out: base_model.model.lm_head.lora_A.weight.",
             "Correct what is wrong of the two.",
         ),
-        source=tensors(lambda loaded: loaded.update({"base_model.model.lm_head.lora_A.weight": numpy.ones((16, 64), "f4")})),
+        source=tensors(add("base_model.model.lm_head.lora_A.weight", (16, 64))),
     ),
     "rank other than declared": Bad(
         "config",
@@ -486,7 +445,7 @@ def deliver(batch: str, root: pathlib.Path, tiny: pathlib.Path) -> dict[str, Ver
             source = root / f"source-{number}"
             # The offered release differs from the one that the older node has.
             directory = fleet.offer(CLEANER_3B, bad.kind, into=source)
-            tensors(trained_on)(directory)
+            tensors(scale("", 1.5))(directory)
             if bad.source:
                 bad.source(directory)
             for state in ("clean", "older"):
