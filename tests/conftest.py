@@ -15,7 +15,7 @@ import typing as t
 
 import hypothesis
 import pytest
-from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.declared import Declared
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.declaration import Declaration
 
 from tests.support import sshd as sshd_server
 from tests.support import tiny_adapters
@@ -100,10 +100,10 @@ def base_config(tiny: pathlib.Path) -> dict[str, t.Any]:
 
 
 @pytest.fixture(scope="session")
-def declare(base_config: dict[str, t.Any]) -> t.Callable[..., Declared]:
+def declare(base_config: dict[str, t.Any]) -> t.Callable[..., Declaration]:
     """Makes what an inventory declares: the plain adapter on the tiny base, but for the keywords given."""
 
-    def make(base_config: dict[str, t.Any] | None = base_config, **row: t.Any) -> Declared:
+    def make(base_config: dict[str, t.Any] | None = base_config, **row: t.Any) -> Declaration:
         plain = {
             "name": "adapter",
             "base": tiny_adapters.BASE_NAME,
@@ -114,6 +114,6 @@ def declare(base_config: dict[str, t.Any]) -> t.Callable[..., Declared]:
             "extra_files": None,
             "allow_pickle": False,
         }
-        return Declared.from_row({**plain, **row}, {"config": base_config})
+        return Declaration.from_row({**plain, **row}, {"config": base_config})
 
     return make

@@ -4,24 +4,41 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Values of any length as they may stand in a message."""
+"""Formatting values of any length and origin for messages. Part of the load test's program, too."""
 
 from __future__ import annotations
 
+import json
 import typing as t
 
 
 def cut(text: str, length: int = 160) -> str:
-    """C(text), or its beginning when it is longer than C(length)."""
+    """Return ``text``, or its beginning when it is longer than ``length``."""
     return text if len(text) <= length else f"{text[:length]}..."
 
 
+def shown(value: t.Any) -> str:
+    """Return a value from a file or an inventory as JSON on one line, cut to a readable length."""
+    return cut(json.dumps(value, default=str))
+
+
 def first(items: t.Iterable[str]) -> str:
-    """The first three items, and how many more there are."""
+    """Return the first three items and the number of the others."""
     known = list(items)
     return ", ".join(known[:3]) + (f" and {len(known) - 3} more" if len(known) > 3 else "")
 
 
 def count(number: int, what: str) -> str:
-    """C(1 tensor), C(2 tensors)."""
+    """Return ``1 tensor``, ``2 tensors`` and so on."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def human_bytes(size: float) -> str:
+    """Return a number of bytes in the largest decimal unit that fits: ``512 B``, ``97.3 MB``."""
+    if size < 999.5:
+        return f"{size:.0f} B"
+    for unit in ("kB", "MB"):
+        size /= 1000
+        if size < 999.95:
+            return f"{size:.1f} {unit}"
+    return f"{size / 1000:.1f} GB"

@@ -20,7 +20,7 @@ def numbers(version: str) -> Version:
     return tuple(map(int, found[0].split("."))) if found else (0,)
 
 
-def release(version: str) -> tuple[int, int]:
+def major_minor(version: str) -> tuple[int, int]:
     """Major and minor number of a version, which is what compatibility hangs on; zeros for what is none."""
     found = re.match(r"\D*(\d+)(?:\.(\d+))?", version)
     return (int(found[1]), int(found[2] or 0)) if found else (0, 0)

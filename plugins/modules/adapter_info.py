@@ -160,8 +160,9 @@ import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.declared import Declared
-from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.describe import cache_entry, describe
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.declaration import Declaration
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.describe import describe
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.hash_cache import cache_path
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import Manifest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import DECLARED, SOURCE
 from ansible_collections.lorafleet.delivery.plugins.module_utils._base.config import with_config
@@ -214,10 +215,10 @@ def main() -> None:
     for row in module.params["adapters"]:
         try:
             base = bases.get(row["base"], {})
-            declared = Declared.from_row(row, base)
+            declared = Declaration.from_row(row, base)
             directory = os.path.join(module.params["models_dir"], declared.name)
-            cache = cache_entry(module.params["cache_dir"], directory)
-            found = describe(directory, declared, versions, cache, remember=not module.check_mode)
+            cache = cache_path(module.params["cache_dir"], directory)
+            found = describe(directory, declared, versions, cache, write_cache=not module.check_mode)
             manifest, goldens[declared.name], warning = with_golden(
                 found.manifest, module.params["golden_dir"], identities.at(base.get("path")), module.params["require_golden"]
             )
@@ -227,7 +228,7 @@ def main() -> None:
         if warning:
             module.warn(warning)
         manifests.append(manifest.to_text())
-        left_behind[declared.name] = found.left_behind
+        left_behind[declared.name] = found.excluded
         if found.cached:
             cached.append(declared.name)
     results: dict[str, t.Any] = {"manifests": manifests, "left_behind": left_behind, "goldens": goldens, "cached": cached}

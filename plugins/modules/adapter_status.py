@@ -143,7 +143,7 @@ import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import CONFIG_FILE
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.files import CONFIG_FILE
 from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import NODE
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._golden.golden import golden_of

@@ -20,7 +20,7 @@ sys.path[:0] = [str(CHECKOUT / ".collections"), str(CHECKOUT)]
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.lora_config import read_lora_config  # noqa: E402
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.structure import structure_problems  # noqa: E402
 from ansible_collections.lorafleet.delivery.plugins.module_utils._base.architecture import base_modules  # noqa: E402
-from ansible_collections.lorafleet.delivery.plugins.module_utils._formats.safetensors import scan  # noqa: E402
+from ansible_collections.lorafleet.delivery.plugins.module_utils._formats.tensor_scan import scan  # noqa: E402
 from ansible_collections.lorafleet.delivery.plugins.module_utils._hashing import sha256_of  # noqa: E402
 from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.launch import Target, load_test  # noqa: E402
 

@@ -15,7 +15,7 @@ import shutil
 import typing as t
 
 import pytest
-from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.declared import Declared
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.declaration import Declaration
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.describe import describe
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.structure import unchecked
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
@@ -39,13 +39,13 @@ def base_config(name: str) -> dict[str, t.Any]:
     return t.cast("dict[str, t.Any]", json.loads(path.read_text(encoding="utf-8")))
 
 
-def declared(name: str, **row: t.Any) -> Declared:
+def declared(name: str, **row: t.Any) -> Declaration:
     known = {"name": "adapter", "base": f"tiny/{ADAPTERS[name]['family']}", "rank": 2, "alpha": 8.0, "allow_pickle": False}
     known.update({"target_modules": None, "extra_files": None, "peft_config": ADAPTERS[name]["peft_config"]})
-    return Declared.from_row({**known, **row}, {"config": base_config(name)})
+    return Declaration.from_row({**known, **row}, {"config": base_config(name)})
 
 
-def message_of(adapter: pathlib.Path, one: Declared, work: pathlib.Path) -> str:
+def message_of(adapter: pathlib.Path, one: Declaration, work: pathlib.Path) -> str:
     try:
         describe(str(adapter), one, {}, str(work / "entry.json"))
     except DeliveryError as exc:

@@ -17,7 +17,7 @@ import typing as t
 
 import numpy as np
 import pytest
-from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.declared import Declared
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.declaration import Declaration
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.describe import describe
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.launch import LoadTest, load_test
@@ -48,7 +48,7 @@ from tests.support.damage import (
 # One process loads them all.
 pytestmark = pytest.mark.xdist_group("fault_matrix")
 
-Declare = t.Callable[..., Declared]
+Declare = t.Callable[..., Declaration]
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
@@ -131,8 +131,8 @@ FAULTS: dict[str, Fault] = {
     "a plain weight of the base": Fault(
         ("would overwrite weights of the base", "q_proj.weight"), add(LAYER.format(0) + "self_attn.q_proj.weight", (64, 64))
     ),
-    "empty name": Fault(("silently leave out", "''"), add("")),
-    "name with a line break": Fault(("silently leave out", r"'../x\n'"), add("../x\n")),
+    "empty name": Fault(("silently leave out", '""'), add("")),
+    "name with a line break": Fault(("silently leave out", r'"../x\n"'), add("../x\n")),
     "long name": Fault(("silently leave out", "xxx..."), add("x" * 9999)),
     "config omits a target": Fault(
         ("4 tensors", "silently leave out", "v_proj.lora_A"),
@@ -444,7 +444,7 @@ def test_every_row_of_the_matrix_is_driven() -> None:
     assert {row.level for row in MATRIX} <= set(LEVELS)
 
 
-def message_of(adapter: pathlib.Path, declared: Declared, cache: pathlib.Path) -> str:
+def message_of(adapter: pathlib.Path, declared: Declaration, cache: pathlib.Path) -> str:
     """All that level structure says of an adapter directory; empty when it says nothing."""
     try:
         describe(str(adapter), declared, {}, str(cache / "entry.json"))

@@ -16,7 +16,7 @@ import sys
 import typing as t
 
 import pytest
-from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.declared import Declared
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.declaration import Declaration
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.describe import describe
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import Manifest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._files import write_json
@@ -53,7 +53,7 @@ class Node:
     def _describe(self, source: pathlib.Path, row: Result) -> Manifest:
         whole = {"target_modules": None, "peft_config": None, "extra_files": None, "allow_pickle": False, **row}
         config = json.loads((self.base / "config.json").read_text(encoding="utf-8"))
-        declared = Declared.from_row(whole, {"config": config})
+        declared = Declaration.from_row(whole, {"config": config})
         return describe(str(source), declared, {}, str(self.tmp_path / "cache" / row["name"])).manifest
 
     def paths(self, name: str) -> AdapterPaths:

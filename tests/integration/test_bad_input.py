@@ -206,7 +206,7 @@ TABLE: dict[str, Bad] = {
     ),
     "bin only": Bad("directory", ("as adapter_model.bin, a pickle", "Save it as adapter_model.safetensors"), source=as_pickle),
     "link that leads outside": Bad(
-        "directory", ("tokenizer.json is a symbolic link.", "Put the file itself there"), source=link_outside
+        "directory", ("tokenizer.json is a symbolic link.", "Replace it with the file itself"), source=link_outside
     ),
     "name with a slash": Bad(
         "directory", ("'grammar/lora': is not a valid name.", "Use letters, digits"), declared=called("grammar/lora")
@@ -257,7 +257,7 @@ TABLE: dict[str, Bad] = {
     "tensor embed_tokens": Bad(
         "weights",
         (
-            "would overwrite weights of the base: base_model.model.model.embed_tokens.weight.",
+            'would overwrite weights of the base: "base_model.model.model.embed_tokens.weight".',
             "Save the adapter again with save_embedding_layers=False",
         ),
         source=tensors(add(EMBED, (512, 64))),
@@ -275,7 +275,7 @@ TABLE: dict[str, Bad] = {
     "tensor too many": Bad(
         "weights",
         (
-            "has 1 tensor that PEFT would silently leave out: base_model.model.lm_head.lora_A.weight.",
+            'has 1 tensor that PEFT would silently leave out: "base_model.model.lm_head.lora_A.weight".',
             "Correct what is wrong of the two.",
         ),
         source=tensors(add("base_model.model.lm_head.lora_A.weight", (16, 64))),

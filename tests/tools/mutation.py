@@ -21,9 +21,11 @@ import sys
 
 # Which unit tests have to notice a change of which module_util.
 TESTS = {
+    "_adapter/hash_cache": ["module_utils/_adapter/test_hash_cache"],
     "_adapter/manifest": ["module_utils/_adapter/test_manifest"],
     "_adapter/manifest_diff": ["module_utils/_adapter/test_manifest_diff"],
     "_formats/safetensors": ["module_utils/_formats/test_safetensors"],
+    "_formats/tensor_scan": ["module_utils/_formats/test_tensor_scan"],
     "_hashing": ["module_utils/test_hashing"],
     "_store/activate": ["module_utils/_store/test_transaction", "module_utils/_store/test_recovery"],
     "_store/active": ["modules/test_adapter_status"],

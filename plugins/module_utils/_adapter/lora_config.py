@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import typing as t
@@ -16,9 +15,9 @@ import typing as t
 from .._base.architecture import base_modules
 from .._errors import DeliveryError, Problem
 from .._formats.strict_json import is_integer, read_object
-from .._text import cut, first
-from .declared import Declared
-from .manifest import CONFIG_FILE
+from .._text import first, shown
+from .declaration import Declaration
+from .files import CONFIG_FILE
 
 Config = t.Dict[str, t.Any]
 
@@ -70,7 +69,7 @@ def is_well_formed(config: Config) -> bool:
     return not _malformed(config)
 
 
-def config_problems(config: Config, declared: Declared) -> list[Problem]:
+def config_problems(config: Config, declared: Declaration) -> list[Problem]:
     """Return all in which C(config) is no plain LoRA or not what the inventory declares; an empty list when nothing."""
     problems: list[Problem] = []
 
@@ -79,23 +78,23 @@ def config_problems(config: Config, declared: Declared) -> list[Problem]:
 
     malformed = _malformed(config)
     for key in malformed:
-        found = f"is {_shown(config[key])}" if key in config else "is missing"
+        found = f"is {shown(config[key])}" if key in config else "is missing"
         report(key, f"{found}; expected {_FORMS[key][1]}.", _FORM_REMEDIES.get(key, _SAVE_AGAIN))
 
     for key in sorted(set(config) - _CORE - set(malformed)):
         value = config[key]
         if key in _UNSUPPORTED:
             if not _is_plain(key, value):
-                report(key, f"is {_shown(value)}: {_UNSUPPORTED[key]}.", "Train the adapter without it.")
+                report(key, f"is {shown(value)}: {_UNSUPPORTED[key]}.", "Train the adapter without it.")
         elif not _is_plain(key, value) and key not in declared.peft_config:
             remedy = "If it is wanted, declare it with this very value in the adapter's peft_config in the inventory."
-            report(key, f"is {_shown(value)}, which is not plain LoRA and not declared.", remedy)
+            report(key, f"is {shown(value)}, which is not plain LoRA and not declared.", remedy)
     for key, value in sorted(declared.peft_config.items()):
         if key not in config:
             if not _is_plain(key, value):
-                report(key, f"is missing; the inventory declares {_shown(value)} in peft_config.", _CORRECT)
+                report(key, f"is missing; the inventory declares {shown(value)} in peft_config.", _CORRECT)
         elif not _same(config[key], value) and not (_is_empty(config[key]) and _is_empty(value)):
-            report(key, f"is {_shown(config[key])}; the inventory declares {_shown(value)} in peft_config.", _CORRECT)
+            report(key, f"is {shown(config[key])}; the inventory declares {shown(value)} in peft_config.", _CORRECT)
 
     if malformed:
         return problems
@@ -107,7 +106,7 @@ def config_problems(config: Config, declared: Declared) -> list[Problem]:
     if base not in declared.base_names:
         names = " or ".join(sorted(declared.base_names))
         remedy = "If it is the same base under another name, add that to the base's aliases. Otherwise: " + _CORRECT
-        report("base_model_name_or_path", f"is {_shown(base)}; the inventory declares {names}.", remedy)
+        report("base_model_name_or_path", f"is {shown(base)}; the inventory declares {names}.", remedy)
     difference = _target_difference(config, declared)
     if difference:
         report("target_modules", difference, _CORRECT)
@@ -118,7 +117,7 @@ def _malformed(config: Config) -> list[str]:
     return [key for key, (fits, _expected) in _FORMS.items() if (key in config or key in _REQUIRED) and not fits(config.get(key))]
 
 
-def _target_difference(config: Config, declared: Declared) -> str:
+def _target_difference(config: Config, declared: Declaration) -> str:
     found = set(config["target_modules"])
     if declared.target_modules is None or found == declared.target_modules:
         return ""
@@ -133,10 +132,6 @@ def _target_difference(config: Config, declared: Declared) -> str:
     meant = {**config, "target_modules": sorted(declared.target_modules)}
     differing = [name for name in modules if targets(config, name) != targets(meant, name)]
     return f"{problem}. They differ in {first(differing)}." if differing else ""
-
-
-def _shown(value: t.Any) -> str:
-    return cut(json.dumps(value, default=str))
 
 
 def _is_number(value: t.Any) -> bool:

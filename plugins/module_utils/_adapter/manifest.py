@@ -18,11 +18,9 @@ from .._errors import DeliveryError
 from .._formats.strict_json import is_integer
 from .._hashing import SHORT, release_digest
 from .._names import check_name
+from .files import PICKLE_FILE, SAFETENSORS_FILE
 
 SCHEMA = 1
-CONFIG_FILE = "adapter_config.json"
-SAFETENSORS_FILE = "adapter_model.safetensors"
-PICKLE_FILE = "adapter_model.bin"
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 

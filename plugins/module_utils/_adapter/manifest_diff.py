@@ -14,8 +14,8 @@ import re
 import typing as t
 
 from .._text import cut
-from .manifest import CONFIG_FILE, Manifest
-from .tokenizer import CHAT_TEMPLATE
+from .files import CHAT_TEMPLATE, CONFIG_FILE
+from .manifest import Manifest
 
 # They have other names here, those that an inventory has for them.
 _CALLED = {"r": "rank", "lora_alpha": "alpha"}

@@ -18,8 +18,8 @@ from .._base.architecture import (
     is_known,
 )
 from .._errors import DeliveryError, Problem
-from .._formats.safetensors import TensorScan
-from .._text import count, cut, first
+from .._formats.tensor_scan import TensorScan
+from .._text import count, first, shown
 from .lora_config import (
     Config,
     is_well_formed,
@@ -102,7 +102,7 @@ def unchecked(base_config: dict[str, t.Any] | None) -> list[str]:
     what = "so level structure cannot see that whole modules are missing, nor sizes that only the base tells; level adapter can"
     if base_config is None:
         return [f"No config of its base is known here, {what}."]
-    return [f"The modules of its base's type {_shown(base_config['model_type'])} are not known here, {what}."]
+    return [f"The modules of its base's type {shown(base_config['model_type'])} are not known here, {what}."]
 
 
 def _modules_of(tensors: t.Iterable[TensorScan]) -> dict[str, Module]:
@@ -144,7 +144,7 @@ def _name_problems(name: str, found: dict[str, TensorScan], config: Config, modu
     # PEFT loads every key that fits any weight of the whole model, the base's own included.
     overwriting = [tensor for tensor in extra if tensor.startswith(_PREFIX) and "lora_" not in tensor]
     if overwriting:
-        listed = first(map(_shown, overwriting))
+        listed = first(map(shown, overwriting))
         problem = f"has {count(len(overwriting), 'tensor')} that would overwrite weights of the base: {listed}."
         remedy = (
             "Save the adapter again with save_embedding_layers=False, or train with modules_to_save and declare that"
@@ -153,7 +153,7 @@ def _name_problems(name: str, found: dict[str, TensorScan], config: Config, modu
         yield Problem(subject, problem, remedy)
     ignored = [tensor for tensor in extra if tensor not in overwriting]
     if ignored:
-        problem = f"has {count(len(ignored), 'tensor')} that PEFT would silently leave out: {first(map(_shown, ignored))}."
+        problem = f"has {count(len(ignored), 'tensor')} that PEFT would silently leave out: {first(map(shown, ignored))}."
         remedy = "The base has no such module, or target_modules does not name it. Correct what is wrong of the two."
         yield Problem(subject, problem, remedy)
 
@@ -166,17 +166,17 @@ def _name_problems(name: str, found: dict[str, TensorScan], config: Config, modu
 
 def _value_problems(name: str, found: dict[str, TensorScan]) -> t.Iterator[Problem]:
     subject = f"adapter {name}"
-    wrong = [f"{_shown(tensor.name)} is {tensor.dtype}" for tensor in found.values() if tensor.dtype not in _DTYPES]
+    wrong = [f"{shown(tensor.name)} is {tensor.dtype}" for tensor in found.values() if tensor.dtype not in _DTYPES]
     if wrong:
         problem = f"has {count(len(wrong), 'tensor')} of a wrong dtype: {first(wrong)}; expected {', '.join(_DTYPES)}."
         yield Problem(subject, problem, "Save the adapter in one of them.")
     # Modules that are saved whole keep the dtype of the base, so only the LoRA tensors must agree.
     dtypes = {tensor.dtype: tensor.name for tensor in found.values() if "lora_" in tensor.name}
     if len(dtypes) > 1:
-        examples = first(f"{_shown(tensor)} is {dtype}" for dtype, tensor in sorted(dtypes.items()))
+        examples = first(f"{shown(tensor)} is {dtype}" for dtype, tensor in sorted(dtypes.items()))
         yield Problem(subject, f"mixes dtypes: {examples}; expected a single one.", "Save the adapter in one of them.")
 
-    broken = [_shown(tensor.name) for tensor in found.values() if not tensor.finite]
+    broken = [shown(tensor.name) for tensor in found.values() if not tensor.finite]
     if broken:
         problem = f"has NaN or infinite values in {len(broken)} of {count(len(found), 'tensor')}: {first(broken)}."
         yield Problem(subject, problem, "The training diverged: deliver an earlier checkpoint.")
@@ -205,8 +205,3 @@ def _fits(found: Shape, expected: Shape) -> bool:
 
 def _spelt(shape: Shape) -> str:
     return f"[{', '.join('?' if size == _ANY else str(size) for size in shape)}]"
-
-
-def _shown(name: str) -> str:
-    """A tensor's name as it may stand in a message: whoever wrote the file chose it."""
-    return cut(name if name and name.isprintable() else ascii(name))

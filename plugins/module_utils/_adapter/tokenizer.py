@@ -13,10 +13,9 @@ import typing as t
 
 from .._errors import DeliveryError, Problem
 from .._formats.strict_json import read_object
-from .._text import cut
+from .._text import shown
+from .files import CHAT_TEMPLATE, TOKENIZER_CONFIG
 
-TOKENIZER_CONFIG = "tokenizer_config.json"
-CHAT_TEMPLATE = "chat_template.jinja"
 # The longest templates of known models have 20 kB. A template is a program: it is never rendered here, and what serves
 # should not meet one that somebody has blown up.
 MAX_TEMPLATE = 1 << 18
@@ -38,7 +37,7 @@ def tokenizer_problems(directory: str, names: t.Collection[str], name: str) -> l
             return list(exc.problems)
         for key in ("auto_map", "trust_remote_code"):
             if config.get(key):
-                problem = f"has {key} = {cut(ascii(config[key]))}, by which a tokenizer can bring code."
+                problem = f"has {key} = {shown(config[key])}, by which a tokenizer can bring code."
                 remedy = "Save it with a tokenizer class that transformers itself has."
                 problems.append(Problem(f"adapter {name}, {TOKENIZER_CONFIG}", problem, remedy))
         templates += [(f"chat_template in {TOKENIZER_CONFIG}", size) for size in _sizes(config.get("chat_template"))]

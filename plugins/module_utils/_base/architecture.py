@@ -12,6 +12,7 @@ import typing as t
 
 from .._errors import DeliveryError, Problem
 from .._formats.strict_json import is_integer
+from .remote_code import code_keys
 
 
 class Module(t.NamedTuple):
@@ -46,7 +47,7 @@ def code_problems(config: dict[str, t.Any], subject: str) -> list[Problem]:
     """What in a base's config.json could make transformers run code that the base brings."""
     return [
         Problem(subject, f"has the key '{key}', by which a base can bring code.", "Use a base of plain weights.")
-        for key in sorted(_code_keys(config))
+        for key in sorted(code_keys(config))
     ]
 
 
@@ -103,13 +104,3 @@ def base_modules(config: dict[str, t.Any], subject: str) -> dict[str, Module]:
         **{f"model.layers.{n}.{name}": module for n in range(layers) for name, module in layer.items()},
         "lm_head": Module(vocab, hidden),
     }
-
-
-def _code_keys(value: t.Any) -> set[str]:
-    """Keys at any depth that make transformers load code, or did in some version."""
-    if isinstance(value, dict):
-        here = {str(key) for key in value if key == "auto_map" or "_internal" in str(key)}
-        return here.union(*map(_code_keys, value.values()))
-    if isinstance(value, list):
-        return set().union(*map(_code_keys, value))
-    return set()

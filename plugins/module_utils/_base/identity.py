@@ -21,7 +21,7 @@ import typing as t
 
 from .._errors import DeliveryError
 from .._formats.safetensors import open_header
-from .._text import cut
+from .._text import shown
 from .config import BRING_BASE, read_base_json
 from .weights import base_weights
 
@@ -77,12 +77,12 @@ class Identities:
 def _samples(shard: str) -> t.Iterator[tuple[str, str, tuple[int, ...], str]]:
     """Name, dtype, shape and the sha256 of the sample of each tensor in a file."""
     # A snapshot in the cache of the Hub consists of links.
-    with open_header(os.path.realpath(shard)) as (header, data, stream):
+    with open_header(os.path.realpath(shard)) as (prefix, header, stream):
         for tensor in header.tensors:
             size = tensor.end - tensor.start
             digest = hashlib.sha256()
             for offset in sorted({0, max(0, size // 2 - SAMPLE // 2), max(0, size - SAMPLE)}):
-                digest.update(os.pread(stream.fileno(), min(SAMPLE, size - offset), data + tensor.start + offset))
+                digest.update(os.pread(stream.fileno(), min(SAMPLE, size - offset), len(prefix) + tensor.start + offset))
             yield tensor.name, tensor.dtype, tensor.shape, digest.hexdigest()
 
 
@@ -105,7 +105,7 @@ def differences(trained: Identity, here: Identity) -> tuple[list[str], list[str]
     before, now = _comparable(trained["config"]), _comparable(here["config"])
     for key in sorted(before.keys() & now.keys()):
         if before[key] != now[key]:
-            wrong.append(f"{key} in its config.json is {_shown(now[key])}, it was {_shown(before[key])} in the training")
+            wrong.append(f"{key} in its config.json is {shown(now[key])}, it was {shown(before[key])} in the training")
     if trained["tensors"] != here["tensors"]:
         wrong.append(f"it has {here['tensors']} tensors, it had {trained['tensors']} in the training")
     elif trained["weights"] != here["weights"]:
@@ -126,10 +126,6 @@ def _comparable(config: dict[str, t.Any]) -> dict[str, t.Any]:
     scaling.pop("type", None)
     # Without a theta it is the default of the model, which another version writes out.
     return {**kept, "rope": {"type": kind, **scaling}, **({} if theta is None else {"rope_theta": theta})}
-
-
-def _shown(value: t.Any) -> str:
-    return cut(json.dumps(value))
 
 
 def _not_whole(path: str, why: str) -> DeliveryError:

@@ -12,7 +12,7 @@ import dataclasses
 import os
 import typing as t
 
-from .._adapter.declared import Declared
+from .._adapter.declaration import Declaration
 from .._adapter.manifest import Manifest
 from .._base.config import base_fingerprint, with_config
 from .._errors import DeliveryError, Problem
@@ -47,7 +47,7 @@ FACTS = (
 class Case:
     """One adapter to test: what is known of it before, and C(facts), what the test found."""
 
-    declared: Declared
+    declared: Declaration
     base: dict[str, t.Any]
     paths: AdapterPaths
     manifest: Manifest
@@ -131,7 +131,7 @@ def cases_of(params: dict[str, t.Any]) -> tuple[list[Case], list[Problem]]:
 def _case_of(params: dict[str, t.Any], row: dict[str, t.Any], manifests: t.Optional[dict[str, Manifest]]) -> Case:
     """What is to be tested for one row of the inventory. Raises DeliveryError."""
     known = with_config({row["base"]: params["bases"].get(row["base"]) or {}})[row["base"]]
-    declared = Declared.from_row(row, known)
+    declared = Declaration.from_row(row, known)
     subject = f"adapter {declared.name}"
     paths = AdapterPaths(params["models_dir"], params["store"], declared.name)
     manifest = _manifest_of(paths, manifests)

@@ -11,15 +11,15 @@ from __future__ import annotations
 import os
 import typing as t
 
+from .._adapter.files import CONFIG_FILE, SAFETENSORS_FILE, TOKENIZER_CONFIG
 from .._adapter.lora_config import config_problems, read_lora_config
-from .._adapter.manifest import CONFIG_FILE, SAFETENSORS_FILE
 from .._adapter.structure import structure_checks, structure_problems, unchecked
 from .._adapter.tokenizer import tokenizer_problems
 from .._base.config import read_base_json
 from .._base.identity import Identities, differences
 from .._errors import DeliveryError, Problem
 from .._files import read_json
-from .._formats.safetensors import scan
+from .._formats.tensor_scan import scan
 from .._golden.golden import Golden, distances, problems, unusual
 from .._hashing import sha256_of
 from .._levels import reaches
@@ -27,8 +27,6 @@ from .._text import first
 from .case import FACTS, Case
 from .compatibility import runtime_notes, runtime_problems
 from .host import Host
-
-_TOKENIZER_CONFIG = "tokenizer_config.json"
 
 
 def judge(case: Case, host: Host, params: dict[str, t.Any], identities: Identities, check_mode: bool) -> None:
@@ -158,9 +156,9 @@ def _judge_runtime(case: Case, directory: str, here: dict[str, str]) -> None:
         case.subject,
         case.manifest.config.get("peft_version"),
         here,
-        tokenizer_config=read_json(os.path.join(directory, _TOKENIZER_CONFIG), "Save the tokenizer again."),
+        tokenizer_config=read_json(os.path.join(directory, TOKENIZER_CONFIG), "Save the tokenizer again."),
         base_config=read_base_json(path, "config.json") if path else None,
-        base_tokenizer_config=read_base_json(path, _TOKENIZER_CONFIG) if path else None,
+        base_tokenizer_config=read_base_json(path, TOKENIZER_CONFIG) if path else None,
     )
     if found:
         raise DeliveryError(*found)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import typing as t
 
 from .._errors import Problem
-from .._versions import dotted, release
+from .._versions import dotted, major_minor
 
 # Those whose version can change what a model computes.
 COMPARED = ("torch", "transformers", "peft", "safetensors")
@@ -36,15 +36,15 @@ def runtime_problems(
     where it is not known.
     """
     found = []
-    if saved_by and "peft" in here and release(here["peft"]) < release(saved_by):
+    if saved_by and "peft" in here and major_minor(here["peft"]) < major_minor(saved_by):
         found.append(
             Problem(
                 subject,
                 f"was saved by PEFT {saved_by}, this node has the older PEFT {here['peft']}, which leaves out what is new.",
-                f"Install PEFT {dotted(release(saved_by))} or newer in agent_python.",
+                f"Install PEFT {dotted(major_minor(saved_by))} or newer in agent_python.",
             )
         )
-    if "transformers" not in here or release(here["transformers"]) >= (5, 0):
+    if "transformers" not in here or major_minor(here["transformers"]) >= (5, 0):
         return found
     old = f"transformers {here['transformers']} on this node"
     for whose, settings in (("its tokenizer", tokenizer_config), ("the tokenizer of its base", base_tokenizer_config)):

@@ -12,6 +12,8 @@ import inspect
 import os
 
 from .. import _text, _versions
+from .._adapter import files
+from .._base import remote_code
 from .._base import weights as base_weights
 from .worker import adapter_level, device, errors, golden_level, levels, main, model_level, weights
 
@@ -24,7 +26,10 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from {_PACKAGE}.{main.__name__.partition(".module_utils.")[2]} import main
 main()
 """
-PROGRAM = (main, levels, weights, adapter_level, model_level, golden_level, errors, device, base_weights, _text, _versions)
+PROGRAM = (
+    *(main, levels, weights, adapter_level, model_level, golden_level, errors, device),
+    *(files, base_weights, remote_code, _text, _versions),
+)
 
 
 def write_program(directory: str) -> str:

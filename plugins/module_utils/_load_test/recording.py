@@ -13,8 +13,9 @@ import datetime
 import os
 import typing as t
 
-from .._adapter.declared import Declared
-from .._adapter.describe import cache_entry, describe
+from .._adapter.declaration import Declaration
+from .._adapter.describe import describe
+from .._adapter.hash_cache import cache_path
 from .._adapter.manifest import Manifest
 from .._base.config import with_config
 from .._base.identity import Identities, differences
@@ -41,7 +42,7 @@ _LEAST_PROMPTS = 4
 class Recording:
     """One adapter: what it is, what it is to answer, the golden that is there and the one that was recorded now."""
 
-    declared: Declared
+    declared: Declaration
     directory: str
     manifest: Manifest
     base_path: str
@@ -85,7 +86,7 @@ class Recording:
 def recording_of(params: dict[str, t.Any], row: dict[str, t.Any], identities: Identities, remember: bool) -> Recording:
     """What is to be recorded for one row of the inventory. Raises DeliveryError."""
     base = with_config({row["base"]: params["bases"].get(row["base"]) or {}})[row["base"]]
-    declared = Declared.from_row(row, base)
+    declared = Declaration.from_row(row, base)
     subject = f"adapter {declared.name}"
     prompts = _prompts_of(subject, params["prompts"].get(declared.name))
     identity = identities.at(base.get("path"))
@@ -96,7 +97,7 @@ def recording_of(params: dict[str, t.Any], row: dict[str, t.Any], identities: Id
             "Set the base's path for the training server (training_bases).",
         )
     directory = os.path.join(params["models_dir"], declared.name)
-    manifest = describe(directory, declared, {}, cache_entry(params["cache_dir"], directory), remember).manifest
+    manifest = describe(directory, declared, {}, cache_path(params["cache_dir"], directory), remember).manifest
     prompts_digest = digest_of([prompts, params["length"]])
     try:
         before = read_golden(params["golden_dir"], manifest)
@@ -124,7 +125,7 @@ def keep(params: dict[str, t.Any], recording: Recording, outcome: LoadTest) -> N
         raise DeliveryError.of(recording.subject, "was not recorded, because the run broke off.", "The cause stands above.")
     golden = _golden_from(recording, outcome.reports[name], outcome.versions)
     # What answered must be what the digest was made of.
-    cache = cache_entry(params["cache_dir"], recording.directory)
+    cache = cache_path(params["cache_dir"], recording.directory)
     if describe(recording.directory, recording.declared, {}, cache).manifest.digest != golden.digest:
         remedy = "Wait until the training has ended, record again."
         raise DeliveryError.of(recording.subject, "changed while it was recorded.", remedy)

@@ -37,11 +37,11 @@ import posixpath
 import re
 import typing as t
 
-from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.describe import TOKENIZER_FILES
-from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import (
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.files import (
     CONFIG_FILE,
     PICKLE_FILE,
     SAFETENSORS_FILE,
+    TOKENIZER_FILES,
 )
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._names import check_name

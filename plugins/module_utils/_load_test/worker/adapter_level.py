@@ -14,10 +14,11 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import time
 import typing as t
 
+from ..._adapter.files import CONFIG_FILE
+from ..._base.remote_code import code_keys
 from ..._text import first
 from .device import adapter_need, free_memory, shortage
 from .errors import TRY_VERSIONS, BaseRefused, Refused, Shortage, in_words, reading_base
@@ -37,8 +38,7 @@ def read_base_config(adapter: dict[str, t.Any]) -> t.Any:
     if adapter["base_path"] is not None:
         with reading_base(), open(os.path.join(adapter["base_path"], "config.json"), encoding="utf-8") as stream:
             raw = json.load(stream)
-    # For some such keys transformers 4.56 to 5.2 takes code from the Hub whatever it is told (CVE-2026-4372).
-    hooks = sorted(set(re.findall(r'"(auto_map|\w*_internal\w*)":', json.dumps(raw))))
+    hooks = sorted(code_keys(raw))
     if hooks:
         raise Refused(f"the base's config.json has {', '.join(hooks)}, which can bring in code.", "Use a base without it.")
     if not raw.get("model_type"):
@@ -154,7 +154,7 @@ def _compute(model: t.Any, adapter: dict[str, t.Any], device: t.Any) -> tuple[in
     import torch
     from peft.tuners.lora import LoraLayer
 
-    with open(os.path.join(adapter["directory"], "adapter_config.json"), encoding="utf-8") as stream:
+    with open(os.path.join(adapter["directory"], CONFIG_FILE), encoding="utf-8") as stream:
         config = json.load(stream)
     random = torch.Generator().manual_seed(0)
     computed = left_out = 0

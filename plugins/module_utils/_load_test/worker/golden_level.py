@@ -18,6 +18,7 @@ import json
 import os
 import typing as t
 
+from ..._adapter.files import TOKENIZER_CONFIG
 from .errors import Refused
 
 # Differences below this are noise on any device, and every digit travels.
@@ -73,7 +74,7 @@ def _tokenized(model: t.Any, adapter: dict[str, t.Any]) -> list[list[int]]:
     from transformers import AutoTokenizer
 
     wanted = adapter["recording"]
-    own = os.path.exists(os.path.join(adapter["directory"], "tokenizer_config.json"))
+    own = os.path.exists(os.path.join(adapter["directory"], TOKENIZER_CONFIG))
     tokenizer = AutoTokenizer.from_pretrained(
         adapter["directory"] if own else adapter["base_path"], local_files_only=True, trust_remote_code=False
     )

@@ -15,7 +15,7 @@ import typing as t
 
 from ..._base.weights import base_weights
 from ..._text import first
-from ..._versions import release
+from ..._versions import major_minor
 from .adapter_level import INSIDE, adapter_parameters, check_names, inject, prove
 from .device import free_memory, model_need, out_of_memory, shortage
 from .errors import TRY_VERSIONS, BaseRefused, Refused, Shortage, in_words, reading_base
@@ -78,7 +78,7 @@ class LoadedBase:
             total = torch.cuda.get_device_properties(self.device).total_memory
             torch.cuda.set_per_process_memory_fraction(min(1.0, need / total), self.device)
             options["device_map"] = {"": str(self.device)}
-        options["dtype" if release(transformers.__version__) >= (4, 56) else "torch_dtype"] = getattr(torch, self.dtype)
+        options["dtype" if major_minor(transformers.__version__) >= (4, 56) else "torch_dtype"] = getattr(torch, self.dtype)
         try:
             model, loading = transformers.AutoModelForCausalLM.from_pretrained(
                 self.path,

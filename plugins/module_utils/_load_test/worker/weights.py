@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import typing as t
 
-from ..._versions import dotted, release
+from ..._versions import dotted, major_minor
 from .device import out_of_memory
 from .errors import Refused, in_words
 
@@ -53,7 +53,7 @@ def _unpickle(path: str, allowed: bool) -> dict[str, t.Any]:
     remedy = "Save the adapter as safetensors on the training server."
     if not allowed:
         raise Refused(f"{path} is a pickle, which may carry code.", f"{remedy} Or set allow_pickle for this adapter.")
-    if release(torch.__version__) < _SAFE_PICKLE_TORCH:
+    if major_minor(torch.__version__) < _SAFE_PICKLE_TORCH:
         raise Refused(
             f"{path} is a pickle and torch {torch.__version__} cannot read one safely.",
             f"{remedy} Or install torch {dotted(_SAFE_PICKLE_TORCH)} or newer on the node.",

@@ -14,7 +14,7 @@ import shutil
 import typing as t
 
 import pytest
-from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.declared import Declared
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.declaration import Declaration
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.describe import describe
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import Manifest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
@@ -33,14 +33,14 @@ from tests.support.transactions import Node
 
 NAME = "adapter"
 WEIGHTS = "adapter_model.safetensors"
-Declare = t.Callable[..., Declared]
+Declare = t.Callable[..., Declaration]
 Spoil = t.Callable[["Served"], object]
 
 
 class Served(Node):
     """A node on which the plain adapter was verified at a level and is active."""
 
-    def __init__(self, base: pathlib.Path, tiny: pathlib.Path, declared: Declared) -> None:
+    def __init__(self, base: pathlib.Path, tiny: pathlib.Path, declared: Declaration) -> None:
         super().__init__(base, NAME)
         self.tiny, self._declared = tiny, declared
         self.manifest = self.describe(NAME)

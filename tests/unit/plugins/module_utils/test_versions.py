@@ -5,14 +5,14 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.lorafleet.delivery.plugins.module_utils._versions import dotted, numbers, release
+from ansible_collections.lorafleet.delivery.plugins.module_utils._versions import dotted, major_minor, numbers
 
 
 @pytest.mark.parametrize(
     ("version", "expected"), [("0.21.2", (0, 21)), ("5", (5, 0)), ("5.3.0rc1", (5, 3)), ("v4.57", (4, 57)), ("unknown", (0, 0))]
 )
 def test_a_release_is_major_and_minor(version: str, expected: tuple[int, int]) -> None:
-    assert release(version) == expected
+    assert major_minor(version) == expected
 
 
 @pytest.mark.parametrize(

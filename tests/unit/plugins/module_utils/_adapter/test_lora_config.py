@@ -11,7 +11,7 @@ import pathlib
 import typing as t
 
 import pytest
-from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.declared import Declared
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.declaration import Declaration
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.lora_config import (
     Config,
     config_problems,
@@ -23,7 +23,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import 
 from hypothesis import given
 from hypothesis import strategies as st
 
-Declare = t.Callable[..., Declared]
+Declare = t.Callable[..., Declaration]
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def config(adapter: pathlib.Path) -> Config:
     return read_lora_config(str(adapter / "adapter_config.json"))
 
 
-def messages(config: Config, declared: Declared) -> list[str]:
+def messages(config: Config, declared: Declaration) -> list[str]:
     problems = config_problems(config, declared)
     for problem in problems:
         assert problem.subject.startswith(f"adapter {declared.name}, ")
@@ -198,8 +198,8 @@ def test_all_problems_are_named_at_once(config: Config, declare: Declare) -> Non
 def test_aliases_of_the_base(config: Config) -> None:
     row = {"name": "adapter", "base": "tiny", "rank": 16, "alpha": 32.0, "allow_pickle": False}
     row.update(dict.fromkeys(("target_modules", "peft_config", "extra_files")))
-    assert messages(config, Declared.from_row(row, {}))
-    assert messages(config, Declared.from_row(row, {"aliases": ["/models/tiny", "tiny/Llama-64"]})) == []
+    assert messages(config, Declaration.from_row(row, {}))
+    assert messages(config, Declaration.from_row(row, {"aliases": ["/models/tiny", "tiny/Llama-64"]})) == []
 
 
 def test_target_modules_may_be_spelt_in_full_where_the_base_is_known(

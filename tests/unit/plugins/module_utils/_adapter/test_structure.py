@@ -12,7 +12,7 @@ import subprocess
 import typing as t
 
 import pytest
-from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.declared import Declared
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.declaration import Declaration
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.lora_config import (
     Config,
     config_problems,
@@ -26,16 +26,16 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.struct
     unchecked,
 )
 from ansible_collections.lorafleet.delivery.plugins.module_utils._base.architecture import base_modules
-from ansible_collections.lorafleet.delivery.plugins.module_utils._formats.safetensors import scan
+from ansible_collections.lorafleet.delivery.plugins.module_utils._formats.tensor_scan import scan
 from safetensors.numpy import load_file, save_file
 
 from tests.support import tiny_adapters
 from tests.support.damage import Q0_B, Damage, cast, change_tensors, drop, zero
 
-Declare = t.Callable[..., Declared]
+Declare = t.Callable[..., Declaration]
 
 
-def judge(directory: pathlib.Path, declared: Declared) -> str:
+def judge(directory: pathlib.Path, declared: Declaration) -> str:
     """All problems of an adapter directory as one text, without any an empty one."""
     config = read_lora_config(str(directory / "adapter_config.json"))
     tensors = scan(str(directory / "adapter_model.safetensors")).tensors
@@ -89,7 +89,7 @@ def test_a_base_of_unknown_type_is_said_and_what_can_be_judged_is_judged(
     assert judge(adapter, declare(unknown)) == ""
     (note,) = unchecked(unknown)
     assert "base's type gpt2" not in note
-    assert r"base's type 'gpt2\n' are not known here" in note
+    assert r"""base's type "gpt2\n" are not known here""" in note
     assert "level adapter can" in note
     (note,) = unchecked(None)
     assert note.startswith("No config of its base is known here")

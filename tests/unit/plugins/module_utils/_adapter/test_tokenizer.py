@@ -39,8 +39,8 @@ def test_what_transformers_saved_is_accepted(adapter: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
-        ({"auto_map": {"AutoTokenizer": ["evil.Tokenizer", None]}}, "has auto_map = {'AutoTokenizer': ['evil.Tokenizer', None]}"),
-        ({"trust_remote_code": True}, "has trust_remote_code = True, by which a tokenizer can bring code"),
+        ({"auto_map": {"AutoTokenizer": ["evil.Tokenizer", None]}}, 'has auto_map = {"AutoTokenizer": ["evil.Tokenizer", null]}'),
+        ({"trust_remote_code": True}, "has trust_remote_code = true, by which a tokenizer can bring code"),
         ({"chat_template": HUGE}, f"chat_template in tokenizer_config.json: has {MAX_TEMPLATE + 2} bytes, at most "),
         ({"chat_template": [{"name": "a", "template": "b"}, {"name": "c", "template": HUGE}]}, f"has {MAX_TEMPLATE + 2} bytes"),
     ],

@@ -14,7 +14,7 @@ import shutil
 import typing as t
 
 import pytest
-from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.declared import Declared
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.declaration import Declaration
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.describe import describe
 from ansible_collections.lorafleet.delivery.plugins.module_utils._base.identity import Identities
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
@@ -29,7 +29,7 @@ ANSWER: dict[str, t.Any] = {"on": [[[-0.2, -2.0], [-0.3, -1.5]]], "off": [[[-1.0
 
 
 @pytest.fixture
-def case(adapter: pathlib.Path, declare: t.Callable[..., Declared], tiny: pathlib.Path, tmp_path: pathlib.Path) -> Case:
+def case(adapter: pathlib.Path, declare: t.Callable[..., Declaration], tiny: pathlib.Path, tmp_path: pathlib.Path) -> Case:
     """The plain adapter, which has to reach level model on a base that lies here, and has no receipt."""
     declared = declare()
     manifest = describe(str(adapter), declared, {}, str(tmp_path / "cache")).manifest

@@ -15,7 +15,7 @@ from .._names import check_name
 
 
 @dataclasses.dataclass(frozen=True)
-class Declared:
+class Declaration:
     """One row of the inventory, as far as it binds what may be delivered.
 
     C(base_names) are all spellings of the base that adapter_config.json may carry (its declared name and aliases);
@@ -35,7 +35,7 @@ class Declared:
     base_config: t.Optional[dict[str, t.Any]]
 
     @classmethod
-    def from_row(cls, row: dict[str, t.Any], base: dict[str, t.Any]) -> Declared:
+    def from_row(cls, row: dict[str, t.Any], base: dict[str, t.Any]) -> Declaration:
         """C(row) and C(base) as the modules' argument_spec gives them (all keys there). Raises DeliveryError for a bad name."""
         targets = row["target_modules"]
         return cls(

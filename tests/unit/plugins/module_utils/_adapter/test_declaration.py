@@ -7,7 +7,7 @@ from __future__ import annotations
 import typing as t
 
 import pytest
-from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.declared import Declared
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.declaration import Declaration
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 
 # As the modules' argument_spec gives it when only what is required is set.
@@ -24,7 +24,7 @@ ROW: dict[str, t.Any] = {
 
 
 def test_what_is_required_alone() -> None:
-    assert Declared.from_row(ROW, {}) == Declared(
+    assert Declaration.from_row(ROW, {}) == Declaration(
         name="lora",
         base="meta-llama/Llama-3.2-3B-Instruct",
         base_names=frozenset(["meta-llama/Llama-3.2-3B-Instruct"]),
@@ -46,7 +46,7 @@ def test_everything() -> None:
         "extra_files": ["NOTICE"],
         "allow_pickle": True,
     }
-    declared = Declared.from_row(row, {"aliases": ["/data/base"], "config": {"model_type": "llama"}})
+    declared = Declaration.from_row(row, {"aliases": ["/data/base"], "config": {"model_type": "llama"}})
     assert declared.base_names == {"meta-llama/Llama-3.2-3B-Instruct", "/data/base"}
     assert declared.target_modules == {"q_proj", "v_proj"}
     assert declared.peft_config == {"use_rslora": True}
@@ -58,9 +58,9 @@ def test_everything() -> None:
 @pytest.mark.parametrize("changes", [{"name": "../lora"}, {"extra_files": ["NOTICE", "../secret"]}])
 def test_a_hostile_name_is_refused(changes: dict[str, t.Any]) -> None:
     with pytest.raises(DeliveryError, match=r"'\.\./\w+': is not a valid name"):
-        Declared.from_row({**ROW, **changes}, {})
+        Declaration.from_row({**ROW, **changes}, {})
 
 
 @pytest.mark.parametrize("targets", [[], None])
 def test_no_targets_mean_whatever_the_adapter_has(targets: t.Optional[list[str]]) -> None:
-    assert Declared.from_row({**ROW, "target_modules": targets}, {"aliases": None}).target_modules is None
+    assert Declaration.from_row({**ROW, "target_modules": targets}, {"aliases": None}).target_modules is None
