@@ -76,7 +76,7 @@ from ansible_collections.lorafleet.delivery.plugins.plugin_utils._progress.track
 # What each module does, as far as it does not tell by itself.
 _PHASES = {
     "adapter_audit": "hashing what is there",
-    "adapter_current": "comparing with what is offered",
+    "adapter_up_to_date_info": "comparing with what is offered",
     "adapter_golden": "recording answers on {device}",
     "adapter_info": "asking the source",
     "adapter_load_test": "loading on {device}",

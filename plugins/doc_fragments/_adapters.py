@@ -172,7 +172,7 @@ options:
       - golden
       - available
     default: available
-  least_level:
+  minimum_level:
     description:
       - The level that suffices where memory does not suffice for O(level). The test then goes as far as memory permits, the
         result says the level that was reached and why not more, and the test is tried again in every run.

@@ -65,7 +65,7 @@ PERMISSIONS: dict[str, t.Any] = {
 TESTED: dict[str, t.Any] = {
     "python": {"type": "path", "required": True},
     "level": {"type": "str", "choices": [*LEVELS, "available"], "default": "available"},
-    "least_level": {"type": "str", "choices": list(LEVELS)},
+    "minimum_level": {"type": "str", "choices": list(LEVELS)},
     "base_binding": {"type": "str", "choices": ["enforce", "report"], "default": "enforce"},
     "user": {"type": "str"},
 }

@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Whether a node serves what is offered already, so that nothing is to be brought, loaded or made active."""
+"""Check whether a node already serves the described releases, so that no later task has anything to do."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from ._store.recovery import is_settled
 from ._store.transaction import Outcome, carry_out
 
 
-def look_at_all(params: dict[str, t.Any], warn: t.Callable[[str], None]) -> list[dict[str, t.Any]]:
-    """Each adapter as adapter_release returns one to which nothing had to be done, and what its load test has to reach.
+def check_up_to_date(params: dict[str, t.Any], warn: t.Callable[[str], None]) -> list[dict[str, t.Any]]:
+    """Return the active release of each adapter as module adapter_up_to_date_info returns it.
 
-    C(params) are those of module adapter_current. Reads only. Raises DeliveryError, with what speaks against it, where
-    anything has to be done to any of them. No file is hashed unless all receipts stand.
+    Reads only. Raises DeliveryError with the reasons if anything has to be done for any adapter. No file is hashed unless all
+    receipts are valid.
     """
     check_device(params["device"])
     permissions = permissions_of(params)
@@ -39,10 +39,10 @@ def look_at_all(params: dict[str, t.Any], warn: t.Callable[[str], None]) -> list
     cases, problems = cases_of(params)
     if problems:
         raise DeliveryError(*problems)
-    # What is new here has none, and asks no interpreter for its versions.
+    # A release that is new on this node has no receipt: no interpreter has to be started to find that out.
     for case in cases:
         if case.receipt is None:
-            raise _not_verified(case)
+            raise _no_valid_receipt(case)
     warnings: list[str] = []
     host = Host()
     if any(case.required != LEVELS[0] for case in cases):
@@ -50,34 +50,40 @@ def look_at_all(params: dict[str, t.Any], warn: t.Callable[[str], None]) -> list
     try:
         for case in cases:
             _check_receipt(case, host, params)
-        done = _unchanged(cases, options)
+        outcomes = _unchanged(cases, options)
     except OSError as exc:
-        raise DeliveryError.of(params["store"], f"cannot be looked at: {exc}.") from exc
-    # Otherwise the tasks that follow say them.
+        raise DeliveryError.of(params["store"], f"cannot be inspected: {exc}.") from exc
+    # If the node is not up to date, adapter_load_test gives these warnings.
     for warning in warnings:
         warn(warning)
-    return [{**outcome.to_json(), "required_level": case.required, "from_receipt": True} for case, outcome in zip(cases, done)]
+    return [_entry(case, outcome) for case, outcome in zip(cases, outcomes)]
 
 
-def _not_verified(case: Case) -> DeliveryError:
-    return DeliveryError.of(case.subject, f"has no receipt of level {case.required} that stands here.")
+def _entry(case: Case, outcome: Outcome) -> dict[str, t.Any]:
+    released = outcome.to_json()
+    keys = ("name", "release", "digest", "size", "files", "previous", "history", "activation", "path", "receipt")
+    return {**{key: released[key] for key in keys}, "required_level": case.required}
+
+
+def _no_valid_receipt(case: Case) -> DeliveryError:
+    return DeliveryError.of(case.subject, f"no valid receipt for level {case.required} on this node.")
 
 
 def _check_receipt(case: Case, host: Host, params: dict[str, t.Any]) -> None:
     if not case.stands(case.required, host.digest):
-        raise _not_verified(case)
+        raise _no_valid_receipt(case)
     if not is_settled(case.paths):
-        raise DeliveryError.of(case.subject, "has something left of an earlier run.")
+        raise DeliveryError.of(case.subject, "an earlier run left unfinished work.")
     judge(case, host, {**params, "force": False}, Identities(), check_mode=True)
 
 
 def _unchanged(cases: list[Case], options: Options) -> list[Outcome]:
-    """What making them active would do, which is nothing."""
-    done: list[Outcome] = []
-    carry_out([Request(case.paths, manifest=case.manifest) for case in cases], options, True, done)
-    for case, outcome in zip(cases, done):
-        # The state too: a damaged one may say less of the same release.
+    """The outcomes of activating these releases, none of which changes anything. Raises DeliveryError if one would."""
+    outcomes: list[Outcome] = []
+    carry_out([Request(case.paths, manifest=case.manifest) for case in cases], options, True, outcomes)
+    for case, outcome in zip(cases, outcomes):
+        # A damaged state can record less about the same release.
         if outcome.changed or outcome.plan.after != outcome.plan.before:
             drift = "".join(f": {difference.line()}" for difference in outcome.plan.drift[:1])
-            raise DeliveryError.of(case.subject, f"is not as it is to be{drift}.")
-    return done
+            raise DeliveryError.of(case.subject, f"differs from the desired state{drift}.")
+    return outcomes

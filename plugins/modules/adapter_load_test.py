@@ -176,7 +176,7 @@ adapters:
       elements: str
       sample:
         - The training had torch 2.12.0, this node has 2.13.0.
-    why_not_more:
+    limited_by:
       description: Why the test did not go to a higher level. Not set when there is none.
       type: str
       sample: Its base has no path on this host.

@@ -141,7 +141,7 @@ def test_check_do_check_again_do_again(node: Node) -> None:
     checked = node.through_ansible("--check")
     assert checked["changed"]
     assert of_all(checked, "level") == ["structure"] * 2
-    assert of_all(checked, "why_not_more") == ["Not loaded in check mode."] * 2
+    assert of_all(checked, "limited_by") == ["Not loaded in check mode."] * 2
     assert node.receipts() == [None, None]
 
     done = node.through_ansible()
@@ -151,7 +151,7 @@ def test_check_do_check_again_do_again(node: Node) -> None:
     assert of_all(done, "required_level") == of_all(done, "level") == ["model"] * 2
     assert of_all(done, "from_receipt") == [False] * 2
     assert of_all(done, "device") == ["cpu"] * 2
-    assert of_all(done, "why_not_more") == ["No golden was recorded of this release."] * 2
+    assert of_all(done, "limited_by") == ["No golden was recorded of this release."] * 2
     assert all(effect > 0.01 for effect in of_all(done, "effect"))
     assert all(len(checks) == 11 for checks in of_all(done, "checks"))
     assert all({"python", "torch", "peft"} <= set(versions) for versions in of_all(done, "versions"))
@@ -202,25 +202,25 @@ def test_where_memory_does_not_suffice_a_permitted_level_does(node: Node) -> Non
     assert "permit level adapter as the least level" in strict["msg"]
     assert of_all(strict, "level") == ["adapter"] * 2
 
-    done = node.run(**little, least_level="adapter")
+    done = node.run(**little, minimum_level="adapter")
     assert not done.get("failed")
     assert done["changed"]
     assert of_all(done, "required_level") == ["model"] * 2
     assert of_all(done, "level") == ["adapter"] * 2
-    assert all("0.7 GiB are permitted" in reason for reason in of_all(done, "why_not_more"))
+    assert all("0.7 GiB are permitted" in reason for reason in of_all(done, "limited_by"))
     receipts = node.receipts()
     assert [receipt and receipt["level"] for receipt in receipts] == ["adapter"] * 2
 
     # More is tried in every run, but as long as no more is reached there is nothing new to write down.
-    again = node.run(**little, least_level="adapter")
+    again = node.run(**little, minimum_level="adapter")
     assert (again["changed"], again["seconds"] > 0) == (False, True)
-    assert not node.run(check=True, **little, least_level="adapter")["changed"]
+    assert not node.run(check=True, **little, minimum_level="adapter")["changed"]
     assert node.receipts() == receipts
-    more = node.run(least_level="adapter")
+    more = node.run(minimum_level="adapter")
     assert (more["changed"], of_all(more, "level")) == (True, ["model"] * 2)
 
     # A least level above what is asked for is asked for.
-    above = node.run(check=True, level="available", least_level="golden")
+    above = node.run(check=True, level="available", minimum_level="golden")
     assert "cannot reach level golden: the manifest of release" in above["msg"]
 
 
@@ -233,15 +233,15 @@ def test_where_there_is_no_memory_at_all_the_files_may_suffice(node: Node) -> No
     assert problem["problem"].startswith("reached level structure in the load test at level adapter on cpu: the adapter alone ")
     assert problem["remedy"] == "Make room on cpu, name another device, or permit level structure as the least level."
 
-    done = node.run(**little, least_level="structure")
+    done = node.run(**little, minimum_level="structure")
     assert not done.get("failed"), done["msg"]
     assert done["changed"]
     (found,) = done["adapters"]
     assert (found["required_level"], found["level"], found["device"], found["versions"]) == ("adapter", "structure", None, {})
-    assert found["why_not_more"].startswith("the adapter alone does not fit")
+    assert found["limited_by"].startswith("the adapter alone does not fit")
     receipt = node.receipts()[0]
     assert (receipt and receipt["level"]) == "structure"
-    assert not node.run(**little, least_level="structure")["changed"]
+    assert not node.run(**little, minimum_level="structure")["changed"]
 
     # What was reached once is no less true for it.
     assert node.run(adapters=node.rows[:1], level="adapter")["changed"]
@@ -252,7 +252,7 @@ def test_where_there_is_no_memory_at_all_the_files_may_suffice(node: Node) -> No
 
 def test_a_receipt_of_another_golden_says_nothing_of_this_one(node: Node) -> None:
     node.stage()
-    little: Result = {"adapters": node.rows[:1], "memory_limit": "1M", "least_level": "structure"}
+    little: Result = {"adapters": node.rows[:1], "memory_limit": "1M", "minimum_level": "structure"}
     node.run(**little)
     manifest = node.manifests[0]
     path = node.paths(manifest.name).receipt(manifest.release)
@@ -343,7 +343,7 @@ def test_who_serves_must_be_able_to_read_what_becomes_active(node: Node) -> None
 def test_check_mode_on_a_clean_host_predicts(node: Node) -> None:
     clean = node.run(check=True)
     assert clean["changed"]
-    assert of_all(clean, "why_not_more") == ["Not tested in check mode: the release is not on this host yet."] * 2
+    assert of_all(clean, "limited_by") == ["Not tested in check mode: the release is not on this host yet."] * 2
     assert not node.store.exists()
 
 
@@ -372,7 +372,7 @@ def test_what_fails_keeps_what_passes_and_names_all(node: Node) -> None:
     assert "grammar.3b_lora" in result["msg"]
     assert f"is not what the manifest of release {node.manifests[0].release} says" in result["msg"]
     assert of_all(result, "level") == [None, "structure"]
-    assert result["adapters"][1]["why_not_more"] == "Level structure was asked for."
+    assert result["adapters"][1]["limited_by"] == "Level structure was asked for."
     receipts = node.receipts()
     assert receipts[0] is None
     assert receipts[1] is not None

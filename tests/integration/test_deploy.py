@@ -93,7 +93,7 @@ def test_deploy_after_check_matches_prediction_and_is_idempotent(fleet: Fleet) -
         again = fleet.deploy(*arguments)
         assert again.changed() == []
         # The check was enough: nothing was transferred, loaded or locked.
-        assert {entry["action"] for entry in again.adapters("jw2-1", "adapter_current").values()} == {"unchanged"}
+        assert again.of("jw2-1", "adapter_up_to_date_info")["up_to_date"]
         assert not [entry for entry in again.results if entry["action"].endswith(("adapter_sync", "_load_test", "_release"))]
         assert state() == first
         assert fleet.boxes() == AT_STRUCTURE
@@ -103,10 +103,10 @@ def test_deploy_of_up_to_date_node_runs_tasks_after_the_role(fleet: Fleet) -> No
     after = {"name": "Tell the engine", "ansible.builtin.debug": {}}
     play = {"hosts": "agents", "gather_facts": False, "roles": ["lorafleet.delivery.agent"], "post_tasks": [after]}
     (fleet.root / "own.yml").write_text(json.dumps([play]), encoding="utf-8")
-    for current in (False, True):
+    for up_to_date in (False, True):
         done = fleet.run(str(fleet.root / "own"), "--limit", "jw3")
         assert done.rc == 0, done.output
-        assert done.of("jw3-1", "adapter_current")["current"] == current
+        assert done.of("jw3-1", "adapter_up_to_date_info")["up_to_date"] == up_to_date
         assert done.of("jw3-1", "debug")
 
 
@@ -143,10 +143,10 @@ def test_deploy_with_tags_and_limit_touches_only_the_selection(fleet: Fleet) -> 
     assert fleet.boxes() == {**dict.fromkeys(BOXES, False), BOXES[0]: True}
 
     selected = fleet.deploy("--tags", "cleaner,8b", "--check")
-    assert list(selected.adapters("jw2-1", "adapter_current")) == [CLEANER_8B]
+    assert list(selected.adapters("jw2-1", "adapter_up_to_date_info")) == [CLEANER_8B]
     assert selected.worked_on() == {"jw2-1"}
     selected = fleet.deploy("--skip-tags", "describer,3b", "--check")
-    assert list(selected.adapters("jw2-1", "adapter_current")) == [CLEANER_8B]
+    assert list(selected.adapters("jw2-1", "adapter_up_to_date_info")) == [CLEANER_8B]
     assert selected.worked_on() == {"jw2-1"}
 
     # The limit need not include the training server.
@@ -329,7 +329,7 @@ def test_deploy_loads_with_peft_once_and_again_when_forced(fleet: Fleet) -> None
 
     again = fleet.deploy("--limit", "jw3")
     assert again.changed() == []
-    assert again.adapters("jw3-1", "adapter_current")[DESCRIBER_3B]["receipt"] == receipt
+    assert again.adapters("jw3-1", "adapter_up_to_date_info")[DESCRIBER_3B]["receipt"] == receipt
     written = fleet.reported("jw3-1", DESCRIBER_3B)
     assert (written["state"], written["verified"], written["tested"]) == ("unchanged", True, True)
     assert (written["test"]["level"], written["test"]["from_receipt"], written["sent_bytes"]) == ("model", True, 0)

@@ -89,7 +89,7 @@ def test_golden_recorded_delivered_and_stale_after_retraining(golden_fleet: Flee
     tested = {**done.adapters("jw2-1", "adapter_load_test"), **done.adapters("jw3-1", "adapter_load_test")}
     assert {adapter["level"] for adapter in tested.values()} == {"golden"}
     for adapter in tested.values():
-        assert (adapter["why_not_more"], adapter["notes"]) == (None, [])
+        assert (adapter["limited_by"], adapter["notes"]) == (None, [])
         assert adapter["distances"]["on"] < 0.001
         assert adapter["distances"]["direction"] > 0.999
         assert any("recorded tokens it answers as where it was trained" in check for check in adapter["checks"])
@@ -104,7 +104,7 @@ def test_golden_recorded_delivered_and_stale_after_retraining(golden_fleet: Flee
 
     quiet = fleet.deploy()
     assert quiet.changed() == []
-    assert {adapter["receipt"]["level"] for adapter in quiet.adapters("jw2-1", "adapter_current").values()} == {"golden"}
+    assert {adapter["receipt"]["level"] for adapter in quiet.adapters("jw2-1", "adapter_up_to_date_info").values()} == {"golden"}
     # The node has all that an audit needs; the report has the distances.
     audited = fleet.run("audit")
     assert audited.rc == 0, audited.output

@@ -32,6 +32,6 @@ def hostile(report: dict[str, t.Any]) -> dict[str, t.Any]:
             adapter.update(dict.fromkeys(("variant", "base", "dataset", "quality", "path"), _SCRIPT), drift=[_SCRIPT])
             adapter["changes"] = {"before": {_SCRIPT: _SCRIPT}, "after": {_SCRIPT: [_SCRIPT], "config": {_SCRIPT: _SCRIPT}}}
             adapter["files"] = [{"path": _SCRIPT, "size": 1, "sha256": _SCRIPT}]
-            adapter["test"].update(device=_SCRIPT, device_name=_SCRIPT, why_not_more=_SCRIPT, checks=[_SCRIPT], notes=[_SCRIPT])
+            adapter["test"].update(device=_SCRIPT, device_name=_SCRIPT, limited_by=_SCRIPT, checks=[_SCRIPT], notes=[_SCRIPT])
             adapter["test"]["versions"] = {_SCRIPT: _SCRIPT}
     return report

@@ -38,7 +38,7 @@ FACTS = (
     "distances",
     "permitted",
     "notes",
-    "why_not_more",
+    "limited_by",
     "checks",
 )
 
@@ -138,7 +138,7 @@ def _case_of(params: dict[str, t.Any], row: dict[str, t.Any], manifests: t.Optio
     required = params["level"]
     if required == "available":
         required = "adapter" if not known.get("path") else "model" if manifest.golden is None else "golden"
-    least = params["least_level"] or required
+    least = params["minimum_level"] or required
     if not reaches(required, least):
         required = least
     if reaches(required, "model") and not known.get("path"):

@@ -38,7 +38,7 @@ def judge(case: Case, host: Host, params: dict[str, t.Any], identities: Identiti
                 f"release {case.manifest.release} is not on this host, neither staged nor in the store.",
                 "Bring it with adapter_sync first.",
             )
-        case.facts["why_not_more"] = "Not tested in check mode: the release is not on this host yet."
+        case.facts["limited_by"] = "Not tested in check mode: the release is not on this host yet."
     elif not params["force"] and case.stands(case.required, host.digest):
         _judge_config(case, case.directory)
         case.facts = dict(case.receipt or {})
@@ -50,7 +50,7 @@ def judge(case: Case, host: Host, params: dict[str, t.Any], identities: Identiti
             case.facts.setdefault("checks", [])
             _judge_runtime(case, case.directory, host.versions)
             _judge_base(case, identities, params["base_binding"] == "enforce")
-        case.facts["why_not_more"] = _explain_level(case) if case.passed else "Not loaded in check mode."
+        case.facts["limited_by"] = _explain_level(case) if case.passed else "Not loaded in check mode."
 
 
 def take_report(case: Case, report: dict[str, t.Any], versions: dict[str, str]) -> list[Problem]:
@@ -63,7 +63,7 @@ def take_report(case: Case, report: dict[str, t.Any], versions: dict[str, str]) 
         case.facts["versions"] = {**versions, **({"driver": report["driver"]} if report.get("driver") else {})}
     else:
         # Nothing was loaded, so nothing is known but of the files.
-        case.facts["why_not_more"] = report["why_not_more"]
+        case.facts["limited_by"] = report["limited_by"]
     where = f"the load test at level {case.required} on {report['device']}"
     if report["problems"]:
         case.refuted = True
@@ -72,7 +72,7 @@ def take_report(case: Case, report: dict[str, t.Any], versions: dict[str, str]) 
         return _take_answer(case, case.golden, report["answer"])
     if report["passed"]:
         case.passed = True
-        case.facts["why_not_more"] = _explain_level(case)
+        case.facts["limited_by"] = _explain_level(case)
         return []
     # Of a pickle level structure says nothing.
     case.passed = reached is not None and reaches(reached, case.least)
@@ -82,7 +82,7 @@ def take_report(case: Case, report: dict[str, t.Any], versions: dict[str, str]) 
     return [
         Problem(
             case.subject,
-            f"reached {f'level {reached}' if reached else 'no level'} in {where}: {report['why_not_more']}",
+            f"reached {f'level {reached}' if reached else 'no level'} in {where}: {report['limited_by']}",
             f"{remedy}, or permit level {reached} as the least level." if reached else f"{remedy}.",
         )
     ]
@@ -90,7 +90,7 @@ def take_report(case: Case, report: dict[str, t.Any], versions: dict[str, str]) 
 
 def not_loaded(case: Case, device: str) -> Problem:
     """What is wrong with a case to which the load test did not come."""
-    case.facts["why_not_more"] = f"It was not loaded: the load test on {device} broke off."
+    case.facts["limited_by"] = f"It was not loaded: the load test on {device} broke off."
     return Problem(
         case.subject,
         f"was not tested at level {case.required} on {device}, because the load test broke off.",

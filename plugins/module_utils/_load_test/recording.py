@@ -175,7 +175,7 @@ def _golden_from(recording: Recording, report: dict[str, t.Any], versions: dict[
         )
     if report["recorded"] is None:
         remedy = f"Make room on {report['device']}, or name another device."
-        raise DeliveryError.of(subject, f"was not recorded {where}: {report['why_not_more']}", remedy)
+        raise DeliveryError.of(subject, f"was not recorded {where}: {report['limited_by']}", remedy)
     found = report["recorded"]
     # The same kernel once more gives the same bits; a model that has no other kernel tells nothing of its noise.
     noise = {found["other_attention"]: distances(found["answer"], found["other"])} if found["other"] else {}

@@ -21,7 +21,7 @@ SCHEMA = 1
 # What a task of the role does, by its module. Each works on all adapters of a node at once.
 STEPS = {
     "adapter_info": "describe",
-    "adapter_current": "compare",
+    "adapter_up_to_date_info": "compare",
     "adapter_sync": "bring",
     "adapter_load_test": "load",
     "adapter_release": "activate",
@@ -44,7 +44,7 @@ MISSING = "missing"
 # What a receipt and a load test say alike.
 _OF_TEST = (
     "level", "device", "device_name", "capability", "dtype", "versions", "load_seconds", "peak_memory_bytes", "effect",
-    "distances", "permitted", "checks", "notes", "why_not_more",
+    "distances", "permitted", "checks", "notes", "limited_by",
 )  # fmt: skip
 _OF_RELEASE = ("release", "digest", "size", "files", "previous", "since", "history", "activation", "path")
 
@@ -145,9 +145,13 @@ def rows_of(said: Data) -> list[Data]:
 def _adapter(run: Run, node: Node, row: Data, failures: c.Sequence[Data]) -> Data:
     said, name = node.variables, str(row["name"])
     of = {step: _entry(result, name) for step, result in node.results.items()}
-    if unchanged := of.get("compare"):
-        # Looked at once instead of step by step, to the same effect.
-        of.update(bring={"sent_bytes": 0, "taken_bytes": 0}, load=unchanged, activate=unchanged)
+    if current := of.get("compare"):
+        # One check found the node up to date: no later step ran, and none had anything to do.
+        of.update(
+            bring={"sent_bytes": 0, "taken_bytes": 0},
+            load={"from_receipt": True, "required_level": current["required_level"]},
+            activate={**current, "action": "unchanged"},
+        )
     found = of.get("activate") or of.get("audit") or of.get("look") or {}
     receipt = found.get("receipt") or {}
     test = of.get("load") or {}
@@ -192,7 +196,7 @@ def _entry(result: Data, name: str) -> Data:
 def _test(receipt: Data, test: Data) -> Data | None:
     """What was verified, by the receipt that the release stands on or else by a test that it did not pass."""
     source = receipt or test
-    if not source.get("level") and not source.get("why_not_more"):
+    if not source.get("level") and not source.get("limited_by"):
         return None
     found: Data = {key: source.get(key) for key in _OF_TEST}
     return {

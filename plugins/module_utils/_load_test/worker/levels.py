@@ -32,7 +32,7 @@ def empty_report(**known: t.Any) -> dict[str, t.Any]:
         "answer": None,
         "recorded": None,
         "checks": [],
-        "why_not_more": None,
+        "limited_by": None,
         "warnings": [],
         "problems": [],
         **known,
@@ -100,11 +100,11 @@ def _within_memory(step: t.Callable[[], object], base: t.Optional[LoadedBase], d
         step()
         return True
     except Shortage as exc:
-        report["why_not_more"] = str(exc)
+        report["limited_by"] = str(exc)
     except Exception as exc:
         if not out_of_memory(exc):
             raise
-        report["why_not_more"] = f"memory ran out on {device}: {in_words(exc)}."
+        report["limited_by"] = f"memory ran out on {device}: {in_words(exc)}."
     # Not before the exception is gone, which keeps alive what the functions held that it came through.
     if base is not None:
         base.drop()

@@ -96,7 +96,7 @@ def run(request: dict[str, t.Any], save: t.Callable[[dict[str, t.Any]], None]) -
                 base.drop()
     except CannotRun as exc:
         if exc.kind == "memory":
-            nothing = empty_report(device=request["device"], why_not_more=f"{exc.detail}.")
+            nothing = empty_report(device=request["device"], limited_by=f"{exc.detail}.")
             result["adapters"] = {adapter["name"]: nothing for adapter in request["adapters"]}
         else:
             result["error"] = {"kind": exc.kind, "detail": exc.detail}

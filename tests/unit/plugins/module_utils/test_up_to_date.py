@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Whether anything is to be done on a node: each thing that speaks against it, on a node that serves what is offered."""
+"""Each reason why a node is not up to date, on a node that serves the described release."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan imp
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.receipt import read_receipt
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.recovery import incoming
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.state import ACTIVATE, Intent, read_state, write_state
-from ansible_collections.lorafleet.delivery.plugins.module_utils._up_to_date import look_at_all
+from ansible_collections.lorafleet.delivery.plugins.module_utils._up_to_date import check_up_to_date
 
 from tests.support import tiny_adapters
 from tests.support.transactions import Node
@@ -34,11 +34,11 @@ from tests.support.transactions import Node
 NAME = "adapter"
 WEIGHTS = "adapter_model.safetensors"
 Declare = t.Callable[..., Declaration]
-Spoil = t.Callable[["Served"], object]
+Change = t.Callable[["Served"], object]
 
 
 class Served(Node):
-    """A node on which the plain adapter was verified at a level and is active."""
+    """A node on which the plain adapter is active, verified at level structure."""
 
     def __init__(self, base: pathlib.Path, tiny: pathlib.Path, declared: Declaration) -> None:
         super().__init__(base, NAME)
@@ -56,7 +56,7 @@ class Served(Node):
             "python": tiny_adapters.PEFT_PYTHON,
             "device": "cpu",
             "level": "structure",
-            "least_level": None,
+            "minimum_level": None,
             "base_binding": "enforce",
             "user": None,
             "activation": "auto",
@@ -85,14 +85,14 @@ class Served(Node):
         self.carry_out_all([Request(self.paths, manifest=manifest)], level="structure")
 
     def verify(self, level: str, manifest: Manifest) -> None:
-        """Leave a receipt as a load test would."""
+        """Write the receipt that a load test would write."""
         [case], _problems = cases_of({**self.params, "manifests": [manifest.to_text()], "level": level})
         case.facts = {"level": level, "versions": {}}
         digest = None if level == "structure" else look_at_host(self.params["python"], "cpu", None, print).digest
         keep_receipt(case, digest)
 
-    def look(self, **params: t.Any) -> list[dict[str, t.Any]]:
-        return look_at_all({**self.params, **params}, self.warnings.append)
+    def check(self, **params: t.Any) -> list[dict[str, t.Any]]:
+        return check_up_to_date({**self.params, **params}, self.warnings.append)
 
 
 @pytest.fixture
@@ -100,133 +100,143 @@ def node(tmp_path: pathlib.Path, tiny: pathlib.Path, declare: Declare) -> Served
     return Served(tmp_path, tiny, declare())
 
 
-def test_what_is_served_as_it_is_offered(node: Served) -> None:
+def test_check_up_to_date_node_returns_active_releases(node: Served) -> None:
     before = node.snapshot()
-    [found] = node.look()
+    [found] = node.check()
     [released] = node.carry_out_all([Request(node.paths, manifest=node.manifest)], level="structure", check_mode=True)
-    assert found == {**released, "required_level": "structure", "from_receipt": True}
-    assert found["action"] == "unchanged"
+    assert released["action"] == "unchanged"
+    keys = {"name", "release", "digest", "size", "files", "previous", "history", "activation", "path", "receipt"}
+    assert found == {**{key: released[key] for key in keys}, "required_level": "structure"}
     assert found["receipt"]["level"] == "structure"
     assert node.snapshot() == before
     assert node.warnings == []
 
 
-def test_a_receipt_stands_for_its_level_and_environment(node: Served) -> None:
-    with pytest.raises(DeliveryError, match="adapter adapter: has no receipt of level adapter that stands here"):
-        node.look(level="adapter")
+def test_check_compares_receipt_level_and_environment(node: Served) -> None:
+    with pytest.raises(DeliveryError, match="adapter adapter: no valid receipt for level adapter on this node"):
+        node.check(level="adapter")
     node.verify("adapter", node.manifest)
-    [found] = node.look(level="adapter")
+    [found] = node.check(level="adapter")
     assert (found["required_level"], found["receipt"]["level"]) == ("adapter", "adapter")
-    # What is contained in it needs no interpreter.
-    assert node.look(python="/nowhere/python")[0]["required_level"] == "structure"
+    # Level structure is contained in it and needs no interpreter.
+    assert node.check(python="/nowhere/python")[0]["required_level"] == "structure"
     with pytest.raises(DeliveryError, match="/nowhere/python: "):
-        node.look(level="adapter", python="/nowhere/python")
+        node.check(level="adapter", python="/nowhere/python")
     receipt = read_receipt(node.paths, node.manifest.release)
     write_json(node.paths.receipt(node.manifest.release), {**(receipt or {}), "environment": "another"})
-    with pytest.raises(DeliveryError, match="has no receipt of level adapter that stands here"):
-        node.look(level="adapter")
+    with pytest.raises(DeliveryError, match="no valid receipt for level adapter on this node"):
+        node.check(level="adapter")
 
 
-def test_a_weak_package_is_warned_of_where_no_other_task_will(node: Served, tmp_path: pathlib.Path) -> None:
+def test_check_warns_of_vulnerable_package_only_if_up_to_date(node: Served, tmp_path: pathlib.Path) -> None:
     python = tmp_path / "old-python"
     versions = {"python": "3.11.2", "torch": "2.5.1", "safetensors": "0.5.0", "transformers": "5.3.0", "peft": "0.20.0"}
     python.write_text(f"#!/bin/sh\necho '{json.dumps(versions)}'\n", encoding="utf-8")
     python.chmod(0o755)
     node.params["python"] = str(python)
-    with pytest.raises(DeliveryError, match="has no receipt of level adapter"):
-        node.look(level="adapter")
+    with pytest.raises(DeliveryError, match="no valid receipt for level adapter"):
+        node.check(level="adapter")
     assert node.warnings == []
     node.verify("adapter", node.manifest)
-    node.look(level="adapter")
+    node.check(level="adapter")
     [warning] = node.warnings
     assert warning.startswith(f"{python} has torch 2.5.1. CVE-2025-32434: ")
 
 
-def other_weights(directory: str) -> None:
+def flip_a_bit(directory: str) -> None:
     path = pathlib.Path(directory, WEIGHTS)
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
 
 
-def interrupted(node: Served) -> None:
+def interrupt(node: Served) -> None:
     state = read_state(node.paths)
     inode = os.lstat(node.live).st_ino
     write_state(node.paths, type(state)(**{**vars(state), "intent": Intent(ACTIVATE, node.manifest.release, inode, "exchange")}))
 
 
-SPOILED: dict[str, tuple[Spoil, str]] = {
-    "served": (lambda node: other_weights(str(node.live)), "not as it is to be: changed .*models/adapter/adapter_model"),
-    "stored": (lambda node: other_weights(node.paths.release(node.manifest.release)), "not as it is to be: changed .*store"),
-    "extra file": (lambda node: (node.live / "notes.txt").touch(), "not as it is to be: extra "),
-    "mode": (lambda node: (node.live / WEIGHTS).chmod(0o600), "not as it is to be: mode "),
-    "not there": (lambda node: shutil.rmtree(node.live), "not as it is to be: missing "),
-    "manifest": (lambda node: os.unlink(node.paths.manifest(node.manifest.release)), "not as it is to be"),
-    "receipt": (lambda node: os.unlink(node.paths.receipt(node.manifest.release)), "no receipt of level structure"),
+DRIFT: dict[str, tuple[Change, str]] = {
+    "served file": (
+        lambda node: flip_a_bit(str(node.live)),
+        "differs from the desired state: changed .*models/adapter/adapter_model",
+    ),
+    "stored file": (
+        lambda node: flip_a_bit(node.paths.release(node.manifest.release)),
+        "differs from the desired state: changed .*store",
+    ),
+    "extra file": (lambda node: (node.live / "notes.txt").touch(), "differs from the desired state: extra "),
+    "mode": (lambda node: (node.live / WEIGHTS).chmod(0o600), "differs from the desired state: mode "),
+    "not served": (lambda node: shutil.rmtree(node.live), "differs from the desired state: missing "),
+    "manifest": (lambda node: os.unlink(node.paths.manifest(node.manifest.release)), "differs from the desired state"),
+    "receipt": (lambda node: os.unlink(node.paths.receipt(node.manifest.release)), "no valid receipt for level structure"),
     "receipt without versions": (
         lambda node: write_json(
             node.paths.receipt(node.manifest.release),
             {**(read_receipt(node.paths, node.manifest.release) or {}), "versions": None},
         ),
-        "no receipt of level structure",
+        "no valid receipt for level structure",
     ),
-    "half done": (interrupted, "something left of an earlier run"),
-    "half copied": (lambda node: os.mkdir(incoming(node.paths, node.manifest.release)), "something left of an earlier run"),
-    "trash": (lambda node: (node.root / "trash-1").mkdir(), "something left of an earlier run"),
-    "unfinished state": (lambda node: (node.root / "state.json.new").touch(), "something left of an earlier run"),
+    "interrupted activation": (interrupt, "an earlier run left unfinished work"),
+    "interrupted copy": (
+        lambda node: os.mkdir(incoming(node.paths, node.manifest.release)),
+        "an earlier run left unfinished work",
+    ),
+    "trash": (lambda node: (node.root / "trash-1").mkdir(), "an earlier run left unfinished work"),
+    "unfinished state": (lambda node: (node.root / "state.json.new").touch(), "an earlier run left unfinished work"),
     "unfinished manifest": (
         lambda node: pathlib.Path(f"{node.paths.manifest(node.manifest.release)}.new").touch(),
-        "something left of an earlier run",
+        "an earlier run left unfinished work",
     ),
-    "state that says less": (
+    "state without method": (
         lambda node: write_state(node.paths, dataclasses.replace(read_state(node.paths), way=None)),
-        "not as it is to be",
+        "differs from the desired state",
     ),
     "state": (lambda node: pathlib.Path(node.paths.state).write_text("{"), "state.json: cannot be read"),
-    "store": (lambda node: shutil.rmtree(node.store), "no receipt of level structure"),
+    "store": (lambda node: shutil.rmtree(node.store), "no valid receipt for level structure"),
 }
 
 
-@pytest.mark.parametrize(("spoil", "words"), SPOILED.values(), ids=SPOILED)
-def test_what_speaks_against_it(node: Served, spoil: Spoil, words: str) -> None:
-    spoil(node)
+@pytest.mark.parametrize(("change", "words"), DRIFT.values(), ids=DRIFT)
+def test_check_changed_node_gives_the_reason(node: Served, change: Change, words: str) -> None:
+    change(node)
     before = node.snapshot()
     with pytest.raises(DeliveryError, match=words):
-        node.look()
+        node.check()
     assert node.snapshot() == before
 
 
 @pytest.mark.parametrize(
     ("params", "words"),
     [
-        ({"activation": "symlink"}, "not as it is to be: changed .*a directory instead of a link"),
-        ({"file_mode": "0640"}, "not as it is to be: mode "),
+        ({"activation": "symlink"}, "differs from the desired state: changed .*a directory instead of a link"),
+        ({"file_mode": "0640"}, "differs from the desired state: mode "),
         ({"keep": 0}, "keep: is 0"),
         ({"device": "tpu"}, "device is tpu"),
         ({"models_dir": "/nowhere"}, "/nowhere: is not a directory"),
         ({"user": "no-such-user"}, "no-such-user"),
     ],
 )
-def test_what_is_wanted_otherwise(node: Served, params: dict[str, t.Any], words: str) -> None:
+def test_check_changed_options_gives_the_reason(node: Served, params: dict[str, t.Any], words: str) -> None:
     with pytest.raises(DeliveryError, match=words):
-        node.look(**params)
+        node.check(**params)
 
 
-def test_what_the_inventory_declares_otherwise(node: Served) -> None:
+def test_check_changed_declaration_gives_the_reason(node: Served) -> None:
     node.params["adapters"][0]["rank"] = 8
     with pytest.raises(DeliveryError, match="rank"):
-        node.look()
+        node.check()
 
 
-def test_another_release_and_what_is_to_be_pruned(node: Served) -> None:
+def test_check_other_release_or_retention_is_not_up_to_date(node: Served) -> None:
     second = node.describe("adapter_2")
-    with pytest.raises(DeliveryError, match="no receipt of level adapter"):
-        # No interpreter is asked for what can have none.
-        node.look(manifests=[second.to_text()], level="adapter", python="/nowhere/python")
+    with pytest.raises(DeliveryError, match="no valid receipt for level adapter"):
+        # A release without a receipt starts no interpreter.
+        node.check(manifests=[second.to_text()], level="adapter", python="/nowhere/python")
     node.deliver("adapter_2", second)
     third = node.describe("adapter_3")
     node.deliver("adapter_3", third)
-    offered = [third.to_text()]
-    assert node.look(manifests=offered)[0]["release"] == third.release
-    with pytest.raises(DeliveryError, match="not as it is to be"):
-        node.look(manifests=offered, keep=1)
+    manifests = [third.to_text()]
+    assert node.check(manifests=manifests)[0]["release"] == third.release
+    with pytest.raises(DeliveryError, match="differs from the desired state"):
+        node.check(manifests=manifests, keep=1)

@@ -65,7 +65,7 @@ def case_of(node: Node, tiny: pathlib.Path) -> t.Callable[..., Case]:
             "models_dir": str(node.models),
             "store": str(node.store),
             "level": "available",
-            "least_level": None,
+            "minimum_level": None,
             "base_binding": "enforce",
             **params,
         }
@@ -85,14 +85,14 @@ def case_of(node: Node, tiny: pathlib.Path) -> t.Callable[..., Case]:
         ({"manifests": [WITH_GOLDEN.to_text()]}, "golden"),
         ({"bases": {BASE: {"config": {"model_type": "llama"}}}}, "adapter"),
         ({"bases": {BASE: None}, "level": "structure"}, "structure"),
-        ({"level": "structure", "least_level": "adapter"}, "adapter"),
-        ({"level": "model", "least_level": "structure"}, "model"),
+        ({"level": "structure", "minimum_level": "adapter"}, "adapter"),
+        ({"level": "model", "minimum_level": "structure"}, "model"),
     ],
 )
 def test_the_level_that_is_required(case_of: t.Callable[..., Case], params: dict[str, t.Any], required: str) -> None:
     case = case_of(**params)
     assert case.required == required
-    assert case.least == (params.get("least_level") or required)
+    assert case.least == (params.get("minimum_level") or required)
     # Questions are asked where there is something to compare with.
     assert (case.target("directory").questions is not None) == (required == "golden")
 

@@ -54,7 +54,7 @@ def ask(case: Case, binding: str = "enforce", force: bool = False, check_mode: b
 def report(**found: t.Any) -> dict[str, t.Any]:
     """What the child says of an adapter that it took to level model, but for the keywords given."""
     plain = {"level": "model", "device": "cpu", "passed": True, "problems": [], "checks": ["loaded"], "warnings": []}
-    return {**plain, "answer": None, "driver": None, "why_not_more": None, **found}
+    return {**plain, "answer": None, "driver": None, "limited_by": None, **found}
 
 
 def golden(case: Case, answer: dict[str, t.Any]) -> Golden:
@@ -76,11 +76,11 @@ def golden(case: Case, answer: dict[str, t.Any]) -> Golden:
 
 def test_files_that_are_as_declared_reach_structure(case: Case) -> None:
     ask(case)
-    assert (case.passed, case.facts["level"], case.facts["why_not_more"]) == (False, "structure", "Not loaded in check mode.")
+    assert (case.passed, case.facts["level"], case.facts["limited_by"]) == (False, "structure", "Not loaded in check mode.")
     assert case.facts["checks"][-1] == "adapter_config.json, adapter_model.safetensors have the sha256 of the manifest."
     case.required = case.least = "structure"
     ask(case)
-    assert (case.passed, case.facts["why_not_more"]) == (True, "Level structure was asked for.")
+    assert (case.passed, case.facts["limited_by"]) == (True, "Level structure was asked for.")
 
 
 def test_what_is_not_here_fails_but_in_check_mode(case: Case) -> None:
@@ -128,7 +128,7 @@ def test_of_a_pickle_structure_says_nothing(case: Case) -> None:
     assert "level" not in case.facts
     # Where memory does not suffice either, nothing is known of it, so that no least level is reached.
     case.least = "structure"
-    (problem,) = take_report(case, report(level=None, passed=False, why_not_more="no room."), {})
+    (problem,) = take_report(case, report(level=None, passed=False, limited_by="no room."), {})
     assert problem.problem == "reached no level in the load test at level model on cpu: no room."
     assert problem.remedy == "Make room on cpu, name another device."
     case.required = "structure"
@@ -173,11 +173,11 @@ def test_a_level_that_was_reached(case: Case) -> None:
     assert (case.facts["level"], case.facts["device_name"]) == ("model", "a CPU")
     assert case.facts["versions"] == {"torch": "2.13.0", "driver": "580.1"}
     assert case.facts["checks"] == [*before, "loaded"]
-    assert case.facts["why_not_more"] == "No golden was recorded of this release."
+    assert case.facts["limited_by"] == "No golden was recorded of this release."
 
 
 def test_a_lower_level_passes_where_it_is_permitted(case: Case) -> None:
-    short = report(level="adapter", passed=False, why_not_more="the base does not fit.")
+    short = report(level="adapter", passed=False, limited_by="the base does not fit.")
     ask(case)
     (problem,) = take_report(case, short, {})
     assert problem.problem == "reached level adapter in the load test at level model on cpu: the base does not fit."
@@ -185,7 +185,7 @@ def test_a_lower_level_passes_where_it_is_permitted(case: Case) -> None:
     assert (case.passed, case.refuted) == (False, False)
     case.least = "adapter"
     assert take_report(case, short, {}) == []
-    assert (case.passed, case.facts["why_not_more"]) == (True, "the base does not fit.")
+    assert (case.passed, case.facts["limited_by"]) == (True, "the base does not fit.")
 
 
 def test_what_spoke_against_it_refutes_it(case: Case) -> None:
@@ -207,7 +207,7 @@ def test_an_answer_is_compared_with_the_golden(case: Case) -> None:
     assert case.facts["permitted"] == PERMITTED
     assert case.facts["checks"][-1].startswith("Along 2 recorded tokens it answers as where it was trained, by 0.000 with")
     assert case.facts["checks"][-1].endswith("recorded in bfloat16 on a GPU.")
-    assert case.facts["why_not_more"] is None
+    assert case.facts["limited_by"] is None
 
 
 @pytest.mark.parametrize(
@@ -229,6 +229,6 @@ def test_another_answer_is_no_more_than_level_model_and_refutes_it(case: Case, a
 def test_a_case_to_which_the_test_did_not_come(case: Case) -> None:
     problem = not_loaded(case, "cuda").problem
     assert problem == "was not tested at level model on cuda, because the load test broke off."
-    assert case.facts["why_not_more"] == "It was not loaded: the load test on cuda broke off."
+    assert case.facts["limited_by"] == "It was not loaded: the load test on cuda broke off."
     assert not case.passed
     assert not os.path.exists(case.paths.root)

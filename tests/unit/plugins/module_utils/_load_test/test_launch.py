@@ -160,7 +160,7 @@ def test_the_limit_on_memory_ends_an_adapter_and_not_the_host(
     assert outcome.problems == ()
     report = outcome.reports["a"]
     assert (report["passed"], report["level"], report["problems"]) == (False, None, [])
-    assert report["why_not_more"].startswith("memory ran out on cpu: RuntimeError: ")
+    assert report["limited_by"].startswith("memory ran out on cpu: RuntimeError: ")
 
 
 def test_the_program_gives_up_what_it_does_not_need() -> None:

@@ -138,7 +138,7 @@ def run(tiny: pathlib.Path, victim: pathlib.Path, tmp_path_factory: pytest.TempP
 def test_whole_adapters_reach_level_model(run: LoadTest, name: str) -> None:
     report = run.reports[name]
     assert report["problems"] == []
-    assert (report["passed"], report["level"], report["why_not_more"]) == (True, "model", None)
+    assert (report["passed"], report["level"], report["limited_by"]) == (True, "model", None)
     assert (report["device"], bool(report["device_name"]), report["peak_memory_bytes"]) == ("cpu", True, None)
     assert report["effect"] > 0.01
     assert report["load_seconds"] > 0
@@ -193,7 +193,7 @@ def test_nothing_that_an_adapter_carries_ran(run: LoadTest, victim: pathlib.Path
 def test_a_base_that_does_not_fit_is_no_fault_of_the_adapter(run: LoadTest) -> None:
     report = run.reports["base-huge"]
     assert (report["passed"], report["level"], report["problems"]) == (False, "adapter", [])
-    assert "huge does not fit: it needs 8193.0 GiB of memory on cpu, " in report["why_not_more"]
+    assert "huge does not fit: it needs 8193.0 GiB of memory on cpu, " in report["limited_by"]
 
 
 def test_another_scaling_cannot_be_seen_here(run: LoadTest) -> None:

@@ -95,7 +95,7 @@ def test_a_lack_of_memory_is_no_fault_of_the_adapter(tampered: Tampered, what: s
     assert tampered.said[what] == []
     report = tampered.reports[what]
     assert (report["passed"], report["level"], report["effect"]) == (False, level, None)
-    assert report["why_not_more"].startswith(why)
+    assert report["limited_by"].startswith(why)
 
 
 @pytest.mark.parametrize("where", ["host", "device"])

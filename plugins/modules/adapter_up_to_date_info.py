@@ -1,0 +1,189 @@
+#!/usr/bin/python
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: adapter_up_to_date_info
+short_description: Check whether a node already serves the described adapter releases
+version_added: 0.2.0
+author:
+  - The lorafleet.delivery authors (@lorafleet)
+description:
+  - Checks in one task whether M(lorafleet.delivery.adapter_sync), M(lorafleet.delivery.adapter_load_test) and
+    M(lorafleet.delivery.adapter_release) would find anything to do, so that a node that is up to date can skip them.
+  - A node is up to date when each release of O(manifests) is active, every file of the release and of the served directory has
+    the digest of the manifest, modes and owners are as requested, the receipt of the load test is valid for the installed
+    packages, the device, the base and the level, no release has to be pruned, and no earlier run left unfinished work.
+  - A node that is not up to date is not a failure. The module returns the reasons, and the modules named above then make the
+    changes or fail. A release without a receipt is not hashed.
+extends_documentation_fragment:
+  - lorafleet.delivery._adapters
+  - lorafleet.delivery._adapters.node
+  - lorafleet.delivery._adapters.permissions
+  - lorafleet.delivery._adapters.tested
+  - lorafleet.delivery._adapters.activation
+  - lorafleet.delivery._attributes
+attributes:
+  check_mode:
+    support: full
+    details: The module only reads.
+  diff_mode:
+    support: N/A
+    details: The module changes nothing.
+  idempotent:
+    support: full
+options:
+  manifests:
+    description:
+      - Manifests of the described releases, as RV(lorafleet.delivery.adapter_info#module:manifests) returns them, one for each
+        of O(adapters).
+    type: list
+    elements: str
+    required: true
+  device:
+    description: The device of the load test, as for O(lorafleet.delivery.adapter_load_test#module:device).
+    type: str
+    default: cuda
+notes:
+  - Another run may change the node at the same time. The result describes the moment of the check.
+seealso:
+  - module: lorafleet.delivery.adapter_audit
+  - module: lorafleet.delivery.adapter_load_test
+  - module: lorafleet.delivery.adapter_release
+"""
+
+EXAMPLES = r"""
+- name: Check whether the node is up to date
+  lorafleet.delivery.adapter_up_to_date_info:
+    adapters: "{{ agent_adapters }}"
+    bases: "{{ agent_bases }}"
+    manifests: "{{ described.manifests }}"
+    models_dir: /home/models
+    store: /home/.lorafleet
+    python: /opt/lorafleet/bin/python
+  register: check
+
+- name: Skip a node that is up to date
+  ansible.builtin.meta: end_role
+  when: check.up_to_date
+"""
+
+RETURN = r"""
+up_to_date:
+  description: Whether there is nothing to do.
+  returned: always
+  type: bool
+  sample: true
+reasons:
+  description: Why the node is not up to date, one sentence each. Empty if it is.
+  returned: always
+  type: list
+  elements: str
+  sample:
+    - "adapter llama32_3b_grammar_lora: no valid receipt for level model on this node."
+adapters:
+  description: The active releases, one entry for each of O(adapters). Empty unless RV(up_to_date).
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: Name of the adapter.
+      type: str
+      sample: llama32_3b_grammar_lora
+    release:
+      description: The active release.
+      type: str
+      sample: 5f1c0f1f0f0b
+    required_level:
+      description: The level that the receipt had to reach.
+      type: str
+      sample: model
+    digest:
+      description: The digest of the release.
+      type: str
+      sample: 5f1c0f1f0f0b8ac1f2cf2ab3a1f6cf2e8f4eec2fd1f7b2f4f0b1c2d3e4f5a6b7
+    size:
+      description: Bytes of all files of the release.
+      type: int
+      sample: 97307544
+    files:
+      description: The files of the release.
+      type: list
+      elements: dict
+      contains:
+        path:
+          description: Name of the file.
+          type: str
+          sample: adapter_model.safetensors
+        size:
+          description: Its size in bytes.
+          type: int
+          sample: 97307544
+        sha256:
+          description: Its SHA-256.
+          type: str
+          sample: 2a4e1f9c0b7d...
+    previous:
+      description: The release to which a rollback would return. Not set when there is none.
+      type: str
+      sample: 0a1b2c3d4e5f
+    history:
+      description: Activations of the kept releases, the latest last.
+      type: list
+      elements: dict
+    activation:
+      description: How the release was activated, V(exchange) or V(symlink).
+      type: str
+      sample: exchange
+    path:
+      description: The directory of the release in the store.
+      type: str
+      sample: /home/.lorafleet/llama32_3b_grammar_lora/releases/5f1c0f1f0f0b
+    receipt:
+      description: What the load test found, with when, at which level and with what it was verified.
+      type: dict
+"""
+
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import (
+    ACTIVATION,
+    DECLARED,
+    LOADING,
+    NODE,
+    PERMISSIONS,
+    TESTED,
+)
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.module_utils._up_to_date import check_up_to_date
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            **DECLARED,
+            **NODE,
+            **PERMISSIONS,
+            **TESTED,
+            **ACTIVATION,
+            "manifests": {"type": "list", "elements": "str", "required": True},
+            "device": LOADING["device"],
+        },
+        supports_check_mode=True,
+    )
+    adapters: list[dict[str, t.Any]] = []
+    reasons: list[str] = []
+    try:
+        adapters = check_up_to_date(module.params, module.warn)
+    except DeliveryError as exc:
+        reasons = [str(problem) for problem in exc.problems]
+    module.exit_json(changed=False, up_to_date=not reasons, reasons=reasons, adapters=adapters)
+
+
+if __name__ == "__main__":
+    main()
