@@ -4,14 +4,13 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""The activation methods: how NAME in the models directory comes to hold or to lead to a release."""
+"""The activation methods: how ``MODELS_DIR/NAME`` becomes, or points to, a release."""
 
 from __future__ import annotations
 
-# The ways in which NAME leads to a release.
+# NAME is a directory: a copy of the release, exchanged with the one before in one step.
 EXCHANGE = "exchange"
-
+# NAME is a symbolic link to the release.
 SYMLINK = "symlink"
-
-# Whichever of them the file system can do.
+# The method in use, otherwise EXCHANGE where the file system supports it.
 AUTO = "auto"

@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Files: plain ones opened safely, JSON that survives a power cut, copies that share blocks where the file system can."""
+"""Safe opening of plain files, JSON files that survive a power cut, and copies by reflink."""
 
 from __future__ import annotations
 
@@ -19,33 +19,34 @@ import typing as t
 
 from ._errors import DeliveryError
 
-# Bytes that are read and written at a time.
+# Bytes read or written at a time.
 CHUNK = 1 << 20
 
 
 def open_regular(path: str) -> t.BinaryIO:
-    """Open a regular file for reading without following a link in its last component.
+    """Open a plain file for unbuffered reading without following a link in the last component.
 
-    Raises DeliveryError when C(path) is a link, a FIFO, a device or anything else that is no plain file.
+    Raises DeliveryError when ``path`` is anything else, such as a link, a FIFO or a device.
     """
     try:
-        # O_NONBLOCK so that a FIFO in an adapter directory is refused below instead of waited for.
+        # O_NONBLOCK, so that a FIFO in an adapter directory is rejected below instead of waited for.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as exc:
         raise DeliveryError.of(path, f"cannot be read: {exc.strerror}.", "It must be a plain, readable file.") from exc
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise DeliveryError.of(path, "is not a plain file.", "Remove it: links, FIFOs and devices never travel.")
+        raise DeliveryError.of(path, "is not a plain file.", "Remove it: links, FIFOs and devices are never delivered.")
     return os.fdopen(descriptor, "rb", buffering=0)
 
 
 _UNFINISHED = ".new"
 
 
-def read_json(path: str, remedy: str = "Move it aside and deploy again: it is written anew.") -> t.Any:
-    """Parsed JSON, or None when the file does not exist. Raises DeliveryError when it cannot be read or parsed.
+def read_json(path: str, remedy: str = "Move it aside and deploy again: it will be written again.") -> t.Any:
+    """Return the parsed JSON, or None if the file does not exist.
 
-    The C(remedy) that is given is the one for what the store itself has written.
+    Raises DeliveryError with ``remedy`` when it cannot be read or parsed. The default remedy is the
+    one for files that the store has written itself.
     """
     try:
         with open(path, encoding="utf-8") as stream:
@@ -57,7 +58,7 @@ def read_json(path: str, remedy: str = "Move it aside and deploy again: it is wr
 
 
 def write_json(path: str, data: t.Any, mode: int = 0o644) -> None:
-    """Replace a file by JSON atomically and durably: temporary file, fsync, rename, fsync of the directory."""
+    """Replace a JSON file atomically and durably: temporary file, fsync, rename, fsync of the directory."""
     temporary = f"{path}{_UNFINISHED}"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
@@ -71,8 +72,8 @@ def write_json(path: str, data: t.Any, mode: int = 0o644) -> None:
 
 
 def unfinished(directory: str) -> list[str]:
-    """What a C(write_json) in this directory left that was killed, if none is under way."""
-    # Anything else of that name is somebody else's.
+    """Return the temporary files that killed ``write_json`` calls left. The caller must hold the lock."""
+    # A directory or link of such a name is not from write_json.
     return [
         entry.path
         for entry in os.scandir(directory)
@@ -81,7 +82,7 @@ def unfinished(directory: str) -> list[str]:
 
 
 def fsync_directory(path: str) -> None:
-    """Make the names in a directory durable. Raises OSError: a failed fsync is never a success."""
+    """Make the names in a directory durable. Raises OSError when that fails."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -89,14 +90,14 @@ def fsync_directory(path: str) -> None:
         os.close(descriptor)
 
 
-# _IOW(0x94, 9, int); powerpc encodes the direction the other way round.
+# _IOW(0x94, 9, int), which powerpc encodes differently.
 _FICLONE = 0x80049409 if platform.machine().startswith("ppc") else 0x40049409
 
 
 def copy_file(source: str, target: str) -> None:
-    """Copy a plain file to C(target), which must not exist; for its owner alone. Follows no links.
+    """Copy a plain file to ``target``, which must not exist, with mode 0600. Follows no links.
 
-    Raises OSError, and DeliveryError when C(source) is no plain file.
+    Raises OSError, and DeliveryError when ``source`` is not a plain file.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with open_regular(source) as original, os.fdopen(os.open(target, flags, 0o600), "wb") as copy:

@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""sha256 of files and of what JSON can say, and the digest that names a release."""
+"""The sha256 of files and of JSON values, and the digest that names a release."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ import typing as t
 from ._errors import DeliveryError
 from ._files import CHUNK, open_regular
 
+# Hexadecimal digits of a digest that name a release.
 SHORT = 12
 
 
 def sha256_of(path: str, fsync: bool = False) -> tuple[int, str]:
-    """Return (size in bytes, hexadecimal sha256) of a plain file, read as a stream.
+    """Return the size in bytes and the hexadecimal sha256 of a plain file.
 
-    With C(fsync) the bytes are on the disk when this returns. Raises DeliveryError (see C(open_regular)), also for a file
-    that turns out unreadable, and OSError when the disk cannot take it.
+    With ``fsync``, the file is on disk when this returns. Raises DeliveryError as ``open_regular``
+    does and when reading fails, and OSError when fsync fails.
     """
     digest = hashlib.sha256()
     size = 0
@@ -42,7 +43,7 @@ def sha256_of(path: str, fsync: bool = False) -> tuple[int, str]:
 
 
 def sha256_of_all(paths: t.Sequence[str], fsync: bool = False) -> list[tuple[int, str]]:
-    """C(sha256_of) for many files at once, in their order; hashlib releases the GIL, so threads help."""
+    """Call ``sha256_of`` for many files in parallel: hashlib releases the GIL. Keeps their order."""
     workers = min(len(paths), os.cpu_count() or 1)
     if workers < 2:
         return [sha256_of(path, fsync) for path in paths]
@@ -51,9 +52,10 @@ def sha256_of_all(paths: t.Sequence[str], fsync: bool = False) -> list[tuple[int
 
 
 def release_digest(files: t.Iterable[tuple[str, int, str]]) -> str:
-    """Return the digest that names a release: sha256 over its files' paths, sizes and sha256s, sorted by path.
+    """Return the digest that names a release: the sha256 of its files' paths, sizes and sha256s.
 
-    Each file contributes one record C(path NUL size NUL sha256 LF), UTF-8. Nothing else enters: no times, no modes, no host.
+    Each file contributes one record ``path NUL size NUL sha256 LF`` in UTF-8, in the order of the
+    paths. Times, modes and the host have no influence.
     """
     digest = hashlib.sha256()
     for path, size, sha256 in sorted(files):
@@ -61,6 +63,6 @@ def release_digest(files: t.Iterable[tuple[str, int, str]]) -> str:
     return digest.hexdigest()
 
 
-def digest_of(what: t.Any) -> str:
-    """sha256 of anything that JSON can say, whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(what, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+def digest_of(value: t.Any) -> str:
+    """Return the sha256 of a JSON value, independent of the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

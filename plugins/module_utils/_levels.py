@@ -4,14 +4,14 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""The levels of the load test, in the order of what contains what."""
+"""The levels of the load test."""
 
 from __future__ import annotations
 
-# Each level contains the ones before it.
+# Each level includes all levels before it.
 LEVELS = ("structure", "adapter", "model", "golden")
 
 
 def reaches(level: str, required: str) -> bool:
-    """True when C(level) is C(required) or contains it."""
+    """Return whether ``level`` is ``required`` or includes it."""
     return LEVELS.index(level) >= LEVELS.index(required)

@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Names that come from an inventory or an adapter directory and end up in paths: checked before any path is made of them."""
+"""Checks names from an inventory or an adapter directory before they become part of a path."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import re
 
 from ._errors import DeliveryError
 
-# One path component; starts with a letter or digit (never an option, never hidden), at most 128 characters, no trailing dot.
+# One path component of at most 128 characters. It starts with a letter or digit, so it is neither an
+# option nor hidden, and does not end with a dot.
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9_-])?")
 _SHORT_DIGEST = re.compile(r"[0-9a-f]{12}")
 
 
 def check_name(name: object, what: str = "adapter") -> str:
-    """Return C(name) when it is safe as one path component; raise DeliveryError otherwise."""
+    """Return ``name`` if it is safe as one path component. Raises DeliveryError otherwise."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise DeliveryError.of(
             f"{what} {name!r}",
@@ -30,5 +31,5 @@ def check_name(name: object, what: str = "adapter") -> str:
 
 
 def is_release_name(name: str) -> bool:
-    """True for the directory name of a release: the first 12 hexadecimal digits of its digest."""
+    """Return whether this is the name of a release: the first 12 hexadecimal digits of its digest."""
     return _SHORT_DIGEST.fullmatch(name) is not None

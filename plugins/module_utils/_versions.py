@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Versions of packages as numbers that can be compared."""
+"""Comparing package versions. Part of the load test's program, too."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ Version = t.Tuple[int, ...]
 
 
 def numbers(version: str) -> Version:
-    """The numbers that a version begins with: those of 2.10.0rc1+cpu are 2, 10 and 0."""
+    """Return the numbers at the start of a version, (2, 10, 0) for 2.10.0rc1+cpu; (0,) if there are none."""
     found = re.match(r"\d+(\.\d+)*", version)
     return tuple(map(int, found[0].split("."))) if found else (0,)
 
 
 def major_minor(version: str) -> tuple[int, int]:
-    """Major and minor number of a version, which is what compatibility hangs on; zeros for what is none."""
+    """Return the major and minor version, which decide about compatibility; (0, 0) if there is none."""
     found = re.match(r"\D*(\d+)(?:\.(\d+))?", version)
     return (int(found[1]), int(found[2] or 0)) if found else (0, 0)
 
 
 def dotted(version: Version) -> str:
-    """The numbers of a version as people write them."""
+    """Return the numbers of a version separated by dots."""
     return ".".join(map(str, version))

@@ -110,7 +110,9 @@ FAULTS: dict[str, Fault] = {
     "only q and v": Fault(
         ("lacks 20 of 28", "k_proj.lora_A"), drop("k_proj", "o_proj", "gate", "up_", "down"), without_base=False
     ),
-    "no k": Fault(("target_modules names k_proj, of which there is nothing",), drop("k_proj"), declared={"base_config": None}),
+    "no k": Fault(
+        ("target_modules names k_proj, which neither the base nor the file has",), drop("k_proj"), declared={"base_config": None}
+    ),
     "no tensors at all": Fault(("lacks 28 of 28",), dict.clear, without_base=False),
     "other prefix": Fault(("lacks 28 of 28", "28 tensors", "silently"), rename("base_model.model.", "m."), without_base=False),
     "adapter's name in the keys": Fault(
@@ -118,7 +120,7 @@ FAULTS: dict[str, Fault] = {
     ),
     # Tensors too many
     "a layer too many": Fault(
-        ("has 1 tensor that", "silently leave out", "layers.2.self_attn"), add(Q0_A.replace("s.0.", "s.2.")), without_base=False
+        ("has 1 tensor that", "silently ignore", "layers.2.self_attn"), add(Q0_A.replace("s.0.", "s.2.")), without_base=False
     ),
     "embeddings of the base": Fault(("would overwrite weights of the base", EMBED), add(EMBED, (512, 64))),
     "a norm of the base": Fault(
@@ -131,21 +133,21 @@ FAULTS: dict[str, Fault] = {
     "a plain weight of the base": Fault(
         ("would overwrite weights of the base", "q_proj.weight"), add(LAYER.format(0) + "self_attn.q_proj.weight", (64, 64))
     ),
-    "empty name": Fault(("silently leave out", '""'), add("")),
-    "name with a line break": Fault(("silently leave out", r'"../x\n"'), add("../x\n")),
-    "long name": Fault(("silently leave out", "xxx..."), add("x" * 9999)),
+    "empty name": Fault(("silently ignore", '""'), add("")),
+    "name with a line break": Fault(("silently ignore", r'"../x\n"'), add("../x\n")),
+    "long name": Fault(("silently ignore", "xxx..."), add("x" * 9999)),
     "config omits a target": Fault(
-        ("4 tensors", "silently leave out", "v_proj.lora_A"),
+        ("4 tensors", "silently ignore", "v_proj.lora_A"),
         config={"target_modules": [name for name in tiny_adapters.ALL_LINEAR if name != "v_proj"]},
     ),
     "config leaves layers out": Fault(
-        ("layers_to_transform in", "14 tensors", "silently leave out"), config={"layers_to_transform": [0]}
+        ("layers_to_transform in", "14 tensors", "silently ignore"), config={"layers_to_transform": [0]}
     ),
     "config excludes a module": Fault(
-        ("exclude_modules in", "4 tensors", "silently leave out"), config={"exclude_modules": ["k_proj"]}
+        ("exclude_modules in", "4 tensors", "silently ignore"), config={"exclude_modules": ["k_proj"]}
     ),
     "base with fewer layers": Fault(
-        ("14 tensors", "silently leave out", "layers.1."), declared=base(num_hidden_layers=1), without_base=False
+        ("14 tensors", "silently ignore", "layers.1."), declared=base(num_hidden_layers=1), without_base=False
     ),
     # Targets
     "no targets": Fault(("target_modules in", "is null"), config={"target_modules": None}),
@@ -163,24 +165,24 @@ FAULTS: dict[str, Fault] = {
     "1-D": Fault((f"{Q0_A} is [16], expected [16, ",), reshape(Q0_A, (16,))),
     "0-size": Fault((f"{Q0_B} is [0, 16], expected [",), reshape(Q0_B, (0, 16))),
     "r halved": Fault(
-        ("r in adapter_config.json: is 8; the inventory declares rank 16", "28 tensors of a wrong shape", "expected [8, "),
+        ("r in adapter_config.json: is 8; the inventory declares rank 16", "28 tensors with a wrong shape", "expected [8, "),
         config={"r": 8},
     ),
-    "r halved and declared": Fault(("28 tensors of a wrong shape",), config={"r": 8}, declared={"rank": 8}),
+    "r halved and declared": Fault(("28 tensors with a wrong shape",), config={"r": 8}, declared={"rank": 8}),
     "rank_pattern": Fault(
-        ("4 tensors of a wrong shape", "is [16, 64], expected [8, 64]"),
+        ("4 tensors with a wrong shape", "is [16, 64], expected [8, 64]"),
         config={"rank_pattern": {"q_proj": 8}},
         declared={"peft_config": {"rank_pattern": {"q_proj": 8}}},
     ),
     "base with other hidden size": Fault(
-        ("tensors of a wrong shape", "expected [16, 96]"), declared=base(hidden_size=96, head_dim=16), without_base=False
+        ("tensors with a wrong shape", "expected [16, 96]"), declared=base(hidden_size=96, head_dim=16), without_base=False
     ),
     "base with other inner size": Fault(
-        ("6 tensors of a wrong shape",), declared=base(intermediate_size=256), without_base=False
+        ("6 tensors with a wrong shape",), declared=base(intermediate_size=256), without_base=False
     ),
     "base with more layers": Fault(("lacks 14 of 42",), declared=base(num_hidden_layers=3), without_base=False),
     "base without a type": Fault(
-        ("base of adapter adapter: has model_type None",), declared=base(model_type=None), without_base=False
+        ("base of adapter adapter: has model_type null",), declared=base(model_type=None), without_base=False
     ),
     # Scaling and kind: nothing in the tensors tells
     "alpha doubled": Fault(("lora_alpha in adapter_config.json: is 64; ",), config={"lora_alpha": 64}),
@@ -220,10 +222,10 @@ FAULTS: dict[str, Fault] = {
     "NaN beside a damaged config": Fault(("NaN or infinite values in 1 of 28", "r in"), put(Q0_A, np.nan), {"r": None}),
     "untrained": Fault(("has no effect", "all zeros"), zero("lora_B")),
     "all lora_A zero": Fault(("has no effect", "all zeros"), zero("lora_A")),
-    "one lora_A zero": Fault(("is all zeros in 1 tensor that", DOWN1_A), zero(DOWN1_A)),
+    "one lora_A zero": Fault(("has only zeros in 1 tensor that", DOWN1_A), zero(DOWN1_A)),
     # Dtypes
-    "F64": Fault(("28 tensors of a wrong dtype", "is F64", "expected F32, BF16, F16"), cast("float64")),
-    "I8": Fault(("28 tensors of a wrong dtype", "is I8"), cast("int8")),
+    "F64": Fault(("28 tensors with an unsupported dtype", "is F64", "expected F32, BF16, F16"), cast("float64")),
+    "I8": Fault(("28 tensors with an unsupported dtype", "is I8"), cast("int8")),
     "mixed dtypes": Fault(("mixes dtypes", "is F16", "is F32"), cast("float16", "lora_A")),
     # The file as a whole
     "a byte less": Fault(
@@ -249,13 +251,13 @@ FAULTS: dict[str, Fault] = {
     "config with a mark": Fault(
         (f"{CONFIG}: begins with a byte order mark",), files=content(CONFIG, lambda data: b"\xef\xbb\xbf" + data)
     ),
-    "config a list": Fault((f"{CONFIG}: is a JSON list, expected an object",), files=content(CONFIG, lambda data: b"[]")),
+    "config a list": Fault((f"{CONFIG}: is a JSON list; expected an object",), files=content(CONFIG, lambda data: b"[]")),
     "config empty": Fault(
         ("peft_type in adapter_config.json: is missing", "r in adapter_config.json: is missing"),
         files=content(CONFIG, lambda data: b"{}"),
     ),
     "alpha NaN": Fault(
-        ("has the value NaN, which is no JSON",),
+        ("has the value NaN, which is not valid JSON",),
         files=content(CONFIG, lambda data: data.replace(b'"lora_alpha": 32', b'"lora_alpha": NaN')),
     ),
     "method missing": Fault(("peft_type in adapter_config.json: is null; expected",), config={"peft_type": None}),
@@ -263,13 +265,13 @@ FAULTS: dict[str, Fault] = {
     "r 0": Fault(("r in", "is 0; expected a rank of at least 1"), config={"r": 0}),
     "r null": Fault(("r in", "is null; expected a rank of at least 1"), config={"r": None}),
     "bogus task": Fault(("task_type in", '"BOGUS"; expected "CAUSAL_LM"'), config={"task_type": "BOGUS"}),
-    "F8": Fault(("28 tensors of a wrong dtype", "is F8_E4M3"), cast("int8"), files=as_dtype("F8_E4M3")),
+    "F8": Fault(("28 tensors with an unsupported dtype", "is F8_E4M3"), cast("int8"), files=as_dtype("F8_E4M3")),
     "Megatron's modules": Fault(("megatron_config in", "import Python modules"), config={"megatron_config": {"a": 1}}),
     "a library of its own": Fault(
         ("auto_mapping in", "import Python modules"), config={"auto_mapping": {"parent_library": "os"}}
     ),
     "PEFT is to look away": Fault(
-        ("ignore_mismatched_sizes in", "not plain LoRA and not declared", "28 tensors of a wrong shape"),
+        ("ignore_mismatched_sizes in", "not plain LoRA and not declared", "28 tensors with a wrong shape"),
         config={"ignore_mismatched_sizes": True, "r": 8},
     ),
 }

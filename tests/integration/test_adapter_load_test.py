@@ -405,7 +405,7 @@ def test_without_record_nothing_is_written(node: Node) -> None:
         ({"manifests": []}, "has no manifest among those given."),
         ({"bases": {}, "level": "model"}, "cannot reach level model: base tiny/Llama-64 has no path on this host."),
         ({"bases": {}}, "cannot reach level adapter: of base tiny/Llama-64 neither path nor config is known."),
-        ({"bases": {"tiny/Llama-64": {"path": "/nonexistent"}}}, "is said to lie at /nonexistent"),
+        ({"bases": {"tiny/Llama-64": {"path": "/nonexistent"}}}, "has the path /nonexistent"),
         ({"device": "tpu"}, "device is tpu: expected cpu, cuda, or cuda: and a number."),
     ],
 )

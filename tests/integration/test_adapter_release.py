@@ -136,5 +136,5 @@ def test_manifest_that_was_changed_on_the_way(node: Node) -> None:
     data = stage(node.paths, 1).to_json()
     next(entry for entry in data["files"] if entry["path"] == WEIGHTS)["sha256"] = "0" * 64
     done = run(node, manifests=[json.dumps(data)])
-    assert "It was changed on the way: freeze it again." in done["msg"]
+    assert "It was changed after it was made. Run adapter_info again." in done["msg"]
     assert not node.live.exists()

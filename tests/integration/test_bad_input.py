@@ -238,7 +238,7 @@ TABLE: dict[str, Bad] = {
     ),
     "safetensors with a tail of zeros": Bad(
         "weights",
-        ("tensors that training never makes zero", "save the adapter again."),
+        ("tensors that training never sets to zero", "save the adapter again."),
         source=weights(lambda data: data[:-65536] + bytes(65536)),
     ),
     "safetensors header lies": Bad(
@@ -251,7 +251,7 @@ TABLE: dict[str, Bad] = {
     ),
     "lora_B all zeros": Bad(
         "weights",
-        ("has no effect: in every LoRA layer lora_A or lora_B is all zeros", "Deliver the adapter as it was after the training."),
+        ("has no effect: in every LoRA layer lora_A or lora_B is all zeros", "Deliver the trained adapter."),
         source=tensors(zero("lora_B")),
     ),
     "tensor embed_tokens": Bad(
@@ -269,14 +269,14 @@ TABLE: dict[str, Bad] = {
     ),
     "tensor missing": Bad(
         "weights",
-        ("lacks 1 of 28 tensors", "v_proj.lora_B.weight", "Save the adapter again, whole."),
+        ("lacks 1 of 28 tensors", "v_proj.lora_B.weight", "Save the complete adapter again."),
         source=tensors(drop(LAYER.format(0) + "self_attn.v_proj.lora_B")),
     ),
     "tensor too many": Bad(
         "weights",
         (
-            'has 1 tensor that PEFT would silently leave out: "base_model.model.lm_head.lora_A.weight".',
-            "Correct what is wrong of the two.",
+            'has 1 tensor that PEFT would silently ignore: "base_model.model.lm_head.lora_A.weight".',
+            "Correct the one that is wrong.",
         ),
         source=tensors(add("base_model.model.lm_head.lora_A.weight", (16, 64))),
     ),
@@ -309,7 +309,7 @@ TABLE: dict[str, Bad] = {
         "config",
         (
             "use_dora in adapter_config.json: is true, which is not plain LoRA and not declared.",
-            "declare it with this very value",
+            "declare it with exactly this value",
         ),
         kind="dora",
     ),
@@ -317,7 +317,7 @@ TABLE: dict[str, Bad] = {
         "config",
         (
             "use_rslora in adapter_config.json: is true, which is not plain LoRA and not declared.",
-            "declare it with this very value",
+            "declare it with exactly this value",
         ),
         kind="rslora",
     ),
@@ -328,12 +328,12 @@ TABLE: dict[str, Bad] = {
     ),
     "modules_to_save": Bad(
         "config",
-        ('modules_to_save in adapter_config.json: is ["lm_head"], which is not plain LoRA', "declare it with this very value"),
+        ('modules_to_save in adapter_config.json: is ["lm_head"], which is not plain LoRA', "declare it with exactly this value"),
         kind="lm_head_saved",
     ),
     "key of a newer PEFT": Bad(
         "config",
-        ("use_later_lora in adapter_config.json: is true, which is not plain LoRA", "declare it with this very value"),
+        ("use_later_lora in adapter_config.json: is true, which is not plain LoRA", "declare it with exactly this value"),
         source=config(use_later_lora=True),
     ),
     "models directory missing": Bad(

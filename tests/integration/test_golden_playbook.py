@@ -153,7 +153,7 @@ def test_golden_on_node_with_another_base_fails(golden_fleet: Fleet) -> None:
     refused = fleet.run("deploy", "--limit", "jw3")
     tested = refused.of("jw3-1", "adapter_load_test")
     assert f"was trained on another base than the one at {bases[tiny_adapters.BASE_NAME]['path']}" in tested["msg"]
-    assert "its weights are others (sample " in tested["msg"]
+    assert "its weights differ (sample " in tested["msg"]
     # The error precedes loading.
     assert tested["seconds"] == 0
     assert not fleet.served("jw3-1", DESCRIBER_3B).exists()

@@ -109,7 +109,7 @@ def test_what_fails_is_said_once_with_its_remedy(fleet: Fleet) -> None:
     _header, *rows, refused, lost = told(done.output)
     assert [row.split(maxsplit=3)[3].split("  ")[0].strip() for row in rows] == ["held back", "failed", "lost"]
     assert refused.startswith(f"jw2-1: adapter {CLEANER_8B}, lora_alpha in {CONFIG}: is 64; the inventory declares alpha 32. ")
-    assert refused.endswith("Deliver the adapter that was meant, or correct the inventory.")
+    assert refused.endswith("Deliver the intended adapter, or correct the inventory.")
     assert lost.startswith("jw3-1: was lost: ") and "See that it answers, then run again" in lost
     report = fleet.report()
     jsonschema.validate(report, SCHEMA)

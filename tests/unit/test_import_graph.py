@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which files of plugins/ may import which: never a kind or a room above their own, and never in a circle."""
+"""Which files of plugins/ may import which others: none of a higher kind or room, and none in a cycle."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "doc_fragments": set(),
     **dict.fromkeys(("plugin_utils", "action", "callback", "filter", "inventory"), CONTROLLER),
 }
-# The rooms (sub-packages) of each kind. A room may import from those before it. "" holds the files beside the rooms.
+# The rooms (sub-packages) of each kind. A room may import from those before it. "" are the files
+# outside of all rooms.
 ROOMS = {
     "module_utils": [
         "",
@@ -41,7 +42,7 @@ ROOMS = {
     ],
     "plugin_utils": ["_fleet", "_progress", "_report", "_transfer"],
 }
-# Files beside the rooms that use them: the only ones above all rooms.
+# The only files outside of rooms that import from rooms.
 ROOF = {("module_utils", "_up_to_date")}
 
 # The parts of a file's dotted name below plugins/: ("module_utils", "_store", "plan").
@@ -49,7 +50,7 @@ File = t.Tuple[str, ...]
 
 
 def names_imported_by(path: pathlib.Path) -> t.Iterator[tuple[str, ...]]:
-    """The full name of every import of a file, those inside functions too."""
+    """Yield the full name of every import of a file, also inside functions."""
     here = (*COLLECTION, *path.relative_to(PLUGINS).parts[:-1])
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -61,7 +62,7 @@ def names_imported_by(path: pathlib.Path) -> t.Iterator[tuple[str, ...]]:
 
 
 def file_of(name: tuple[str, ...]) -> File:
-    """The file of the collection that an imported name is, or is in."""
+    """Return the file of the collection that an imported name is, or is part of."""
     below = name[len(COLLECTION) :]
     return below if PLUGINS.joinpath(*below).with_suffix(".py").is_file() else below[:-1]
 
@@ -79,13 +80,13 @@ def room_of(file: File) -> str:
 
 
 @pytest.mark.parametrize("kind", sorted({file[0] for file in FILES}))
-def test_imports_stay_below_the_kind(kind: str) -> None:
+def test_imports_respect_order_of_kinds(kind: str) -> None:
     wrong = {file: other for file in GRAPH if file[0] == kind for other in GRAPH[file] if other[0] not in MAY_IMPORT[kind]}
     assert wrong == {}
 
 
 @pytest.mark.parametrize("kind", sorted(ROOMS))
-def test_imports_stay_below_the_room(kind: str) -> None:
+def test_imports_respect_order_of_rooms(kind: str) -> None:
     order = ROOMS[kind]
     assert {room_of(file) for file in FILES if file[0] == kind} == set(order)
     wrong = {
@@ -97,8 +98,8 @@ def test_imports_stay_below_the_room(kind: str) -> None:
     assert wrong == {}
 
 
-def test_imports_form_no_circle() -> None:
-    # Raises CycleError, which names the files.
+def test_imports_form_no_cycle() -> None:
+    # Otherwise raises CycleError, which names the files.
     assert set(graphlib.TopologicalSorter(GRAPH).static_order()) == set(GRAPH)
 
 
@@ -125,7 +126,7 @@ def test_module_utils_do_not_import_ansible() -> None:
     assert wrong == {}
 
 
-def test_load_test_program_is_complete() -> None:
-    """It runs as a package of its own, without the files of the collection that are not in it."""
+def test_load_test_program_imports_only_itself() -> None:
+    """It runs as a separate package, without the other files of the collection."""
     program = {tuple(part.__name__.split(".")[len(COLLECTION) :]) for part in PROGRAM}
     assert {file: GRAPH[file] - program for file in program if GRAPH[file] - program} == {}

@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""What the inventory declares of an adapter: one row of C(agent_adapters)."""
+"""One adapter as the inventory declares it: a row of the modules' option ``adapters``."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from .._names import check_name
 
 @dataclasses.dataclass(frozen=True)
 class Declaration:
-    """One row of the inventory, as far as it binds what may be delivered.
+    """The part of a row that restricts which adapter may be delivered.
 
-    C(base_names) are all spellings of the base that adapter_config.json may carry (its declared name and aliases);
-    C(base_config) is the base's config.json as far as it is known, or None;
-    C(peft_config) are keys of adapter_config.json that may differ from plain LoRA, with the only value they may have.
+    ``base_names`` are the names of the base that adapter_config.json may contain: its declared name
+    and its aliases. ``base_config`` is the base's config.json, or None when it is unknown.
+    ``peft_config`` has the keys of adapter_config.json that may differ from plain LoRA, each with
+    the only value it may have.
     """
 
     name: str
@@ -28,15 +29,18 @@ class Declaration:
     base_names: frozenset[str]
     rank: int
     alpha: float
-    target_modules: t.Optional[frozenset[str]]
+    target_modules: frozenset[str] | None
     peft_config: dict[str, t.Any]
     extra_files: tuple[str, ...]
     allow_pickle: bool
-    base_config: t.Optional[dict[str, t.Any]]
+    base_config: dict[str, t.Any] | None
 
     @classmethod
     def from_row(cls, row: dict[str, t.Any], base: dict[str, t.Any]) -> Declaration:
-        """C(row) and C(base) as the modules' argument_spec gives them (all keys there). Raises DeliveryError for a bad name."""
+        """Build a declaration from the options of a module, in which every key of ``row`` is present.
+
+        Raises DeliveryError for an invalid name.
+        """
         targets = row["target_modules"]
         return cls(
             name=check_name(row["name"]),

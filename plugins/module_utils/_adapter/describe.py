@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Which files of a directory belong to the adapter, and the manifest of them. Rejects an adapter other than declared."""
+"""Which files of a directory belong to the adapter, and their manifest."""
 
 from __future__ import annotations
 
@@ -28,7 +28,11 @@ from .tokenizer import tokenizer_problems
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """A described adapter directory: the manifest, the names that are not part of the adapter, and whether the cache was used."""
+    """A described adapter directory.
+
+    ``excluded`` are the names in it that are not part of the adapter. ``cached`` is true when the
+    files were not read because the cache had a valid entry.
+    """
 
     manifest: Manifest
     excluded: list[str]
@@ -40,12 +44,13 @@ def describe(
 ) -> Description:
     """Describe the adapter in ``directory``.
 
-    ``versions`` are the library versions of the training environment, as far as they are known. ``cache`` is the path of this
-    adapter's cache entry (``hash_cache.cache_path``). With ``write_cache`` the entry is written, unless a file changed so
-    recently that a further change might go unnoticed.
+    ``versions`` are the library versions of the training environment, where they are known.
+    ``cache`` is the path of this adapter's cache entry (``hash_cache.cache_path``). The entry is
+    written if ``write_cache`` is true, unless a file changed so recently that another change to it
+    could go unnoticed.
 
-    Raises DeliveryError when the directory holds no adapter or another one than declared, is damaged, or changes while it
-    is read.
+    Raises DeliveryError when the directory contains no adapter or one that differs from
+    ``declared``, is damaged, or changes while it is read.
     """
     names, excluded = _adapter_files(directory, declared)
     started = time.time_ns()

@@ -4,13 +4,16 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""The cache of what one adapter directory's files contain, so that unchanged files are not read again.
+"""The cache of file hashes and tensor scans, so that the files of an unchanged adapter are not read again.
 
-An entry is valid while device, inode, size, mtime_ns and ctime_ns of every file stay the same. It has no lock: an entry is
-replaced atomically, and it names the files that it was made from. Two processes that describe the same new adapter at once
-both read it, and either entry is right. That is rare, because ``plugins/action/adapter_info.py`` already runs the module once
-for all nodes of a play that send the same request. That lock is the one that stays: it saves the module runs as well as
-the hashing, and it also works in check mode, where nothing is cached.
+An entry is valid while device, inode, size, mtime_ns and ctime_ns of every file stay the same.
+
+The cache has no lock. An entry is replaced atomically and contains the signature of the files that
+it was made from, so any writer's entry is correct. Two processes that describe the same new adapter
+at the same time both read it, which costs time and nothing else. It is also rare:
+``plugins/action/adapter_info.py`` runs the module once for all nodes that send the same request.
+That lock cannot be replaced by one here, because it also saves the module runs, and works in check
+mode, where nothing is cached.
 """
 
 from __future__ import annotations
@@ -30,16 +33,17 @@ from .manifest import FileEntry
 
 # The form of an entry. An entry of another form is made again.
 _SCHEMA = 2
-# Two writes within one tick of a file system's clock leave the same times. A tick is 10 ms at most; this adds a margin.
+# Two writes within one tick of a file system's clock leave the same times. A tick is at most 10 ms;
+# the rest is a margin.
 _CLOCK_TICK_NS = 20_000_000
 
-# Name, device, inode, size, mtime_ns and ctime_ns of each file: equal as long as no file was written to.
+# Name, device, inode, size, mtime_ns and ctime_ns of each file: equal until a file is written to.
 Signature = t.List[t.List[t.Any]]
 
 
 @dataclasses.dataclass(frozen=True)
 class CacheEntry:
-    """What was read from an adapter's files: their sizes and hashes, the tensors, and the parsed adapter_config.json."""
+    """What was read from an adapter's files. ``config`` is the parsed adapter_config.json."""
 
     files: tuple[FileEntry, ...]
     tensors: tuple[TensorScan, ...]
@@ -47,12 +51,12 @@ class CacheEntry:
 
 
 def cache_path(cache_dir: str, directory: str) -> str:
-    """The path of a directory's cache entry; it differs between directories of the same name."""
+    """Return the path of a directory's cache entry, which depends on the full path of the directory."""
     return os.path.join(cache_dir, hashlib.sha256(os.fsencode(os.path.realpath(directory))).hexdigest()[:32] + ".json")
 
 
 def signature_of(directory: str, names: t.Iterable[str]) -> Signature:
-    """The signature of the files ``names`` in ``directory``, without those that do not exist."""
+    """Return the signature of the files ``names`` in ``directory``. Missing files are left out."""
     signature: Signature = []
     for name in names:
         with contextlib.suppress(FileNotFoundError):
@@ -62,12 +66,15 @@ def signature_of(directory: str, names: t.Iterable[str]) -> Signature:
 
 
 def is_older(signature: Signature, started: int) -> bool:
-    """Whether all files last changed so long before ``started`` (ns) that a later change gives another signature."""
+    """Return whether all files changed long enough before ``started`` (in ns).
+
+    Then every change after ``started`` gives another signature.
+    """
     return all(ctime < started - _CLOCK_TICK_NS for *_rest, ctime in signature)
 
 
 def read_entry(path: str, signature: Signature) -> CacheEntry | None:
-    """The entry at ``path`` if it is valid for files of this ``signature``; None for any other, damaged or missing entry."""
+    """Return the entry at ``path``, or None if it is missing, damaged or of another ``signature``."""
     try:
         entry = read_json(path)
         if entry["schema"] != _SCHEMA or entry["signature"] != signature:
@@ -82,7 +89,7 @@ def read_entry(path: str, signature: Signature) -> CacheEntry | None:
 
 
 def write_entry(path: str, signature: Signature, entry: CacheEntry) -> None:
-    """Replace the entry at ``path``. A failure is ignored: without an entry the files are read again."""
+    """Replace the entry at ``path``. Errors are ignored: without an entry, the files are read again."""
     data = {
         "schema": _SCHEMA,
         "signature": signature,
@@ -93,7 +100,7 @@ def write_entry(path: str, signature: Signature, entry: CacheEntry) -> None:
     directory = os.path.dirname(path)
     with contextlib.suppress(OSError):
         os.makedirs(directory, mode=0o700, exist_ok=True)
-        # A name of its own (and mode 0600): another process may be writing the same entry.
+        # A unique name (and mode 0600), because another process may be writing the same entry.
         descriptor, temporary = tempfile.mkstemp(prefix=".", suffix=".new", dir=directory)
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as stream:

@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Reads adapter_config.json and judges it: plain LoRA for a causal language model, as the inventory declares it."""
+"""Checks adapter_config.json: plain LoRA for a causal language model, as the inventory declares it."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from .files import CONFIG_FILE
 
 Config = t.Dict[str, t.Any]
 
-# The names of modules: never a pattern, which could match anything or take forever.
+# A module name. Patterns are rejected: they could match anything, or take forever.
 _MODULE_NAME = re.compile(r"[A-Za-z0-9_]+(?:\.[A-Za-z0-9_]+)*")
 _SAVED_MODULES = ("embed_tokens", "lm_head")
 
 
 def read_lora_config(path: str) -> Config:
-    """Return the adapter_config.json at C(path). Raises DeliveryError when it cannot be read or is no strict JSON."""
+    """Return the adapter_config.json at ``path``. Raises DeliveryError if it is not readable strict JSON."""
     return read_object(path, _SAVE_AGAIN)
 
 
 def named(names: t.Sequence[str] | None, module: str) -> bool:
-    """Whether one of C(names) means C(module): its whole name, or the end of it."""
+    """Return whether one of ``names`` is the name of ``module`` or the end of it."""
     return any(module == name or module.endswith(f".{name}") for name in names or ())
 
 
 def targets(config: Config, module: str) -> bool:
-    """Whether PEFT puts a LoRA layer on C(module) (its name in the base). C(config) is well-formed."""
+    """Return whether PEFT adds a LoRA layer to ``module``, a name in the base. ``config`` must be well-formed."""
     if named(config.get("exclude_modules"), module) or named(config.get("modules_to_save"), module):
         return False
     if module in config["target_modules"]:
@@ -45,19 +45,19 @@ def targets(config: Config, module: str) -> bool:
     layers = config.get("layers_to_transform")
     if layers is None or layers == []:
         return named(config["target_modules"], module)
-    # PEFT takes the first number in the name as that of the layer.
+    # PEFT uses the first number in the name as the number of the layer.
     layer = re.search(r"\.[^.]+\.(\d+)\.", module)
     numbers = layers if isinstance(layers, list) else [layers]
     return layer is not None and int(layer[1]) in numbers and named(config["target_modules"], module)
 
 
 def saves(config: Config, module: str) -> bool:
-    """Whether the adapter carries its own copy of all weights of C(module)."""
+    """Return whether the adapter contains its own copy of all weights of ``module``."""
     return named(config.get("modules_to_save"), module)
 
 
 def rank_of(config: Config, module: str) -> int:
-    """The rank of the LoRA layer on C(module): that of the first entry of rank_pattern that fits, else C(r)."""
+    """Return the rank of the LoRA layer on ``module``: the first match in ``rank_pattern``, otherwise ``r``."""
     for pattern, rank in (config.get("rank_pattern") or {}).items():
         if re.match(rf"(.*\.)?({pattern})$", module):
             return int(rank)
@@ -65,12 +65,12 @@ def rank_of(config: Config, module: str) -> int:
 
 
 def is_well_formed(config: Config) -> bool:
-    """Whether every key that matters is there and has a value of the right form, be it the wanted one or not."""
+    """Return whether every relevant key is present and has a value of the right form, declared or not."""
     return not _malformed(config)
 
 
 def config_problems(config: Config, declared: Declaration) -> list[Problem]:
-    """Return all in which C(config) is no plain LoRA or not what the inventory declares; an empty list when nothing."""
+    """Return every deviation of ``config`` from plain LoRA and from the declaration."""
     problems: list[Problem] = []
 
     def report(key: str, problem: str, remedy: str) -> None:
@@ -87,7 +87,7 @@ def config_problems(config: Config, declared: Declaration) -> list[Problem]:
             if not _is_plain(key, value):
                 report(key, f"is {shown(value)}: {_UNSUPPORTED[key]}.", "Train the adapter without it.")
         elif not _is_plain(key, value) and key not in declared.peft_config:
-            remedy = "If it is wanted, declare it with this very value in the adapter's peft_config in the inventory."
+            remedy = "If this is intended, declare it with exactly this value in the adapter's peft_config in the inventory."
             report(key, f"is {shown(value)}, which is not plain LoRA and not declared.", remedy)
     for key, value in sorted(declared.peft_config.items()):
         if key not in config:
@@ -105,7 +105,7 @@ def config_problems(config: Config, declared: Declaration) -> list[Problem]:
     base = config["base_model_name_or_path"]
     if base not in declared.base_names:
         names = " or ".join(sorted(declared.base_names))
-        remedy = "If it is the same base under another name, add that to the base's aliases. Otherwise: " + _CORRECT
+        remedy = "If this is another name of the same base, add it to the base's aliases. Otherwise: " + _CORRECT
         report("base_model_name_or_path", f"is {shown(base)}; the inventory declares {names}.", remedy)
     difference = _target_difference(config, declared)
     if difference:
@@ -124,13 +124,14 @@ def _target_difference(config: Config, declared: Declaration) -> str:
     problem = f"is {first(sorted(found))}; the inventory declares {first(sorted(declared.target_modules))}"
     if declared.base_config is None:
         return f"{problem}."
-    # PEFT writes "all-linear" down as the full name of every module, so other spellings can mean the same modules.
+    # PEFT saves "all-linear" as the full names of all modules, so different lists can select the same
+    # modules.
     try:
         modules = base_modules(declared.base_config, f"config of base {declared.base}")
     except DeliveryError:
         return f"{problem}."
-    meant = {**config, "target_modules": sorted(declared.target_modules)}
-    differing = [name for name in modules if targets(config, name) != targets(meant, name)]
+    intended = {**config, "target_modules": sorted(declared.target_modules)}
+    differing = [name for name in modules if targets(config, name) != targets(intended, name)]
     return f"{problem}. They differ in {first(differing)}." if differing else ""
 
 
@@ -138,8 +139,8 @@ def _is_number(value: t.Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _is_count(value: t.Any, least: int = 1) -> bool:
-    return is_integer(value) and value >= least
+def _is_count(value: t.Any, minimum: int = 1) -> bool:
+    return is_integer(value) and value >= minimum
 
 
 def _last(name: str) -> str:
@@ -151,7 +152,8 @@ def _are_names(value: t.Any) -> bool:
 
 
 def _is_pattern_of(value: t.Any, fits: t.Callable[[t.Any], bool]) -> bool:
-    # PEFT takes the keys as regular expressions; only names are accepted, which match nothing unexpected.
+    # PEFT treats the keys as regular expressions. Only names are accepted, which match nothing
+    # unexpected.
     return isinstance(value, dict) and all(
         _MODULE_NAME.fullmatch(key[1:] if key.startswith("^") else key) and fits(value[key]) for key in value
     )
@@ -162,7 +164,7 @@ def _are_layers(value: t.Any) -> bool:
 
 
 def _is_plain(key: str, value: t.Any) -> bool:
-    """Whether plain LoRA has this value: PEFT's default, which is an empty one for all keys but a few."""
+    """Return whether this is the value of plain LoRA: PEFT's default, which is empty for most keys."""
     if key in _PLAIN:
         return any(_same(value, plain) for plain in _PLAIN[key])
     return _is_empty(value)
@@ -173,7 +175,7 @@ def _is_empty(value: t.Any) -> bool:
 
 
 def _same(one: t.Any, other: t.Any) -> bool:
-    """Equality as JSON means it: 1 equals 1.0 but not true; the order of a list of names does not matter."""
+    """Compare as JSON: 1 equals 1.0 but not true. The order of a list of names does not matter."""
     if isinstance(one, bool) or isinstance(other, bool):
         return one is other
     if isinstance(one, dict) and isinstance(other, dict):
@@ -186,58 +188,59 @@ def _same(one: t.Any, other: t.Any) -> bool:
 
 
 _SAVE_AGAIN = "Save the adapter again with PEFT."
-_CORRECT = "Deliver the adapter that was meant, or correct the inventory."
+_CORRECT = "Deliver the intended adapter, or correct the inventory."
 
 _REQUIRED = frozenset({"peft_type", "task_type", "r", "lora_alpha", "target_modules", "base_model_name_or_path"})
-# The form of every key whose value matters here, as far as PEFT 0.21 and its forerunners know it.
+# The form of every key whose value matters here, as of PEFT 0.21 and older versions.
 _FORMS: dict[str, tuple[t.Callable[[t.Any], bool], str]] = {
     "peft_type": (lambda value: value == "LORA", '"LORA"'),
     "task_type": (lambda value: value == "CAUSAL_LM", '"CAUSAL_LM"'),
     "r": (_is_count, "a rank of at least 1"),
     "lora_alpha": (lambda value: _is_number(value) and value > 0, "a number above 0"),
-    "target_modules": (lambda value: _are_names(value) and value != [], "a list of plain names of modules"),
+    "target_modules": (lambda value: _are_names(value) and value != [], "a list of plain module names"),
     "base_model_name_or_path": (lambda value: isinstance(value, str) and value != "", "the name of the base"),
     "lora_dropout": (lambda value: _is_number(value) and 0 <= value <= 1, "a number from 0 to 1"),
     "inference_mode": (lambda value: isinstance(value, bool), "true or false"),
     "peft_version": (lambda value: value is None or isinstance(value, str), "a version"),
-    "revision": (lambda value: value is None or isinstance(value, str), "the name of a revision"),
+    "revision": (lambda value: value is None or isinstance(value, str), "a revision name"),
     "use_rslora": (lambda value: isinstance(value, bool), "true or false"),
     "use_dora": (lambda value: isinstance(value, bool), "true or false"),
     "modules_to_save": (
         lambda value: value is None or (_are_names(value) and {_last(name) for name in value} <= {*_SAVED_MODULES}),
-        f"a list out of {' and '.join(_SAVED_MODULES)}",
+        f"a list of {' and '.join(_SAVED_MODULES)}",
     ),
     "init_lora_weights": (
-        # All others need more than the file, or rewrite the base's weights while the adapter is loaded (pissa, olora, loftq).
+        # All others need more than the file, or rewrite the weights of the base when the adapter is
+        # loaded (pissa, olora, loftq).
         lambda value: isinstance(value, bool) or value in ("gaussian", "orthogonal"),
         'true, false, "gaussian" or "orthogonal"',
     ),
-    "exclude_modules": (lambda value: value is None or _are_names(value), "a list of plain names of modules"),
-    "layers_to_transform": (lambda value: value is None or _are_layers(value), "numbers of layers"),
-    "rank_pattern": (lambda value: _is_pattern_of(value, _is_count), "ranks of at least 1 by plain names of modules"),
-    "alpha_pattern": (lambda value: _is_pattern_of(value, _is_number), "numbers by plain names of modules"),
+    "exclude_modules": (lambda value: value is None or _are_names(value), "a list of plain module names"),
+    "layers_to_transform": (lambda value: value is None or _are_layers(value), "layer numbers"),
+    "rank_pattern": (lambda value: _is_pattern_of(value, _is_count), "ranks of at least 1 by plain module name"),
+    "alpha_pattern": (lambda value: _is_pattern_of(value, _is_number), "numbers by plain module name"),
 }
 _FORM_REMEDIES = {
-    "target_modules": "List the names of the modules that it was trained on: PEFT loads the list like the pattern.",
-    "exclude_modules": "List the names of the modules: PEFT loads the list like the pattern.",
+    "target_modules": "List the names of the modules it was trained on. PEFT treats the list like the pattern.",
+    "exclude_modules": "List the names of the modules. PEFT treats the list like the pattern.",
     "init_lora_weights": "Save it as plain LoRA (save_pretrained with path_initial_model_for_weight_conversion).",
-    "modules_to_save": "Train the adapter without other modules to save.",
+    "modules_to_save": "Train the adapter without saving other modules.",
     "task_type": "Save the adapter with the task type of a causal language model.",
 }
 
-# Known to be harmless at any value of the right form.
+# Harmless with any value of the right form.
 _CORE = _REQUIRED | {"inference_mode", "lora_dropout", "peft_version", "revision"}
-# Defaults that are not empty.
+# Defaults that are not empty, and other values that do not change how the adapter is loaded.
 _PLAIN: dict[str, tuple[t.Any, ...]] = {
     "bias": ("none",),
     "init_lora_weights": (True, False, "gaussian", "orthogonal"),
     "megatron_core": ("megatron.core", None),
     "qalora_group_size": (16,),
 }
-_IMPORTS = "it makes PEFT import Python modules that the adapter names"
-_CHANGES_BASE = "it makes the adapter change the base itself, under all other adapters"
-_MORE_TENSORS = "it adds tensors that the check of the structure does not know"
-# Refused even when declared.
+_IMPORTS = "it makes PEFT import Python modules named by the adapter"
+_CHANGES_BASE = "it makes the adapter change the base itself, which other adapters share"
+_MORE_TENSORS = "it adds tensors that level structure does not know"
+# Rejected even when declared.
 _UNSUPPORTED = {
     "auto_mapping": _IMPORTS,
     "megatron_config": _IMPORTS,
@@ -245,7 +248,7 @@ _UNSUPPORTED = {
     "layer_replication": _CHANGES_BASE,
     "ensure_weight_tying": _MORE_TENSORS,
     "kasa_config": _MORE_TENSORS,
-    "layers_pattern": "only the layers of the base itself can be numbered",
+    "layers_pattern": "layer numbers are only supported for the layers of the base",
     "lora_bias": _MORE_TENSORS,
     "monteclora_config": _MORE_TENSORS,
     "target_parameters": _MORE_TENSORS,

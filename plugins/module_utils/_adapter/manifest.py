@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""The manifest: JSON that describes one adapter exactly. This file knows its form; C(_describe) makes one from a directory."""
+"""The manifest of an adapter: what it contains, and its form as JSON. ``describe.py`` makes one of a directory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclasses.dataclass(frozen=True, order=True)
 class FileEntry:
-    """One file of an adapter. C(path) is a plain file name: adapters have no subdirectories."""
+    """One file of an adapter. ``path`` is a plain file name: adapters have no subdirectories."""
 
     path: str
     size: int
@@ -36,24 +36,27 @@ class FileEntry:
 
 @dataclasses.dataclass(frozen=True)
 class TensorEntry:
-    """One tensor of the weights file; C(dtype) as safetensors spells it (F32, BF16, ...), C(sha256) of its bytes in the file.
+    """One tensor of the weights file.
 
-    C(norm) is what C(_safetensors) has of it, for reports; None where it was not taken.
+    ``dtype`` is the name that safetensors uses (F32, BF16, ...). ``sha256`` is the hash of its bytes
+    in the file. ``norm`` is an estimate (see ``tensor_scan.TensorScan``) for reports, or None.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     sha256: str
-    norm: t.Optional[float] = None
+    norm: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """What one adapter is: its files, tensors, parsed adapter_config.json and the trainer's library versions.
+    """One adapter: its files, tensors and parsed adapter_config.json.
 
-    Where they are known also C(base), the identity of the base it was trained on (see C(_base_identity)), and C(golden), what
-    it answered there (see C(_golden)). None of these three goes into the digest: the content alone names a release.
+    Where they are known, it also has the library ``versions`` of the training environment, the
+    identity of the ``base`` that it was trained on (see ``_base/identity.py``), and the ``golden``
+    that was recorded for it (see ``_golden/golden.py``). These three are not part of the digest:
+    the files alone determine the release.
     """
 
     name: str
@@ -61,12 +64,12 @@ class Manifest:
     tensors: tuple[TensorEntry, ...]
     config: dict[str, t.Any]
     versions: dict[str, str]
-    base: t.Optional[dict[str, t.Any]] = None
-    golden: t.Optional[dict[str, t.Any]] = None
+    base: dict[str, t.Any] | None = None
+    golden: dict[str, t.Any] | None = None
 
     @property
     def digest(self) -> str:
-        """64 hexadecimal digits over the content alone; see C(release_digest)."""
+        """64 hexadecimal digits computed from the files alone; see ``release_digest``."""
         return release_digest((entry.path, entry.size, entry.sha256) for entry in self.files)
 
     @property
@@ -76,17 +79,17 @@ class Manifest:
 
     @property
     def size(self) -> int:
-        """Bytes of all files together."""
+        """The total size of all files in bytes."""
         return sum(entry.size for entry in self.files)
 
     @property
     def weights_file(self) -> str:
-        """The name of the one weights file."""
+        """The name of the weights file."""
         paths = {entry.path for entry in self.files}
         return SAFETENSORS_FILE if SAFETENSORS_FILE in paths else PICKLE_FILE
 
     def content(self) -> dict[str, t.Any]:
-        """What a report says of the files."""
+        """The digest and the files, in the form that results and reports have."""
         return {"digest": self.digest, "size": self.size, "files": [dataclasses.asdict(entry) for entry in self.files]}
 
     def to_json(self) -> dict[str, t.Any]:
@@ -102,26 +105,33 @@ class Manifest:
         }
 
     def to_text(self) -> str:
-        """As modules hand it on: to Ansible one string, where it would look into every tensor of an object at every task."""
+        """The manifest as modules pass it to each other.
+
+        It is one string, because Ansible would traverse all tensors of an object in every task.
+        """
         return json.dumps(self.to_json(), separators=(",", ":"))
 
     @classmethod
     def from_text(cls, text: str) -> Manifest:
-        """Read what C(to_text) wrote. Raises DeliveryError for anything else."""
+        """Parse the output of ``to_text``. Raises DeliveryError for anything else."""
         try:
             data = json.loads(text)
         except ValueError as exc:
-            raise DeliveryError.of("manifest", f"is not JSON: {exc}.", "Hand it on as adapter_info returned it.") from exc
+            raise DeliveryError.of("manifest", f"is not JSON: {exc}.", "Pass it on as adapter_info returned it.") from exc
         return cls.from_json(data)
 
     @classmethod
     def from_json(cls, data: t.Any) -> Manifest:
-        """Read a manifest back. Raises DeliveryError for another schema, a bad name or path, or a digest that does not fit."""
+        """Build a manifest from parsed JSON.
+
+        Raises DeliveryError for another schema, an invalid name or path, or a digest that does not
+        match the files.
+        """
         try:
             if data["schema"] != SCHEMA:
                 raise DeliveryError.of(
                     f"manifest of {data['name']}",
-                    f"has schema {data['schema']}, this collection reads schema {SCHEMA}.",
+                    f"has schema {data['schema']}; this collection reads schema {SCHEMA}.",
                     "Use the same version of lorafleet.delivery on both sides.",
                 )
             manifest = cls(
@@ -150,37 +160,37 @@ class Manifest:
             digest = data["digest"]
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:
             raise DeliveryError.of(
-                "manifest", f"is not in the form of schema {SCHEMA}: {type(exc).__name__} {exc}.", "Freeze it again."
+                "manifest", f"does not match schema {SCHEMA}: {type(exc).__name__} {exc}.", "Run adapter_info again."
             ) from exc
         if len({entry.path for entry in manifest.files}) != len(manifest.files) or manifest.digest != digest:
             raise DeliveryError.of(
                 f"manifest of {manifest.name}",
-                f"states digest {str(digest)[:SHORT]}, its files give {manifest.release}.",
-                "It was changed on the way: freeze it again.",
+                f"has digest {str(digest)[:SHORT]}, but its files give {manifest.release}.",
+                "It was changed after it was made. Run adapter_info again.",
             )
         return manifest
 
 
 def _natural(value: t.Any) -> int:
     if not is_integer(value) or value < 0:
-        raise ValueError(f"{value!r} is no size")
+        raise ValueError(f"{value!r} is not a size")
     return value
 
 
-def _norm(value: t.Any) -> t.Optional[float]:
+def _norm(value: t.Any) -> float | None:
     if value is None:
         return None
     norm = float(value)
     if not 0 <= norm < math.inf:
-        raise ValueError(f"{value!r} is no norm")
+        raise ValueError(f"{value!r} is not a norm")
     return norm
 
 
-def _object(value: t.Any) -> t.Optional[dict[str, t.Any]]:
+def _object(value: t.Any) -> dict[str, t.Any] | None:
     return None if value is None else dict(value)
 
 
 def _sha256(value: t.Any) -> str:
     if not isinstance(value, str) or not _SHA256.fullmatch(value):
-        raise ValueError(f"{value!r} is no sha256")
+        raise ValueError(f"{value!r} is not a sha256")
     return value

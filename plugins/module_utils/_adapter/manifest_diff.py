@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""What sets two releases apart, in words: config, tensors, tokenizer. For --diff and for reports; no file is read for it."""
+"""The difference between two manifests, for ``--diff`` and for reports. It reads no files."""
 
 from __future__ import annotations
 
@@ -17,46 +17,47 @@ from .._text import cut
 from .files import CHAT_TEMPLATE, CONFIG_FILE
 from .manifest import Manifest
 
-# They have other names here, those that an inventory has for them.
-_CALLED = {"r": "rank", "lora_alpha": "alpha"}
+# Keys of adapter_config.json that are shown under the name of the module option.
+_OPTION_NAMES = {"r": "rank", "lora_alpha": "alpha"}
 _NOT_SET = "not set"
-# What PEFT and a saved module put around the name of a module.
+# What PEFT adds before and after the name of a module, for LoRA layers and for saved modules.
 _PARAMETER = re.compile(r"^base_model\.model\.|\.lora_(A|B|embedding_A|embedding_B|magnitude_vector)\b.*$|\.(weight|bias)$")
-# A norm is known to about one percent.
+# Smaller changes are not reported by number: a norm is accurate to about one percent.
 _NOISE = 0.05
 
 
-def manifest_diff(
-    before: t.Optional[Manifest], after: t.Optional[Manifest], complete: bool = False
-) -> dict[str, dict[str, t.Any]]:
-    """Return C(before) and C(after) as short dictionaries; equal ones for the same release, an empty one for none.
+def manifest_diff(before: Manifest | None, after: Manifest | None, complete: bool = False) -> dict[str, dict[str, t.Any]]:
+    """Return ``before`` and ``after`` as short dictionaries, as ``--diff`` shows them.
 
-    With C(complete) they also name every tensor and file that changed, and show long values of the config whole.
+    They are equal for the same release, and empty for None. With ``complete``, they also name every
+    tensor and file that changed, and do not shorten long values of the configuration.
     """
     described = {"before": _describe(before), "after": _describe(after)}
     if after is not None and (before is None or before.digest != after.digest):
         described["after"].update(_changes(before, after, complete))
     if before is not None and after is not None:
+        keys = _changed(_normalized(before.config), _normalized(after.config)) - _OPTION_NAMES.keys()
         for side, manifest in (("before", before), ("after", after)):
-            config = _config(manifest, _changed(_said(before.config), _said(after.config)) - _CALLED.keys(), complete)
-            described[side].update(config)
+            described[side].update(_config(manifest, keys, complete))
     return described
 
 
-def _describe(manifest: t.Optional[Manifest]) -> dict[str, t.Any]:
+def _describe(manifest: Manifest | None) -> dict[str, t.Any]:
     if manifest is None:
         return {}
-    return {"release": manifest.release, **{name: manifest.config.get(key) for key, name in _CALLED.items()}}
+    return {"release": manifest.release, **{name: manifest.config.get(key) for key, name in _OPTION_NAMES.items()}}
 
 
 def _config(manifest: Manifest, keys: t.Collection[str], complete: bool) -> dict[str, t.Any]:
-    said = _said(manifest.config)
-    shown = {key: said.get(key, _NOT_SET) if complete else _short(said.get(key, _NOT_SET)) for key in sorted(keys)}
-    return {"config": shown} if shown else {}
+    config = _normalized(manifest.config)
+    values = {key: config.get(key, _NOT_SET) for key in sorted(keys)}
+    if not complete:
+        values = {key: _short(value) for key, value in values.items()}
+    return {"config": values} if values else {}
 
 
-def _said(config: dict[str, t.Any]) -> dict[str, t.Any]:
-    """Lists of names are sets to PEFT, which writes them in any order."""
+def _normalized(config: dict[str, t.Any]) -> dict[str, t.Any]:
+    """Return the configuration with its lists sorted: PEFT treats lists of names as sets and saves them in any order."""
     return {key: sorted(value, key=str) if isinstance(value, list) else value for key, value in config.items()}
 
 
@@ -65,7 +66,7 @@ def _short(value: t.Any) -> t.Any:
     return value if cut(text) == text else cut(text)
 
 
-def _changes(before: t.Optional[Manifest], after: Manifest, complete: bool) -> dict[str, t.Any]:
+def _changes(before: Manifest | None, after: Manifest, complete: bool) -> dict[str, t.Any]:
     parts = {"tokenizer": _tokenizer_of, "chat_template": _template_of}
     found = {part: _compared(of(before) if before else {}, of(after)) for part, of in parts.items()}
     if before is None:
@@ -84,25 +85,28 @@ def _changes(before: t.Optional[Manifest], after: Manifest, complete: bool) -> d
         named["norms"] = {module: _percent(change) for module, change in sorted(norms.items())}
     if norms:
         most = max(norms, key=lambda module: (abs(norms[module]), module))
-        seen = abs(norms[most]) >= _NOISE
-        said = f"{_percent(norms[most])} in {most}" if seen else f"less than {100 * _NOISE:.0f} % anywhere"
-        found = {"largest_change_of_norm": said, **found}
+        significant = abs(norms[most]) >= _NOISE
+        change = f"{_percent(norms[most])} in {most}" if significant else f"less than {100 * _NOISE:.0f} % anywhere"
+        found = {"largest_change_of_norm": change, **found}
     return {"tensors": ", ".join(words), **found, **named}
 
 
 def _norm_changes(before: Manifest, after: Manifest) -> dict[str, float]:
-    """By how much the norm of each module's tensors changed, relative to what it was; of modules that both have."""
+    """Return the relative change of each module's norm, for the modules that both manifests have."""
     old, new = _norms(before), _norms(after)
     return {module: new[module] / old[module] - 1 for module in old.keys() & new.keys() if old[module]}
 
 
 def _norms(manifest: Manifest) -> dict[str, float]:
-    """The norm of all tensors of each module together; without the modules of which one has none, or none that is finite."""
+    """Return the norm of each module over all of its tensors.
+
+    Modules with a tensor without norm, or whose norm is not finite, are left out.
+    """
     squares: dict[str, float] = {}
     for tensor in manifest.tensors:
         module = _PARAMETER.sub("", tensor.name)
         norm = math.nan if tensor.norm is None else tensor.norm
-        # A product too large is infinite; a power would be an error.
+        # A product that is too large is infinite; the power operator would raise OverflowError.
         squares[module] = squares.get(module, 0.0) + norm * norm
     return {module: math.sqrt(square) for module, square in squares.items() if math.isfinite(square)}
 
@@ -122,7 +126,7 @@ def _sha256s(manifest: Manifest) -> dict[str, str]:
 
 
 def _tokenizer_of(manifest: Manifest) -> dict[str, str]:
-    """Everything but config, weights and a template of its own belongs to the tokenizer."""
+    """The hashes of the tokenizer's files: all but the configuration, the weights and the chat template."""
     own = {CONFIG_FILE, manifest.weights_file, CHAT_TEMPLATE}
     return {path: sha256 for path, sha256 in _sha256s(manifest).items() if path not in own}
 

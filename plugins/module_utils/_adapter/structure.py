@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""The load test level C(structure): whether the tensors are exactly those that PEFT will look for, and sane."""
+"""Level ``structure`` of the load test: the file has exactly the tensors that PEFT expects, with sane values."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ _LORA_TENSOR = re.compile(
     r"(?P<part>lora_A\.weight|lora_B\.weight|lora_embedding_A|lora_embedding_B|lora_magnitude_vector)"
 )
 _DTYPES = ("F32", "BF16", "F16")
-# A size that only the base could tell.
+# A size that only the base determines.
 _ANY = -1
 
 Shape = t.Tuple[int, ...]
 
 
 def expected_tensors(config: Config, modules: t.Mapping[str, Module]) -> dict[str, Shape]:
-    """Return the names and shapes of all tensors that PEFT writes for C(config) on a base with these modules."""
+    """Return the names and shapes of all tensors that PEFT saves for ``config`` on a base with ``modules``."""
     expected: dict[str, Shape] = {}
     for name, module in modules.items():
         prefix = _PREFIX + name
@@ -63,11 +63,11 @@ def expected_tensors(config: Config, modules: t.Mapping[str, Module]) -> dict[st
 def structure_problems(
     name: str, tensors: t.Sequence[TensorScan], config: Config, base_config: dict[str, t.Any] | None
 ) -> list[Problem]:
-    """Return all that is wrong with the tensors of adapter C(name); an empty list when nothing is.
+    """Return the problems of the tensors of adapter ``name``.
 
-    With a C(config) that is not well-formed, which C(config_problems) reports, only the values are looked at. Without
-    C(base_config), or where that is of an unknown type, the modules are those that the tensors name; C(unchecked) says
-    what goes unseen then.
+    If ``config`` is not well-formed, which ``config_problems`` reports, only the values are checked.
+    Without ``base_config``, or if its type is unknown, the modules are derived from the names of the
+    tensors; ``unchecked`` returns what that cannot detect.
     """
     found = {tensor.name: tensor for tensor in tensors}
     subject = f"base of adapter {name}"
@@ -86,27 +86,27 @@ def structure_problems(
 
 
 def structure_checks(tensors: t.Sequence[TensorScan], config: Config) -> list[str]:
-    """What is proved of an adapter with which neither C(config_problems) nor C(structure_problems) finds anything wrong."""
+    """Return what has been proved of an adapter for which the two functions above found no problems."""
     return [
-        f"The configuration is LoRA as declared: rank {config['r']}, alpha {config['lora_alpha']}, no key that could run code.",
+        f"The configuration is LoRA as declared: rank {config['r']}, alpha {config['lora_alpha']}, no key that can load code.",
         f"The weights are strict safetensors: {count(len(tensors), 'tensor')} with the names and shapes of"
-        f" {first(sorted(config['target_modules']))}, none missing, none beside them.",
+        f" {first(sorted(config['target_modules']))}, none missing, none extra.",
         "No value is NaN or infinite, and the tensors are not those of an untrained adapter.",
     ]
 
 
 def unchecked(base_config: dict[str, t.Any] | None) -> list[str]:
-    """What level structure cannot compare with a base of which no more is known than this."""
+    """Return what level structure cannot check with no more than this known about the base."""
     if base_config is not None and is_known(base_config):
         return []
-    what = "so level structure cannot see that whole modules are missing, nor sizes that only the base tells; level adapter can"
+    what = "so level structure cannot detect missing modules or sizes that only the base determines; level adapter can"
     if base_config is None:
-        return [f"No config of its base is known here, {what}."]
-    return [f"The modules of its base's type {shown(base_config['model_type'])} are not known here, {what}."]
+        return [f"The config of its base is not known on this host, {what}."]
+    return [f"The modules of base type {shown(base_config['model_type'])} are not known, {what}."]
 
 
 def _modules_of(tensors: t.Iterable[TensorScan]) -> dict[str, Module]:
-    """The modules that the tensors speak of, with the sizes that they imply."""
+    """Return the modules that the tensors belong to, with the sizes that the tensors imply."""
     modules: dict[str, Module] = {}
     for tensor in tensors:
         lora = _LORA_TENSOR.fullmatch(tensor.name)
@@ -132,16 +132,16 @@ def _name_problems(name: str, found: dict[str, TensorScan], config: Config, modu
     for key in ("target_modules", "modules_to_save"):
         unknown = [entry for entry in config.get(key) or () if not any(named([entry], module) for module in modules)]
         if unknown:
-            problem = f"{key} names {first(unknown)}, of which there is nothing in the base or in the file."
-            yield Problem(subject, problem, "It is the adapter of another base, or its configuration was changed.")
+            problem = f"{key} names {first(unknown)}, which neither the base nor the file has in the base or in the file."
+            yield Problem(subject, problem, "It belongs to another base, or its configuration was changed.")
 
     missing = [tensor for tensor in expected if tensor not in found]
     if missing:
         problem = f"lacks {len(missing)} of {count(len(expected), 'tensor')}: {first(missing)}."
-        yield Problem(subject, problem, "PEFT would put untrained ones in their place. Save the adapter again, whole.")
+        yield Problem(subject, problem, "PEFT would use untrained tensors instead. Save the complete adapter again.")
 
     extra = [tensor for tensor in found if tensor not in expected]
-    # PEFT loads every key that fits any weight of the whole model, the base's own included.
+    # PEFT loads every tensor whose name matches any weight of the model, including those of the base.
     overwriting = [tensor for tensor in extra if tensor.startswith(_PREFIX) and "lora_" not in tensor]
     if overwriting:
         listed = first(map(shown, overwriting))
@@ -153,28 +153,28 @@ def _name_problems(name: str, found: dict[str, TensorScan], config: Config, modu
         yield Problem(subject, problem, remedy)
     ignored = [tensor for tensor in extra if tensor not in overwriting]
     if ignored:
-        problem = f"has {count(len(ignored), 'tensor')} that PEFT would silently leave out: {first(map(shown, ignored))}."
-        remedy = "The base has no such module, or target_modules does not name it. Correct what is wrong of the two."
+        problem = f"has {count(len(ignored), 'tensor')} that PEFT would silently ignore: {first(map(shown, ignored))}."
+        remedy = "Either the base has no such module, or target_modules does not name it. Correct the one that is wrong."
         yield Problem(subject, problem, remedy)
 
     misshapen = [key for key, shape in expected.items() if key in found and not _fits(found[key].shape, shape)]
     if misshapen:
-        shapes = (f"{key} is {_spelt(found[key].shape)}, expected {_spelt(expected[key])}" for key in misshapen)
-        problem = f"has {count(len(misshapen), 'tensor')} of a wrong shape: {first(shapes)}."
-        yield Problem(subject, problem, "Its rank or its base is another than its configuration says.")
+        shapes = (f"{key} is {_shape_text(found[key].shape)}, expected {_shape_text(expected[key])}" for key in misshapen)
+        problem = f"has {count(len(misshapen), 'tensor')} with a wrong shape: {first(shapes)}."
+        yield Problem(subject, problem, "Its rank or its base differs from its configuration.")
 
 
 def _value_problems(name: str, found: dict[str, TensorScan]) -> t.Iterator[Problem]:
     subject = f"adapter {name}"
     wrong = [f"{shown(tensor.name)} is {tensor.dtype}" for tensor in found.values() if tensor.dtype not in _DTYPES]
     if wrong:
-        problem = f"has {count(len(wrong), 'tensor')} of a wrong dtype: {first(wrong)}; expected {', '.join(_DTYPES)}."
+        problem = f"has {count(len(wrong), 'tensor')} with an unsupported dtype: {first(wrong)}; expected {', '.join(_DTYPES)}."
         yield Problem(subject, problem, "Save the adapter in one of them.")
-    # Modules that are saved whole keep the dtype of the base, so only the LoRA tensors must agree.
+    # Saved modules keep the dtype of the base, so only the LoRA tensors must agree.
     dtypes = {tensor.dtype: tensor.name for tensor in found.values() if "lora_" in tensor.name}
     if len(dtypes) > 1:
         examples = first(f"{shown(tensor)} is {dtype}" for dtype, tensor in sorted(dtypes.items()))
-        yield Problem(subject, f"mixes dtypes: {examples}; expected a single one.", "Save the adapter in one of them.")
+        yield Problem(subject, f"mixes dtypes: {examples}; expected one dtype.", "Save the adapter in one of them.")
 
     broken = [shown(tensor.name) for tensor in found.values() if not tensor.finite]
     if broken:
@@ -191,11 +191,12 @@ def _value_problems(name: str, found: dict[str, TensorScan]) -> t.Iterator[Probl
         if tensor.zero and lora["part"] in ("lora_A.weight", "lora_embedding_A"):
             dead.append(tensor.name)
     if pairs and all(any(zero) for zero in pairs.values()):
-        problem = "has no effect: in every LoRA layer lora_A or lora_B is all zeros, as before any training."
-        yield Problem(subject, problem, "Deliver the adapter as it was after the training.")
+        problem = "has no effect: in every LoRA layer lora_A or lora_B is all zeros, as before training."
+        yield Problem(subject, problem, "Deliver the trained adapter.")
     elif dead:
-        # A zero lora_B is accepted in single layers: they may not have learnt. lora_A is random from the first step on.
-        problem = f"is all zeros in {count(len(dead), 'tensor')} that training never makes zero: {first(dead)}."
+        # A zero lora_B is accepted in single layers, which may not have learned anything. lora_A is
+        # random from the start.
+        problem = f"has only zeros in {count(len(dead), 'tensor')} that training never sets to zero: {first(dead)}."
         yield Problem(subject, problem, "The file was damaged when it was written: save the adapter again.")
 
 
@@ -203,5 +204,5 @@ def _fits(found: Shape, expected: Shape) -> bool:
     return len(found) == len(expected) and all(size > 0 and wanted in (size, _ANY) for size, wanted in zip(found, expected))
 
 
-def _spelt(shape: Shape) -> str:
+def _shape_text(shape: Shape) -> str:
     return f"[{', '.join('?' if size == _ANY else str(size) for size in shape)}]"

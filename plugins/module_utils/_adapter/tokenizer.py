@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Judges the tokenizer's files that travel with an adapter: nothing in them may bring code, no template may be huge."""
+"""Checks the tokenizer files of an adapter: they must not load code, and the chat template must not be huge."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from .._formats.strict_json import read_object
 from .._text import shown
 from .files import CHAT_TEMPLATE, TOKENIZER_CONFIG
 
-# The longest templates of known models have 20 kB. A template is a program: it is never rendered here, and what serves
-# should not meet one that somebody has blown up.
+# The longest templates of known models have 20 kB. A template is a program. It is never rendered
+# here, but serving software does render it and should not get an inflated one.
 MAX_TEMPLATE = 1 << 18
-# That of Gemma 3, with its thousands of added tokens, has 1.2 MB.
+# The file of Gemma 3, which has thousands of added tokens, has 1.2 MB.
 _MAX_CONFIG = 1 << 24
 
 
 def tokenizer_problems(directory: str, names: t.Collection[str], name: str) -> list[Problem]:
-    """What is wrong with the tokenizer of adapter C(name), of whose directory C(names) are the files that travel."""
+    """Return the problems of the tokenizer of adapter ``name``. ``names`` are the adapter's files in ``directory``."""
     problems: list[Problem] = []
     templates: list[tuple[str, int]] = []
     if CHAT_TEMPLATE in names:
@@ -37,19 +37,19 @@ def tokenizer_problems(directory: str, names: t.Collection[str], name: str) -> l
             return list(exc.problems)
         for key in ("auto_map", "trust_remote_code"):
             if config.get(key):
-                problem = f"has {key} = {shown(config[key])}, by which a tokenizer can bring code."
-                remedy = "Save it with a tokenizer class that transformers itself has."
+                problem = f"has {key} = {shown(config[key])}, which can make transformers load code."
+                remedy = "Save it with a tokenizer class that is part of transformers."
                 problems.append(Problem(f"adapter {name}, {TOKENIZER_CONFIG}", problem, remedy))
         templates += [(f"chat_template in {TOKENIZER_CONFIG}", size) for size in _sizes(config.get("chat_template"))]
     for where, size in templates:
         if size > MAX_TEMPLATE:
-            problem = f"has {size} bytes, at most {MAX_TEMPLATE} are accepted for a chat template."
+            problem = f"has {size} bytes; a chat template may have at most {MAX_TEMPLATE}."
             problems.append(Problem(f"adapter {name}, {where}", problem, "Save the tokenizer with the template of its base."))
     return problems
 
 
 def _sizes(value: t.Any) -> t.Iterator[int]:
-    """The sizes of all texts in a value: a template stands there by itself, or in a list of named ones."""
+    """Return the sizes of all strings in a value, which is one template or a list of named templates."""
     if isinstance(value, str):
         yield len(value.encode())
     for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():

@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""From a base's config.json to the modules that LoRA layers can sit on, and their sizes."""
+"""The modules of a base that LoRA layers can be added to, derived from its config.json."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import typing as t
 
 from .._errors import DeliveryError, Problem
 from .._formats.strict_json import is_integer
+from .._text import shown
 from .remote_code import code_keys
 
 
 class Module(t.NamedTuple):
-    """A linear layer or an embedding of the base (then C(in_features) is its number of tokens)."""
+    """A linear layer or an embedding of the base. ``in_features`` of an embedding is its number of tokens."""
 
     out_features: int
     in_features: int
@@ -24,14 +25,15 @@ class Module(t.NamedTuple):
 
     @property
     def weight(self) -> tuple[int, int]:
-        """The shape of its own weight in the base."""
+        """The shape of its weight in the base."""
         return (self.in_features, self.out_features) if self.embedding else (self.out_features, self.in_features)
 
 
-# The model types that all share one layout of modules, with the keys that their config.json may leave out because
-# transformers then takes a value that follows from the others. Elsewhere it takes a number that fits few models.
 _HEAD_DIM = "head_dim"
 _KV_HEADS = "num_key_value_heads"
+# The supported model types, which have the same modules, and the keys that their config.json may
+# omit because transformers derives the value from others. For any other omitted key, transformers
+# uses a constant that is right for few models.
 _MODEL_TYPES: dict[str, frozenset[str]] = {
     "llama": frozenset({_HEAD_DIM, _KV_HEADS}),
     "mistral": frozenset({_HEAD_DIM}),
@@ -44,40 +46,40 @@ _MODEL_TYPES: dict[str, frozenset[str]] = {
 
 
 def code_problems(config: dict[str, t.Any], subject: str) -> list[Problem]:
-    """What in a base's config.json could make transformers run code that the base brings."""
+    """Return a problem for each key of a base's config.json that can make transformers load code."""
     return [
-        Problem(subject, f"has the key '{key}', by which a base can bring code.", "Use a base of plain weights.")
+        Problem(subject, f"has the key '{key}', which can make transformers load code.", "Use a base without it.")
         for key in sorted(code_keys(config))
     ]
 
 
 def is_known(config: dict[str, t.Any]) -> bool:
-    """Whether the modules of such a base are known here."""
-    # A config without a model type is no config, which base_modules() says.
+    """Return whether the modules of such a base are known."""
+    # Without a model type, the config is invalid, which base_modules() reports.
     model_type = config.get("model_type")
     return not isinstance(model_type, str) or model_type in _MODEL_TYPES
 
 
 def base_modules(config: dict[str, t.Any], subject: str) -> dict[str, Module]:
-    """Return the modules of a base by name, as C(model.layers.0.self_attn.q_proj), C(lm_head) and so on.
+    """Return the modules of a base by name: ``model.layers.0.self_attn.q_proj``, ``lm_head`` and so on.
 
-    Raises DeliveryError about C(subject) with all that is wrong: an unknown model_type, keys that are missing or no
-    positive numbers, and keys by which a base would bring code of its own.
+    Raises DeliveryError about ``subject`` with all problems: an unknown model_type, keys that are
+    missing or not positive numbers, and keys that can make transformers load code.
     """
     problems = code_problems(config, subject)
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or model_type not in _MODEL_TYPES:
-        problem = f"has model_type {model_type!r}; the modules of {', '.join(_MODEL_TYPES)} are known."
-        remedy = "Use such a base, or leave the base's config out: then shapes are not compared with it."
+        problem = f"has model_type {shown(model_type)}; supported are {', '.join(_MODEL_TYPES)}."
+        remedy = "Use such a base, or omit the config of the base. Then shapes are not compared with it."
         raise DeliveryError(*problems, Problem(subject, problem, remedy))
 
     def number(key: str) -> int:
         value = config.get(key)
         if is_integer(value) and value > 0:
             return value
-        found = f"is {value!r}" if key in config else "is missing"
+        found = f"is {shown(value)}" if key in config else "is missing"
         problem = f"key '{key}' {found}; expected a positive number."
-        problems.append(Problem(subject, problem, "Take it from the base's config.json."))
+        problems.append(Problem(subject, problem, "Copy it from the config.json of the base."))
         return 1
 
     def derivable(key: str, value: int) -> int:

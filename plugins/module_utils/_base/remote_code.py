@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Code that a base's config.json would make transformers load. Part of the load test's program, too."""
+"""Code that transformers would load because of a base's config.json. Part of the load test's program."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""The files that hold the weights of a base."""
+"""The weights files of a base. Part of the load test's program, too."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import os
 
 
 def base_weights(path: str) -> list[str]:
-    """Paths of the safetensors files of a base as transformers picks them; empty when it has none."""
+    """Return the paths of the safetensors files that transformers would load; none if there are none."""
     index = os.path.join(path, "model.safetensors.index.json")
     single = os.path.join(path, "model.safetensors")
     if os.path.isfile(single):

@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Strict reader of safetensors headers: rejects everything that the official library rejects, and says what it is."""
+"""Strict reader of safetensors headers. It rejects everything that the official library rejects."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _DAMAGED = "Copy or save the file again and compare its sha256 with the original
 
 @dataclasses.dataclass(frozen=True)
 class TensorInfo:
-    """A tensor as the header describes it. ``start`` and ``end`` are offsets from the first byte after the header."""
+    """A tensor as the header describes it. ``start`` and ``end`` are offsets from the end of the header."""
 
     name: str
     dtype: str
@@ -54,7 +54,7 @@ class Header:
 
 @contextlib.contextmanager
 def open_header(path: str) -> t.Iterator[tuple[bytes, Header, t.BinaryIO]]:
-    """The bytes of the file before its data, the header they contain, and the file, open where the data begin.
+    """Open a file at the start of its data. Yield the bytes before the data, the header, and the file.
 
     Raises DeliveryError when the file is damaged or not a safetensors file.
     """
@@ -64,7 +64,7 @@ def open_header(path: str) -> t.Iterator[tuple[bytes, Header, t.BinaryIO]]:
 
 
 def read_up_to(stream: t.BinaryIO, size: int) -> bytes:
-    """Read ``size`` bytes, fewer only at the end of the file. (A raw stream may return fewer at any time.)"""
+    """Read ``size`` bytes, or fewer at the end of the file. A raw stream may return fewer at any time."""
     parts = []
     while size and (part := stream.read(size)):
         parts.append(part)
@@ -127,7 +127,7 @@ def _tensor(path: str, name: str, entry: t.Any) -> TensorInfo:
     bits = _BITS[dtype]
     for length in shape:
         bits *= length
-        # Checked at every step: readers that count in 64 bits overflow even when a later length is 0.
+        # Checked at every step: 64-bit readers overflow even when a later length is 0.
         if bits >= 1 << 63:
             raise wrong(f"has the shape {shown(shape)}, which is too large.")
     if bits % 8 or bits // 8 != offsets[1] - offsets[0]:
@@ -165,7 +165,7 @@ _BEGINNINGS: tuple[tuple[tuple[bytes, ...], str, str], ...] = (
 
 
 def _no_header(path: str, head: bytes, size: int, length: int) -> DeliveryError:
-    """The error for a file that does not begin like a safetensors file; names the format where it is recognized."""
+    """The error for a file that does not begin like a safetensors file. Names known other formats."""
     for beginnings, problem, remedy in _BEGINNINGS:
         if head.lstrip().lower().startswith(beginnings):
             return DeliveryError.of(path, f"{problem}; expected a safetensors file.", remedy)

@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""JSON as a checker must read it: what other readers understand differently, or only some refuse, is refused."""
+"""Strict JSON: rejects everything that other readers interpret differently, or that some reject."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ import typing as t
 
 from .._errors import DeliveryError
 from .._files import open_regular
+from .._text import shown
 
 # Real configurations are a few kB.
 MAX_CONFIG = 1 << 20
 
 
-class _Refused(ValueError):
-    """Why a text was refused; its message ends up in a DeliveryError."""
+class _Rejected(ValueError):
+    """The reason why a text is rejected; becomes the message of a DeliveryError."""
 
 
 def parse_object(data: bytes, subject: str, remedy: str, naturals_only: bool = False) -> dict[str, t.Any]:
-    """Return the one JSON object that C(data) holds.
+    """Return the JSON object in ``data``.
 
-    Refused are duplicate keys, NaN and infinite numbers, a byte order mark, lone surrogates, and everything that is
-    not an object. With C(naturals_only) no other numbers than 0, 1, 2 ... pass.
-    Raises DeliveryError about C(subject), with C(remedy).
+    Raises DeliveryError about ``subject``, with ``remedy``, for duplicate keys, NaN and infinite
+    numbers, a byte order mark, lone surrogates, and everything that is not an object; with
+    ``naturals_only`` also for all numbers but 0, 1, 2 and so on.
     """
     try:
         if data.startswith(b"\xef\xbb\xbf"):
-            raise _Refused("begins with a byte order mark")
+            raise _Rejected("begins with a byte order mark")
         value = json.loads(
             data.decode("utf-8"),
             object_pairs_hook=_unique,
@@ -40,31 +41,31 @@ def parse_object(data: bytes, subject: str, remedy: str, naturals_only: bool = F
             parse_int=_natural if naturals_only else _integer,
             parse_float=_no_float if naturals_only else _finite,
         )
-        # JSON can spell half of a character, which no UTF-8 text can hold.
+        # JSON can contain an escaped half of a surrogate pair, which UTF-8 cannot represent.
         json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except _Refused as exc:
+    except _Rejected as exc:
         raise DeliveryError.of(subject, f"{exc}.", remedy) from exc
     except (ValueError, RecursionError) as exc:
         raise DeliveryError.of(subject, f"is not valid JSON: {str(exc)[:200]}.", remedy) from exc
     if not isinstance(value, dict):
-        raise DeliveryError.of(subject, f"is a JSON {type(value).__name__}, expected an object.", remedy)
+        raise DeliveryError.of(subject, f"is a JSON {type(value).__name__}; expected an object.", remedy)
     return value
 
 
-def read_object(path: str, remedy: str, most: int = MAX_CONFIG) -> dict[str, t.Any]:
-    """Return the JSON object in a plain file of at most C(most) bytes. Raises DeliveryError, also when it cannot be read."""
+def read_object(path: str, remedy: str, limit: int = MAX_CONFIG) -> dict[str, t.Any]:
+    """Return the JSON object in a plain file of at most ``limit`` bytes. Raises DeliveryError."""
     with open_regular(path) as stream:
-        # A raw stream may give less than it was asked for, so it is read to its end.
+        # A raw stream may return less than requested, so read to the end.
         data = b""
-        while len(data) <= most and (more := stream.read(most)):
+        while len(data) <= limit and (more := stream.read(limit)):
             data += more
-    if len(data) > most:
-        raise DeliveryError.of(path, f"is larger than {most} bytes, which no configuration is.", remedy)
+    if len(data) > limit:
+        raise DeliveryError.of(path, f"is larger than {limit} bytes, too large for a configuration.", remedy)
     return parse_object(data, path, remedy)
 
 
 def is_integer(value: t.Any) -> t.TypeGuard[int]:
-    """Whether a value that was read is an integer: not C(true) or C(false), which are integers to Python."""
+    """Return whether a parsed value is an integer. In Python, ``True`` and ``False`` are integers too."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -72,34 +73,34 @@ def _unique(pairs: list[tuple[str, t.Any]]) -> dict[str, t.Any]:
     result: dict[str, t.Any] = {}
     for key, value in pairs:
         if key in result:
-            raise _Refused(f"has the key {ascii(key)[:100]} twice")
+            raise _Rejected(f"has the key {shown(key)} twice")
         result[key] = value
     return result
 
 
 def _no_constant(text: str) -> t.NoReturn:
-    raise _Refused(f"has the value {text}, which is no JSON")
+    raise _Rejected(f"has the value {text}, which is not valid JSON")
 
 
 def _integer(text: str) -> int:
-    # Far longer ones take old versions of Python minutes; tokenizers say 10^30 where they mean no limit.
+    # Old versions of Python take minutes to parse huge numbers. Tokenizers use 10^30 for "no limit".
     if len(text) > 40:
-        raise _Refused(f"has the number {text[:20]}..., which is too large")
+        raise _Rejected(f"has the number {text[:20]}..., which is too large")
     return int(text)
 
 
 def _natural(text: str) -> int:
     if text.startswith("-"):
-        raise _Refused(f"has the number {text[:40]} where only 0, 1, 2 ... are allowed")
+        raise _Rejected(f"has the number {text[:40]} where only 0, 1, 2 ... are allowed")
     return _integer(text)
 
 
 def _no_float(text: str) -> t.NoReturn:
-    raise _Refused(f"has the number {text[:40]} where only 0, 1, 2 ... are allowed")
+    raise _Rejected(f"has the number {text[:40]} where only 0, 1, 2 ... are allowed")
 
 
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise _Refused(f"has the number {text[:40]}, which is too large")
+        raise _Rejected(f"has the number {text[:40]}, which is too large")
     return value

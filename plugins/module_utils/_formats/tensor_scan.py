@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""One pass over the data of a safetensors file: hashes, non-finite values, all-zero tensors, norms."""
+"""One pass over a safetensors file: hashes, non-finite values, all-zero tensors, and norms."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ _ITEMS: dict[int, t.Literal["H", "I", "Q"]] = {2: "H", 4: "I", 8: "Q"}
 
 
 class _Sample:
-    """Evenly spaced values of a tensor with ``count`` values: all of a small tensor, some thousand of a large one."""
+    """Evenly spaced values of a tensor: all of a small one, some thousand of a large one."""
 
     def __init__(self, layout: _Float, count: int) -> None:
         self.layout, self.count = layout, count
@@ -160,6 +160,6 @@ class _Sample:
         self.seen += len(items)
 
     def norm(self) -> float | None:
-        """The estimated norm of the complete tensor; None when a value is not finite. Four digits are more than enough."""
+        """Return the estimated norm of the tensor to four digits; None when a value is not finite."""
         square = self.squares * self.count / self.sampled if self.sampled else 0.0
         return float(f"{math.sqrt(square):.4g}") if math.isfinite(square) else None

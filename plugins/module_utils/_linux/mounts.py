@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Mount points of this process, from /proc/self/mountinfo: os.path.ismount does not see a bind mount."""
+"""Mount points, read from /proc/self/mountinfo: ``os.path.ismount`` does not detect bind mounts."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _OCTAL = re.compile(r"\\([0-7]{3})")
 
 
 def is_mount_point(path: str) -> bool:
-    """True when something is mounted on exactly this path; a link at C(path) itself is not followed."""
+    """Return whether something is mounted on exactly this path. A link at ``path`` is not followed."""
     parent, name = os.path.split(os.path.abspath(path))
     return os.path.join(os.path.realpath(parent), name) in _mount_points()
 
 
 def mount_of(path: str) -> str:
-    """The mount point that an existing path lies under. A rename works only within one of them."""
+    """Return the mount point that contains an existing path. A rename only works within one mount."""
     path = os.path.realpath(path)
     points = _mount_points()
     while path not in points and path != "/":

@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Which directories of the store some process has open or mapped, as far as /proc may be read."""
+"""Which directories some process has open or mapped, as far as /proc is readable."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CAP_SYS_PTRACE = 19
 
 
 def in_use(directories: t.Iterable[str]) -> set[str]:
-    """Those of C(directories) of which any visible process has the directory, or a file in it, open or mapped."""
+    """Return those of ``directories`` that a visible process has open or mapped, themselves or a file in them."""
     opened: dict[tuple[int, int], str] = {}
     mapped: dict[tuple[int, bytes], str] = {}
     for directory in directories:
@@ -31,7 +31,7 @@ def in_use(directories: t.Iterable[str]) -> set[str]:
         return set()
     used = set()
     for pid in filter(str.isdigit, os.listdir("/proc")):
-        # A process that ended meanwhile, or one that belongs to somebody else.
+        # The process has ended, or belongs to another user.
         with contextlib.suppress(OSError):
             used |= {mapped[mapping] for mapping in _mappings(pid) if mapping in mapped}
         with contextlib.suppress(OSError):
@@ -40,7 +40,7 @@ def in_use(directories: t.Iterable[str]) -> set[str]:
 
 
 def sees_all_processes() -> bool:
-    """Whether the processes of all users are visible to C(in_use). Root in a container often lacks this capability."""
+    """Return whether ``in_use`` sees the processes of all users. Root in a container often does not."""
     with open("/proc/self/status", "rb") as stream:
         for line in stream:
             if line.startswith(b"CapEff:"):
@@ -49,7 +49,7 @@ def sees_all_processes() -> bool:
 
 
 def _mappings(pid: str) -> t.Iterator[tuple[int, bytes]]:
-    """Inodes and file names. The device is of no use: on some file systems it is another one here than in stat."""
+    """Yield inodes and file names. The device is useless: on some file systems it differs from stat's."""
     with open(f"/proc/{pid}/maps", "rb") as stream:
         for line in stream:
             fields = line.rstrip(b"\n").split(None, 5)

@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""renameat2(2): exchange two names in one step, or rename without replacing. Python has no call for it."""
+"""renameat2(2), which Python lacks: exchange two names atomically, or rename without replacing."""
 
 from __future__ import annotations
 
@@ -17,30 +17,31 @@ import platform
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 _RENAME_EXCHANGE = 2
-# The number of the system call; glibc has a wrapper only since 2.28, musl has none.
+# System call numbers. glibc has a wrapper only since 2.28, musl has none.
 _NUMBERS = {"x86_64": 316, "aarch64": 276, "riscv64": 276, "ppc64le": 357, "s390x": 347}
 _UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS, errno.EXDEV, errno.EOPNOTSUPP})
 
 
 def exchange(first: str, second: str) -> None:
-    """Swap what two names lead to, atomically; both must exist. Raises OSError."""
+    """Exchange two existing names atomically. Raises OSError."""
     _renameat2(first, second, _RENAME_EXCHANGE)
 
 
 def rename_noreplace(source: str, target: str) -> None:
-    """Rename; raise FileExistsError instead of replacing anything. Raises OSError."""
+    """Rename without replacing: raises FileExistsError if ``target`` exists. Raises OSError."""
     _renameat2(source, target, _RENAME_NOREPLACE)
 
 
 def is_unsupported(exc: OSError) -> bool:
-    """True when the error says that this file system (or kernel) cannot do it, rather than that it failed."""
+    """Return whether the error means that this file system or kernel does not support the operation."""
     return exc.errno in _UNSUPPORTED
 
 
 def can_exchange(first: str, second: str, label: str) -> bool:
-    """Try an exchange between two directories with an empty directory in each.
+    """Try to exchange two empty directories, one in ``first`` and one in ``second``.
 
-    C(label) makes the names unique to one lock, so that what a crash leaves is found and removed by the next probe.
+    ``label`` makes their names unique to one lock, so that the next probe finds and removes what a
+    crash left behind.
     """
     probes = [os.path.join(directory, f".exchange-probe-{label}") for directory in (first, second)]
     try:
@@ -62,7 +63,7 @@ def can_exchange(first: str, second: str, label: str) -> bool:
 def _renameat2(source: str, target: str, flags: int) -> None:
     number = _NUMBERS.get(platform.machine())
     if number is None:
-        raise OSError(errno.ENOSYS, f"no renameat2 known on {platform.machine()}", source, None, target)
+        raise OSError(errno.ENOSYS, f"the number of renameat2 on {platform.machine()} is unknown", source, None, target)
     libc = ctypes.CDLL(None, use_errno=True)
     result = libc.syscall(
         ctypes.c_long(number),

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Old packages on a node: what is refused, what is warned of, and that the reason is named."""
+"""Old packages on a node: which are rejected, and which give a warning with its reason."""
 
 from __future__ import annotations
 
@@ -24,40 +24,40 @@ GOOD = {"python": "3.11.7", "torch": "2.13.0+cpu", "transformers": "5.23.0", "pe
         {"rsync": "3.5.0"},
     ],
 )
-def test_what_is_new_enough(change: dict[str, str]) -> None:
+def test_advisories_current_versions_have_none(change: dict[str, str]) -> None:
     assert version_warnings("/venv/python", {**GOOD, **change}) == []
     assert version_problems("/venv/python", {**GOOD, **change}) == []
 
 
 @pytest.mark.parametrize(
-    ("package", "version", "reason", "least"),
+    ("package", "version", "reason", "fixed"),
     [
         ("torch", "2.5.1+cu124", "CVE-2025-32434", "2.6"),
         ("transformers", "4.56.0", "CVE-2026-4372", "5.3"),
         ("transformers", "4.57.6", "CVE-2026-4372", "5.3"),
         ("transformers", "5.2.1", "CVE-2026-4372", "5.3"),
         ("peft", "0.19.1", "import any Python module", "0.20"),
-        ("safetensors", "0.4.2", "nothing older was tried", "0.4.3"),
-        ("rsync", "3.2.7", "Unless your distribution has mended it, CVE-2024-12084", "3.4"),
+        ("safetensors", "0.4.2", "Older versions have not been tested", "0.4.3"),
+        ("rsync", "3.2.7", "Unless your distribution has backported the fixes, CVE-2024-12084", "3.4"),
         ("rsync", "3.3.0", "CVE-2024-12084 to CVE-2024-12088", "3.4"),
         ("rsync", "3.4.1", "CVE-2026-70456", "3.5"),
     ],
 )
-def test_what_is_too_old_is_warned_of(package: str, version: str, reason: str, least: str) -> None:
+def test_advisories_old_version_gives_warning(package: str, version: str, reason: str, fixed: str) -> None:
     (warning,) = version_warnings("/venv/python", {**GOOD, package: version})
     assert warning.startswith(f"/venv/python has {package} {version}. ")
     assert reason in warning
-    assert warning.endswith(f"Install {package} {least} or newer.")
+    assert warning.endswith(f"Install {package} {fixed} or newer.")
     assert version_problems("/venv/python", {**GOOD, package: version}) == []
 
 
-def test_a_peft_that_cannot_read_what_newer_ones_save() -> None:
+def test_advisories_too_old_peft_is_rejected() -> None:
     (problem,) = version_problems("/venv/python", {**GOOD, "peft": "0.13.2"})
     assert str(problem).startswith("/venv/python: has PEFT 0.13.2, which cannot read")
     assert version_problems("/venv/python", {**GOOD, "peft": "0.14.0"}) == []
 
 
-def test_what_is_no_version_is_old_and_what_is_absent_is_nothing() -> None:
+def test_advisories_unparsable_version_counts_as_old() -> None:
     assert "CVE-2025-32434" in version_warnings("python", {"torch": "nightly"})[0]
     assert version_warnings("python", {}) == []
     assert version_problems("python", {}) == []

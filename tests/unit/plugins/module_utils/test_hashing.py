@@ -2,6 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
+"""Hashing files and JSON values, and opening only plain files."""
+
 from __future__ import annotations
 
 import contextlib
@@ -28,16 +30,16 @@ from hypothesis import strategies as st
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,8}[A-Za-z0-9]", fullmatch=True)
 HASHES = st.binary(max_size=8).map(lambda data: hashlib.sha256(data).hexdigest())
-# As adapters have them: each path once.
+# As in an adapter, each path occurs once.
 FILES = st.lists(st.tuples(NAMES, st.integers(0, 1 << 40), HASHES), max_size=8, unique_by=lambda record: record[0])
 
 
 @contextlib.contextmanager
 def limit(seconds: int) -> t.Iterator[None]:
-    """Fail instead of waiting for ever."""
+    """Fail instead of waiting forever."""
 
-    def interrupt(_number: int, _frame: t.Optional[types.FrameType]) -> None:
-        # A TimeoutError would be an OSError, and so taken for a file that cannot be read.
+    def interrupt(_number: int, _frame: types.FrameType | None) -> None:
+        # A TimeoutError is an OSError, which would be handled as an unreadable file.
         pytest.fail(f"still waiting after {seconds} seconds")
 
     before = signal.signal(signal.SIGALRM, interrupt)
@@ -49,33 +51,33 @@ def limit(seconds: int) -> t.Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def test_the_form_of_a_release_digest() -> None:
-    # Spelt out here: a release must not get another name when this collection is updated.
+def test_release_digest_format_is_stable() -> None:
+    # Written out here: an update of the collection must not rename releases.
     files = [("b", 2, "22" * 32), ("a", 1, "11" * 32)]
     records = b"a\x001\x00" + b"11" * 32 + b"\n" + b"b\x002\x00" + b"22" * 32 + b"\n"
     assert release_digest(files) == hashlib.sha256(records).hexdigest()
 
 
 @given(FILES, st.randoms())
-def test_the_order_of_the_files_does_not_matter(files: list[tuple[str, int, str]], random: t.Any) -> None:
+def test_release_digest_ignores_order_of_files(files: list[tuple[str, int, str]], random: t.Any) -> None:
     shuffled = list(files)
     random.shuffle(shuffled)
     assert release_digest(shuffled) == release_digest(iter(files))
 
 
 @given(FILES, FILES)
-def test_different_files_have_different_digests(one: list[tuple[str, int, str]], other: list[tuple[str, int, str]]) -> None:
+def test_release_digest_differs_for_different_files(one: list[tuple[str, int, str]], other: list[tuple[str, int, str]]) -> None:
     assert (release_digest(one) == release_digest(other)) == (sorted(one) == sorted(other))
 
 
 @pytest.mark.parametrize("size", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 7])
-def test_hashes_every_byte(tmp_path: pathlib.Path, size: int) -> None:
+def test_sha256_of_hashes_every_byte(tmp_path: pathlib.Path, size: int) -> None:
     data = os.urandom(size)
     (tmp_path / "file").write_bytes(data)
     assert sha256_of(str(tmp_path / "file")) == (size, hashlib.sha256(data).hexdigest())
 
 
-def test_hashes_many_files_in_their_order(tmp_path: pathlib.Path) -> None:
+def test_sha256_of_all_keeps_order(tmp_path: pathlib.Path) -> None:
     contents = [bytes([number]) * number for number in range(20)]
     for number, data in enumerate(contents):
         (tmp_path / str(number)).write_bytes(data)
@@ -84,7 +86,7 @@ def test_hashes_many_files_in_their_order(tmp_path: pathlib.Path) -> None:
     assert sha256_of_all([]) == []
 
 
-def test_fsync_reaches_the_very_file(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sha256_of_fsync_syncs_the_file(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_bytes(b"bytes")
     synced: list[int] = []
     monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
@@ -94,7 +96,7 @@ def test_fsync_reaches_the_very_file(tmp_path: pathlib.Path, monkeypatch: pytest
     assert synced == [(tmp_path / "file").stat().st_ino]
 
 
-def test_a_failed_fsync_is_never_a_success(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sha256_of_failed_fsync_raises(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_descriptor: int) -> None:
         raise OSError(5, "Input/output error")
 
@@ -122,7 +124,7 @@ def _fifo(path: pathlib.Path) -> None:
 
 
 def _socket(path: pathlib.Path) -> None:
-    # The path of a socket has a length limit that a temporary directory may well exceed.
+    # The path of a socket has a length limit, which a temporary directory may exceed.
     before = os.getcwd()
     os.chdir(path.parent)
     try:
@@ -137,7 +139,7 @@ def _nothing(_path: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize("make", [_link, _dangling_link, _directory, _fifo, _socket, _nothing])
-def test_refuses_what_is_no_plain_file_without_hanging(tmp_path: pathlib.Path, make: t.Callable[[pathlib.Path], None]) -> None:
+def test_open_regular_special_file_is_rejected(tmp_path: pathlib.Path, make: t.Callable[[pathlib.Path], None]) -> None:
     path = tmp_path / "thing"
     make(path)
     descriptors = os.listdir("/proc/self/fd")
@@ -148,17 +150,17 @@ def test_refuses_what_is_no_plain_file_without_hanging(tmp_path: pathlib.Path, m
     assert os.listdir("/proc/self/fd") == descriptors
 
 
-def test_refuses_a_device() -> None:
+def test_sha256_of_device_is_rejected() -> None:
     with limit(20), pytest.raises(DeliveryError, match="/dev/zero: is not a plain file"):
         sha256_of("/dev/zero")
 
 
-def test_a_disk_that_cannot_be_read_is_an_error_about_that_file() -> None:
-    # A plain file by its mode, and every read of its first byte fails with EIO: the first page is never mapped.
+def test_sha256_of_read_error_names_the_file() -> None:
+    # By its mode a plain file, whose first byte cannot be read (EIO): the first page is never mapped.
     with pytest.raises(DeliveryError, match="/proc/self/mem: cannot be read: Input/output error"):
         sha256_of("/proc/self/mem")
 
 
-def test_a_digest_does_not_depend_on_the_order_of_keys() -> None:
+def test_digest_of_ignores_order_of_keys() -> None:
     assert digest_of({"a": 1, "b": 2}) == digest_of({"b": 2, "a": 1})
     assert digest_of({"a": 1}) != digest_of({"a": "1"})

@@ -2,6 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
+"""Names that become part of a path."""
+
 from __future__ import annotations
 
 import os
@@ -64,17 +66,17 @@ HOSTILE = [
     "name\u200b",  # zero width space
     "na\u0301me",  # combining accent
     "\uff0e\uff0e",  # full-width dots
-    "\u0661\u0662",  # digits to str.isdigit()
-    "\udcff",  # what os.listdir makes of a byte that is no UTF-8
+    "\u0661\u0662",  # digits for str.isdigit()
+    "\udcff",  # what os.listdir returns for a byte that is not UTF-8
     "a" * 129,
 ]
 
 
 @pytest.mark.parametrize("name", [*HOSTILE, None, 7, 1.5, True, b"name", ["name"], {"name": 1}], ids=ascii)
-def test_refuses(name: object) -> None:
+def test_check_name_hostile_name_is_rejected(name: object) -> None:
     with pytest.raises(DeliveryError) as caught:
         check_name(name)
-    # The message has to stay one line whatever the name is.
+    # The message must stay on one line, whatever the name is.
     assert str(caught.value).isprintable()
     assert repr(name) in str(caught.value)
 
@@ -83,17 +85,17 @@ def test_refuses(name: object) -> None:
     "name",
     ["llama32_3b_grammar_lora", "a", "7", "A-b.c_d", "adapter_model.safetensors", "a..b", "a-", "a_", "CON", "a" * 128],
 )
-def test_accepts(name: str) -> None:
+def test_check_name_usual_name_is_accepted(name: str) -> None:
     assert check_name(name) == name
 
 
-def test_says_what_kind_of_name_it_is() -> None:
+def test_check_name_error_has_kind_of_name() -> None:
     with pytest.raises(DeliveryError, match=r"^file '\.\./x': is not a valid name"):
         check_name("../x", "file")
 
 
 @given(st.text() | st.text(SAFE, max_size=130) | st.text(SAFE + "/\n ", max_size=8))
-def test_what_is_accepted_is_one_safe_component(name: str) -> None:
+def test_check_name_accepted_name_is_one_safe_component(name: str) -> None:
     try:
         check_name(name)
     except DeliveryError:
@@ -106,7 +108,7 @@ def test_what_is_accepted_is_one_safe_component(name: str) -> None:
 
 
 @given(st.text(SAFE, max_size=126), st.sampled_from(string.ascii_letters + string.digits))
-def test_every_plain_name_is_accepted(middle: str, end: str) -> None:
+def test_check_name_plain_name_is_accepted(middle: str, end: str) -> None:
     assert check_name(end + middle + end) == end + middle + end
 
 
@@ -123,5 +125,5 @@ def test_every_plain_name_is_accepted(middle: str, end: str) -> None:
         ("..", False),
     ],
 )
-def test_release_names(name: str, expected: bool) -> None:
+def test_is_release_name(name: str, expected: bool) -> None:
     assert is_release_name(name) is expected

@@ -2,6 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
+"""Comparing package versions."""
+
 from __future__ import annotations
 
 import pytest
@@ -11,16 +13,16 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._versions impor
 @pytest.mark.parametrize(
     ("version", "expected"), [("0.21.2", (0, 21)), ("5", (5, 0)), ("5.3.0rc1", (5, 3)), ("v4.57", (4, 57)), ("unknown", (0, 0))]
 )
-def test_a_release_is_major_and_minor(version: str, expected: tuple[int, int]) -> None:
+def test_major_minor(version: str, expected: tuple[int, int]) -> None:
     assert major_minor(version) == expected
 
 
 @pytest.mark.parametrize(
     ("version", "expected"), [("2.10.0rc1+cpu", (2, 10, 0)), ("5", (5,)), ("3.2.7-protocol", (3, 2, 7)), ("unknown", (0,))]
 )
-def test_all_numbers_at_the_beginning_count(version: str, expected: tuple[int, ...]) -> None:
+def test_numbers_at_the_start(version: str, expected: tuple[int, ...]) -> None:
     assert numbers(version) == expected
 
 
-def test_numbers_are_written_with_dots() -> None:
+def test_dotted() -> None:
     assert dotted((2, 10)) == "2.10"

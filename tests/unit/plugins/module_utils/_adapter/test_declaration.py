@@ -2,6 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
+"""Declarations built from the options of a module."""
+
 from __future__ import annotations
 
 import typing as t
@@ -10,7 +12,7 @@ import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.declaration import Declaration
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 
-# As the modules' argument_spec gives it when only what is required is set.
+# The options of a module when only the required ones are set.
 ROW: dict[str, t.Any] = {
     "name": "lora",
     "base": "meta-llama/Llama-3.2-3B-Instruct",
@@ -23,7 +25,7 @@ ROW: dict[str, t.Any] = {
 }
 
 
-def test_what_is_required_alone() -> None:
+def test_from_row_required_options_only() -> None:
     assert Declaration.from_row(ROW, {}) == Declaration(
         name="lora",
         base="meta-llama/Llama-3.2-3B-Instruct",
@@ -38,7 +40,7 @@ def test_what_is_required_alone() -> None:
     )
 
 
-def test_everything() -> None:
+def test_from_row_all_options() -> None:
     row = {
         **ROW,
         "target_modules": ["v_proj", "q_proj"],
@@ -56,11 +58,11 @@ def test_everything() -> None:
 
 
 @pytest.mark.parametrize("changes", [{"name": "../lora"}, {"extra_files": ["NOTICE", "../secret"]}])
-def test_a_hostile_name_is_refused(changes: dict[str, t.Any]) -> None:
+def test_from_row_hostile_name_is_rejected(changes: dict[str, t.Any]) -> None:
     with pytest.raises(DeliveryError, match=r"'\.\./\w+': is not a valid name"):
         Declaration.from_row({**ROW, **changes}, {})
 
 
 @pytest.mark.parametrize("targets", [[], None])
-def test_no_targets_mean_whatever_the_adapter_has(targets: t.Optional[list[str]]) -> None:
+def test_from_row_without_target_modules_allows_any(targets: list[str] | None) -> None:
     assert Declaration.from_row({**ROW, "target_modules": targets}, {"aliases": None}).target_modules is None

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""adapter_config.json: plain LoRA passes, everything else only as declared, and all problems are named at once."""
+"""adapter_config.json: plain LoRA is accepted, everything else only as declared; all problems are reported."""
 
 from __future__ import annotations
 
@@ -40,26 +40,26 @@ def messages(config: Config, declared: Declaration) -> list[str]:
     return [str(problem) for problem in problems]
 
 
-def test_what_peft_saves_is_accepted(config: Config, declare: Declare) -> None:
+def test_config_problems_config_saved_by_peft_is_accepted(config: Config, declare: Declare) -> None:
     assert len(config) > 40
     assert messages(config, declare()) == []
     assert messages(config, declare(target_modules=sorted(config["target_modules"]))) == []
 
 
 @pytest.mark.parametrize("damage", [b"{", b"\xef\xbb\xbf{}", b"[]", b'{"r": 1, "r": 2}', b'{"lora_alpha": NaN}'])
-def test_only_strict_json_is_read(adapter: pathlib.Path, damage: bytes) -> None:
+def test_read_lora_config_lax_json_is_rejected(adapter: pathlib.Path, damage: bytes) -> None:
     path = adapter / "adapter_config.json"
     path.write_bytes(damage)
     with pytest.raises(DeliveryError, match="Save the adapter again"):
         read_lora_config(str(path))
 
 
-def test_an_empty_object_lacks_all_that_must_be_said(declare: Declare) -> None:
+def test_config_problems_empty_config_reports_required_keys(declare: Declare) -> None:
     missing = {message.split(",")[1].split()[0] for message in messages({}, declare())}
     assert missing == {"peft_type", "task_type", "r", "lora_alpha", "target_modules", "base_model_name_or_path"}
 
 
-def test_keys_that_older_or_newer_peft_does_not_share(config: Config, declare: Declare) -> None:
+def test_config_problems_keys_of_other_peft_versions(config: Config, declare: Declare) -> None:
     old = {
         key: config[key]
         for key in ("peft_type", "task_type", "r", "lora_alpha", "target_modules", "base_model_name_or_path", "bias")
@@ -74,7 +74,7 @@ def test_keys_that_older_or_newer_peft_does_not_share(config: Config, declare: D
         assert messages({**config, "of_the_future": value}, declare(peft_config={"of_the_future": value})) == []
 
 
-# A value of its own kind for keys that a declaration can allow.
+# For each key that a declaration can allow, a value that is not plain LoRA.
 ALLOWED = {
     "use_rslora": True,
     "use_dora": True,
@@ -89,13 +89,13 @@ ALLOWED = {
 
 
 @pytest.mark.parametrize("key", ALLOWED)
-def test_other_than_plain_values_only_as_declared(config: Config, declare: Declare, key: str) -> None:
+def test_config_problems_non_plain_value_must_be_declared(config: Config, declare: Declare, key: str) -> None:
     other = {**config, key: ALLOWED[key]}
     (message,) = messages(other, declare())
     assert f"{key} in adapter_config.json: is {json.dumps(ALLOWED[key])}, which is not plain LoRA" in message
     assert "peft_config in the inventory" in message
     assert messages(other, declare(peft_config={key: ALLOWED[key]})) == []
-    # Declared and not there is wrong, too.
+    # Declared but absent is a problem, too.
     (message,) = messages(config, declare(peft_config={key: ALLOWED[key]}))
     assert f"the inventory declares {json.dumps(ALLOWED[key])}" in message
     absent = {name: value for name, value in config.items() if name != key}
@@ -103,7 +103,7 @@ def test_other_than_plain_values_only_as_declared(config: Config, declare: Decla
     assert "is missing" in message
 
 
-def test_the_declared_value_is_compared_as_json(config: Config, declare: Declare) -> None:
+def test_config_problems_declared_value_is_compared_as_json(config: Config, declare: Declare) -> None:
     assert messages({**config, "modules_to_save": ["a_head"]}, declare(peft_config={"modules_to_save": ["a_head"]}))
     reordered = declare(peft_config={"modules_to_save": ["embed_tokens", "lm_head"]})
     assert messages({**config, "modules_to_save": ["lm_head", "embed_tokens"]}, reordered) == []
@@ -116,12 +116,12 @@ def test_the_declared_value_is_compared_as_json(config: Config, declare: Declare
 
 
 @pytest.mark.parametrize("value", [True, False, "gaussian", "orthogonal"])
-def test_harmless_ways_to_begin(config: Config, declare: Declare, value: t.Any) -> None:
+def test_config_problems_harmless_initialization_is_accepted(config: Config, declare: Declare, value: t.Any) -> None:
     assert messages({**config, "init_lora_weights": value}, declare()) == []
 
 
-# Values that are refused whatever the inventory says.
-REFUSED: list[tuple[str, t.Any, str]] = [
+# Values that are rejected whatever the inventory declares.
+UNSUPPORTED: list[tuple[str, t.Any, str]] = [
     ("peft_type", "LOHA", '"LORA"'),
     ("peft_type", "lora", '"LORA"'),
     ("peft_type", None, '"LORA"'),
@@ -135,12 +135,12 @@ REFUSED: list[tuple[str, t.Any, str]] = [
     ("lora_alpha", 0, "a number above 0"),
     ("lora_alpha", "32", "a number above 0"),
     ("lora_alpha", float("nan"), "a number above 0"),
-    ("target_modules", None, "a list of plain names"),
-    ("target_modules", [], "a list of plain names"),
-    ("target_modules", "all-linear", "a list of plain names"),
-    ("target_modules", ".*_proj", "a list of plain names"),
-    ("target_modules", ["q_proj", ".*"], "a list of plain names"),
-    ("target_modules", ["q_proj", None], "a list of plain names"),
+    ("target_modules", None, "a list of plain module names"),
+    ("target_modules", [], "a list of plain module names"),
+    ("target_modules", "all-linear", "a list of plain module names"),
+    ("target_modules", ".*_proj", "a list of plain module names"),
+    ("target_modules", ["q_proj", ".*"], "a list of plain module names"),
+    ("target_modules", ["q_proj", None], "a list of plain module names"),
     ("base_model_name_or_path", None, "the name of the base"),
     ("lora_dropout", 2, "a number from 0 to 1"),
     ("inference_mode", 1, "true or false"),
@@ -152,13 +152,13 @@ REFUSED: list[tuple[str, t.Any, str]] = [
     ("use_rslora", 1, "true or false"),
     ("modules_to_save", ["score"], "lm_head"),
     ("modules_to_save", "lm_head", "lm_head"),
-    ("exclude_modules", ".*k_proj", "a list of plain names"),
-    ("layers_to_transform", "0", "numbers of layers"),
-    ("layers_to_transform", [-1], "numbers of layers"),
-    ("rank_pattern", None, "plain names of modules"),
-    ("rank_pattern", {"q_proj": 0}, "plain names of modules"),
-    ("rank_pattern", {"(a+)+$": 8}, "plain names of modules"),
-    ("alpha_pattern", {"q_proj": "8"}, "plain names of modules"),
+    ("exclude_modules", ".*k_proj", "a list of plain module names"),
+    ("layers_to_transform", "0", "layer numbers"),
+    ("layers_to_transform", [-1], "layer numbers"),
+    ("rank_pattern", None, "plain module name"),
+    ("rank_pattern", {"q_proj": 0}, "plain module name"),
+    ("rank_pattern", {"(a+)+$": 8}, "plain module name"),
+    ("alpha_pattern", {"q_proj": "8"}, "plain module name"),
     ("auto_mapping", {"parent_library": "antigravity"}, "import Python modules"),
     ("megatron_config", {"a": 1}, "import Python modules"),
     ("bias", "all", "change the base itself"),
@@ -168,19 +168,21 @@ REFUSED: list[tuple[str, t.Any, str]] = [
     ("trainable_token_indices", [1, 2], "adds tensors"),
     ("target_parameters", ["experts"], "adds tensors"),
     ("use_qalora", True, "adds tensors"),
-    ("layers_pattern", "layers", "numbered"),
+    ("layers_pattern", "layers", "layer numbers"),
 ]
 
 
-@pytest.mark.parametrize(("key", "value", "words"), REFUSED)
-def test_refused_even_when_declared(config: Config, declare: Declare, key: str, value: t.Any, words: str) -> None:
+@pytest.mark.parametrize(("key", "value", "words"), UNSUPPORTED)
+def test_config_problems_unsupported_value_is_rejected(
+    config: Config, declare: Declare, key: str, value: t.Any, words: str
+) -> None:
     (message,) = messages({**config, key: value}, declare())
     assert f"{key} in adapter_config.json: " in message
     assert words in message
     assert messages({**config, key: value}, declare(peft_config={key: value}))
 
 
-def test_all_problems_are_named_at_once(config: Config, declare: Declare) -> None:
+def test_config_problems_several_problems_are_all_reported(config: Config, declare: Declare) -> None:
     wrong = {**config, "r": 8, "lora_alpha": 64, "base_model_name_or_path": "other/base", "use_rslora": True}
     found = messages(wrong, declare(target_modules=["q_proj", "v_proj"]))
     assert len(found) == 5
@@ -195,17 +197,17 @@ def test_all_problems_are_named_at_once(config: Config, declare: Declare) -> Non
         assert words in joined
 
 
-def test_aliases_of_the_base(config: Config) -> None:
+def test_config_problems_alias_of_base_is_accepted(config: Config) -> None:
     row = {"name": "adapter", "base": "tiny", "rank": 16, "alpha": 32.0, "allow_pickle": False}
     row.update(dict.fromkeys(("target_modules", "peft_config", "extra_files")))
     assert messages(config, Declaration.from_row(row, {}))
     assert messages(config, Declaration.from_row(row, {"aliases": ["/models/tiny", "tiny/Llama-64"]})) == []
 
 
-def test_target_modules_may_be_spelt_in_full_where_the_base_is_known(
+def test_config_problems_full_module_names_are_accepted_with_base_config(
     config: Config, declare: Declare, base_config: dict[str, t.Any]
 ) -> None:
-    # This is how PEFT writes "all-linear" down.
+    # PEFT saves "all-linear" like this.
     full = [f"model.layers.{n}.self_attn.{name}" for n in range(2) for name in ("q_proj", "v_proj")]
     assert messages({**config, "target_modules": full}, declare(target_modules=["q_proj", "v_proj"])) == []
     (message,) = messages({**config, "target_modules": full[:-1]}, declare(target_modules=["q_proj", "v_proj"]))
@@ -227,7 +229,7 @@ VALUES = st.recursive(
 
 @pytest.mark.fuzz
 @given(data=st.data())
-def test_whatever_a_configuration_says_is_judged(
+def test_config_problems_accepted_change_means_same_tensors(
     tiny: pathlib.Path, declare: Declare, base_config: dict[str, t.Any], data: st.DataObject
 ) -> None:
     config = read_lora_config(str(tiny / "adapter" / "adapter_config.json"))
@@ -235,7 +237,7 @@ def test_whatever_a_configuration_says_is_judged(
     changed = {**config, **data.draw(st.dictionaries(keys, VALUES, max_size=3))}
     found = messages(changed, declare(target_modules=config["target_modules"]))
     if not found:
-        # What passes means the same tensors as before: nothing that was changed could matter.
+        # An accepted configuration means the same tensors as before: no change was relevant.
         modules = base_modules(base_config, "base")
         assert expected_tensors(changed, modules) == expected_tensors(config, modules)
         assert [changed[key] for key in ("r", "lora_alpha", "peft_type")] == [16, 32, "LORA"]

@@ -2,6 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
+"""Manifests as JSON: they survive the round trip, and tampered ones are rejected."""
+
 from __future__ import annotations
 
 import copy
@@ -42,11 +44,11 @@ MANIFESTS = st.builds(
 
 
 @given(MANIFESTS)
-def test_comes_back_from_json_as_it_was(manifest: Manifest) -> None:
+def test_from_json_round_trip_keeps_manifest(manifest: Manifest) -> None:
     assert Manifest.from_json(json.loads(json.dumps(manifest.to_json()))) == manifest
 
 
-def test_what_json_tells() -> None:
+def test_to_json_has_digest_and_size() -> None:
     manifest = manifest_of(1)
     data = manifest.to_json()
     assert data["schema"] == 1
@@ -56,21 +58,21 @@ def test_what_json_tells() -> None:
     assert data["size"] == manifest.size == sum(entry["size"] for entry in data["files"])
 
 
-def test_content_alone_names_the_release() -> None:
+def test_digest_depends_on_files_only() -> None:
     manifest = manifest_of(1)
     data = {**manifest.to_json(), "name": "other", "versions": {}, "config": {}, "tensors": []}
     assert Manifest.from_json(data).digest == manifest.digest
     assert manifest_of(2).digest != manifest.digest
 
 
-def test_the_order_of_the_files_does_not_matter() -> None:
+def test_from_json_order_of_files_does_not_matter() -> None:
     data = manifest_of(1).to_json()
     data["files"].reverse()
     assert Manifest.from_json(data) == manifest_of(1)
 
 
 @pytest.mark.parametrize(("path", "expected"), [(WEIGHTS, WEIGHTS), ("adapter_model.bin", "adapter_model.bin")])
-def test_the_weights_file(path: str, expected: str) -> None:
+def test_weights_file_of_either_format(path: str, expected: str) -> None:
     manifest = Manifest("name", (FileEntry("adapter_config.json", 1, "0" * 64), FileEntry(path, 1, "0" * 64)), (), {}, {})
     assert manifest.weights_file == expected
 
@@ -116,7 +118,7 @@ TAMPERED = {
 
 
 @pytest.mark.parametrize("how", TAMPERED)
-def test_refuses_what_was_changed_on_the_way(how: str) -> None:
+def test_from_json_tampered_manifest_is_rejected(how: str) -> None:
     data = manifest_of(1).to_json()
     TAMPERED[how](data)
     with pytest.raises(DeliveryError) as caught:
@@ -125,45 +127,45 @@ def test_refuses_what_was_changed_on_the_way(how: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["../adapter_config.json", "/etc/passwd", "checkpoint/file", "..", "-rf", ".hidden", ""])
-def test_a_hostile_path_is_refused_even_where_the_digest_fits(path: str) -> None:
+def test_from_json_hostile_path_with_valid_digest_is_rejected(path: str) -> None:
     hostile = Manifest("name", (FileEntry(path, 1, "0" * 64),), (), {}, {}).to_json()
     with pytest.raises(DeliveryError, match="is not a valid name"):
         Manifest.from_json(hostile)
 
 
 @pytest.mark.parametrize("files", [[FileEntry("file", 1, "0" * 64)] * 2, [FileEntry("file", -1, "0" * 64)]])
-def test_files_that_cannot_be_are_refused_even_where_the_digest_fits(files: list[FileEntry]) -> None:
+def test_from_json_impossible_files_with_valid_digest_are_rejected(files: list[FileEntry]) -> None:
     with pytest.raises(DeliveryError):
         Manifest.from_json(Manifest("name", tuple(files), (), {}, {}).to_json())
 
 
 @pytest.mark.parametrize("schema", [0, 2])
-def test_another_schema_says_what_to_do(schema: int) -> None:
-    with pytest.raises(DeliveryError, match=f"manifest of grammar_lora: has schema {schema}, this collection reads schema 1"):
+def test_from_json_other_schema_is_rejected(schema: int) -> None:
+    with pytest.raises(DeliveryError, match=f"manifest of grammar_lora: has schema {schema}; this collection reads schema 1"):
         Manifest.from_json({**manifest_of(1).to_json(), "schema": schema})
 
 
 @pytest.mark.parametrize("text", ["", "{", "{'name': 'as Python would write it'}"])
-def test_what_is_handed_on_is_json(text: str) -> None:
+def test_from_text_invalid_json_is_rejected(text: str) -> None:
     assert Manifest.from_text(manifest_of(1).to_text()) == manifest_of(1)
-    with pytest.raises(DeliveryError, match=r"manifest: is not JSON: .* Hand it on as adapter_info returned it\."):
+    with pytest.raises(DeliveryError, match=r"manifest: is not JSON: .* Pass it on as adapter_info returned it\."):
         Manifest.from_text(text)
 
 
-def test_a_digest_that_does_not_fit_names_both() -> None:
-    with pytest.raises(DeliveryError, match=f"states digest {'0' * 12}, its files give {manifest_of(1).release}"):
+def test_from_json_wrong_digest_names_both() -> None:
+    with pytest.raises(DeliveryError, match=f"has digest {'0' * 12}, but its files give {manifest_of(1).release}"):
         Manifest.from_json({**manifest_of(1).to_json(), "digest": "0" * 64})
 
 
 @pytest.mark.parametrize("data", [None, [], {}, "text", 7, [{}], {"schema": 1}])
-def test_refuses_what_is_no_manifest(data: t.Any) -> None:
+def test_from_json_other_data_is_rejected(data: t.Any) -> None:
     with pytest.raises(DeliveryError):
         Manifest.from_json(data)
 
 
 @pytest.mark.parametrize("key", ["schema", "name", "digest", "files", "tensors", "config", "versions"])
 @given(value=JSON, missing=st.booleans())
-def test_refuses_any_other_form_in_words(key: str, value: t.Any, missing: bool) -> None:
+def test_from_json_arbitrary_value_raises_delivery_error(key: str, value: t.Any, missing: bool) -> None:
     data = copy.deepcopy(manifest_of(1).to_json())
     if missing:
         del data[key]
@@ -181,7 +183,7 @@ def test_refuses_any_other_form_in_words(key: str, value: t.Any, missing: bool) 
     [("files", "path"), ("files", "size"), ("tensors", "shape"), ("tensors", "sha256"), ("tensors", "norm")],
 )
 @given(value=JSON)
-def test_refuses_any_other_form_of_an_entry_in_words(where: str, key: str, value: t.Any) -> None:
+def test_from_json_arbitrary_entry_value_raises_delivery_error(where: str, key: str, value: t.Any) -> None:
     data = copy.deepcopy(manifest_of(1).to_json())
     data[where][0][key] = value
     try:

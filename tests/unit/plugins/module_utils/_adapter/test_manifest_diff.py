@@ -2,6 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
+"""What --diff shows of two manifests."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -18,13 +20,13 @@ ONE = manifest_of(1)
 
 
 def changed(config: dict[str, t.Any] | None = None, files: dict[str, str] | None = None, **more: t.Any) -> Manifest:
-    """The first version with other values in its config and other files; an empty hash leaves a file out."""
+    """The first version with changed configuration and files. An empty hash leaves a file out."""
     hashes = {entry.path: entry.sha256 for entry in ONE.files} | {"adapter_config.json": "c" * 64} | (files or {})
     entries = tuple(FileEntry(path, 8, sha256) for path, sha256 in sorted(hashes.items()) if sha256)
     return dataclasses.replace(ONE, config={**ONE.config, **(config or {})}, files=entries, **more)
 
 
-def test_where_there_is_nothing_on_one_side() -> None:
+def test_diff_one_side_missing() -> None:
     known = {"release": ONE.release, "rank": 16, "alpha": 32}
     first, last = manifest_diff(None, ONE), manifest_diff(ONE, None)
     assert first["before"] == last["after"] == {}
@@ -32,14 +34,14 @@ def test_where_there_is_nothing_on_one_side() -> None:
     assert first["after"].items() >= {**known, "tensors": "4 tensors, all new", "tokenizer": "new"}.items()
 
 
-def test_the_config_before_and_after() -> None:
+def test_diff_config_shows_changed_keys() -> None:
     before = changed({"target_modules": ["q_proj", "v_proj"], "lora_dropout": 0.05, "bias": "none"})
     config = {"target_modules": ["v_proj", "q_proj"], "lora_dropout": 0.1, "use_rslora": True, "bias": "none"}
     after = changed(config, {"adapter_config.json": "d" * 64})
-    said = manifest_diff(before, after)
-    assert said["before"]["config"] == {"lora_dropout": 0.05, "use_rslora": "not set"}
-    assert said["after"]["config"] == {"lora_dropout": 0.1, "use_rslora": True}
-    assert said["before"].keys() - said["after"].keys() == set()
+    diff = manifest_diff(before, after)
+    assert diff["before"]["config"] == {"lora_dropout": 0.05, "use_rslora": "not set"}
+    assert diff["after"]["config"] == {"lora_dropout": 0.1, "use_rslora": True}
+    assert diff["before"].keys() - diff["after"].keys() == set()
 
 
 @pytest.mark.parametrize(
@@ -55,18 +57,18 @@ def test_the_config_before_and_after() -> None:
         ({"chat_template.jinja": "d" * 64}, {}, "same", "removed"),
     ],
 )
-def test_tokenizer_and_template(before: dict[str, str], after: dict[str, str], tokenizer: str, template: str) -> None:
-    said = manifest_diff(changed(files=before), changed(files={"adapter_config.json": "f" * 64, **after}))["after"]
-    assert (said["tokenizer"], said["chat_template"]) == (tokenizer, template)
+def test_diff_tokenizer_and_chat_template(before: dict[str, str], after: dict[str, str], tokenizer: str, template: str) -> None:
+    diff = manifest_diff(changed(files=before), changed(files={"adapter_config.json": "f" * 64, **after}))["after"]
+    assert (diff["tokenizer"], diff["chat_template"]) == (tokenizer, template)
 
 
-def test_tensors_are_counted_and_named_where_all_is_asked_for() -> None:
+def test_diff_complete_names_tensors() -> None:
     first, second, *rest = ONE.tensors
     tensors = (dataclasses.replace(second, dtype="BF16"), *rest, dataclasses.replace(first, name="t9"))
     after = changed(tensors=tensors)
-    short, whole = manifest_diff(ONE, after)["after"], manifest_diff(ONE, after, complete=True)["after"]
-    assert short["tensors"] == whole["tensors"] == "1 of 4 tensors changed, 1 added, 1 removed"
-    assert {key: whole[key] for key in whole.keys() - short.keys()} == {
+    short, complete = manifest_diff(ONE, after)["after"], manifest_diff(ONE, after, complete=True)["after"]
+    assert short["tensors"] == complete["tensors"] == "1 of 4 tensors changed, 1 added, 1 removed"
+    assert {key: complete[key] for key in complete.keys() - short.keys()} == {
         "tensors_changed": [second.name],
         "tensors_added": ["t9"],
         "tensors_removed": [first.name],
@@ -74,16 +76,16 @@ def test_tensors_are_counted_and_named_where_all_is_asked_for() -> None:
     }
 
 
-def test_long_values_are_cut_but_where_all_is_asked_for() -> None:
+def test_diff_long_values_are_cut_unless_complete() -> None:
     pattern = {f"layer.{number}": number for number in range(100)}
     after = changed({"rank_pattern": pattern})
     assert len(manifest_diff(ONE, after)["after"]["config"]["rank_pattern"]) < 200
     assert manifest_diff(ONE, after, complete=True)["after"]["config"] == {"rank_pattern": pattern}
 
 
-def test_the_same_release_differs_in_nothing() -> None:
-    said = manifest_diff(ONE, ONE)
-    assert said["before"] == said["after"]
+def test_diff_same_release_is_equal() -> None:
+    diff = manifest_diff(ONE, ONE)
+    assert diff["before"] == diff["after"]
 
 
 def with_norms(**norms: float | None) -> Manifest:
@@ -96,22 +98,25 @@ def with_norms(**norms: float | None) -> Manifest:
     return changed(files={"adapter_config.json": hashlib.sha256(repr(norms).encode()).hexdigest()}, tensors=tuple(tensors))
 
 
-def test_the_largest_change_of_norm_is_named_and_the_others_where_all_is_asked_for() -> None:
+def test_diff_names_largest_change_of_norm() -> None:
     before, after = with_norms(q_proj=2.0, k_proj=1.0, gone=1.0), with_norms(q_proj=2.2, k_proj=0.5, new=1.0)
-    short, whole = manifest_diff(before, after)["after"], manifest_diff(before, after, complete=True)["after"]
-    assert short["largest_change_of_norm"] == whole["largest_change_of_norm"] == "-50 % in model.layers.0.self_attn.k_proj"
+    short, complete = manifest_diff(before, after)["after"], manifest_diff(before, after, complete=True)["after"]
+    assert short["largest_change_of_norm"] == complete["largest_change_of_norm"] == "-50 % in model.layers.0.self_attn.k_proj"
     assert "norms" not in short
-    assert whole["norms"] == {"model.layers.0.self_attn.k_proj": "-50 %", "model.layers.0.self_attn.q_proj": "+10 %"}
+    assert complete["norms"] == {"model.layers.0.self_attn.k_proj": "-50 %", "model.layers.0.self_attn.q_proj": "+10 %"}
 
 
-def test_what_is_noise_is_called_that_and_what_was_not_taken_is_not_said() -> None:
+def test_diff_small_change_of_norm_is_reported_as_noise() -> None:
     noise = manifest_diff(with_norms(q_proj=2.0), with_norms(q_proj=2.02))["after"]
     assert noise["largest_change_of_norm"] == "less than 5 % anywhere"
-    # Manifests of before norms were taken, and modules of zeros.
-    for old in (None, 0.0):
-        assert "largest_change_of_norm" not in manifest_diff(with_norms(q_proj=old), with_norms(q_proj=1.0))["after"]
 
 
-def test_norms_whose_squares_are_no_floats_break_nothing() -> None:
-    said = manifest_diff(with_norms(q_proj=1e200), with_norms(q_proj=1e200, k_proj=1.0))["after"]
-    assert "largest_change_of_norm" not in said
+# A manifest from before norms were recorded, and a module of zeros.
+@pytest.mark.parametrize("norm", [None, 0.0])
+def test_diff_without_norm_reports_no_change(norm: float | None) -> None:
+    assert "largest_change_of_norm" not in manifest_diff(with_norms(q_proj=norm), with_norms(q_proj=1.0))["after"]
+
+
+def test_diff_norm_with_infinite_square_is_left_out() -> None:
+    diff = manifest_diff(with_norms(q_proj=1e200), with_norms(q_proj=1e200, k_proj=1.0))["after"]
+    assert "largest_change_of_norm" not in diff

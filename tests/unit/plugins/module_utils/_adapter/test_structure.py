@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The level structure on what PEFT really saved; what it must refuse is in test_fault_matrix.py."""
+"""Level structure on adapters that PEFT saved. What it must reject is in test_fault_matrix.py."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ from tests.support.damage import Q0_B, Damage, cast, change_tensors, drop, zero
 Declare = t.Callable[..., Declaration]
 
 
-def judge(directory: pathlib.Path, declared: Declaration) -> str:
-    """All problems of an adapter directory as one text, without any an empty one."""
+def problems_of(directory: pathlib.Path, declared: Declaration) -> str:
+    """All problems of an adapter directory as one text, which is empty when there are none."""
     config = read_lora_config(str(directory / "adapter_config.json"))
     tensors = scan(str(directory / "adapter_model.safetensors")).tensors
     problems = [
@@ -67,40 +67,42 @@ FINE: dict[str, dict[str, t.Any]] = {
 }
 
 
-def test_all_that_peft_made_is_tried() -> None:
+def test_structure_every_variant_is_covered() -> None:
     assert set(FINE) == set(tiny_adapters.VARIANTS)
 
 
 @pytest.mark.parametrize("variant", FINE)
-def test_what_peft_saves_is_accepted(tiny: pathlib.Path, base_config: dict[str, t.Any], declare: Declare, variant: str) -> None:
-    assert judge(tiny / variant, declare(name=variant, **FINE[variant])) == ""
-    assert judge(tiny / variant, declare(None, name=variant, **FINE[variant])) == ""
+def test_structure_saved_by_peft_is_accepted(
+    tiny: pathlib.Path, base_config: dict[str, t.Any], declare: Declare, variant: str
+) -> None:
+    assert problems_of(tiny / variant, declare(name=variant, **FINE[variant])) == ""
+    assert problems_of(tiny / variant, declare(None, name=variant, **FINE[variant])) == ""
 
 
 @pytest.mark.parametrize("variant", ["rslora", "dora", "lm_head_saved", "rank_pattern"])
-def test_variants_that_are_not_declared_are_refused(tiny: pathlib.Path, declare: Declare, variant: str) -> None:
-    assert "not plain LoRA and not declared" in judge(tiny / variant, declare())
+def test_structure_undeclared_variant_is_rejected(tiny: pathlib.Path, declare: Declare, variant: str) -> None:
+    assert "not plain LoRA and not declared" in problems_of(tiny / variant, declare())
 
 
-def test_a_base_of_unknown_type_is_said_and_what_can_be_judged_is_judged(
+def test_structure_unknown_base_type_is_reported_and_the_rest_checked(
     adapter: pathlib.Path, base_config: dict[str, t.Any], declare: Declare
 ) -> None:
     unknown = {**base_config, "model_type": "gpt2\n"}
-    assert judge(adapter, declare(unknown)) == ""
+    assert problems_of(adapter, declare(unknown)) == ""
     (note,) = unchecked(unknown)
-    assert "base's type gpt2" not in note
-    assert r"""base's type "gpt2\n" are not known here""" in note
+    assert "base type gpt2" not in note
+    assert r'The modules of base type "gpt2\n" are not known' in note
     assert "level adapter can" in note
     (note,) = unchecked(None)
-    assert note.startswith("No config of its base is known here")
+    assert note.startswith("The config of its base is not known on this host")
     assert unchecked(base_config) == []
-    # It is no way around what forbids code.
-    assert "has the key 'auto_map'" in judge(adapter, declare({**unknown, "auto_map": {"AutoModel": "evil.Model"}}))
+    # Keys that can load code are rejected all the same.
+    assert "has the key 'auto_map'" in problems_of(adapter, declare({**unknown, "auto_map": {"AutoModel": "evil.Model"}}))
     change_tensors(adapter, drop(Q0_B))
-    assert "lacks 1 of 28 tensors" in judge(adapter, declare(unknown))
+    assert "lacks 1 of 28 tensors" in problems_of(adapter, declare(unknown))
 
 
-def test_what_was_checked_is_said(adapter: pathlib.Path) -> None:
+def test_structure_checks_lists_what_was_proved(adapter: pathlib.Path) -> None:
     tensors = scan(str(adapter / "adapter_model.safetensors")).tensors
     checks = structure_checks(tensors, read_lora_config(str(adapter / "adapter_config.json")))
     assert checks[0].startswith("The configuration is LoRA as declared: rank 16, alpha 32")
@@ -109,18 +111,18 @@ def test_what_was_checked_is_said(adapter: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize("change", [cast("float16"), zero(Q0_B)], ids=["F16", "one lora_B zero"])
-def test_unusual_but_fine(adapter: pathlib.Path, declare: Declare, change: Damage) -> None:
+def test_structure_unusual_adapter_is_accepted(adapter: pathlib.Path, declare: Declare, change: Damage) -> None:
     change_tensors(adapter, change)
-    assert judge(adapter, declare()) == ""
-    assert judge(adapter, declare(None)) == ""
+    assert problems_of(adapter, declare()) == ""
+    assert problems_of(adapter, declare(None)) == ""
 
 
-def test_saved_modules_keep_the_dtype_of_the_base(tiny: pathlib.Path, tmp_path: pathlib.Path, declare: Declare) -> None:
+def test_structure_saved_module_may_have_other_dtype(tiny: pathlib.Path, tmp_path: pathlib.Path, declare: Declare) -> None:
     tensors = load_file(tiny / "lm_head_saved" / "adapter_model.safetensors")
     head = "base_model.model.lm_head.weight"
     save_file({**tensors, head: tensors[head].astype("float16")}, tmp_path / "adapter_model.safetensors")
     (tmp_path / "adapter_config.json").write_bytes((tiny / "lm_head_saved" / "adapter_config.json").read_bytes())
-    assert judge(tmp_path, declare(peft_config={"modules_to_save": ["lm_head"]})) == ""
+    assert problems_of(tmp_path, declare(peft_config={"modules_to_save": ["lm_head"]})) == ""
 
 
 CONFIGS: dict[str, Config] = {
@@ -154,7 +156,7 @@ print(json.dumps(result))
 
 @pytest.fixture(scope="module")
 def injected(tiny: pathlib.Path) -> dict[str, dict[str, list[int]]]:
-    """The tensors that PEFT has for each of CONFIGS on the tiny base."""
+    """The tensors that PEFT creates for each of CONFIGS on the tiny base."""
     command = [tiny_adapters.PEFT_PYTHON, "-c", INJECT, str(tiny / "base")]
     done = subprocess.run(command, input=json.dumps(CONFIGS), capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
@@ -163,7 +165,7 @@ def injected(tiny: pathlib.Path) -> dict[str, dict[str, list[int]]]:
 
 
 @pytest.mark.parametrize("label", CONFIGS)
-def test_expected_tensors_are_those_that_peft_makes(
+def test_expected_tensors_agree_with_peft(
     injected: dict[str, dict[str, list[int]]], base_config: dict[str, t.Any], label: str
 ) -> None:
     config = {

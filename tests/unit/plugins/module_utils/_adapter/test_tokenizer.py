@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The tokenizer that travels with an adapter: what transformers saved passes, what brings code or is huge does not."""
+"""The tokenizer of an adapter: accepted as transformers saves it, rejected with code or a huge template."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def change(adapter: pathlib.Path, **keys: t.Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **keys}), encoding="utf-8")
 
 
-def test_what_transformers_saved_is_accepted(adapter: pathlib.Path) -> None:
+def test_tokenizer_saved_by_transformers_is_accepted(adapter: pathlib.Path) -> None:
     assert messages(adapter) == []
     assert messages(adapter, ()) == []
     change(adapter, auto_map=None, trust_remote_code=False, chat_template="{{ x }}", added_tokens_decoder={"x": "y" * 2_000_000})
@@ -40,25 +40,28 @@ def test_what_transformers_saved_is_accepted(adapter: pathlib.Path) -> None:
     ("keys", "words"),
     [
         ({"auto_map": {"AutoTokenizer": ["evil.Tokenizer", None]}}, 'has auto_map = {"AutoTokenizer": ["evil.Tokenizer", null]}'),
-        ({"trust_remote_code": True}, "has trust_remote_code = true, by which a tokenizer can bring code"),
-        ({"chat_template": HUGE}, f"chat_template in tokenizer_config.json: has {MAX_TEMPLATE + 2} bytes, at most "),
+        ({"trust_remote_code": True}, "has trust_remote_code = true, which can make transformers load code"),
+        (
+            {"chat_template": HUGE},
+            f"chat_template in tokenizer_config.json: has {MAX_TEMPLATE + 2} bytes; a chat template may ",
+        ),
         ({"chat_template": [{"name": "a", "template": "b"}, {"name": "c", "template": HUGE}]}, f"has {MAX_TEMPLATE + 2} bytes"),
     ],
 )
-def test_what_brings_code_or_is_huge_is_refused(adapter: pathlib.Path, keys: dict[str, t.Any], words: str) -> None:
+def test_tokenizer_with_code_or_huge_template_is_rejected(adapter: pathlib.Path, keys: dict[str, t.Any], words: str) -> None:
     change(adapter, **keys)
     (message,) = messages(adapter)
     assert message.startswith("adapter adapter, ")
     assert words in message
 
 
-def test_a_huge_template_of_its_own(adapter: pathlib.Path) -> None:
+def test_tokenizer_huge_template_file_is_rejected(adapter: pathlib.Path) -> None:
     (adapter / "chat_template.jinja").write_text(HUGE, encoding="utf-8")
     (message,) = messages(adapter)
     assert f"chat_template.jinja: has {MAX_TEMPLATE + 2} bytes" in message
 
 
-def test_a_config_that_is_none(adapter: pathlib.Path) -> None:
+def test_tokenizer_config_with_duplicate_key_is_rejected(adapter: pathlib.Path) -> None:
     (adapter / "tokenizer_config.json").write_text('{"a": 1, "a": 2}', encoding="utf-8")
     (message,) = messages(adapter)
-    assert "has the key 'a' twice" in message
+    assert 'has the key "a" twice' in message

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The modules of a base: as transformers itself builds them."""
+"""The modules of a base, as transformers itself builds them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import 
 
 from tests.support import tiny_adapters
 
-# Odd on purpose: no size equals or follows from another by accident.
+# Odd on purpose: no size equals another, or follows from another, by accident.
 SIZES = {"hidden_size": 96, "intermediate_size": 160, "vocab_size": 100, "num_hidden_layers": 2, "num_attention_heads": 6}
 CONFIGS: dict[str, dict[str, t.Any]] = {
     "llama, plain attention": {"model_type": "llama", **SIZES},
@@ -55,7 +55,7 @@ def built() -> dict[str, dict[str, list[int]]]:
 
 
 @pytest.mark.parametrize("label", CONFIGS)
-def test_modules_are_those_that_transformers_builds(built: dict[str, dict[str, list[int]]], label: str) -> None:
+def test_base_modules_agree_with_transformers(built: dict[str, dict[str, list[int]]], label: str) -> None:
     modules = base_modules(CONFIGS[label], "base")
     assert {name: list(module.weight) for name, module in modules.items()} == built[label]
     assert [name for name, module in modules.items() if module.embedding] == ["model.embed_tokens"]
@@ -69,20 +69,20 @@ def problems_of(config: dict[str, t.Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("model_type", [None, "gpt2", "phi3", "LLAMA", ["llama"]])
-def test_unknown_model_types_are_refused(model_type: t.Any) -> None:
+def test_base_modules_unknown_model_type_is_rejected(model_type: t.Any) -> None:
     (problem,) = problems_of({**CONFIGS["llama"], "model_type": model_type})
-    assert repr(model_type) in problem
-    assert "llama, mistral, qwen2" in problem
+    assert json.dumps(model_type) in problem
+    assert "supported are llama, mistral, qwen2" in problem
 
 
 @pytest.mark.parametrize("key", SIZES)
 @pytest.mark.parametrize("value", [None, 0, -1, True, "64", 64.0])
-def test_sizes_must_be_positive_numbers(key: str, value: t.Any) -> None:
+def test_base_modules_size_must_be_a_positive_number(key: str, value: t.Any) -> None:
     (problem,) = problems_of({**CONFIGS["llama"], key: value})
-    assert f"'{key}' is {value!r}" in problem
+    assert f"'{key}' is {json.dumps(value)}" in problem
 
 
-def test_all_missing_keys_are_named_at_once() -> None:
+def test_base_modules_missing_keys_are_all_reported() -> None:
     named = {problem.split("'")[1] for problem in problems_of({"model_type": "llama"})}
     assert named == set(SIZES)
 
@@ -98,7 +98,7 @@ def test_all_missing_keys_are_named_at_once() -> None:
         ("gemma2", "num_key_value_heads"),
     ],
 )
-def test_what_transformers_would_guess_must_be_said(label: str, key: str) -> None:
+def test_base_modules_size_that_transformers_guesses_is_required(label: str, key: str) -> None:
     config = {name: value for name, value in CONFIGS[label].items() if name != key}
     (problem,) = problems_of(config)
     assert f"'{key}' is missing" in problem
@@ -112,6 +112,6 @@ def test_what_transformers_would_guess_must_be_said(label: str, key: str) -> Non
         ({"text_config": [{"auto_map": {}}]}, "auto_map"),
     ],
 )
-def test_bases_that_can_bring_code_are_refused(extra: dict[str, t.Any], key: str) -> None:
+def test_base_modules_key_that_loads_code_is_rejected(extra: dict[str, t.Any], key: str) -> None:
     (problem,) = problems_of({**CONFIGS["llama"], **extra})
     assert f"'{key}'" in problem

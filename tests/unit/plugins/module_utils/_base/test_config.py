@@ -2,6 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
+"""The option ``bases``, completed with what is on this host."""
+
 from __future__ import annotations
 
 import json
@@ -24,67 +26,67 @@ def base(tmp_path: pathlib.Path) -> str:
     return str(tmp_path)
 
 
-def test_the_config_comes_from_the_path(base: str) -> None:
+def test_with_config_reads_config_at_path(base: str) -> None:
     assert with_config({"tiny": {"path": base, "aliases": ["t"]}}) == {"tiny": {"path": base, "aliases": ["t"], "config": CONFIG}}
 
 
-def test_what_the_inventory_says_wins(base: str) -> None:
+def test_with_config_declared_config_takes_precedence(base: str) -> None:
     found = with_config({"tiny": {"path": base, "config": {"model_type": "mistral"}}})
     assert found["tiny"]["config"] == {"model_type": "mistral"}
 
 
 @pytest.mark.parametrize("entry", [{}, {"path": None}, {"path": ""}, {"aliases": []}, None])
-def test_a_base_of_which_nothing_is_known(entry: t.Any) -> None:
+def test_with_config_empty_entry_has_no_config(entry: t.Any) -> None:
     assert with_config({"tiny": entry})["tiny"]["config"] is None
 
 
 @pytest.mark.parametrize(
     ("entry", "words"),
     [
-        ("/models/base", "is said to be '/models/base': a base has keys below its name"),
-        (["/models/base"], "a base has keys below its name"),
-        ({"path": 3}, "path is text"),
-        ({"config": "config.json"}, "config is what config.json holds, or nothing"),
-        ({"aliases": "org/Tiny"}, "aliases is a list of names"),
-        ({"aliases": [1]}, "aliases is a list of names"),
+        ("/models/base", 'is "/models/base" in bases; expected a dictionary of path, config and aliases'),
+        (["/models/base"], "expected a dictionary of path"),
+        ({"path": 3}, "expected path as a string"),
+        ({"config": "config.json"}, "expected config as the content of a config.json"),
+        ({"aliases": "org/Tiny"}, "expected aliases as a list of names"),
+        ({"aliases": [1]}, "expected aliases as a list of names"),
     ],
 )
-def test_what_cannot_have_been_meant(entry: t.Any, words: str) -> None:
-    with pytest.raises(DeliveryError, match=rf"^base tiny: .*{re.escape(words)}.* Correct it in agent_bases"):
+def test_with_config_malformed_entry_is_rejected(entry: t.Any, words: str) -> None:
+    with pytest.raises(DeliveryError, match=rf"^base tiny: .*{re.escape(words)}.* Correct the entry in bases"):
         with_config({"tiny": entry})
 
 
-def test_nothing_is_changed_in_place(base: str) -> None:
+def test_with_config_does_not_modify_its_argument(base: str) -> None:
     bases: dict[str, t.Any] = {"tiny": {"path": base}}
     with_config(bases)
     assert bases == {"tiny": {"path": base}}
 
 
-def test_a_config_in_a_cache_of_links(base: str, tmp_path: pathlib.Path) -> None:
-    # As the hub's own cache lays out a snapshot.
+def test_with_config_follows_links(base: str, tmp_path: pathlib.Path) -> None:
+    # A snapshot in the Hub's cache looks like this.
     (tmp_path / "snapshot").mkdir()
     (tmp_path / "snapshot" / "config.json").symlink_to(os.path.join(base, "config.json"))
     assert with_config({"tiny": {"path": str(tmp_path / "snapshot")}})["tiny"]["config"] == CONFIG
 
 
-def test_a_path_without_a_config_says_what_to_do(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(DeliveryError, match=f"base tiny: is said to lie at {tmp_path}, where there is no config.json.*inventory"):
+def test_with_config_path_without_config_is_rejected(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(DeliveryError, match=f"base tiny: has the path {tmp_path}, which contains no config.json.*in bases"):
         with_config({"tiny": {"path": str(tmp_path)}})
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "7"])
-def test_a_damaged_config_is_an_error(base: str, text: str) -> None:
+def test_with_config_damaged_config_is_rejected(base: str, text: str) -> None:
     pathlib.Path(base, "config.json").write_text(text)
-    with pytest.raises(DeliveryError, match=r"Bring the whole base to this host|Correct the path of this base"):
+    with pytest.raises(DeliveryError, match=r"Copy the complete base to this host|Correct the path of this base"):
         with_config({"tiny": {"path": base}})
 
 
-def test_a_base_is_told_from_another(tmp_path: pathlib.Path) -> None:
+def test_base_fingerprint_distinguishes_bases(tmp_path: pathlib.Path) -> None:
     declared = base_fingerprint({"path": None, "config": {"hidden_size": 64}})
     assert digest_of(declared) != digest_of(base_fingerprint({"config": {"hidden_size": 65}}))
-    with pytest.raises(DeliveryError, match=r"is not whole: .*config\.json"):
+    with pytest.raises(DeliveryError, match=r"is incomplete: .*config\.json"):
         base_fingerprint({"path": str(tmp_path)})
-    # A snapshot in the cache of the Hub consists of links.
+    # A snapshot in the Hub's cache consists of links.
     (tmp_path / "blob").write_text("{}", encoding="utf-8")
     (tmp_path / "config.json").symlink_to("blob")
     (tmp_path / "model.safetensors").write_bytes(b"1234")
@@ -99,5 +101,5 @@ def test_a_base_is_told_from_another(tmp_path: pathlib.Path) -> None:
     assert len({digest_of(found) for found in (first, second, third)}) == 3
     (tmp_path / "model.safetensors").unlink()
     (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"a": "gone.safetensors"}}', encoding="utf-8")
-    with pytest.raises(DeliveryError, match=r"is not whole: .*gone\.safetensors"):
+    with pytest.raises(DeliveryError, match=r"is incomplete: .*gone\.safetensors"):
         base_fingerprint({"path": str(tmp_path)})

@@ -2,6 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
+"""The identity of a base: equal for copies, different for other bases."""
+
 from __future__ import annotations
 
 import json
@@ -20,7 +22,7 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 @pytest.fixture
 def base(tiny: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
-    """A copy of the tiny base, to be changed at will."""
+    """A copy of the tiny base, for tests to change."""
     shutil.copytree(tiny / "base", tmp_path / "base")
     return tmp_path / "base"
 
@@ -35,7 +37,7 @@ def reshape(base: pathlib.Path, name: str, **values: t.Any) -> None:
     path.write_text(json.dumps({key: value for key, value in data.items() if value is not ...}), encoding="utf-8")
 
 
-def test_a_copy_is_the_same_base(tiny: pathlib.Path, base: pathlib.Path) -> None:
+def test_identity_copy_is_the_same_base(tiny: pathlib.Path, base: pathlib.Path) -> None:
     assert changes(tiny, base) == ([], [])
     found = identify(str(base))
     assert found["tensors"] == 20
@@ -43,7 +45,7 @@ def test_a_copy_is_the_same_base(tiny: pathlib.Path, base: pathlib.Path) -> None
     assert json.loads(json.dumps(found)) == found
 
 
-def test_the_same_weights_in_other_shards_are_the_same_base(tiny: pathlib.Path, base: pathlib.Path) -> None:
+def test_identity_other_shards_are_the_same_base(tiny: pathlib.Path, base: pathlib.Path) -> None:
     tensors = safetensors.numpy.load_file(base / WEIGHTS)
     (base / WEIGHTS).unlink()
     names = sorted(tensors)
@@ -53,7 +55,7 @@ def test_the_same_weights_in_other_shards_are_the_same_base(tiny: pathlib.Path, 
     index = {"weight_map": {name: shard for shard, part in shards.items() for name in part}}
     (base / INDEX).write_text(json.dumps(index), encoding="utf-8")
     assert changes(tiny, base) == ([], [])
-    # As the Hub's own cache lays out a snapshot.
+    # A snapshot in the Hub's cache looks like this.
     linked = base.with_name("linked")
     linked.mkdir()
     for path in base.iterdir():
@@ -62,19 +64,19 @@ def test_the_same_weights_in_other_shards_are_the_same_base(tiny: pathlib.Path, 
 
 
 @pytest.mark.parametrize("place", [0, "middle", -1])
-def test_other_weights_are_another_base(tiny: pathlib.Path, base: pathlib.Path, place: int | str) -> None:
+def test_identity_other_weights_are_another_base(tiny: pathlib.Path, base: pathlib.Path, place: int | str) -> None:
     tensors = safetensors.numpy.load_file(base / WEIGHTS)
     values = max(tensors.values(), key=lambda tensor: tensor.size)
     values.flat[values.size // 2 if place == "middle" else int(place)] += 1
     safetensors.numpy.save_file(tensors, base / WEIGHTS, {"format": "pt"})
     wrong, notes = changes(tiny, base)
     assert len(wrong) == 1
-    assert wrong[0].startswith("its weights are others (sample ")
+    assert wrong[0].startswith("its weights differ (sample ")
     assert notes == []
 
 
-def test_the_sample_is_no_hash_of_all(tiny: pathlib.Path, base: pathlib.Path) -> None:
-    # That is what it is said to be: quick, and no test of integrity.
+def test_identity_change_outside_the_sample_is_not_detected(tiny: pathlib.Path, base: pathlib.Path) -> None:
+    # As documented: it is quick, and does not check integrity.
     tensors = safetensors.numpy.load_file(base / WEIGHTS)
     values = max(tensors.values(), key=lambda tensor: tensor.size)
     assert values.nbytes > 16 * 4096
@@ -83,80 +85,83 @@ def test_the_sample_is_no_hash_of_all(tiny: pathlib.Path, base: pathlib.Path) ->
     assert changes(tiny, base) == ([], [])
 
 
-def test_another_dtype_or_another_number_of_tensors(tiny: pathlib.Path, base: pathlib.Path) -> None:
+def test_identity_other_dtype_or_tensor_count_is_another_base(tiny: pathlib.Path, base: pathlib.Path) -> None:
     tensors = safetensors.numpy.load_file(base / WEIGHTS)
     half = {name: values.astype(numpy.float16) for name, values in tensors.items()}
     safetensors.numpy.save_file(half, base / WEIGHTS, {"format": "pt"})
-    assert "its weights are others" in changes(tiny, base)[0][0]
+    assert "its weights differ" in changes(tiny, base)[0][0]
     del tensors["model.norm.weight"]
     safetensors.numpy.save_file(tensors, base / WEIGHTS, {"format": "pt"})
-    assert changes(tiny, base)[0] == ["it has 19 tensors, it had 20 in the training"]
+    assert changes(tiny, base)[0] == ["it has 19 tensors; in training it had 20"]
 
 
 @pytest.mark.parametrize(
-    ("values", "says"),
+    ("values", "words"),
     [
-        ({"hidden_size": 128}, "hidden_size in its config.json is 128, it was 64 in the training"),
+        ({"hidden_size": 128}, "hidden_size in its config.json is 128; in training it was 64"),
         ({"rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}}, "rope_theta in its config.json is 500000.0"),
-        ({"rope_parameters": ..., "rope_theta": 500000.0}, "rope_theta in its config.json is 500000.0, it was 10000.0"),
+        (
+            {"rope_parameters": ..., "rope_theta": 500000.0},
+            "rope_theta in its config.json is 500000.0; in training it was 10",
+        ),
         ({"rope_parameters": ..., "rope_scaling": {"type": "linear", "factor": 2.0}}, 'rope in its config.json is {"type":'),
-        # The same in the words of transformers 4.
+        # The same, as transformers 4 saves it.
         ({"rope_parameters": ..., "rope_theta": 10000.0, "rope_scaling": None}, None),
         ({"rope_parameters": ..., "rope_theta": 10000.0}, None),
         ({"rope_parameters": ...}, None),
-        # What differs between two copies of one base.
+        # Keys that differ between copies of a base.
         ({"transformers_version": "4.57.6", "torch_dtype": "bfloat16", "dtype": ..., "_name_or_path": "/x"}, None),
         ({"pad_token_id": 7}, None),
         ({"use_cache": False, "new_key_of_another_version": 1}, None),
     ],
 )
-def test_the_configuration_is_compared_by_what_it_means(
-    tiny: pathlib.Path, base: pathlib.Path, values: dict[str, t.Any], says: t.Optional[str]
+def test_identity_config_is_compared_by_meaning(
+    tiny: pathlib.Path, base: pathlib.Path, values: dict[str, t.Any], words: str | None
 ) -> None:
     assert identify(str(tiny / "base"))["config"]["rope_parameters"]["rope_theta"] == 10000.0
     reshape(base, "config.json", **values)
     wrong = changes(tiny, base)[0]
-    if says is None:
+    if words is None:
         assert wrong == []
     else:
         assert len(wrong) == 1
-        assert says in wrong[0]
+        assert words in wrong[0]
 
 
-def test_another_vocabulary_is_reported(tiny: pathlib.Path, base: pathlib.Path) -> None:
+def test_identity_other_vocabulary_is_a_note(tiny: pathlib.Path, base: pathlib.Path) -> None:
     path = base / "tokenizer.json"
     tokenizer = json.loads(path.read_text(encoding="utf-8"))
-    # Another layout of the same, as another version of tokenizers writes it.
+    # The same in another layout, as other versions of tokenizers save it.
     path.write_text(json.dumps(tokenizer, indent=4, sort_keys=True), encoding="utf-8")
     assert changes(tiny, base) == ([], [])
     words = tokenizer["model"]["vocab"]
     first, second = list(words)[100:102]
     words[first], words[second] = words[second], words[first]
     path.write_text(json.dumps(tokenizer), encoding="utf-8")
-    assert changes(tiny, base) == ([], ["The tokenizer of its base has another vocabulary than in the training."])
-    # A base without a tokenizer says nothing of it.
+    assert changes(tiny, base) == ([], ["The tokenizer of its base has another vocabulary than in training."])
+    # Nothing can be compared for a base without a tokenizer.
     path.unlink()
     assert changes(tiny, base) == ([], [])
 
 
 @pytest.mark.parametrize("missing", ["config.json", WEIGHTS])
-def test_a_base_that_is_not_whole_says_what_to_do(base: pathlib.Path, missing: str) -> None:
+def test_identify_incomplete_base_is_rejected(base: pathlib.Path, missing: str) -> None:
     (base / missing).unlink()
-    with pytest.raises(DeliveryError, match=rf"base {base}: is not whole: it has no .*Bring the whole base"):
+    with pytest.raises(DeliveryError, match=rf"base {base}: is incomplete: it has no .*Copy the complete base"):
         identify(str(base))
     (base / INDEX).write_text("{}", encoding="utf-8")
-    with pytest.raises(DeliveryError, match="is not whole"):
+    with pytest.raises(DeliveryError, match="is incomplete"):
         identify(str(base))
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
-def test_a_damaged_file_of_a_base_says_what_to_do(base: pathlib.Path, name: str) -> None:
+def test_identify_damaged_file_is_rejected(base: pathlib.Path, name: str) -> None:
     (base / name).write_text("{", encoding="utf-8")
-    with pytest.raises(DeliveryError, match=rf"{base}/{name}: cannot be read: .*Bring the whole base to this host"):
+    with pytest.raises(DeliveryError, match=rf"{base}/{name}: cannot be read: .*Copy the complete base to this host"):
         identify(str(base))
 
 
-def test_each_base_is_looked_at_once(base: pathlib.Path) -> None:
+def test_identities_reads_each_base_once(base: pathlib.Path) -> None:
     identities = Identities()
     assert identities.at(None) is None
     assert identities.at("") is None

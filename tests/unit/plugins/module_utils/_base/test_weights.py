@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which files hold the weights of a base."""
+"""The weights files of a base."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pathlib
 from ansible_collections.lorafleet.delivery.plugins.module_utils._base.weights import base_weights
 
 
-def test_the_weights_of_a_base_are_those_that_its_index_names(tmp_path: pathlib.Path) -> None:
+def test_base_weights_are_those_named_by_index(tmp_path: pathlib.Path) -> None:
     assert base_weights(str(tmp_path)) == []
     (tmp_path / "consolidated.safetensors").touch()
     index = {"weight_map": {"a": "model-2.safetensors", "b": "model-1.safetensors", "c": "model-2.safetensors"}}

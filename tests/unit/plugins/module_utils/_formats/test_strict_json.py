@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Strict JSON: nothing that readers understand differently gets through."""
+"""Strict JSON: nothing that readers interpret differently is accepted."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from hypothesis import strategies as st
         (b"", "not valid JSON"),
         (b'{"r": 16', "not valid JSON"),
         (b'{"r": 16} x', "not valid JSON"),
-        (b"[]", "list, expected an object"),
+        (b"[]", "list; expected an object"),
         (b"null", "expected an object"),
         (b"\xef\xbb\xbf{}", "byte order mark"),
         (b'{"a": "\xff"}', "not valid JSON"),
-        (b'{"r": 8, "r": 16}', "the key 'r' twice"),
-        (b'{"a": {"r": 8, "r": 16}}', "the key 'r' twice"),
+        (b'{"r": 8, "r": 16}', 'the key "r" twice'),
+        (b'{"a": {"r": 8, "r": 16}}', 'the key "r" twice'),
         (b'{"alpha": NaN}', "NaN"),
         (b'{"alpha": -Infinity}', "-Infinity"),
         (b'{"alpha": 1e999}', "too large"),
@@ -36,7 +36,7 @@ from hypothesis import strategies as st
         (b'{"a": ' + b"[" * 100_000, "not valid JSON"),
     ],
 )
-def test_refused(text: bytes, words: str) -> None:
+def test_parse_object_invalid_text_is_rejected(text: bytes, words: str) -> None:
     with pytest.raises(DeliveryError) as caught:
         parse_object(text, "file.json", "Do this.")
     assert words in str(caught.value)
@@ -45,7 +45,7 @@ def test_refused(text: bytes, words: str) -> None:
 
 
 @pytest.mark.parametrize("number", [b"-1", b"-0", b"1.0", b"1e2"])
-def test_only_naturals_where_asked_for(number: bytes) -> None:
+def test_parse_object_naturals_only_rejects_other_numbers(number: bytes) -> None:
     text = b'{"n": [%s]}' % number
     parse_object(text, "file.json", "")
     with pytest.raises(DeliveryError, match=r"only 0, 1, 2 \.\.\. are allowed"):
@@ -60,7 +60,7 @@ PIECES = [
 
 @st.composite
 def damaged_texts(draw: st.DrawFn) -> bytes:
-    """An object as JSON in which some spans were replaced."""
+    """A JSON object with some spans replaced."""
     leaf = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4)
     keys = st.text(max_size=2)
     value = st.recursive(leaf, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3))
@@ -75,17 +75,17 @@ def damaged_texts(draw: st.DrawFn) -> bytes:
 
 @pytest.mark.fuzz
 @given(data=damaged_texts())
-def test_what_is_accepted_is_what_everybody_reads(data: bytes) -> None:
+def test_parse_object_accepted_text_is_unambiguous(data: bytes) -> None:
     try:
         found = parse_object(data, "file.json", "Do this.")
     except DeliveryError:
         return
     assert found == json.loads(data)
-    # No reader can understand it otherwise: it has one spelling for each key, and no number that is none.
+    # All readers agree about it: every key occurs once, and all numbers are finite.
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
-def test_files(tmp_path: pathlib.Path) -> None:
+def test_read_object_size_limit_and_missing_file(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "file.json"
     path.write_bytes(b'{"a": "' + b"x" * (MAX_CONFIG - 9) + b'"}')
     assert len(read_object(str(path), "")["a"]) == MAX_CONFIG - 9

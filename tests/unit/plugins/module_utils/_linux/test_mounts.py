@@ -2,6 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
+"""Mount points, and deploying to directories that are mounted."""
+
 from __future__ import annotations
 
 import os
@@ -15,7 +17,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._linux.mounts i
 from tests.support.releases import stage, version_at, write_version
 from tests.support.transactions import Node
 
-# In a mount namespace of its own, so that nothing is left mounted.
+# In a private mount namespace, so that nothing stays mounted.
 BIND = ["unshare", "--mount", "--propagation", "private", "sh", "-c", 'mount --bind "$1" "$1" && shift && exec "$@"', "sh"]
 DEPLOY = "import pathlib, sys; from tests.support.transactions import Node; Node(pathlib.Path(sys.argv[1])).carry_out(1)"
 
@@ -29,7 +31,7 @@ def deploy_with_mount(node: Node, mounted: pathlib.Path) -> subprocess.Completed
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
-def test_mount_points(tmp_path: pathlib.Path) -> None:
+def test_is_mount_point_and_mount_of(tmp_path: pathlib.Path) -> None:
     (tmp_path / "link").symlink_to("/proc")
     assert is_mount_point("/proc")
     assert not is_mount_point(str(tmp_path / "link"))
@@ -37,7 +39,7 @@ def test_mount_points(tmp_path: pathlib.Path) -> None:
     assert mount_of("/proc/self") == mount_of(str(tmp_path / "link")) == "/proc"
 
 
-def test_mount_point_at_name_is_refused(tmp_path: pathlib.Path) -> None:
+def test_deploy_mount_point_at_name_is_rejected(tmp_path: pathlib.Path) -> None:
     node = Node(tmp_path)
     write_version(node.live, 7)
     stage(node.paths, 1)
@@ -46,7 +48,7 @@ def test_mount_point_at_name_is_refused(tmp_path: pathlib.Path) -> None:
     assert version_at(node.live) == 7
 
 
-def test_store_under_another_mount_of_the_same_file_system_is_refused(tmp_path: pathlib.Path) -> None:
+def test_deploy_store_under_other_mount_is_rejected(tmp_path: pathlib.Path) -> None:
     node = Node(tmp_path)
     stage(node.paths, 1)
     done = deploy_with_mount(node, node.models)

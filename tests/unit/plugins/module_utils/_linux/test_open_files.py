@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Who reads a directory, and what becomes of one that somebody may read who cannot be seen."""
+"""Which directories are open, and how long displaced ones are kept when not all processes are visible."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._store import d
 from tests.support.transactions import Node
 
 
-def test_open_directory_is_in_use(tmp_path: pathlib.Path) -> None:
+def test_in_use_open_directory_is_found(tmp_path: pathlib.Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     descriptor = os.open(tmp_path, os.O_RDONLY)
@@ -30,8 +30,8 @@ def test_open_directory_is_in_use(tmp_path: pathlib.Path) -> None:
     assert in_use([str(tmp_path), str(other)]) == set()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="wants root, who may become nobody")
-def test_only_root_with_all_rights_sees_all_processes() -> None:
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_sees_all_processes_only_with_capability() -> None:
     code = (
         "import os, sys\n"
         "from ansible_collections.lorafleet.delivery.plugins.module_utils._linux.open_files import sees_all_processes\n"
@@ -42,7 +42,7 @@ def test_only_root_with_all_rights_sees_all_processes() -> None:
     assert done.stdout.split() == ["True", "False"]
 
 
-def test_what_was_replaced_stays_a_while_where_not_all_processes_are_seen(
+def test_displaced_directory_is_kept_a_while_when_processes_are_hidden(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node = Node(tmp_path)
@@ -63,7 +63,7 @@ def test_what_was_replaced_stays_a_while_where_not_all_processes_are_seen(
     assert not node.changed
 
 
-def test_a_clock_that_was_put_back_keeps_nothing_for_ever(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_displaced_directory_is_removed_after_clock_was_set_back(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     node = Node(tmp_path)
     node.deploy(1)
     now = time.time()

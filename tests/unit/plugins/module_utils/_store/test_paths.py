@@ -175,5 +175,5 @@ def test_the_manifest_of_a_release_is_checked_when_it_is_read(paths: AdapterPath
     manifest = manifest_of(1, "name")
     os.makedirs(paths.manifests)
     write_json(paths.manifest(manifest.release), {**manifest.to_json(), "digest": manifest_of(2).digest})
-    with pytest.raises(DeliveryError, match="changed on the way"):
+    with pytest.raises(DeliveryError, match="was changed after it was made"):
         paths.read_manifest(manifest.release)

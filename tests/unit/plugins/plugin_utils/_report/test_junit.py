@@ -42,7 +42,7 @@ def test_a_failure_has_what_and_what_to_do() -> None:
     [failure] = found["jw2-1", CLEANER_8B].result
     assert isinstance(failure, junitparser.Failure)
     assert failure.message == "is 64; the inventory declares alpha 32."
-    assert failure.text.endswith("Deliver the adapter that was meant, or correct the inventory.")
+    assert failure.text.endswith("Deliver the intended adapter, or correct the inventory.")
     [skipped] = found["jw2-1", CLEANER_3B].result
     assert (type(skipped), skipped.message) == (junitparser.Skipped, "Another adapter of its node failed.")
     assert found["jw3-1", "llama32_3b_wikipedia_only_lora"].is_passed

@@ -37,7 +37,7 @@ def test_a_failure_leaves_boxes_empty_and_says_why() -> None:
     text = as_markdown(load("failed"))
     assert boxes(text) == dict.fromkeys(BOXES, False)
     assert "  (llama31_8b_grammar_lora on jw2-1: not delivered)" in text
-    assert "is 64; the inventory declares alpha 32. Deliver the adapter that was meant" in text
+    assert "is 64; the inventory declares alpha 32. Deliver the intended adapter" in text
 
 
 def test_what_is_written_of_any_run_is_an_inventory() -> None:

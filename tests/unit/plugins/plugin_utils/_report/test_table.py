@@ -66,7 +66,7 @@ def test_each_failure_is_one_sentence_with_its_remedy() -> None:
     report = load("failed")
     assert failure_lines(report) == [
         "jw2-1: adapter llama31_8b_grammar_lora, lora_alpha in adapter_config.json: is 64; the inventory declares alpha 32."
-        " Deliver the adapter that was meant, or correct the inventory.",
+        " Deliver the intended adapter, or correct the inventory.",
         f"jw3-2: {report['failures'][1]['problem']}."
         " See that it answers, then run again: what is served is whole, the old release or the new one.",
     ]
