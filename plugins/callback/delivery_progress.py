@@ -2,40 +2,41 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The callback plugin delivery_progress: what each node is doing, while it does it."""
+"""The callback plugin delivery_progress: what each node is doing while a delivery runs."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: delivery_progress
 type: aggregate
-short_description: Shows how far each node is while a delivery runs
+short_description: Shows the progress of each node while a delivery runs
 version_added: 0.1.0
 author:
   - The lorafleet.delivery authors (@lorafleet)
 description:
-  - On a terminal, shows a line for each node that is at work below what Ansible prints. It says which adapter is being sent,
-    how much of it has come, how fast, and how long the rest takes. Where nothing is sent, it says what is done (asking the
-    source, waiting for a stream, hashing, loading, activating) and for how long already. At the end nothing of it is left.
-  - The lines take up to half of the terminal. Where there are more nodes, the last line counts the others.
-  - Without a terminal, prints a line when something begins, with no control characters. The same is done on a terminal that
-    cannot move its cursor (E(TERM) is V(dumb)), under ansible-runner and AWX, and while the task debugger is on.
-  - It works beside any stdout callback; beside one that writes JSON, plain lines go to standard error. It speaks of the
-    modules of this collection alone.
+  - On a terminal, shows a line for each busy node below Ansible's own output. During a transfer, the line has the
+    adapter, the percentage, the rate and the remaining time. Otherwise it has the current step (describing, waiting
+    for a transfer slot, hashing, loading, activating) and its duration so far. The lines disappear at the end.
+  - The lines take up to half of the terminal. When there are more nodes, the last line counts the others.
+  - Without a terminal, prints a plain line at the start of each step and each transfer. The same happens on a
+    terminal that cannot move its cursor (E(TERM) is V(dumb)), under ansible-runner and AWX, and while the task
+    debugger is enabled.
+  - Works with any stdout callback. With one that writes JSON, plain lines go to standard error.
+  - Shows the modules of this collection only.
 requirements:
   - To be enabled by C(callbacks_enabled).
 notes:
-  - C(sending) counts what the node was handed. What an earlier run has left there is not sent again and not counted.
-    An adapter is at 100 % when all of it has arrived.
-  - With O(lorafleet.delivery.adapter_sync#module:transfer_compress) nobody knows beforehand how many bytes will be sent, so
-    there is neither a percentage nor a time.
+  - The percentage counts the bytes handed to the node in this run. A resumed transfer does not count what an earlier
+    run left there. It reaches 100 % once the whole adapter has arrived.
+  - With O(lorafleet.delivery.adapter_sync#module:transfer_compress) the number of bytes is unknown in advance, so
+    there is no percentage and no remaining time.
 options:
   style:
     description:
-      - V(auto) is V(live) on a terminal that can do it, otherwise V(plain).
-      - V(live) is a line for each node, at the end of the terminal. It is V(plain) where there is no terminal.
-      - V(plain) is a line for each thing that begins.
-      - V(none) is nothing at all.
+      - V(auto) is V(live) on a terminal that supports it, otherwise V(plain).
+      - V(live) keeps a line for each busy node at the end of the terminal. Without a terminal it is V(plain).
+      - V(plain) prints a line at the start of each step and each transfer.
+      - V(none) shows nothing.
     type: str
     choices:
       - auto
@@ -72,18 +73,10 @@ from ansible.template import Templar
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._progress.events import Event, Listener
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._progress.live_area import LiveArea
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._progress.tracker import Progress
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._steps import step_of
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._task_result import task_result
 
-# What each module does, as far as it does not tell by itself.
-_PHASES = {
-    "adapter_audit": "hashing what is there",
-    "adapter_up_to_date_info": "comparing with what is offered",
-    "adapter_golden": "recording answers on {device}",
-    "adapter_info": "asking the source",
-    "adapter_load_test": "loading on {device}",
-    "adapter_release": "activating",
-    "adapter_sync": "hashing what is there",
-}
-# Seconds between two drawings.
+# Seconds between two redraws of the area.
 _INTERVAL = 0.25
 
 
@@ -101,9 +94,9 @@ class CallbackModule(CallbackBase):
         self._area: LiveArea | None = None
         self._thread: threading.Thread | None = None
         self._ended = threading.Event()
-        # Held before the one of Ansible's display, never after it.
+        # Always taken before the lock of Ansible's display, never while that is held.
         self._lock = threading.Lock()
-        # An interrupted run ends without an event.
+        # Ansible calls no method of a callback when a run is interrupted.
         atexit.register(self._close)
 
     def v2_playbook_on_play_start(self, play: t.Any) -> None:
@@ -111,7 +104,7 @@ class CallbackModule(CallbackBase):
         style = _style(self.get_option("style"))
         if self._listener or style == "none":
             return
-        # Before any worker is forked, so that all of them have it.
+        # Before Ansible forks the workers, which inherit it.
         self._listener = Listener()
         if style == "live":
             self._area = LiveArea((sys.stdout, sys.stderr), self._display._lock)
@@ -126,7 +119,8 @@ class CallbackModule(CallbackBase):
         if self._listener and self._thread:
             self._ended.set()
             self._listener.wake()
-            # It must not be in the middle of printing when the process ends. On a terminal that was stopped, it may.
+            # Let it finish printing before the process ends, but do not wait for a stopped
+            # terminal.
             self._thread.join(1)
             if self._area:
                 self._area.close()
@@ -134,11 +128,12 @@ class CallbackModule(CallbackBase):
             self._listener = self._area = self._thread = None
 
     def v2_runner_on_start(self, host: t.Any, task: t.Any) -> None:
-        phase = _PHASES.get(task.action.removeprefix("lorafleet.delivery."))
-        if phase and self._listener:
+        step = step_of(task.action)
+        if step and self._listener:
+            phase = step.running
             if "{device}" in phase:
                 phase = phase.format(device=self._device(host, task))
-            self._take(Event(host.get_name(), phase))
+            self._add(Event(host.get_name(), phase))
             self._listener.wake()
 
     def v2_runner_on_ok(self, result: t.Any) -> None:
@@ -154,58 +149,58 @@ class CallbackModule(CallbackBase):
         self._end(result)
 
     def _end(self, result: t.Any) -> None:
-        # What its worker has told came in before its result.
-        self._take()
+        # The worker's events arrived before its result.
+        self._add()
         with self._lock:
-            # The one before ansible-core 2.19.
-            self._progress.end((getattr(result, "host", None) or result._host).get_name())
+            self._progress.end(task_result(result).host)
 
-    def _take(self, *known: Event) -> None:
-        """Take in what workers have told, then what is known here."""
+    def _add(self, *known: Event) -> None:
+        """Add the events of the workers, then those of this process."""
         listener = self._listener
         if listener is None:
             return
         with self._lock, contextlib.suppress(OSError):
             for event in (*listener.events(), *known):
-                begins = self._progress.take(event)
+                begins = self._progress.add(event)
                 if begins and not self._area:
-                    # What is to be read by a program is left alone.
+                    # Standard output is for a program then.
                     self._display.display(begins, stderr="json" in C.DEFAULT_STDOUT_CALLBACK)
-                    # Ansible itself does so at the end alone: in a pipe, all would come then.
+                    # Ansible flushes at the end only, so a pipe would get all lines then.
                     sys.stdout.flush()
 
     def _follow(self, listener: Listener, area: LiveArea | None) -> None:
-        """Show what goes on, in a thread of its own."""
+        """Show the events as they arrive, in a thread of its own."""
         while not self._ended.is_set():
             listener.wait()
-            self._take()
-            # As long as anything is shown, its time goes on.
+            self._add()
+            # Redraw while a host is busy, because its time and rate change without events.
             while area and self._draw(area) and not self._ended.wait(_INTERVAL):
-                self._take()
+                self._add()
 
     def _draw(self, area: LiveArea) -> bool:
-        """Show what goes on now, if anything does."""
+        """Draw the busy hosts; return whether there are any."""
         size = area.size
         with self._lock:
-            # The last column is left free: some terminals begin another line where it is written to.
+            # Some terminals wrap when the last column is written, so leave it free.
             lines = self._progress.lines(size.columns - 1, max(size.lines // 2, 2))
         area.draw(lines)
         return bool(lines)
 
     def _device(self, host: t.Any, task: t.Any) -> str:
-        """The device that a task names, which is a template still when the task starts."""
+        """Return the device of a task, which is still a template when the task starts."""
         device = task.args.get("device", "cuda")
         variables = self._play.get_variable_manager().get_vars(play=self._play, host=host, task=task)
         try:
             return str(Templar(loader=self._play.get_loader(), variables=variables).template(device))
         except Exception:
-            # The task itself is going to say what is wrong with it.
+            # The task itself will fail with a proper message.
             return str(device)
 
 
 def _style(asked: str) -> str:
     if asked in ("plain", "none"):
         return asked
-    # ansible-runner, and so AWX, reads what is printed through a terminal, but keeps it as lines. The debugger asks by itself.
-    unable = os.environ.get("TERM", "") in ("", "dumb") or "AWX_ISOLATED_DATA_DIR" in os.environ or C.ENABLE_TASK_DEBUGGER
-    return "live" if sys.stdout.isatty() and not (unable and asked == "auto") else "plain"
+    # ansible-runner, and so AWX, gives Ansible a terminal but keeps the output as lines. The
+    # debugger reads input.
+    unsuitable = os.environ.get("TERM", "") in ("", "dumb") or "AWX_ISOLATED_DATA_DIR" in os.environ or C.ENABLE_TASK_DEBUGGER
+    return "live" if sys.stdout.isatty() and not (unsuitable and asked == "auto") else "plain"

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a delivery shows while it runs: on a real terminal, in a pipe, and when it is interrupted."""
+"""The progress of a delivery: on a terminal, in a pipe, and after an interruption."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tests.support.playbooks import CHECKOUT, LIMIT, PLAYBOOK, recording
 from tests.support.terminal import Terminal
 
 ENABLED = {"ANSIBLE_CALLBACKS_ENABLED": "fleet_record,lorafleet.delivery.delivery_progress", "TERM": "xterm"}
-AT_WORK = r"asking|hashing|waiting|sending|loading|activating"
+BUSY = r"describing|checking|hashing|waiting|sending|verifying|loading|activating"
 
 
 @contextlib.contextmanager
 def delivery(fleet: Fleet, terminal: Terminal, **environment: str) -> c.Iterator[subprocess.Popen[bytes]]:
-    """A run of the deploy playbook on a terminal."""
+    """Run the deploy playbook on a terminal."""
     process = subprocess.Popen(
         [str(PLAYBOOK), "-i", str(fleet.write_inventory()), str(CHECKOUT / "playbooks" / "deploy.yml")],
         env={**recording(fleet.root / "record.jsonl"), **ENABLED, **environment},
@@ -32,7 +32,7 @@ def delivery(fleet: Fleet, terminal: Terminal, **environment: str) -> c.Iterator
         stdin=terminal.program,
         stdout=terminal.program,
         stderr=terminal.program,
-        # So that what is typed can interrupt it.
+        # So that Control-C interrupts it.
         start_new_session=True,
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
     )
@@ -46,31 +46,31 @@ def delivery(fleet: Fleet, terminal: Terminal, **environment: str) -> c.Iterator
 
 
 def shown(terminal: Terminal) -> dict[str, str]:
-    """The live lines that are on the screen, by node."""
-    return {line.split()[0]: line for line in terminal.visible if re.match(rf"j\S+  .*({AT_WORK})", line)}
+    """Return the live lines on the screen by node."""
+    return {line.split()[0]: line for line in terminal.visible if re.match(rf"j\S+  .*({BUSY})", line)}
 
 
 def displayed(log: pathlib.Path) -> list[str]:
-    """All lines that Ansible has printed, as its log has them."""
+    """Return all lines that Ansible printed, from its log."""
     text = log.read_text(encoding="utf-8")
     return [line for line in re.sub(r"(?m)^\S+ \S+ p=\d+ u=\S+ n=\S+ \w+\| ", "", text).splitlines() if line.strip()]
 
 
-def test_on_a_terminal_each_node_has_a_line_and_nothing_is_left_of_it(fleet: Fleet) -> None:
+def test_progress_on_terminal_shows_a_line_per_node_and_leaves_nothing(fleet: Fleet) -> None:
     # In KiB per second: each transfer lasts for a second or more.
     fleet.hosts["jw2-1"]["agent_transfer_bwlimit"] = "120"
     fleet.hosts["jw3-1"]["agent_transfer_bwlimit"] = "40"
-    # The second node begins to send when the first one was seen to.
+    # The first node starts its transfer only after the lines of both were seen.
     barrier = Barrier(fleet, "jw2-1", "adapter_sync")
     log = fleet.root / "ansible.log"
-    # Lower than what is printed, and wide enough for each line of it.
+    # Fewer rows than the output has lines, and wide enough for each of them.
     terminal = Terminal(200, 12)
     seen: set[str] = set()
     with delivery(fleet, terminal, ANSIBLE_LOG_PATH=str(log)) as process:
         while terminal.read():
             lines = shown(terminal)
-            if barrier.closed and "hashing what is there" in lines.get("jw2-1", "") and "% " in lines.get("jw3-1", ""):
-                # One below the other, and last.
+            if barrier.closed and "hashing local files" in lines.get("jw2-1", "") and "% " in lines.get("jw3-1", ""):
+                # The last two lines, in order.
                 assert terminal.visible[-2:] == [lines["jw2-1"], lines["jw3-1"]]
                 barrier.open()
             seen.update(lines.values())
@@ -87,10 +87,10 @@ def test_on_a_terminal_each_node_has_a_line_and_nothing_is_left_of_it(fleet: Fle
         ]
         assert shares, seen
         assert max(shares) <= 100
-    assert any(re.fullmatch(r"jw2-1 +hashing what is there  \d:\d\d", line) for line in seen), seen
+    assert any(re.fullmatch(r"jw2-1 +hashing local files  \d:\d\d", line) for line in seen), seen
 
 
-def test_an_interrupted_run_leaves_nothing_either(fleet: Fleet) -> None:
+def test_progress_of_interrupted_run_leaves_nothing(fleet: Fleet) -> None:
     barrier = Barrier(fleet, "jw2-1", "adapter_sync")
     log = fleet.root / "ansible.log"
     terminal = Terminal(200, 24)
@@ -108,8 +108,8 @@ def test_an_interrupted_run_leaves_nothing_either(fleet: Fleet) -> None:
     assert [line.rstrip() for line in terminal.everything if line] == [line.rstrip() for line in displayed(log)]
 
 
-def test_without_a_terminal_a_line_for_each_thing_that_begins(fleet: Fleet) -> None:
-    # An earlier run was killed when so much had come.
+def test_progress_without_terminal_prints_plain_lines(fleet: Fleet) -> None:
+    # An earlier run was killed after this many bytes.
     half = (fleet.source / DESCRIBER_3B / WEIGHTS).read_bytes()[:40_000]
     planned = fleet.deploy("--check", "--limit", "jw3").adapters("jw3-1", "adapter_sync")[DESCRIBER_3B]
     staging = fleet.stored("jw3-1", DESCRIBER_3B) / "staging" / planned["release"]
@@ -127,11 +127,11 @@ def test_without_a_terminal_a_line_for_each_thing_that_begins(fleet: Fleet) -> N
     sizes[DESCRIBER_3B] -= len(half)
     for node, adapters in (("jw2-1", (CLEANER_3B, CLEANER_8B)), ("jw3-1", (DESCRIBER_3B,))):
         assert [line for line in lines if line.startswith(f"{node}:")] == [
-            f"{node}: asking the source",
-            f"{node}: comparing with what is offered",
-            f"{node}: hashing what is there",
+            f"{node}: describing the adapters",
+            f"{node}: checking whether up to date",
+            f"{node}: hashing local files",
             *(f"{node}: sending {name}, {sizes[name] / 1000:.1f} kB" for name in adapters),
-            f"{node}: hashing what arrived",
+            f"{node}: verifying",
             f"{node}: loading on cpu",
             f"{node}: activating",
         ]

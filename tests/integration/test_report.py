@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The callback delivery_report beside real playbooks: what it writes, when, and what it leaves alone."""
+"""The callback delivery_report with real playbooks: what it prints and writes, and when."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ SCHEMA = json.loads((CHECKOUT / "docs" / "report.schema.json").read_text(encodin
 FILES = {"report.json", "MANIFEST.md", "report.html", "junit.xml", "lorafleet.prom"}
 
 
-def told(output: str) -> list[str]:
-    """What is said after the recap: the table and the sentences."""
+def printed(output: str) -> list[str]:
+    """Return the lines after the recap: the table and the failures."""
     return [line.rstrip() for line in output.split("PLAY RECAP")[1].splitlines()[1:] if line.strip() and ": ok=" not in line]
 
 
-def test_a_delivery_a_look_an_audit_and_the_manifest_as_inventory(fleet: Fleet) -> None:
+def test_report_of_check_deploy_status_audit_and_manifest_as_inventory(fleet: Fleet) -> None:
     fleet.groups["jw2"]["agent_purpose"] = "Grammar/Noise"
     checked = fleet.deploy("--check")
     assert not fleet.reports.exists()
-    header, *rows = told(checked.output)
+    header, *rows = printed(checked.output)
     assert header.split("  ")[0] == "agent"
     assert [row.split()[:3] for row in rows] == [
         ["cleaner", "jw2-1", CLEANER_3B],
@@ -50,7 +50,7 @@ def test_a_delivery_a_look_an_audit_and_the_manifest_as_inventory(fleet: Fleet) 
     assert (report["kind"], report["check_mode"], report["failures"]) == ("deploy", False, [])
     assert report["training_server"] == {"name": "sbs29", "address": "sbs29"}
     for node in report["nodes"]:
-        assert list(node["seconds"]) == ["describe", "compare", "bring", "load", "activate"]
+        assert list(node["seconds"]) == ["describe", "compare", "transfer", "load", "activate"]
         released, synced = (done.adapters(node["node"], f"adapter_{step}") for step in ("release", "sync"))
         assert [adapter["name"] for adapter in node["adapters"]] == list(released)
         for adapter in node["adapters"]:
@@ -65,9 +65,9 @@ def test_a_delivery_a_look_an_audit_and_the_manifest_as_inventory(fleet: Fleet) 
             }
     evidence = contents(fleet.reports)
 
-    # What proves nothing leaves the files alone.
-    looked = fleet.run("status")
-    assert [row.split()[4] for row in told(looked.output)[1:]] == ["active"] * 3
+    # A run that proves nothing keeps the files.
+    status = fleet.run("status")
+    assert [row.split()[4] for row in printed(status.output)[1:]] == ["active"] * 3
     fleet.deploy("--check")
     assert contents(fleet.reports) == evidence
 
@@ -77,7 +77,8 @@ def test_a_delivery_a_look_an_audit_and_the_manifest_as_inventory(fleet: Fleet) 
     assert fleet.reported("jw2-1", CLEANER_3B)["state"] == "as_verified"
     assert fleet.boxes()["All checksums verified"]
 
-    # The manifest that was written is an inventory: the same run again, with what a manifest cannot know beside it.
+    # The written manifest is an inventory. Run again with it, and with the variables that a
+    # manifest cannot have.
     manifest = fleet.root / "again" / "MANIFEST.md"
     beside = manifest.parent / "group_vars"
     beside.mkdir(parents=True)
@@ -100,24 +101,36 @@ def test_a_delivery_a_look_an_audit_and_the_manifest_as_inventory(fleet: Fleet) 
     assert [node["purpose"] for node in written["nodes"]] == ["Grammar/Noise", ""]
 
 
-def test_what_fails_is_said_once_with_its_remedy(fleet: Fleet) -> None:
+def test_report_of_failed_deploy_lists_each_failure_with_remedy(fleet: Fleet) -> None:
     config = fleet.source / CLEANER_8B / CONFIG
     config.write_text(json.dumps({**json.loads(config.read_text()), "lora_alpha": 64}))
     fleet.hosts["jw3-1"].update(ansible_connection="ssh", ansible_host="127.0.0.1", ansible_port=9)
     done = fleet.run("deploy")
     assert done.rc != 0
-    _header, *rows, refused, lost = told(done.output)
-    assert [row.split(maxsplit=3)[3].split("  ")[0].strip() for row in rows] == ["held back", "failed", "lost"]
-    assert refused.startswith(f"jw2-1: adapter {CLEANER_8B}, lora_alpha in {CONFIG}: is 64; the inventory declares alpha 32. ")
-    assert refused.endswith("Deliver the intended adapter, or correct the inventory.")
-    assert lost.startswith("jw3-1: was lost: ") and "See that it answers, then run again" in lost
+    _header, *rows, rejected, unreachable = printed(done.output)
+    assert [row.split(maxsplit=3)[3].split("  ")[0].strip() for row in rows] == ["skipped", "failed", "unreachable"]
+    assert rejected.startswith(f"jw2-1: adapter {CLEANER_8B}, lora_alpha in {CONFIG}: is 64; the inventory declares alpha 32. ")
+    assert rejected.endswith("Deliver the intended adapter, or correct the inventory.")
+    assert unreachable.startswith("jw3-1: is unreachable: ") and "Restore the connection and run again" in unreachable
     report = fleet.report()
     jsonschema.validate(report, SCHEMA)
     assert not any(fleet.boxes().values())
     assert [(failure["node"], failure["adapter"]) for failure in report["failures"]] == [("jw2-1", CLEANER_8B), ("jw3-1", None)]
 
 
-def test_drift_and_a_rollback(fleet: Fleet) -> None:
+def test_report_of_unreachable_training_server_names_it(fleet: Fleet) -> None:
+    # The discard port: nothing listens there.
+    fleet.hosts["sbs29"].update(ansible_connection="ssh", ansible_host="127.0.0.1", ansible_port=9)
+    done = fleet.run("deploy")
+    assert done.rc != 0
+    report = fleet.report()
+    jsonschema.validate(report, SCHEMA)
+    assert [(failure["node"], failure["subject"]) for failure in report["failures"]] == [("jw2-1", "sbs29"), ("jw3-1", "sbs29")]
+    assert {adapter["state"] for node in report["nodes"] for adapter in node["adapters"]} == {"failed"}
+    assert "jw2-1, jw3-1: sbs29: " in done.output
+
+
+def test_report_of_drift_and_rollback(fleet: Fleet) -> None:
     fleet.deploy("--limit", "jw3")
     old = fleet.reported("jw3-1", DESCRIBER_3B)["release"]
     fleet.offer(DESCRIBER_3B, "adapter_2")
@@ -127,10 +140,10 @@ def test_drift_and_a_rollback(fleet: Fleet) -> None:
     assert audited.rc != 0
     adapter = fleet.reported("jw3-1", DESCRIBER_3B)
     assert (adapter["state"], adapter["verified"], adapter["previous"]) == ("differs", False, old)
-    # The role's own task has failed for the same, which is no second thing.
+    # The role's own task failed because of the drift, which is not listed twice.
     [failure] = fleet.report()["failures"]
     assert failure["problem"] == f"missing  {fleet.served('jw3-1', DESCRIBER_3B) / WEIGHTS}"
-    assert "Deploy again: what differs is put in order, from the node's own store" in told(audited.output)[-1]
+    assert "Deploy again: it repairs what differs, from the node's own store" in printed(audited.output)[-1]
 
     back = fleet.run("rollback", "--limit", "jw3")
     assert back.rc == 0, back.output
@@ -142,10 +155,10 @@ def test_drift_and_a_rollback(fleet: Fleet) -> None:
     assert adapter["changes"]["after"]["release"] == old
 
 
-def test_a_run_that_is_killed_leaves_no_box_ticked(fleet: Fleet) -> None:
+def test_report_of_killed_run_has_empty_boxes(fleet: Fleet) -> None:
     fleet.deploy("--limit", "jw3")
     assert fleet.boxes()["Describer models → jw3"]
-    # The module stands still before it brings anything.
+    # The module stops before it transfers anything.
     Barrier(fleet, "jw3-1", "adapter_sync")
     run = Background("deploy", "-i", str(fleet.write_inventory()), "--limit", "jw3", directory=fleet.root)
     try:
@@ -160,7 +173,7 @@ def test_a_run_that_is_killed_leaves_no_box_ticked(fleet: Fleet) -> None:
 
 
 def ansible_playbook(directory: pathlib.Path, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run it with its two outputs apart."""
+    """Run it with separate outputs."""
     env = {**recording(directory / "record.jsonl"), **environment}
     command = [str(PLAYBOOK), *map(str, arguments)]
     return subprocess.run(
@@ -168,7 +181,7 @@ def ansible_playbook(directory: pathlib.Path, *arguments: object, **environment:
     )
 
 
-def test_other_playbooks_are_left_alone(tmp_path: pathlib.Path) -> None:
+def test_report_of_other_playbooks_is_not_written(tmp_path: pathlib.Path) -> None:
     playbook = [{"hosts": "localhost", "gather_facts": False, "tasks": [{"ansible.builtin.debug": {"msg": "hello"}}]}]
     (tmp_path / "plain.yml").write_text(json.dumps(playbook))
     ours_alone = {"ANSIBLE_CALLBACKS_ENABLED": "lorafleet.delivery.delivery_report"}
@@ -178,7 +191,7 @@ def test_other_playbooks_are_left_alone(tmp_path: pathlib.Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"plain.yml"}
 
 
-def test_the_plays_of_one_playbook_are_one_report(fleet: Fleet) -> None:
+def test_report_covers_all_plays_of_a_playbook(fleet: Fleet) -> None:
     (fleet.served("jw3-1", DESCRIBER_3B)).symlink_to("nowhere")
     plays = [{"hosts": group, "gather_facts": False, "roles": ["lorafleet.delivery.agent"]} for group in ("jw2", "jw3")]
     (fleet.root / "site.yml").write_text(json.dumps(plays))
@@ -188,7 +201,7 @@ def test_the_plays_of_one_playbook_are_one_report(fleet: Fleet) -> None:
     assert states == ["activated", "activated", "failed"]
 
 
-def test_beside_json_progress_and_table_go_elsewhere(fleet: Fleet) -> None:
+def test_report_with_json_stdout_goes_to_stderr(fleet: Fleet) -> None:
     if not (pathlib.Path(ansible.__file__).parents[1] / "ansible_collections" / "ansible" / "posix").exists():
         pytest.skip("the collection ansible.posix, with its callback json, is not installed (requirements/lab.txt)")
     playbook = CHECKOUT / "playbooks" / "deploy.yml"
@@ -200,10 +213,10 @@ def test_beside_json_progress_and_table_go_elsewhere(fleet: Fleet) -> None:
     assert json.loads(done.stdout)["stats"]["jw3-1"]["failures"] == 0
     assert "jw3-1: activating" in done.stderr
     assert f"describer  jw3-1  {DESCRIBER_3B}" in done.stderr
-    # Whatever says the rest, and in a directory that cannot be written the run itself goes well.
+    # A directory that cannot be written does not fail the run.
     (fleet.root / "taken").write_text("")
     there = str(fleet.root / "taken" / "below")
     done = ansible_playbook(fleet.root, *arguments, ANSIBLE_STDOUT_CALLBACK="minimal", LORAFLEET_REPORT_DIR=there)
     assert done.returncode == 0
     assert f"describer  jw3-1  {DESCRIBER_3B}" in done.stdout
-    assert "delivery_report:" in done.stderr and "Name another directory with LORAFLEET_REPORT_DIR" in done.stderr
+    assert "delivery_report:" in done.stderr and "Set LORAFLEET_REPORT_DIR to another directory" in done.stderr

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""report.html of real runs in a real browser: at two widths, in the light and in the dark, by keyboard and on paper."""
+"""report.html of real runs in a browser: two widths, light and dark, keyboard and print."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def browser() -> t.Iterator[Browser]:
     if program is None:
         pytest.skip("chromium is not installed on this machine")
     with sync_playwright() as playwright:
-        # Root has no sandbox; what is opened is our own.
+        # Chromium has no sandbox for root. The pages are our own.
         started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         yield started
         started.close()
@@ -37,33 +37,33 @@ def browser() -> t.Iterator[Browser]:
 def opened(
     browser: Browser, directory: pathlib.Path, report: dict[str, t.Any], width: int, scheme: t.Literal["light", "dark"] = "light"
 ) -> t.Iterator[Page]:
-    """The page of a report, which asks for nothing else and of which the browser has nothing to complain."""
+    """Open the page of a report, which must load nothing else and cause no message."""
     path = directory / "report.html"
     path.write_text(as_html(report), encoding="utf-8")
-    said: list[str] = []
+    logged: list[str] = []
     with browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme) as page:
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda request: said.append(request.url))
+        page.on("console", lambda message: logged.append(message.text))
+        page.on("pageerror", lambda error: logged.append(str(error)))
+        page.on("request", lambda request: logged.append(request.url))
         page.goto(path.as_uri())
         yield page
-    assert said == [path.as_uri()]
+    assert logged == [path.as_uri()]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_it_is_whole_and_accessible(browser: Browser, tmp_path: pathlib.Path, name: str) -> None:
+def test_page_is_complete_and_accessible(browser: Browser, tmp_path: pathlib.Path, name: str) -> None:
     for width, scheme in ((PHONE, "dark"), (DESKTOP, "light")):
         with opened(browser, tmp_path, load(name), width, scheme) as page:
             for summary in page.locator("summary").all():
                 summary.click()
             found = Axe().run(page)
             assert found.violations_count == 0, found.generate_report()
-            # Tables scroll in themselves; the page does not.
+            # Tables scroll, the page does not.
             assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
 
-def test_it_can_be_used_with_the_keyboard(browser: Browser, tmp_path: pathlib.Path) -> None:
+def test_page_works_with_the_keyboard(browser: Browser, tmp_path: pathlib.Path) -> None:
     with opened(browser, tmp_path, load("deployed"), PHONE) as page:
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Nodes and adapters"
@@ -79,15 +79,15 @@ def test_it_can_be_used_with_the_keyboard(browser: Browser, tmp_path: pathlib.Pa
         assert card.locator("details").first.get_by_role("table").is_visible()
 
 
-def test_states_are_told_apart_without_colour(browser: Browser, tmp_path: pathlib.Path) -> None:
+def test_page_states_differ_without_colour(browser: Browser, tmp_path: pathlib.Path) -> None:
     with opened(browser, tmp_path, load("failed"), DESKTOP) as page:
         states = {state.inner_text(): state.locator("svg").inner_html() for state in page.locator(".matrix .state").all()}
-    assert set(states) == {"held back", "failed", "activated", "lost"}
-    assert states["failed"] == states["lost"]
-    assert len({states[word] for word in ("held back", "failed", "activated")}) == 3
+    assert set(states) == {"skipped", "failed", "activated", "unreachable"}
+    assert states["failed"] == states["unreachable"]
+    assert len({states[word] for word in ("skipped", "failed", "activated")}) == 3
 
 
-def test_on_paper_nothing_is_folded(browser: Browser, tmp_path: pathlib.Path) -> None:
+def test_page_in_print_unfolds_details(browser: Browser, tmp_path: pathlib.Path) -> None:
     report = load("deployed")
     with opened(browser, tmp_path, report, DESKTOP) as page:
         sha256 = page.get_by_text(report["nodes"][0]["adapters"][0]["files"][0]["sha256"]).first
@@ -96,7 +96,7 @@ def test_on_paper_nothing_is_folded(browser: Browser, tmp_path: pathlib.Path) ->
         assert sha256.is_visible()
 
 
-def test_nothing_that_a_host_says_runs(browser: Browser, tmp_path: pathlib.Path) -> None:
+def test_page_with_hostile_text_runs_nothing(browser: Browser, tmp_path: pathlib.Path) -> None:
     with opened(browser, tmp_path, hostile(load("deployed")), DESKTOP) as page:
         assert page.evaluate("document.scripts.length + document.images.length") == 0
         assert "taken" not in page.title()

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Reports of real runs, as tests/fixtures/record_reports.py has recorded them."""
+"""Reports of real runs, recorded by tests/fixtures/record_reports.py."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def load(name: str) -> dict[str, t.Any]:
 
 
 def hostile(report: dict[str, t.Any]) -> dict[str, t.Any]:
-    """The report with markup in every text that comes from an inventory or a host."""
+    """Return the report with markup in every text that comes from an inventory or a host."""
     report["training_server"] = {"name": _SCRIPT, "address": _SCRIPT}
-    report["boxes"] = [{**box, "text": _SCRIPT, "against": [_SCRIPT]} for box in report["boxes"]]
+    report["boxes"] = [{**box, "text": _SCRIPT, "reasons": [_SCRIPT]} for box in report["boxes"]]
     report["failures"] = [dict.fromkeys(("node", "adapter", "step", "subject", "problem", "remedy"), _SCRIPT)]
     for node in report["nodes"]:
         node.update(agent=_SCRIPT, purpose=_SCRIPT, address=_SCRIPT)

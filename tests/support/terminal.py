@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A terminal that programs can write to, and what somebody before it would see."""
+"""A terminal for tests: programs write to it, and tests see what a user would see."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pyte
 
 
 class Terminal:
-    """A pseudo-terminal. C(program) is the descriptor of its end that is for a program, as its standard streams."""
+    """A pseudo-terminal. ``program`` is the descriptor of the end for a program's streams."""
 
     def __init__(self, columns: int = 80, rows: int = 24) -> None:
         self._user, self.program = pty.openpty()
@@ -28,35 +28,35 @@ class Terminal:
 
     def resize(self, columns: int, rows: int) -> None:
         fcntl.ioctl(self._user, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-        lost = max(self._screen.lines - rows, 0)
+        dropped = max(self._screen.lines - rows, 0)
         self._screen.resize(rows, columns)
-        # The lines at the upper end go, and the cursor with the others, as on a terminal that people use.
-        if lost:
-            self._screen.cursor_up(lost)
+        # As on a real terminal, the top lines leave and the cursor moves up with the others.
+        if dropped:
+            self._screen.cursor_up(dropped)
 
     def type(self, text: str) -> None:
         os.write(self._user, text.encode())
 
     def read(self) -> bytes:
-        """Wait until something is written, show and return it; nothing when nobody is there who could write."""
+        """Wait for output, display and return it. Return nothing once no process can write."""
         data = b""
-        # That nobody has the program's end open any more is an error to Linux.
+        # On Linux, reading fails once no process has the program's end open.
         with contextlib.suppress(OSError):
             data = os.read(self._user, 1 << 16)
         self._stream.feed(data)
         return data
 
     def read_all(self) -> bytes:
-        """Show and return what was written up to now."""
+        """Display and return all output up to now."""
         data, mark = b"", b"\x1b]2;all\x07"
-        # A title for the terminal, after it: there is a buffer between the two ends, emptied when the system likes.
+        # Mark the end of the output by a window title: the kernel buffers between the two ends.
         os.write(self.program, mark)
         while not data.endswith(mark):
             data += self.read()
         return data.removesuffix(mark)
 
     def close_program(self) -> None:
-        """From now on only those have it who have inherited it."""
+        """Close this process's copy. Child processes that inherited the descriptor keep it."""
         os.close(self.program)
 
     def close(self) -> None:
@@ -64,12 +64,12 @@ class Terminal:
 
     @property
     def visible(self) -> list[str]:
-        """The lines on the screen, without the empty ones at its end."""
+        """The lines on the screen, without trailing empty ones."""
         return "\n".join(line.rstrip() for line in self._screen.display).rstrip().split("\n")
 
     @property
     def everything(self) -> list[str]:
-        """The same after the lines that have left the screen at its upper end."""
+        """The lines that have scrolled off the screen, and the visible ones."""
         return [self._text(line) for line in self._screen.history.top] + self.visible
 
     def _text(self, line: t.Any) -> str:

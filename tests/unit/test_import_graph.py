@@ -40,7 +40,7 @@ ROOMS = {
         "_golden",
         "_load_test",
     ],
-    "plugin_utils": ["_fleet", "_progress", "_report", "_transfer"],
+    "plugin_utils": ["", "_fleet", "_progress", "_report", "_transfer"],
 }
 # The only files outside of rooms that import from rooms.
 ROOF = {("module_utils", "_up_to_date")}

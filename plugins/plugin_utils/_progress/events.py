@@ -4,11 +4,12 @@
 
 # This plugin util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""What is going on, told by Ansible's worker processes to its main process while it goes on.
+"""Progress events, sent by Ansible's worker processes to its main process while a task runs.
 
-A worker has no terminal, and what it prints comes late. So a callback plugin opens a pair of datagram sockets before the workers
-are forked from its process, and these inherit the end to send to. Where nobody listens, or not fast enough, an event is lost:
-emitting one never waits and never fails, and each says all that is known, so that the next one makes good for it.
+A worker has no terminal, and its output arrives late. So a callback plugin opens a pair of datagram
+sockets before Ansible forks the workers, and these inherit the sending end. Sending never waits and
+never fails: an event is dropped when there is no listener or its buffer is full. Each event carries
+the whole state, so the next one makes up for it.
 """
 
 from __future__ import annotations
@@ -21,10 +22,7 @@ import select
 import socket
 import time
 
-# Phases of adapter_sync that it tells of itself; which module runs on a node is known to the main process anyway.
-WAITING = "waiting for a stream"
-SENDING = "sending"
-VERIFYING = "hashing what arrived"
+from .._steps import SENDING
 
 # Seconds between two events of a transfer.
 _INTERVAL = 0.2
@@ -34,7 +32,10 @@ _sender: socket.socket | None = None
 
 @dataclasses.dataclass(frozen=True)
 class Event:
-    """What a host is doing. C(total) is 0 where it is not known, C(bytes) are never more than it."""
+    """What a host is doing.
+
+    ``total`` is 0 when it is unknown; ``bytes`` never exceeds it otherwise.
+    """
 
     host: str
     phase: str
@@ -44,7 +45,7 @@ class Event:
 
 
 class Listener:
-    """The main process's end. What is told from now on, by this process and those forked from it, comes in here."""
+    """The receiving end, for this process and for those forked from it later."""
 
     def __init__(self) -> None:
         global _sender
@@ -54,11 +55,11 @@ class Listener:
         _sender = self._sender
 
     def wait(self) -> None:
-        """Return when something was told, or C(wake) was called."""
+        """Wait for an event, or for a call of ``wake``."""
         select.select([self._receiver], [], [])
 
     def wake(self) -> None:
-        """Let C(wait) return."""
+        """Let ``wait`` return."""
         with contextlib.suppress(OSError):
             self._sender.send(b"")
 
@@ -69,26 +70,27 @@ class Listener:
         self._sender.close()
 
     def events(self) -> c.Iterator[Event]:
-        """What was told and not yet taken; waits for nothing."""
+        """Yield the events that have arrived, without waiting."""
         with contextlib.suppress(BlockingIOError):
             while True:
-                told = self._receiver.recv(1 << 16)
-                if told:
-                    yield Event(**json.loads(told))
+                datagram = self._receiver.recv(1 << 16)
+                if datagram:
+                    yield Event(**json.loads(datagram))
 
 
 def emit(event: Event) -> None:
-    """Tell the main process, if it listens."""
+    """Send an event to the main process, if it listens."""
     if _sender is not None:
         with contextlib.suppress(OSError):
             _sender.send(json.dumps(dataclasses.asdict(event)).encode())
 
 
 class Meter:
-    """Counts the bytes of an adapter on their way to a host, in all tries together, and tells of them a few times a second.
+    """Counts the bytes of an adapter on their way to a host and emits a few events a second.
 
-    C(total) is what is expected. A little more comes: rsync's own words, and what was on the way when a connection broke. So
-    the last byte counts only when C(done) is called.
+    The count covers all tries together. ``total`` is the number of bytes to expect. A few more
+    arrive: rsync's protocol, and bytes that were in flight when a connection broke. So the last
+    byte counts only when ``done`` is called.
     """
 
     def __init__(self, host: str, adapter: str, total: int) -> None:

@@ -4,10 +4,26 @@
 
 # This plugin util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""A few lines at the end of a terminal that are drawn anew in place, below all that is printed to it by anybody else.
+"""A few lines at the end of a terminal, redrawn in place below everything else that is printed to
+it.
 
-Whatever this process prints passes through the buffers of its standard streams. There the area is taken away first, and it is
-drawn again later, where what was printed ended with a line: so nothing that is printed needs to know of it.
+All output of this process passes through the buffers of its standard streams. A write there first
+erases the area, and the next drawing restores it below, once the output ends with a newline. So no
+other code needs to know about the area.
+
+Why not ``rich.live``? It was tried with rich 15.0 against the tests of this file, and these
+requirements failed:
+
+- Other output stays as it is. rich renders it again: it wraps long lines at words and turns tabs
+  into spaces.
+- Prompts work (``pause``, ``vars_prompt``, the debugger). rich ends the line of a prompt and
+  redraws below it.
+- Forks are safe. Ansible forks while another thread draws. A child that prints waits for ever for
+  the lock that rich's thread held at the fork; here the only lock is the one that Ansible itself
+  holds when it forks.
+- Keys that the user types leave no traces. rich moves relative to the cursor, which a typed Enter
+  has moved.
+- A killed run leaves the terminal usable. rich hides the cursor until the end.
 """
 
 from __future__ import annotations
@@ -19,20 +35,21 @@ import os
 import threading
 import typing as t
 
-# Of a terminal's control sequences, those that every one of the last decades knows.
+# Control sequences that every terminal of the last decades understands.
 _SAVE, _RESTORE = "\x1b7", "\x1b8"
 _NO_WRAP, _WRAP = "\x1b[?7l", "\x1b[?7h"
 _CLEAR_LINE, _CLEAR_BELOW = "\x1b[K", "\x1b[J"
 
-# What a terminal that does not say it is taken for.
+# The size to assume for a terminal that does not report one.
 _UNKNOWN = os.terminal_size((80, 24))
 
 
 class LiveArea:
-    """The lines below what is written to C(streams), of which the first one is a terminal, the others perhaps that too.
+    """The lines below the output of ``streams``. The first stream is a terminal, the others may be.
 
-    C(lock) is the one that Ansible holds while it prints and while it forks. There is no other here, and what asks for the
-    area's lines is called without it: two locks, taken in turns by the two who print, are what a deadlock needs.
+    ``lock`` is the lock that Ansible holds while it prints and while it forks. A second lock here
+    could deadlock with it, so there is none, and callers compute the lines before they call
+    ``draw``.
     """
 
     def __init__(self, streams: c.Sequence[t.TextIO], lock: threading.RLock) -> None:
@@ -49,16 +66,16 @@ class LiveArea:
 
     @property
     def size(self) -> os.terminal_size:
-        """How large the terminal is now."""
+        """The current size of the terminal."""
         try:
             found = os.get_terminal_size(self._terminal)
         except OSError:
-            # It was closed.
+            # The terminal was closed.
             found = _UNKNOWN
         return found if all(found) else _UNKNOWN
 
     def draw(self, lines: c.Sequence[str]) -> None:
-        """Show these lines, in place of those that are shown."""
+        """Show these lines in place of the previous ones."""
         with self._lock, contextlib.suppress(OSError):
             if self._closed or not self._at_line_start or not self._in_foreground():
                 return
@@ -71,13 +88,14 @@ class LiveArea:
             for buffer in self._buffers:
                 buffer.flush()
             up = f"\x1b[{len(lines) - 1}A" if len(lines) > 1 else ""
-            # The cursor is left at the area's beginning: wherever the terminal moves it when it is made narrower and breaks the
-            # lines anew, the area is what is below. What is typed there is gone the next time.
+            # Leave the cursor at the start of the area. When the terminal gets narrower it rewraps
+            # the lines and moves the cursor, and the area is still what is below it. The next
+            # drawing removes what the user typed there.
             self._write(f"{self._back()}{_NO_WRAP}{text}{_CLEAR_BELOW}{up}\r{_WRAP}{_SAVE}")
             self._drawn, self._size = text, self.size
 
     def close(self) -> None:
-        """Take the area away for good."""
+        """Erase the area for good."""
         with self._lock:
             if not self._closed:
                 self._erase()
@@ -99,15 +117,18 @@ class LiveArea:
             self._drawn = ""
 
     def _back(self) -> str:
-        """To the beginning of the area. Who types Enter has moved the cursor; a terminal of another size has moved the area."""
+        """Return the sequence that moves to the start of the area.
+
+        Enter moves the cursor; a resize moves the area.
+        """
         return f"{_RESTORE}\r" if self._drawn and self.size == self._size else "\r"
 
     def _in_foreground(self) -> bool:
-        """Whether the terminal is ours to draw on, and not the shell's that started us in the background."""
+        """Whether this process may draw, which it may not as a background job of a shell."""
         try:
             return os.tcgetpgrp(self._terminal) == os.getpgrp()
         except OSError:
-            # It controls nobody's jobs.
+            # Not the controlling terminal of a session.
             return True
 
     def _write(self, text: str) -> None:

@@ -4,7 +4,7 @@
 
 # This plugin util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""What each host of a run is doing, made of events, and how that reads: a line for each host, or for each thing that begins."""
+"""What each host of a run is doing, collected from events, and the lines that show it."""
 
 from __future__ import annotations
 
@@ -15,17 +15,21 @@ import re
 import time
 import typing as t
 
-from .events import WAITING, Event
+from .._steps import WAITING
+from .events import Event
 
-# The rate is that of so many seconds.
+# The transfer rate is the mean over this many seconds.
 _WINDOW = 5.0
-# An adapter's name is cut, but not to less than this; then rather the end of the line is.
+# Names of adapters are cut to this length at least. Where even that does not fit, the line is cut.
 _NAME = 12
 
 
 @dataclasses.dataclass
 class _Doing:
-    """What a host is doing. C(since) is when that began, C(samples) are times and the bytes that had come by then."""
+    """What a host is doing since a point in time.
+
+    ``samples`` are times and the bytes received until then.
+    """
 
     event: Event
     since: float
@@ -33,14 +37,17 @@ class _Doing:
 
 
 class Progress:
-    """What each host is doing; C(clock) gives seconds."""
+    """What each host is doing. ``clock`` returns seconds."""
 
     def __init__(self, clock: t.Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._hosts: dict[str, _Doing] = {}
 
-    def take(self, event: Event) -> str:
-        """Take in what is told; return it as a sentence if it is something that begins, otherwise nothing."""
+    def add(self, event: Event) -> str:
+        """Add an event.
+
+        Return a line of text if it begins a phase or an adapter, otherwise nothing.
+        """
         now, doing = self._clock(), self._hosts.get(event.host)
         if doing is None or (event.phase, event.adapter) != (doing.event.phase, doing.event.adapter):
             self._hosts[event.host] = _Doing(event, now, collections.deque([(now, event.bytes)]))
@@ -53,15 +60,15 @@ class Progress:
         return ""
 
     def end(self, host: str) -> None:
-        """A host does nothing of interest any more."""
+        """Forget a host, whose task has ended."""
         self._hosts.pop(host, None)
 
     def lines(self, columns: int, rows: int) -> list[str]:
-        """A line for each host that is busy, none longer than C(columns), and at most C(rows) of them."""
+        """Return a line of at most ``columns`` for each busy host, and at most ``rows`` lines."""
         doing = sorted(self._hosts.values(), key=lambda one: _by_number(one.event.host))
         shown, rest = doing, []
         if len(doing) > rows:
-            # Who only waits is the least to look at.
+            # Waiting hosts are the least interesting.
             doing.sort(key=lambda one: one.event.phase == WAITING)
             shown, rest = doing[: rows - 1], doing[rows - 1 :]
         states = [self._state(one) for one in shown]
@@ -81,7 +88,7 @@ class Progress:
         event, now = doing.event, self._clock()
         if not doing.samples[-1][1]:
             return f"{event.phase}  {_clock(now - doing.since)}"
-        # With the time that went by since: what stands still gets slower.
+        # Up to now, not up to the last sample: the rate of a stalled transfer falls.
         start, before = next(sample for sample in reversed(doing.samples) if sample[0] <= max(now - _WINDOW, doing.samples[0][0]))
         rate = (event.bytes - before) / (now - start) if now > start else 0.0
         share = f"{100 * event.bytes // event.total:3}%" if event.total else f"{_size(event.bytes):>8}"
@@ -90,7 +97,7 @@ class Progress:
 
 
 def _by_number(host: str) -> list[str | int]:
-    """To sort by: node-2 comes before node-10."""
+    """Return a sort key that puts node-2 before node-10."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", host)]
 
 
@@ -113,5 +120,5 @@ def _cut(name: str, length: int) -> str:
 
 
 def _printable(text: str) -> str:
-    """The same text for a terminal, which would obey control characters; names come from other hosts."""
+    """Replace control characters, which a terminal would obey. Names come from other hosts."""
     return "".join(character if character.isprintable() else "?" for character in text)

@@ -6,7 +6,7 @@
 
 """junit.xml: the report for CI, with a suite for each node and a case for each of its adapters.
 
-The form is that of Jenkins' junit-10.xsd, which other readers take too.
+It follows Jenkins' junit-10.xsd, which other tools read too.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree
 
-from .model import HELD_BACK, NOT_REACHED, NOT_SELECTED, Data
-from .words import BAD, device, sentence, what_happened
+from .model import NOT_REACHED, NOT_SELECTED, SKIPPED, Data
+from .words import BAD, device, sentence, state_words
 
 _SKIPPED = {
-    NOT_SELECTED: "The run was not about it.",
+    NOT_SELECTED: "The run did not cover it.",
     NOT_REACHED: "The run ended before it.",
-    HELD_BACK: "Another adapter of its node failed.",
+    SKIPPED: "Another adapter of its node failed.",
 }
-# What XML cannot have, not even escaped.
-_NO_CHARACTERS = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# Characters that XML does not allow, not even escaped.
+_FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def as_junit(report: Data) -> str:
@@ -45,12 +45,12 @@ def as_junit(report: Data) -> str:
         suite.extend(cases)
     ElementTree.indent(suites, " ")
     text = ElementTree.tostring(suites, encoding="unicode")
-    return f'<?xml version="1.0" encoding="UTF-8"?>\n{_NO_CHARACTERS.sub(chr(0xFFFD), text)}\n'
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{_FORBIDDEN.sub(chr(0xFFFD), text)}\n'
 
 
 def _case(report: Data, node: Data, adapter: Data) -> ElementTree.Element:
     state = adapter["state"]
-    # All adapters of a node are worked on together: each has its share of the time.
+    # The steps handle all adapters of a node together, so each gets an equal share of the time.
     seconds = sum(node["seconds"].values()) / len(node["adapters"])
     attributes = {"name": adapter["name"], "classname": f"{node['agent']}.{node['node']}", "time": f"{seconds:.3f}"}
     case = ElementTree.Element("testcase", attributes)
@@ -60,13 +60,13 @@ def _case(report: Data, node: Data, adapter: Data) -> ElementTree.Element:
         if failure["node"] == node["node"] and failure["adapter"] in (None, adapter["name"])
     ]
     if state in BAD:
-        message = "; ".join(" ".join(failure["problem"].split()) for failure in about) or what_happened(state)
+        message = "; ".join(" ".join(failure["problem"].split()) for failure in about) or state_words(state)
         failure = ElementTree.SubElement(case, "failure", {"message": message, "type": state})
         failure.text = "\n".join(map(sentence, about)) or "\n".join(adapter["drift"])
     elif state in _SKIPPED:
         ElementTree.SubElement(case, "skipped", {"message": _SKIPPED[state]})
     else:
         test = adapter["test"] or {}
-        words = (what_happened(state, report["check_mode"]), adapter["release"], test.get("level"), device(adapter))
+        words = (state_words(state, report["check_mode"]), adapter["release"], test.get("level"), device(adapter))
         ElementTree.SubElement(case, "system-out").text = "\n".join(filter(None, words))
     return case

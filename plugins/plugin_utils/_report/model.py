@@ -4,9 +4,10 @@
 
 # This plugin util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""The report: what a run of role agent was about, what it did and what it proved, as data.
+"""The report: what a run of role agent covered, what it did and what it proved, as data.
 
-C(docs/report.schema.json) describes its form; the files, the page and the table are made from it and from nothing else.
+``docs/report.schema.json`` describes its form. The files, the page and the table are made from this
+data alone.
 """
 
 from __future__ import annotations
@@ -16,32 +17,32 @@ import dataclasses
 import re
 import typing as t
 
-SCHEMA = 1
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan import (
+    ACTIVATED,
+    REPAIRED,
+    ROLLED_BACK,
+    UNCHANGED,
+)
 
-# What a task of the role does, by its module. Each works on all adapters of a node at once.
-STEPS = {
-    "adapter_info": "describe",
-    "adapter_up_to_date_info": "compare",
-    "adapter_sync": "bring",
-    "adapter_load_test": "load",
-    "adapter_release": "activate",
-    "adapter_audit": "audit",
-    "adapter_status": "look",
-}
+from .._steps import ACTIVATE, AUDIT, COMPARE, DESCRIBE, LOAD, STATUS, TRANSFER, Step
 
-# What became of an adapter that has a release here now: the words of adapter_release, and these.
+SCHEMA = 2
+
+# The states of an adapter in a report: the actions of adapter_release, and these.
+ACTIONS = (ACTIVATED, ROLLED_BACK, REPAIRED, UNCHANGED)
+# What an audit or a status found.
 AS_VERIFIED = "as_verified"
 DIFFERS = "differs"
 ACTIVE = "active"
-# What became of one of which nothing was heard.
+MISSING = "missing"
+# No module returned an adapter in these states.
 FAILED = "failed"
-HELD_BACK = "held_back"
+SKIPPED = "skipped"
 UNREACHABLE = "unreachable"
 NOT_REACHED = "not_reached"
 NOT_SELECTED = "not_selected"
-MISSING = "missing"
 
-# What a receipt and a load test say alike.
+# What receipts and load tests have in common.
 _OF_TEST = (
     "level", "device", "device_name", "capability", "dtype", "versions", "load_seconds", "peak_memory_bytes", "effect",
     "distances", "permitted", "checks", "notes", "limited_by",
@@ -53,31 +54,39 @@ Data = dict[str, t.Any]
 
 @dataclasses.dataclass
 class Node:
-    """A node as a run has seen it.
+    """A node as the run has seen it.
 
-    C(variables) are those that the report names, C(selected) the names of the adapters that the run was about. C(results) and
-    C(seconds) are of each of C(STEPS) that ended there; C(failures) are (step or task, result) of those that failed.
+    ``variables`` are those that the report uses, ``selected`` the names of the adapters that the
+    run covers. ``results`` and ``seconds`` belong to the steps that ended on the node. ``failures``
+    are pairs of a step, or else the name of a task, and the result with which it failed.
     """
 
     name: str
     variables: Data
     group: str
     selected: frozenset[str] = frozenset()
-    results: dict[str, Data] = dataclasses.field(default_factory=dict)
-    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
-    failures: list[tuple[str, Data]] = dataclasses.field(default_factory=list)
+    results: dict[Step, Data] = dataclasses.field(default_factory=dict)
+    seconds: dict[Step, float] = dataclasses.field(default_factory=dict)
+    failures: list[tuple[Step | str, Data]] = dataclasses.field(default_factory=list)
     unreachable: bool = False
 
-    def take(self, step: str, result: Data) -> None:
-        """Keep what a step said. That there was nothing to do says nothing any more once a step has done something."""
-        if step in ("describe", "bring", "load", "activate"):
-            self.results.pop("compare", None)
+    def add(self, step: Step, result: Data) -> None:
+        """Add the result of a step.
+
+        A step that does something overrides an earlier finding that nothing was to be done.
+        """
+        if step in (DESCRIBE, TRANSFER, LOAD, ACTIVATE):
+            self.results.pop(COMPARE, None)
         self.results[step] = result
 
 
 @dataclasses.dataclass
 class Run:
-    """A run: C(kind) is deploy, rollback, audit or status, times are ISO 8601; C(ended) is None while it runs."""
+    """A run.
+
+    ``kind`` is deploy, rollback, audit or status. Times are ISO 8601; ``ended`` is None while the
+    run goes on.
+    """
 
     kind: str
     check_mode: bool
@@ -92,9 +101,9 @@ class Run:
 
 
 def groups_of(groups: c.Mapping[str, c.Sequence[str]], agents: c.Mapping[str, str]) -> dict[str, str]:
-    """The group that carries a node's agent: all its hosts have that agent. A node may be in other groups besides."""
+    """Return for each node the group of its agent: a group whose hosts all have that agent."""
     found = dict.fromkeys(agents, "agents")
-    # A node that is in two of them is called by the first.
+    # The first group wins where a node is in two of them.
     for group, hosts in reversed(list(groups.items())):
         if group not in ("all", "agents", "ungrouped") and len({agents.get(host) for host in hosts}) == 1:
             found.update(dict.fromkeys(agents.keys() & set(hosts), group))
@@ -102,7 +111,7 @@ def groups_of(groups: c.Mapping[str, c.Sequence[str]], agents: c.Mapping[str, st
 
 
 def report_of(run: Run) -> Data:
-    """Return the report of a run, which may be at its beginning."""
+    """Return the report of a run, which need not have ended."""
     failures = [failure for node in run.nodes for failure in _failures(node)]
     nodes = [_node(run, node, [failure for failure in failures if failure["node"] == node.name]) for node in run.nodes]
     return {
@@ -122,44 +131,44 @@ def report_of(run: Run) -> Data:
 
 
 def _node(run: Run, node: Node, failures: c.Sequence[Data]) -> Data:
-    said = node.variables
+    variables = node.variables
     return {
         "node": node.name,
-        "address": str(said.get("ansible_host") or node.name),
+        "address": str(variables.get("ansible_host") or node.name),
         "group": node.group,
-        "agent": str(said.get("agent_name") or ""),
-        "purpose": str(said.get("agent_purpose") or ""),
-        "notes": [str(note) for note in said.get("agent_notes") or ()],
-        "seconds": dict(node.seconds),
-        "wire_bytes": node.results.get("bring", {}).get("wire_bytes"),
-        "adapters": [_adapter(run, node, row, failures) for row in rows_of(said)],
+        "agent": str(variables.get("agent_name") or ""),
+        "purpose": str(variables.get("agent_purpose") or ""),
+        "notes": [str(note) for note in variables.get("agent_notes") or ()],
+        "seconds": {step.key: seconds for step, seconds in node.seconds.items()},
+        "wire_bytes": node.results.get(TRANSFER, {}).get("wire_bytes"),
+        "adapters": [_adapter(run, node, row, failures) for row in rows_of(variables)],
     }
 
 
-def rows_of(said: Data) -> list[Data]:
-    """The rows of agent_adapters; what has another form than that was refused before anything was done."""
-    rows = said.get("agent_adapters")
+def rows_of(variables: Data) -> list[Data]:
+    """Return the rows of agent_adapters. The role has already rejected rows of any other form."""
+    rows = variables.get("agent_adapters")
     return [row for row in rows if isinstance(row, dict) and row.get("name")] if isinstance(rows, list) else []
 
 
 def _adapter(run: Run, node: Node, row: Data, failures: c.Sequence[Data]) -> Data:
-    said, name = node.variables, str(row["name"])
+    name = str(row["name"])
     of = {step: _entry(result, name) for step, result in node.results.items()}
-    if current := of.get("compare"):
-        # One check found the node up to date: no later step ran, and none had anything to do.
-        of.update(
-            bring={"sent_bytes": 0, "taken_bytes": 0},
-            load={"from_receipt": True, "required_level": current["required_level"]},
-            activate={**current, "action": "unchanged"},
-        )
-    found = of.get("activate") or of.get("audit") or of.get("look") or {}
+    # An up-to-date node ends with the comparison: nothing to transfer, and the receipts are valid.
+    current = of.get(COMPARE)
+    found = current or of.get(ACTIVATE) or of.get(AUDIT) or of.get(STATUS) or {}
     receipt = found.get("receipt") or {}
-    test = of.get("load") or {}
-    own = any(failure["adapter"] == name for failure in failures)
+    if current:
+        transferred: Data = {"sent_bytes": 0, "taken_bytes": 0}
+        test: Data = {"from_receipt": True, "required_level": current["required_level"]}
+    else:
+        transferred, test = of.get(TRANSFER) or {}, of.get(LOAD) or {}
+    failed = any(failure["adapter"] == name for failure in failures)
     level = receipt.get("level") or test.get("level")
     drift = list(found.get("drift") or found.get("wrong") or ())
-    # Of what a status says nothing was hashed; in check mode nothing was done.
-    verified = bool(of.get("activate") or (of.get("audit") and found.get("release") and not drift)) and not run.check_mode
+    # A status hashes nothing, and in check mode nothing is done.
+    hashed = current or of.get(ACTIVATE) or (of.get(AUDIT) and found.get("release") and not drift)
+    verified = bool(hashed) and not run.check_mode
     return {
         "name": name,
         "variant": str(row.get("variant", "")),
@@ -171,30 +180,33 @@ def _adapter(run: Run, node: Node, row: Data, failures: c.Sequence[Data]) -> Dat
         "extra_files": [str(file) for file in row.get("extra_files") or ()],
         "dataset": str(row.get("dataset", "")),
         "quality": str(row.get("quality", "")),
-        "source": _directory(said.get("agent_source_models_dir"), name),
-        "target": _directory(said.get("agent_models_dir"), name),
+        "source": _directory(node.variables.get("agent_source_models_dir"), name),
+        "target": _directory(node.variables.get("agent_models_dir"), name),
         "state": _state(node, name, of, drift, failures),
         "verified": verified,
-        # The box stands for "can be loaded with PEFT", which level structure does not try.
-        "tested": verified and not own and level not in (None, "structure"),
+        # Tested means "loads with PEFT", which level structure does not try.
+        "tested": verified and not failed and level not in (None, "structure"),
         **{key: found.get(key) for key in _OF_RELEASE},
         "files": found.get("files") or [],
         "history": found.get("history") or [],
-        "sent_bytes": (of.get("bring") or {}).get("sent_bytes"),
-        "taken_bytes": (of.get("bring") or {}).get("taken_bytes"),
+        "sent_bytes": transferred.get("sent_bytes"),
+        "taken_bytes": transferred.get("taken_bytes"),
         "test": _test(receipt, test),
-        "changes": _changes(node.results.get("activate", {}), name),
+        "changes": _changes(node.results.get(ACTIVATE, {}), name),
         "drift": [str(line) for line in drift],
     }
 
 
 def _entry(result: Data, name: str) -> Data:
-    """What a result says of an adapter; the lists of all modules have the same form."""
+    """Return the entry of an adapter in a module's result.
+
+    All modules list their adapters in the same form.
+    """
     return next((entry for entry in result.get("adapters") or () if entry.get("name") == name), {})
 
 
 def _test(receipt: Data, test: Data) -> Data | None:
-    """What was verified, by the receipt that the release stands on or else by a test that it did not pass."""
+    """Return what the receipt of the release says, or else the test that it did not pass."""
     source = receipt or test
     if not source.get("level") and not source.get("limited_by"):
         return None
@@ -209,56 +221,59 @@ def _test(receipt: Data, test: Data) -> Data | None:
 
 
 def _changes(released: Data, name: str) -> Data | None:
-    """What sets the release apart from the one before, where it is another one."""
+    """Return how the release differs from the one before, unless it is the same one."""
     for entry, diff in zip(released.get("adapters") or (), released.get("diff") or ()):
         if entry["name"] == name and diff["before"] != diff["after"]:
             return {"before": diff["before"], "after": diff["after"]}
     return None
 
 
-def _state(node: Node, name: str, of: c.Mapping[str, Data], drift: c.Sequence[str], failures: c.Sequence[Data]) -> str:
-    if of.get("activate"):
-        return str(of["activate"]["action"])
+def _state(node: Node, name: str, of: c.Mapping[Step, Data], drift: c.Sequence[str], failures: c.Sequence[Data]) -> str:
+    if of.get(COMPARE):
+        return UNCHANGED
+    if of.get(ACTIVATE):
+        return str(of[ACTIVATE]["action"])
     if name not in node.selected:
         return NOT_SELECTED
-    if found := of.get("audit") or of.get("look"):
+    if found := of.get(AUDIT) or of.get(STATUS):
         if not found["release"]:
             return MISSING
-        if any(failure["adapter"] == name and failure["step"] == "load" for failure in failures):
+        if any(failure["adapter"] == name and failure["step"] == LOAD.key for failure in failures):
             return FAILED
-        return DIFFERS if drift else AS_VERIFIED if of.get("audit") else ACTIVE
+        return DIFFERS if drift else AS_VERIFIED if of.get(AUDIT) else ACTIVE
     if node.unreachable:
         return UNREACHABLE
     if any(failure["adapter"] in (None, name) for failure in failures):
         return FAILED
-    return HELD_BACK if failures else NOT_REACHED
+    return SKIPPED if failures else NOT_REACHED
 
 
 def _failures(node: Node) -> list[Data]:
-    """What failed on a node, one entry for each thing."""
+    """Return what failed on a node, one entry for each problem."""
     names = sorted((str(row["name"]) for row in rows_of(node.variables)), key=len, reverse=True)
     found: list[Data] = []
-    for entry in node.results.get("audit", {}).get("adapters") or ():
-        remedy = "Deploy again: what differs is put in order, from the node's own store where that is whole."
-        found += [_failure(node, entry["name"], "audit", entry["name"], line, remedy) for line in entry["drift"]]
-    audited = bool(found)
+    for entry in node.results.get(AUDIT, {}).get("adapters") or ():
+        remedy = "Deploy again: it repairs what differs, from the node's own store where that is intact."
+        found += [_failure(node, entry["name"], AUDIT, entry["name"], line, remedy) for line in entry["drift"]]
+    drifted = bool(found)
     for step, result in node.failures:
         if result.get("unreachable"):
-            # It may be the training server that was lost while it was asked for this node.
-            remedy = "See that it answers, then run again: what is served is whole, the old release or the new one."
-            found.append(_failure(node, None, step, result["host"], f"was lost: {_message(result)}", remedy))
+            # The host is the training server where the task was delegated to it.
+            remedy = "Restore the connection and run again. The node still serves a complete release, the old one or the new one."
+            found.append(_failure(node, None, step, result["host"], f"is unreachable: {_message(result)}", remedy))
         elif result.get("problems"):
             for problem in result["problems"]:
                 adapter = next((name for name in names if _names(problem["subject"], name)), None)
                 found.append(_failure(node, adapter, step, **problem))
-        # The audit's own last task fails for what was said already.
-        elif step in STEPS.values() or not audited:
+        # The last task of an audit fails because of the drift that is listed above.
+        elif isinstance(step, Step) or not drifted:
             found.append(_failure(node, None, step, node.name, _message(result), ""))
     return found
 
 
-def _failure(node: Node, adapter: str | None, step: str, subject: str, problem: str, remedy: str) -> Data:
-    return {"node": node.name, "adapter": adapter, "step": step, "subject": subject, "problem": problem, "remedy": remedy}
+def _failure(node: Node, adapter: str | None, step: Step | str, subject: str, problem: str, remedy: str) -> Data:
+    name = step.key if isinstance(step, Step) else step
+    return {"node": node.name, "adapter": adapter, "step": name, "subject": subject, "problem": problem, "remedy": remedy}
 
 
 def _names(subject: str, name: str) -> bool:
@@ -271,28 +286,29 @@ def _message(result: Data) -> str:
 
 
 def _directory(models_dir: t.Any, name: str) -> str:
-    return f"{str(models_dir or '/home/models').rstrip('/')}/{name}/"
+    """Return the directory of an adapter, or nothing when the variable cannot be templated."""
+    return f"{str(models_dir).rstrip('/')}/{name}/" if models_dir else ""
 
 
 def adapters_of(report: Data) -> list[tuple[Data, Data]]:
-    """Each adapter with its node, those of one agent together."""
+    """Return each adapter with its node. Those of one agent come together."""
     pairs = [(node, adapter) for node in report["nodes"] for adapter in node["adapters"]]
     agents = list(dict.fromkeys((node["agent"], node["group"]) for node, _adapter in pairs))
     return sorted(pairs, key=lambda pair: agents.index((pair[0]["agent"], pair[0]["group"])))
 
 
 def _boxes(nodes: c.Sequence[Data]) -> list[Data]:
-    """A box for each agent that all its adapters were delivered, and one each that all was verified and tested."""
+    """Return a box for each agent's delivery, one for the checksums and one for the tests."""
     pairs = [(node, adapter) for node in nodes for adapter in node["adapters"]]
 
     def box(text: str, evidence: str, lack: str, group: str | None = None) -> Data:
-        about = [(node, adapter) for node, adapter in pairs if group in (None, node["group"])]
-        against = [
+        covered = [(node, adapter) for node, adapter in pairs if group in (None, node["group"])]
+        reasons = [
             f"{adapter['name']} on {node['node']}: {'differs' if adapter['drift'] and not adapter['verified'] else lack}"
-            for node, adapter in about
+            for node, adapter in covered
             if not adapter[evidence]
         ]
-        return {"text": text, "ticked": bool(about) and not against, "against": against or ([] if about else ["no adapters"])}
+        return {"text": text, "ticked": bool(covered) and not reasons, "reasons": reasons or ([] if covered else ["no adapters"])}
 
     groups = {node["group"]: node["agent"] for node in nodes}
     return [

@@ -4,9 +4,11 @@
 
 # This plugin util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""lorafleet.prom: the report for the textfile collector of node_exporter, in Prometheus' text format.
+"""lorafleet.prom: the report for the textfile collector of node_exporter, in Prometheus' text
+format.
 
-A series for each adapter of each node, whatever became of it, so that one that is missing can be told from one that is bad.
+Every adapter that the run covers has a series, whatever its state. So a query can tell a missing
+adapter from a bad one.
 """
 
 from __future__ import annotations
@@ -20,7 +22,6 @@ Series = c.Iterable[tuple[dict[str, str], float]]
 
 
 def as_prometheus(report: Data) -> str:
-    # What a run was not about it says nothing of.
     pairs = [
         (node, adapter, {"agent": node["agent"], "node": node["node"], "adapter": adapter["name"]})
         for node in report["nodes"]
@@ -30,31 +31,31 @@ def as_prometheus(report: Data) -> str:
     tests = [(labels, adapter["test"]) for _node, adapter, labels in pairs if adapter["test"]]
     kind = {"kind": report["kind"]}
     metrics: list[tuple[str, str, Series]] = [
-        ("run_start_timestamp_seconds", "When the run began.", [(kind, _timestamp(report["started"]))]),
+        ("run_start_timestamp_seconds", "When the run started.", [(kind, _timestamp(report["started"]))]),
         (
             "run_end_timestamp_seconds",
-            "When the run ended. Not there while it goes on, nor where it was killed.",
+            "When the run ended. Absent while it goes on and after it was killed.",
             [(kind, _timestamp(report["ended"]))] if report["ended"] else [],
         ),
-        ("run_failures", "How many things failed or differ.", [(kind, len(report["failures"]))]),
+        ("run_failures", "Number of failures and differences.", [(kind, len(report["failures"]))]),
         (
             "adapter_verified",
-            "Whether the run hashed every byte of the active release and found it as its manifest says.",
+            "Whether the run hashed the active release and every byte matches its manifest.",
             [(labels, adapter["verified"]) for _node, adapter, labels in pairs],
         ),
         (
             "adapter_tested",
-            "Whether it is verified and was loaded with PEFT on its node.",
+            "Whether the adapter is verified and loads with PEFT on its node.",
             [(labels, adapter["tested"]) for _node, adapter, labels in pairs],
         ),
         (
             "adapter_drift",
-            "How many things differ from what was verified.",
+            "Number of differences from the verified release.",
             [(labels, len(adapter["drift"])) for _node, adapter, labels in pairs],
         ),
         (
             "adapter_info",
-            "The active release, what became of it, and how far it was tested. Always 1.",
+            "The active release, its state and the level of its test. Always 1.",
             [
                 (
                     {
@@ -70,27 +71,27 @@ def as_prometheus(report: Data) -> str:
         ),
         (
             "adapter_size_bytes",
-            "Bytes of all files of the active release.",
+            "Size of all files of the active release.",
             [(labels, adapter["size"]) for _node, adapter, labels in pairs if adapter["size"] is not None],
         ),
         (
             "adapter_effect_ratio",
-            "By how much the adapter changes the answers, relative to their norm.",
+            "How much the adapter changes the outputs, relative to their norm.",
             [(labels, test["effect"]) for labels, test in tests if test["effect"] is not None],
         ),
         (
             "adapter_golden_distance",
-            "How far the answers with the adapter are from the golden.",
+            "Distance between the outputs with the adapter and the golden.",
             [(labels, test["distances"]["on"]) for labels, test in tests if test["distances"]],
         ),
         (
             "adapter_golden_distance_permitted",
-            "How far they may be.",
+            "The largest distance allowed.",
             [(labels, test["permitted"]["on"]) for labels, test in tests if test["distances"] and test["permitted"]],
         ),
         (
             "step_duration_seconds",
-            "What a step took on a node, for all its adapters together.",
+            "Duration of a step on a node, for all its adapters together.",
             [
                 ({"agent": node["agent"], "node": node["node"], "step": step}, seconds)
                 for node in report["nodes"]
@@ -107,7 +108,7 @@ def _metric(name: str, text: str, series: c.Sequence[tuple[dict[str, str], float
     lines = [f"# HELP {name} {text}", f"# TYPE {name} gauge"]
     for labels, value in series:
         inner = ",".join(f'{key}="{_escaped(label)}"' for key, label in labels.items())
-        # The shortest text that is this number.
+        # repr() is the shortest text that reads back as the same number.
         lines.append(f"{name}{{{inner}}} {int(value) if float(value).is_integer() else repr(float(value))}")
     return "\n".join(lines) + "\n"
 

@@ -4,7 +4,7 @@
 
 # This plugin util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""The report as plain text at the end of a run: a table, and a sentence for each thing that failed."""
+"""The report as plain text at the end of a run: a table, and a sentence for each failure."""
 
 from __future__ import annotations
 
@@ -14,23 +14,28 @@ import collections.abc as c
 from ansible_collections.lorafleet.delivery.plugins.module_utils._text import first
 
 from .model import NOT_SELECTED, Data, adapters_of
-from .words import device, sentence, what_happened
+from .words import device, sentence, state_words
 
-_HEADER = ("agent", "node", "adapter", "release", "what happened", "level and device", "seconds")
-# An adapter of which everything differs must not bury the others; the files have all of it.
+_HEADER = ("agent", "node", "adapter", "release", "result", "level and device", "seconds")
+# More failures of one adapter would bury those of the others. The files list all of them.
 _MOST_OF_ONE = 5
 
 
 def as_table(report: Data, width: int | None = None) -> list[tuple[str, str]]:
-    """Lines, each with the state of the adapter it is about (empty for the header). C(width) is that of a terminal."""
+    """Return the lines of the table, each with the state of its adapter, which is empty for the
+    header.
+
+    Where the table is wider than ``width``, the terminal's, each adapter gets a few short lines
+    instead.
+    """
     rows: list[tuple[str, tuple[str, ...]]] = []
-    told: set[str] = set()
+    timed: set[str] = set()
     for node, adapter in adapters_of(report):
         if adapter["state"] == NOT_SELECTED:
             continue
-        # All adapters of a node are worked on together, so the seconds are the node's.
-        seconds = f"{sum(node['seconds'].values()):.1f}" if node["seconds"] and node["node"] not in told else ""
-        told.add(node["node"])
+        # The steps handle all adapters of a node together, so the seconds belong to the node.
+        seconds = f"{sum(node['seconds'].values()):.1f}" if node["seconds"] and node["node"] not in timed else ""
+        timed.add(node["node"])
         rows.append(
             (
                 adapter["state"],
@@ -39,7 +44,7 @@ def as_table(report: Data, width: int | None = None) -> list[tuple[str, str]]:
                     node["node"],
                     adapter["name"],
                     adapter["release"] or "",
-                    what_happened(adapter["state"], report["check_mode"]),
+                    state_words(adapter["state"], report["check_mode"]),
                     " on ".join(filter(None, ((adapter["test"] or {}).get("level"), device(adapter)))),
                     seconds,
                 ),
@@ -59,7 +64,7 @@ def _aligned(cells: c.Sequence[str], widths: c.Sequence[int]) -> str:
 
 
 def _stacked(state: str, cells: c.Sequence[str]) -> list[tuple[str, str]]:
-    """An adapter on a narrow terminal: its name, and what there is to say of it below."""
+    """Return the lines of an adapter on a narrow terminal: node, adapter, and the rest."""
     agent, node, adapter, *rest = cells
     seconds = rest.pop()
     lines = [f"{agent} {node}", f"  {adapter}", "    " + ", ".join(filter(None, [*rest, seconds and f"{seconds} s"]))]
@@ -67,19 +72,19 @@ def _stacked(state: str, cells: c.Sequence[str]) -> list[tuple[str, str]]:
 
 
 def failure_lines(report: Data) -> list[str]:
-    """A sentence for each thing that failed, with the remedy."""
-    said: collections.Counter[tuple[str, str | None, str]] = collections.Counter()
-    # What all nodes have in common, as an adapter that the training server should not offer, is said once.
+    """Return a sentence for each failure, with the remedy."""
+    counts: collections.Counter[tuple[str, str | None, str]] = collections.Counter()
+    # Nodes with the same failure, such as a bad adapter on the training server, share one line.
     nodes: dict[str, dict[str, None]] = {}
     for failure in report["failures"]:
         about = (failure["node"], failure["adapter"], failure["step"])
-        said[about] += 1
-        if said[about] <= _MOST_OF_ONE:
+        counts[about] += 1
+        if counts[about] <= _MOST_OF_ONE:
             nodes.setdefault(sentence(failure), {})[failure["node"]] = None
     lines = [f"{first(names)}: {words}" for words, names in nodes.items()]
     lines += [
         f"{node}: {adapter or step}: {number - _MOST_OF_ONE} more of this kind, all in report.json."
-        for (node, adapter, step), number in said.items()
+        for (node, adapter, step), number in counts.items()
         if number > _MOST_OF_ONE
     ]
     return lines

@@ -4,45 +4,23 @@
 
 # This plugin util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""What the report's parts are called wherever people read them."""
+"""The words of the report wherever people read it."""
 
 from __future__ import annotations
 
-from .model import Data
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan import UNCHANGED
 
-_HAPPENED = {
-    "activated": "activated",
-    "rolled_back": "rolled back",
-    "repaired": "repaired",
-    "unchanged": "unchanged",
-    "as_verified": "as verified",
-    "differs": "differs",
-    "active": "active",
-    "failed": "failed",
-    "held_back": "held back",
-    "unreachable": "lost",
-    "not_reached": "not reached",
-    "not_selected": "not selected",
-    "missing": "missing",
-}
-# What a step is called where its time is shown.
-PHASES = {
-    "describe": "describing at the training server",
-    "compare": "comparing with what is offered",
-    "bring": "sending and hashing",
-    "load": "loading with PEFT",
-    "activate": "activating",
-    "audit": "hashing",
-    "look": "looking",
-}
-GOOD = frozenset({"activated", "rolled_back", "repaired", "unchanged", "as_verified", "active"})
-BAD = frozenset({"differs", "failed", "unreachable", "missing"})
+from .model import ACTIONS, ACTIVE, AS_VERIFIED, DIFFERS, FAILED, MISSING, UNREACHABLE, Data
+
+GOOD = frozenset({*ACTIONS, AS_VERIFIED, ACTIVE})
+BAD = frozenset({DIFFERS, FAILED, UNREACHABLE, MISSING})
+_CHANGES = frozenset(ACTIONS) - {UNCHANGED}
 
 
-def what_happened(state: str, check_mode: bool = False) -> str:
-    if check_mode and state in ("activated", "rolled_back", "repaired"):
-        return f"would be {_HAPPENED[state]}"
-    return _HAPPENED[state]
+def state_words(state: str, check_mode: bool = False) -> str:
+    """Return the state of an adapter as people read it."""
+    words = state.replace("_", " ")
+    return f"would be {words}" if check_mode and state in _CHANGES else words
 
 
 def device(adapter: Data) -> str:
@@ -51,7 +29,10 @@ def device(adapter: Data) -> str:
 
 
 def sentence(failure: Data) -> str:
-    """What failed on the node, and what to do, as one text."""
+    """Return a failure and its remedy as one text.
+
+    The subject is left out when it is the node, which callers print themselves.
+    """
     subject = "" if failure["subject"] == failure["node"] else f"{failure['subject']}: "
     problem = " ".join(failure["problem"].split())
     end = "" if problem.endswith((".", "!", "?")) else "."

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Writes every task's result as a line of JSON to the file named by FLEET_RECORD, for tests to read."""
+"""Writes the result of every task to the file FLEET_RECORD, one line of JSON each, for tests."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""In which style the callback shows what it knows; what it shows is tested by running the playbooks."""
+"""The style that the callback chooses. tests/integration/test_progress.py has what it shows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAME = CallbackModule.CALLBACK_NAME
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> t.Iterator[t.TextIO]:
-    """What a program has as its standard output on a terminal."""
+    """Return the standard output of a program on a terminal."""
     made = Terminal()
     monkeypatch.setenv("TERM", "xterm")
     with open(made.program, "w", buffering=1) as stdout:
@@ -33,7 +33,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> t.Iterator[t.TextIO]:
 
 @pytest.fixture(autouse=True)
 def _documented_options() -> None:
-    """What the plugin loader does with them."""
+    """Define the options of the plugin, as the plugin loader does."""
     C.config.initialize_plugin_configuration_definitions("callback", NAME, yaml.safe_load(DOCUMENTATION)["options"])
 
 
@@ -51,7 +51,7 @@ def style(stdout: t.TextIO) -> str:
     return "live" if live else "plain" if listens else "none"
 
 
-def test_on_a_terminal(terminal: t.TextIO, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_style_on_terminal_is_live_by_default(terminal: t.TextIO, monkeypatch: pytest.MonkeyPatch) -> None:
     assert style(terminal) == "live"
     for asked in ("auto", "live", "plain", "none"):
         monkeypatch.setenv("LORAFLEET_PROGRESS", asked)
@@ -62,7 +62,9 @@ def test_on_a_terminal(terminal: t.TextIO, monkeypatch: pytest.MonkeyPatch) -> N
     "variables",
     [{"TERM": "dumb"}, {"TERM": ""}, {"AWX_ISOLATED_DATA_DIR": "/runner/artifacts"}],
 )
-def test_on_a_terminal_that_is_none(variables: dict[str, str], terminal: t.TextIO, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_style_on_unsuitable_terminal_is_plain_by_default(
+    variables: dict[str, str], terminal: t.TextIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert style(terminal) == "plain"
@@ -70,12 +72,12 @@ def test_on_a_terminal_that_is_none(variables: dict[str, str], terminal: t.TextI
     assert style(terminal) == "live"
 
 
-def test_while_the_debugger_may_ask(terminal: t.TextIO, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_style_with_task_debugger_is_plain_by_default(terminal: t.TextIO, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(C, "ENABLE_TASK_DEBUGGER", True)
     assert style(terminal) == "plain"
 
 
-def test_without_a_terminal(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_style_without_terminal_is_plain(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     with (tmp_path / "log").open("w") as stdout:
         assert style(stdout) == "plain"

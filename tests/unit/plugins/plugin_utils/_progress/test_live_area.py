@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The area on a real pseudo-terminal, and what an emulator makes of what came there."""
+"""The live area on a pseudo-terminal, as a terminal emulator displays it."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from tests.support.terminal import Terminal
 
 
 class Screen:
-    """An area on a terminal, and the standard streams of the program that has it."""
+    """A live area on a terminal, and the standard streams of its program."""
 
     def __init__(self) -> None:
         self.terminal = Terminal(40, 8)
-        # As Python opens the standard streams of a terminal: written at the end of each line.
+        # Line-buffered, as Python opens the standard streams of a terminal.
         self.stdout = open(os.dup(self.terminal.program), "w", buffering=1, encoding="utf-8")  # noqa: SIM115
         self.stderr = open(os.dup(self.terminal.program), "w", buffering=1, encoding="utf-8")  # noqa: SIM115
         self.lock = threading.RLock()
         self.area = LiveArea((self.stdout, self.stderr), self.lock)
 
-    def see(self) -> list[str]:
+    def read(self) -> list[str]:
         self.terminal.read_all()
         return self.terminal.visible
 
@@ -46,129 +46,129 @@ def screen() -> t.Iterator[Screen]:
     made.close()
 
 
-def test_it_is_below_what_is_printed_and_leaves_nothing(screen: Screen) -> None:
+def test_draw_between_prints_stays_below_and_leaves_nothing(screen: Screen) -> None:
     print("TASK one", file=screen.stdout)
     screen.area.draw(["jw2-1  sending  10%", "jw3-1  loading"])
-    assert screen.see() == ["TASK one", "jw2-1  sending  10%", "jw3-1  loading"]
-    # Shorter ones, and fewer.
+    assert screen.read() == ["TASK one", "jw2-1  sending  10%", "jw3-1  loading"]
+    # Shorter lines, and fewer.
     screen.area.draw(["jw2-1  ten"])
-    assert screen.see() == ["TASK one", "jw2-1  ten"]
+    assert screen.read() == ["TASK one", "jw2-1  ten"]
     screen.area.draw(["jw2-1  sending  90%", "jw3-1  loading"])
     print("ok: [jw3-1]", file=screen.stdout)
-    assert screen.see() == ["TASK one", "ok: [jw3-1]"]
+    assert screen.read() == ["TASK one", "ok: [jw3-1]"]
     screen.area.draw(["jw2-1  sending  95%"])
-    print("[WARNING]: of something", file=screen.stderr)
+    print("[WARNING]: something", file=screen.stderr)
     screen.area.draw(["jw2-1  sending  96%"])
-    assert screen.see() == ["TASK one", "ok: [jw3-1]", "[WARNING]: of something", "jw2-1  sending  96%"]
+    assert screen.read() == ["TASK one", "ok: [jw3-1]", "[WARNING]: something", "jw2-1  sending  96%"]
     screen.area.close()
     screen.area.draw(["too late"])
     print("PLAY RECAP", file=screen.stdout)
-    assert screen.see() == ["TASK one", "ok: [jw3-1]", "[WARNING]: of something", "PLAY RECAP"]
+    assert screen.read() == ["TASK one", "ok: [jw3-1]", "[WARNING]: something", "PLAY RECAP"]
 
 
-def test_at_the_lower_end_of_the_screen(screen: Screen) -> None:
+def test_draw_at_the_bottom_of_the_screen_scrolls(screen: Screen) -> None:
     for number in range(20):
         print(f"ok: [{number}]", file=screen.stdout)
         screen.area.draw(["jw2-1", "jw3-1", "kcloud-1"])
-        assert screen.see()[-4:] == [f"ok: [{number}]", "jw2-1", "jw3-1", "kcloud-1"]
+        assert screen.read()[-4:] == [f"ok: [{number}]", "jw2-1", "jw3-1", "kcloud-1"]
     screen.area.draw([])
-    screen.see()
+    screen.read()
     assert screen.terminal.everything == [f"ok: [{number}]" for number in range(20)]
 
 
-def test_nothing_is_drawn_into_a_line_that_is_not_ended(screen: Screen) -> None:
+def test_draw_after_unfinished_line_waits_for_its_end(screen: Screen) -> None:
     screen.area.draw(["jw2-1"])
     screen.stdout.write("Go on? ")
     screen.stdout.flush()
     screen.area.draw(["jw2-1"])
-    assert screen.see() == ["Go on?"]
+    assert screen.read() == ["Go on?"]
     print("yes", file=screen.stdout)
     screen.area.draw(["jw2-1"])
-    assert screen.see() == ["Go on? yes", "jw2-1"]
+    assert screen.read() == ["Go on? yes", "jw2-1"]
 
 
-def test_what_was_printed_but_not_sent_comes_first(screen: Screen) -> None:
+def test_draw_flushes_buffered_output_first(screen: Screen) -> None:
     screen.stdout.buffer.write(b"TASK one\n")
     screen.area.draw(["jw2-1"])
-    assert screen.see() == ["TASK one", "jw2-1"]
+    assert screen.read() == ["TASK one", "jw2-1"]
 
 
-def test_who_types_leaves_nothing_of_it(screen: Screen) -> None:
+def test_draw_after_typed_input_removes_it(screen: Screen) -> None:
     print("TASK one", file=screen.stdout)
     screen.area.draw(["jw2-1", "jw3-1", "kcloud-1"])
-    screen.see()
+    screen.read()
     screen.terminal.type("\r\rab")
     while screen.terminal.visible != ["TASK one", "jw2-1", "jw3-1", "abloud-1"]:
         screen.terminal.read()
     screen.area.draw(["jw2-1", "jw3-1", "kcloud-2"])
-    assert screen.see() == ["TASK one", "jw2-1", "jw3-1", "kcloud-2"]
+    assert screen.read() == ["TASK one", "jw2-1", "jw3-1", "kcloud-2"]
     screen.terminal.type("\rx")
     while screen.terminal.visible != ["TASK one", "jw2-1", "xw3-1", "kcloud-2"]:
         screen.terminal.read()
     print("ok: [jw2-1]", file=screen.stdout)
-    assert screen.see() == ["TASK one", "ok: [jw2-1]"]
+    assert screen.read() == ["TASK one", "ok: [jw2-1]"]
 
 
-def test_lines_that_are_too_long_take_no_second_one(screen: Screen) -> None:
-    # Of a script whose letters are two columns wide, too.
+def test_draw_long_lines_do_not_wrap(screen: Screen) -> None:
+    # The first line has letters that are two columns wide.
     screen.area.draw(["노드" * 20, "jw3-1" * 20])
-    assert len(screen.see()) == 2
+    assert len(screen.read()) == 2
     screen.area.draw(["jw2-1", "jw3-1"])
-    assert screen.see() == ["jw2-1", "jw3-1"]
+    assert screen.read() == ["jw2-1", "jw3-1"]
     print("wrapped again " * 3, file=screen.stdout)
-    assert screen.see() == ["wrapped again wrapped again wrapped agai", "n"]
+    assert screen.read() == ["wrapped again wrapped again wrapped agai", "n"]
 
 
-def test_a_terminal_of_another_size(screen: Screen) -> None:
+def test_draw_after_resize_redraws(screen: Screen) -> None:
     print("TASK one", file=screen.stdout)
     screen.area.draw(["jw2-1", "jw3-1"])
-    screen.see()
+    screen.read()
     screen.terminal.resize(30, 8)
     assert screen.area.size == (30, 8)
-    # Although the lines are the same: nobody knows what the terminal has made of them.
+    # Even the same lines are drawn again, because the terminal may have rewrapped them.
     screen.area.draw(["jw2-1", "jw3-1"])
     assert screen.terminal.read_all()
-    assert screen.see() == ["TASK one", "jw2-1", "jw3-1"]
+    assert screen.read() == ["TASK one", "jw2-1", "jw3-1"]
     screen.terminal.resize(20, 8)
     screen.area.close()
-    assert screen.see() == ["TASK one"]
+    assert screen.read() == ["TASK one"]
 
 
-def test_a_terminal_that_is_made_smaller_moves_the_area(screen: Screen) -> None:
+def test_draw_on_shrunken_terminal_follows_the_area(screen: Screen) -> None:
     for number in range(6):
         print(f"ok: [{number}]", file=screen.stdout)
     screen.area.draw(["jw2-1", "jw3-1"])
-    screen.see()
+    screen.read()
     screen.terminal.resize(40, 5)
-    assert screen.see() == ["ok: [3]", "ok: [4]", "ok: [5]", "jw2-1", "jw3-1"]
+    assert screen.read() == ["ok: [3]", "ok: [4]", "ok: [5]", "jw2-1", "jw3-1"]
     print("ok: [6]", file=screen.stdout)
     screen.area.draw(["jw2-2", "jw3-2"])
-    assert screen.see() == ["ok: [4]", "ok: [5]", "ok: [6]", "jw2-2", "jw3-2"]
+    assert screen.read() == ["ok: [4]", "ok: [5]", "ok: [6]", "jw2-2", "jw3-2"]
 
 
-def test_what_is_shown_already_is_not_written_again(screen: Screen) -> None:
+def test_draw_same_lines_writes_nothing(screen: Screen) -> None:
     screen.area.draw(["jw2-1"])
-    screen.see()
+    screen.read()
     screen.area.draw(["jw2-1"])
     assert screen.terminal.read_all() == b""
 
 
-def test_a_stream_that_goes_elsewhere_is_left_alone(tmp_path: t.Any) -> None:
+def test_live_area_redirected_stream_is_unchanged(tmp_path: t.Any) -> None:
     terminal = Terminal(40, 8)
     with open(terminal.program, "w", buffering=1) as stdout, open(tmp_path / "log", "w", buffering=1) as stderr:
         area = LiveArea((stdout, stderr), threading.RLock())
         area.draw(["jw2-1"])
         terminal.read_all()
-        print("[WARNING]: of something", file=stderr)
+        print("[WARNING]: something", file=stderr)
         assert terminal.read_all() == b""
         area.close()
-        assert (tmp_path / "log").read_text() == "[WARNING]: of something\n"
+        assert (tmp_path / "log").read_text() == "[WARNING]: something\n"
         terminal.read_all()
         assert terminal.visible == [""]
     terminal.close()
 
 
-def test_a_terminal_that_was_closed_is_no_error() -> None:
+def test_draw_on_closed_terminal_does_not_fail() -> None:
     terminal = Terminal()
     with open(terminal.program, "w", buffering=1) as stdout:
         area = LiveArea((stdout,), threading.RLock())
@@ -179,8 +179,8 @@ def test_a_terminal_that_was_closed_is_no_error() -> None:
         area.close()
 
 
-def test_two_threads_and_a_lock_that_a_fork_needs(screen: Screen) -> None:
-    """What prints holds the lock, as Ansible's display does; what draws does not get in its way, nor the other way round."""
+def test_draw_and_print_in_two_threads_share_the_lock(screen: Screen) -> None:
+    """One thread prints with the lock held, as Ansible does, while another one draws."""
     lines = [f"ok: [{number}]" for number in range(200)]
 
     def draw() -> None:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""report.html as text; how it looks and behaves in a browser is in tests/integration/test_report_page.py."""
+"""report.html as text. tests/integration/test_report_page.py opens it in a browser."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import urllib.parse
 
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.html import as_html
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.words import PHASES
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._steps import STEPS
 
 from tests.support.reports import NAMES, hostile, load
 
@@ -37,29 +37,29 @@ class Page(html.parser.HTMLParser):
         return [attributes[attribute] for _tag, attributes in self.elements if attribute in attributes]
 
 
-def test_each_colour_is_defined_in_both_themes() -> None:
+def test_as_html_defines_each_colour_in_both_themes() -> None:
     text = as_html(load("deployed"))
     for colour in set(re.findall(r"var\((--[a-z]+)\)", text)):
-        # On paper there is a third.
+        # The print theme may define it a third time.
         assert text.count(f"{colour}: #") >= 2, colour
-    assert {f"--{phase}" for phase in PHASES} <= set(re.findall(r"var\((--[a-z]+)\)", text))
+    assert {f"--{step.key}" for step in STEPS} <= set(re.findall(r"var\((--[a-z]+)\)", text))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_all_that_the_report_says_is_on_the_page(name: str) -> None:
+def test_as_html_recorded_reports_are_complete(name: str) -> None:
     report = load(name)
     page = Page(as_html(report))
-    said = " ".join(page.text.split())
+    text = " ".join(page.text.split())
     for failure in report["failures"]:
-        assert " ".join(failure["problem"].split()) in said
-        assert failure["remedy"] in said
+        assert " ".join(failure["problem"].split()) in text
+        assert failure["remedy"] in text
     for node in report["nodes"]:
         for adapter in node["adapters"]:
             for value in (adapter["digest"], adapter["previous"], *adapter["drift"], *(f["sha256"] for f in adapter["files"])):
-                assert value is None or " ".join(value.split()) in said
+                assert value is None or " ".join(value.split()) in text
             for check in (adapter["test"] or {}).get("checks") or ():
-                assert check in said
-    assert ("a rollback brings this one back" in said) == any(
+                assert check in text
+    assert ("a rollback restores it" in text) == any(
         entry["release"] == adapter["previous"]
         for node in report["nodes"]
         for adapter in node["adapters"]
@@ -68,7 +68,7 @@ def test_all_that_the_report_says_is_on_the_page(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_link_leads_somewhere_and_nothing_leads_out(name: str) -> None:
+def test_as_html_links_stay_on_the_page(name: str) -> None:
     page = Page(as_html(load(name)))
     ids = page.values("id")
     assert len(ids) == len(set(ids))
@@ -79,7 +79,7 @@ def test_every_link_leads_somewhere_and_nothing_leads_out(name: str) -> None:
         assert set(page.values(attribute)) <= set(ids)
 
 
-def test_nothing_that_a_host_says_is_markup() -> None:
+def test_as_html_hostile_text_is_escaped() -> None:
     report, text = hostile(load("deployed")), as_html(hostile(load("deployed")))
     page = Page(text)
     harmless = {tag for tag, _attributes in Page(as_html(load("drifted"))).elements} | {"br"}
@@ -88,17 +88,17 @@ def test_nothing_that_a_host_says_is_markup() -> None:
     assert report["nodes"][0]["purpose"] in page.text
 
 
-def test_a_page_of_a_run_that_reached_nothing() -> None:
+def test_as_html_unfinished_run_without_results_renders() -> None:
     report = {**load("failed"), "ended": None, "seconds": None, "failures": []}
     for node in report["nodes"]:
         node.update(seconds={}, wire_bytes=None)
         for adapter in node["adapters"]:
             adapter.update(state="not_selected", test=None, release=None, files=[], history=[], changes=None, drift=[])
-    assert "A deploy that did not end" in as_html(report)
+    assert "Unfinished run: deploy" in as_html(report)
     assert as_html({**report, "nodes": [], "boxes": []})
 
 
-def test_distances_are_drawn_against_what_is_permitted() -> None:
+def test_as_html_gauges_show_distances_against_limits() -> None:
     report = load("deployed")
     test = report["nodes"][0]["adapters"][0]["test"]
     test["distances"] = {"on": 0.24, "off": 0.04, "direction": 0.96, "strength": 1.05, "top1": 1.0}
@@ -107,7 +107,7 @@ def test_distances_are_drawn_against_what_is_permitted() -> None:
         for tag, attributes in Page(as_html(report)).elements
         if tag == "rect" and attributes["class"].split()[0] in ("permitted", "far")
     ][:8]
-    # Twice what is permitted, half of it, twice, half.
+    # Twice the limit, half of it, twice, half.
     assert gauges == [
         (40.0, "permitted"), (80.0, "far bad"), (80.0, "permitted"), (40.0, "far good"),
         (40.0, "permitted"), (80.0, "far bad"), (80.0, "permitted"), (40.0, "far good"),

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""junit.xml as a reader of another hand has it."""
+"""junit.xml, read by an independent parser."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ def cases(text: str) -> dict[tuple[str, str], junitparser.TestCase]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_adapter_of_every_node_is_a_case(name: str) -> None:
+def test_as_junit_every_adapter_of_every_node_is_a_case(name: str) -> None:
     report = load(name)
     text = as_junit(report)
     found = cases(text)
     assert set(found) == {(node["node"], adapter["name"]) for node in report["nodes"] for adapter in node["adapters"]}
     for suite in junitparser.JUnitXml.fromstring(text.encode()):
-        said = (suite.tests, suite.failures, suite.errors, suite.skipped)
+        written = (suite.tests, suite.failures, suite.errors, suite.skipped)
         suite.update_statistics()
-        assert (suite.tests, suite.failures, suite.errors, suite.skipped) == said
+        assert (suite.tests, suite.failures, suite.errors, suite.skipped) == written
 
 
-def test_a_delivery_passes() -> None:
+def test_as_junit_delivery_passes() -> None:
     assert all(case.is_passed for case in cases(as_junit(load("deployed"))).values())
 
 
-def test_a_failure_has_what_and_what_to_do() -> None:
+def test_as_junit_failure_has_problem_and_remedy() -> None:
     found = cases(as_junit(load("failed")))
     [failure] = found["jw2-1", CLEANER_8B].result
     assert isinstance(failure, junitparser.Failure)
@@ -46,11 +46,11 @@ def test_a_failure_has_what_and_what_to_do() -> None:
     [skipped] = found["jw2-1", CLEANER_3B].result
     assert (type(skipped), skipped.message) == (junitparser.Skipped, "Another adapter of its node failed.")
     assert found["jw3-1", "llama32_3b_wikipedia_only_lora"].is_passed
-    [lost] = found["jw3-2", "llama32_3b_wikipedia_only_lora"].result
-    assert lost.type == "unreachable"
+    [unreachable] = found["jw3-2", "llama32_3b_wikipedia_only_lora"].result
+    assert unreachable.type == "unreachable"
 
 
-def test_drift_fails_its_adapter_alone() -> None:
+def test_as_junit_drift_fails_its_adapter_only() -> None:
     found = cases(as_junit(load("drifted")))
     assert [key for key, case in found.items() if not case.is_passed] == [("jw2-1", CLEANER_3B)]
     [failure] = found["jw2-1", CLEANER_3B].result
@@ -58,7 +58,7 @@ def test_drift_fails_its_adapter_alone() -> None:
 
 
 @given(st.text(max_size=20))
-def test_any_text_is_xml(text: str) -> None:
+def test_as_junit_any_text_is_valid_xml(text: str) -> None:
     report = load("failed")
     report["failures"][0].update(subject=text, problem=text, remedy=text)
     report["nodes"][1]["adapters"][0]["test"]["device_name"] = text

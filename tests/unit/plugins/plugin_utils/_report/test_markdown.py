@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""MANIFEST.md of real runs, and of texts that would like to be something else. The round trip is in test_manifest_text."""
+"""MANIFEST.md of real runs and with hostile text. test_manifest_text.py has the round trip."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def boxes(text: str) -> dict[str, bool]:
     return {line[6:]: line[3] == "x" for line in text.splitlines() if re.match(r"- \[[x ]\] ", line)}
 
 
-def test_a_delivery_ticks_its_boxes_and_shows_the_evidence() -> None:
+def test_as_markdown_delivery_ticks_boxes_and_has_evidence() -> None:
     report = load("deployed")
     text = as_markdown(report)
     assert boxes(text) == dict.fromkeys(BOXES, True)
@@ -30,27 +30,27 @@ def test_a_delivery_ticks_its_boxes_and_shows_the_evidence() -> None:
     assert adapter["digest"] in text
     for entry in adapter["files"]:
         assert f"| {entry['path']} | {entry['size']} | {entry['sha256']} |" in text
-    assert "## What Failed" not in text
+    assert "## Failures" not in text
 
 
-def test_a_failure_leaves_boxes_empty_and_says_why() -> None:
+def test_as_markdown_failure_leaves_boxes_empty_with_reasons() -> None:
     text = as_markdown(load("failed"))
     assert boxes(text) == dict.fromkeys(BOXES, False)
     assert "  (llama31_8b_grammar_lora on jw2-1: not delivered)" in text
     assert "is 64; the inventory declares alpha 32. Deliver the intended adapter" in text
 
 
-def test_what_is_written_of_any_run_is_an_inventory() -> None:
+def test_as_markdown_recorded_reports_parse_as_inventory() -> None:
     for name in NAMES:
-        said = parse(as_markdown(load(name)), "MANIFEST.md")
-        assert {agent.name: agent.purpose for agent in said.agents} == {"cleaner": "Grammar/Noise", "describer": "Context"}
-        assert said.agents[1].hosts.keys() == {"jw3-1", "jw3-2"}
-        assert said.training == {"epochs": "3", "precision": "bf16"}
-        assert said.notes == ()
-        assert [len(agent.adapters) for agent in said.agents] == [2, 1]
+        fleet = parse(as_markdown(load(name)), "MANIFEST.md")
+        assert {agent.name: agent.purpose for agent in fleet.agents} == {"cleaner": "Grammar/Noise", "describer": "Context"}
+        assert fleet.agents[1].hosts.keys() == {"jw3-1", "jw3-2"}
+        assert fleet.training == {"epochs": "3", "precision": "bf16"}
+        assert fleet.notes == ()
+        assert [len(agent.adapters) for agent in fleet.agents] == [2, 1]
 
 
-# How GitHub takes a row of a table apart: a backslash takes the meaning of whatever character follows it.
+# How GitHub splits the row of a table: a backslash escapes the character that follows it.
 CELL = re.compile(r"(?:\\.|[^|\\])*")
 
 
@@ -68,7 +68,7 @@ HOSTILE = st.text(st.sampled_from("a|\\ \n\r\t`\u2028\x0b\x85#-[x]<!>→()"), ma
 
 
 @given(HOSTILE, HOSTILE, HOSTILE)
-def test_no_text_forges_a_box_or_breaks_a_table(purpose: str, message: str, device: str) -> None:
+def test_as_markdown_hostile_text_adds_no_box_and_no_cell(purpose: str, message: str, device: str) -> None:
     report = load("failed")
     report["notes"] = [f"[x] {message}"]
     for node in report["nodes"]:
@@ -77,9 +77,9 @@ def test_no_text_forges_a_box_or_breaks_a_table(purpose: str, message: str, devi
             adapter.update(dataset=message, quality=f"x\n- [x] All nodes tested{message}")
             if adapter["test"]:
                 adapter["test"]["device_name"] = device
-    report["failures"][0].update(problem=f"lost:\n- [x] All nodes tested\n{message}", subject=message)
+    report["failures"][0].update(problem=f"failed:\n- [x] All nodes tested\n{message}", subject=message)
     text = as_markdown(report)
-    # Lines as Markdown has them, and as some programs do.
+    # Lines as Markdown splits them, and as Python does.
     for lines in (text.split("\n"), text.splitlines()):
         assert [line for line in lines if line.startswith("- [")] == [f"- [ ] {box}" for box in BOXES]
     evidence = text.split("\n## Evidence\n")[1].split("\n## ")[0].strip().split("\n")

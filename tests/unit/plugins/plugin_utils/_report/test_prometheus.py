@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""lorafleet.prom as Prometheus' own client reads it."""
+"""lorafleet.prom, read by the official Prometheus client."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def samples(text: str) -> dict[str, list[t.Any]]:
         assert family.type == "gauge"
         assert family.documentation.endswith(".")
         assert {sample.name for sample in family.samples} == {family.name}
-        # Two of the same labels would be refused by the collector, and with them the whole file.
+        # The collector rejects the whole file when two samples have the same labels.
         labels = [tuple(sorted(sample.labels.items())) for sample in family.samples]
         assert len(labels) == len(set(labels))
         assert family.name not in found
@@ -32,20 +32,20 @@ def samples(text: str) -> dict[str, list[t.Any]]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_series_is_read_as_it_was_meant(name: str) -> None:
+def test_as_prometheus_recorded_reports_parse_with_the_client(name: str) -> None:
     report = load(name)
     found = samples(as_prometheus(report))
-    about = [(node, adapter) for node in report["nodes"] for adapter in node["adapters"] if adapter["state"] != "not_selected"]
+    covered = [(node, adapter) for node in report["nodes"] for adapter in node["adapters"] if adapter["state"] != "not_selected"]
     verified = {(sample.labels["node"], sample.labels["adapter"]): sample.value for sample in found["lorafleet_adapter_verified"]}
-    assert verified == {(node["node"], adapter["name"]): float(adapter["verified"]) for node, adapter in about}
+    assert verified == {(node["node"], adapter["name"]): float(adapter["verified"]) for node, adapter in covered}
     assert [sample.labels["release"] for sample in found["lorafleet_adapter_info"]] == [
-        adapter["release"] or "" for _node, adapter in about
+        adapter["release"] or "" for _node, adapter in covered
     ]
     [failures] = found["lorafleet_run_failures"]
     assert (failures.labels["kind"], failures.value) == (report["kind"], len(report["failures"]))
 
 
-def test_values_are_whole() -> None:
+def test_as_prometheus_values_keep_full_precision() -> None:
     report = load("deployed")
     found = samples(as_prometheus(report))
     node = report["nodes"][0]
@@ -55,13 +55,13 @@ def test_values_are_whole() -> None:
     assert found["lorafleet_adapter_golden_distance_permitted"][0].value == 0.12
 
 
-def test_a_run_that_did_not_end_has_no_end() -> None:
+def test_as_prometheus_unfinished_run_has_no_end() -> None:
     report = {**load("deployed"), "ended": None}
     assert "lorafleet_run_end_timestamp_seconds" not in samples(as_prometheus(report))
 
 
 @given(st.text(max_size=20))
-def test_any_label_is_read_back(text: str) -> None:
+def test_as_prometheus_any_label_is_escaped(text: str) -> None:
     report = load("deployed")
     report["nodes"][0]["agent"] = text
     found = samples(as_prometheus(report))

@@ -1,0 +1,53 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This plugin util is PRIVATE to the collection: it may change or vanish in any release.
+
+"""The steps of a run: their modules, and their names in the report and the progress display."""
+
+from __future__ import annotations
+
+import dataclasses
+
+_COLLECTION = "lorafleet.delivery"
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """What one module does, for all adapters of a node at once.
+
+    ``key`` names the step in report.json and in metrics. ``running`` is what the progress display
+    shows while the module works, and may contain ``{device}``. ``done`` is what the report calls
+    the time that the step took.
+    """
+
+    module: str
+    key: str
+    running: str
+    done: str
+
+
+DESCRIBE = Step("adapter_info", "describe", "describing the adapters", "describing on the training server")
+COMPARE = Step("adapter_up_to_date_info", "compare", "checking whether up to date", "checking whether up to date")
+TRANSFER = Step("adapter_sync", "transfer", "hashing local files", "transferring and verifying")
+LOAD = Step("adapter_load_test", "load", "loading on {device}", "loading with PEFT")
+ACTIVATE = Step("adapter_release", "activate", "activating", "activating")
+AUDIT = Step("adapter_audit", "audit", "hashing local files", "hashing")
+STATUS = Step("adapter_status", "status", "reading the store", "reading the store")
+STEPS = (DESCRIBE, COMPARE, TRANSFER, LOAD, ACTIVATE, AUDIT, STATUS)
+# A step of role training, so no report has it.
+RECORD = Step("adapter_golden", "record", "recording answers on {device}", "recording goldens")
+
+# The action plugin of adapter_sync shows these while it works.
+WAITING = "waiting for a transfer slot"
+SENDING = "sending"
+VERIFYING = "verifying"
+
+_BY_MODULE = {step.module: step for step in (*STEPS, RECORD)}
+
+
+def step_of(action: str) -> Step | None:
+    """Return the step that a task does, by the resolved name of its module."""
+    collection, _dot, module = action.rpartition(".")
+    return _BY_MODULE.get(module) if collection == _COLLECTION else None
