@@ -131,9 +131,9 @@ problems:
 
 import typing as t
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import NODE, PERMISSIONS
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.module_utils._module import DeliveryModule
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.active import look_at_active
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.paths import AdapterPaths
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.permissions import Permissions, permissions_of
@@ -150,9 +150,8 @@ def audit(paths: AdapterPaths, permissions: Permissions) -> dict[str, t.Any]:
 
 
 def main() -> None:
-    module = AnsibleModule(
+    module = DeliveryModule(
         argument_spec={**NODE, **PERMISSIONS, "names": {"type": "list", "elements": "str", "required": True}},
-        supports_check_mode=True,
     )
     try:
         permissions = permissions_of(module.params)
@@ -161,10 +160,10 @@ def main() -> None:
             for name in module.params["names"]
         ]
     except DeliveryError as exc:
-        module.fail_json(msg=str(exc), problems=exc.to_json())
+        module.fail(exc.problems)
     except OSError as exc:
         error = DeliveryError.of(str(exc.filename), f"cannot be read: {exc.strerror}.", "Run with become.")
-        module.fail_json(msg=str(error), problems=error.to_json())
+        module.fail(error.problems)
     module.exit_json(
         changed=False,
         adapters=adapters,

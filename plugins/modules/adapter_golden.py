@@ -140,17 +140,17 @@ problems:
 
 import typing as t
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import DECLARED, LOADING, SOURCE
 from ansible_collections.lorafleet.delivery.plugins.module_utils._base.identity import Identities
-from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem, about, collected
 from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.interpreter import check_device
 from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.launch import load_test
 from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.recording import Recording, keep, recording_of, said
+from ansible_collections.lorafleet.delivery.plugins.module_utils._module import DeliveryModule
 
 
 def main() -> None:
-    module = AnsibleModule(
+    module = DeliveryModule(
         argument_spec={
             **DECLARED,
             **SOURCE,
@@ -161,23 +161,18 @@ def main() -> None:
             "timeout": {"type": "int", "default": 3600},
             "force": {"type": "bool", "default": False},
         },
-        supports_check_mode=True,
     )
     params = module.params
-    try:
+    with module.failing_on_error():
         check_device(params["device"])
-    except DeliveryError as exc:
-        module.fail_json(msg=str(exc), problems=exc.to_json())
     if params["length"] < 1:
         module.fail_json(msg=f"length is {params['length']}: expected 1 or more.")
     recordings: list[Recording] = []
     problems: list[Problem] = []
     identities = Identities()
     for row in params["adapters"]:
-        try:
+        with collected(problems, row["name"]):
             recordings.append(recording_of(params, row, identities, not module.check_mode))
-        except DeliveryError as exc:
-            problems.extend(exc.problems)
 
     due = [recording for recording in recordings if recording.due]
     diff = {
@@ -194,7 +189,8 @@ def main() -> None:
         seconds = outcome.seconds
         for recording in due:
             try:
-                keep(params, recording, outcome)
+                with about(recording.declared.name):
+                    keep(params, recording, outcome)
             except DeliveryError as exc:
                 problems.extend(exc.problems)
                 recordings.remove(recording)
@@ -205,8 +201,7 @@ def main() -> None:
         "diff": diff,
     }
     if problems:
-        error = DeliveryError(*problems)
-        module.fail_json(msg=str(error), problems=error.to_json(), **results)
+        module.fail(problems, **results)
     module.exit_json(**results)
 
 

@@ -159,7 +159,6 @@ import dataclasses
 import os
 import typing as t
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.declaration import Declaration
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.describe import describe
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.hash_cache import cache_path
@@ -167,9 +166,10 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manife
 from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import DECLARED, SOURCE
 from ansible_collections.lorafleet.delivery.plugins.module_utils._base.config import with_config
 from ansible_collections.lorafleet.delivery.plugins.module_utils._base.identity import Identities
-from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem, collected
 from ansible_collections.lorafleet.delivery.plugins.module_utils._golden.golden import other_releases, read_golden
 from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.interpreter import library_versions
+from ansible_collections.lorafleet.delivery.plugins.module_utils._module import DeliveryModule
 
 
 def with_golden(
@@ -192,14 +192,13 @@ def with_golden(
 
 
 def main() -> None:
-    module = AnsibleModule(
+    module = DeliveryModule(
         argument_spec={
             **DECLARED,
             **SOURCE,
             "require_golden": {"type": "bool", "default": False},
             "python": {"type": "path"},
         },
-        supports_check_mode=True,
     )
     manifests: list[str] = []
     left_behind: dict[str, list[str]] = {}
@@ -207,13 +206,11 @@ def main() -> None:
     cached: list[str] = []
     problems: list[Problem] = []
     identities = Identities()
-    try:
+    with module.failing_on_error():
         versions = library_versions(module.params["python"]) if module.params["python"] else {}
         bases = with_config(module.params["bases"])
-    except DeliveryError as exc:
-        module.fail_json(msg=str(exc), problems=exc.to_json())
     for row in module.params["adapters"]:
-        try:
+        with collected(problems, row["name"]):
             base = bases.get(row["base"], {})
             declared = Declaration.from_row(row, base)
             directory = os.path.join(module.params["models_dir"], declared.name)
@@ -222,19 +219,15 @@ def main() -> None:
             manifest, goldens[declared.name], warning = with_golden(
                 found.manifest, module.params["golden_dir"], identities.at(base.get("path")), module.params["require_golden"]
             )
-        except DeliveryError as exc:
-            problems.extend(exc.problems)
-            continue
-        if warning:
-            module.warn(warning)
-        manifests.append(manifest.to_text())
-        left_behind[declared.name] = found.excluded
-        if found.cached:
-            cached.append(declared.name)
+            if warning:
+                module.warn(warning)
+            manifests.append(manifest.to_text())
+            left_behind[declared.name] = found.excluded
+            if found.cached:
+                cached.append(declared.name)
     results: dict[str, t.Any] = {"manifests": manifests, "left_behind": left_behind, "goldens": goldens, "cached": cached}
     if problems:
-        error = DeliveryError(*problems)
-        module.fail_json(msg=str(error), problems=error.to_json(), **results)
+        module.fail(problems, **results)
     module.exit_json(changed=False, **results)
 
 

@@ -209,10 +209,15 @@ problems:
 import contextlib
 import typing as t
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import DECLARED, LOADING, NODE, PERMISSIONS, TESTED
 from ansible_collections.lorafleet.delivery.plugins.module_utils._base.identity import Identities
-from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import (
+    DeliveryError,
+    Problem,
+    about,
+    attributed,
+    collected,
+)
 from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.case import (
     Case,
     cases_of,
@@ -226,10 +231,11 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.host
 from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.interpreter import check_device
 from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.launch import load_test
 from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.serving_user import ServingUser, check_readable
+from ansible_collections.lorafleet.delivery.plugins.module_utils._module import DeliveryModule
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.permissions import permissions_of
 
 
-def load(module: AnsibleModule, cases: list[Case], user: t.Optional[ServingUser]) -> tuple[float, list[Problem]]:
+def load(module: DeliveryModule, cases: list[Case], user: t.Optional[ServingUser]) -> tuple[float, list[Problem]]:
     """Load cases with PEFT in one child process; returns its seconds and what is wrong."""
     params = module.params
     targets = [case.target(case.directory) for case in cases if case.directory is not None]
@@ -245,14 +251,14 @@ def load(module: AnsibleModule, cases: list[Case], user: t.Optional[ServingUser]
         if report is None:
             wrong.append(not_loaded(case, params["device"]))
             continue
-        wrong.extend(take_report(case, report, outcome.versions))
+        wrong.extend(attributed(case.declared.name, take_report(case, report, outcome.versions)))
         for warning in report["warnings"]:
             module.warn(f"{case.subject}: {warning}")
     return outcome.seconds, wrong
 
 
 def main() -> None:
-    module = AnsibleModule(
+    module = DeliveryModule(
         argument_spec={
             **DECLARED,
             **NODE,
@@ -264,17 +270,14 @@ def main() -> None:
             "force": {"type": "bool", "default": False},
             "record": {"type": "bool", "default": True},
         },
-        supports_check_mode=True,
     )
     params = module.params
-    try:
+    with module.failing_on_error():
         check_device(params["device"])
         user = ServingUser.named(params["user"]) if params["user"] else None
         if user is not None:
             check_readable(user, permissions_of(params))
         cases, wrong = cases_of(params)
-    except DeliveryError as exc:
-        module.fail_json(msg=str(exc), problems=exc.to_json())
 
     host = Host()
     if any(case.required != "structure" for case in cases):
@@ -289,7 +292,8 @@ def main() -> None:
     identities = Identities()
     for case in cases:
         try:
-            judge(case, host, params, identities, module.check_mode)
+            with about(case.declared.name):
+                judge(case, host, params, identities, module.check_mode)
         except DeliveryError as exc:
             wrong.extend(exc.problems)
         else:
@@ -321,20 +325,15 @@ def main() -> None:
     else:
         results["diff"] = diff_of(new, lambda case: said(case.result()))
         for case in new:
-            try:
+            with collected(wrong, case.declared.name):
                 keep_receipt(case, host.digest)
-            except DeliveryError as exc:
-                wrong.extend(exc.problems)
     if params["record"]:
         for case in pending:
             if case.refuted and case.receipt is not None:
-                try:
+                with collected(wrong, case.declared.name):
                     withdraw_receipt(case)
-                except DeliveryError as exc:
-                    wrong.extend(exc.problems)
     if wrong:
-        error = DeliveryError(*wrong)
-        module.fail_json(msg=str(error), problems=error.to_json(), **results)
+        module.fail(wrong, **results)
     module.exit_json(**results)
 
 

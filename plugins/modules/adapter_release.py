@@ -210,11 +210,11 @@ problems:
 
 import typing as t
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import Manifest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import ACTIVATION, NODE, PERMISSIONS
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._levels import LEVELS
+from ansible_collections.lorafleet.delivery.plugins.module_utils._module import DeliveryModule
 from ansible_collections.lorafleet.delivery.plugins.module_utils._names import is_release_name
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.paths import AdapterPaths
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.permissions import permissions_of
@@ -249,7 +249,7 @@ def _options(params: dict[str, t.Any]) -> Options:
 
 
 def main() -> None:
-    module = AnsibleModule(
+    module = DeliveryModule(
         argument_spec={
             **NODE,
             **PERMISSIONS,
@@ -265,7 +265,6 @@ def main() -> None:
         required_if=[("state", "active", ("manifests",)), ("state", "rolled_back", ("names",))],
         required_by={"release": ("names",)},
         mutually_exclusive=[("manifests", "names")],
-        supports_check_mode=True,
     )
     done: list[Outcome] = []
 
@@ -279,7 +278,7 @@ def main() -> None:
     try:
         carry_out(_requests(module.params), _options(module.params), module.check_mode, done)
     except DeliveryError as exc:
-        module.fail_json(msg=str(exc), problems=exc.to_json(), **result())
+        module.fail(exc.problems, **result())
     module.exit_json(**result())
 
 

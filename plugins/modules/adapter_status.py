@@ -142,12 +142,12 @@ import dataclasses
 import os
 import typing as t
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.files import CONFIG_FILE
 from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import NODE
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._golden.golden import golden_of
 from ansible_collections.lorafleet.delivery.plugins.module_utils._levels import LEVELS, reaches
+from ansible_collections.lorafleet.delivery.plugins.module_utils._module import DeliveryModule
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.active import Active, look_at_active
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.compare import differences
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.paths import AdapterPaths
@@ -206,14 +206,13 @@ def not_expected(models_dir: str, store: str, expected: t.Collection[str]) -> li
 
 
 def main() -> None:
-    module = AnsibleModule(
+    module = DeliveryModule(
         argument_spec={
             **NODE,
             "names": {"type": "list", "elements": "str", "required": True},
             "expected": {"type": "list", "elements": "str"},
             "level": {"type": "str", "choices": list(LEVELS), "default": LEVELS[0]},
         },
-        supports_check_mode=True,
     )
     names, models_dir, store = (module.params[option] for option in ("names", "models_dir", "store"))
     try:
@@ -221,10 +220,10 @@ def main() -> None:
         summary = {name: in_words(active) for name, active in found.items()}
         others = not_expected(models_dir, store, module.params["expected"] or names)
     except DeliveryError as exc:
-        module.fail_json(msg=str(exc), problems=exc.to_json())
+        module.fail(exc.problems)
     except OSError as exc:
         error = DeliveryError.of(str(exc.filename), f"cannot be read: {exc.strerror}.", "Run with become.")
-        module.fail_json(msg=str(error), problems=error.to_json())
+        module.fail(error.problems)
     summary.update({name: ["extra    the inventory does not name it for this node"] for name in others})
     adapters = [{"name": name, **active.to_json(), "wrong": list(active.wrong)} for name, active in found.items()]
     module.exit_json(changed=False, adapters=adapters, others=others, summary=summary)

@@ -201,10 +201,10 @@ import os
 import re
 import typing as t
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import Manifest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import NODE
-from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem, about
+from ansible_collections.lorafleet.delivery.plugins.module_utils._module import DeliveryModule
 from ansible_collections.lorafleet.delivery.plugins.module_utils._rsync import Rsync
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.preflight import check_places
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.staging import (
@@ -217,7 +217,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._store.staging 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._text import count
 
 
-def local_rsync(module: AnsibleModule) -> Rsync:
+def local_rsync(module: DeliveryModule) -> Rsync:
     """This host's rsync. Raises DeliveryError when there is none."""
     program = module.get_bin_path("rsync")
     if program is None:
@@ -269,7 +269,7 @@ def diff_of(plans: list[Plan]) -> dict[str, str]:
 
 
 def main() -> None:
-    module = AnsibleModule(
+    module = DeliveryModule(
         argument_spec={
             **NODE,
             "manifests": {"type": "list", "elements": "str", "required": True},
@@ -282,13 +282,12 @@ def main() -> None:
             "transfer_compress": {"type": "bool", "default": False},
             "phase": {"type": "str", "choices": ["plan", "settle"]},
         },
-        supports_check_mode=True,
     )
     # Nothing that is staged is for anybody else to read, whatever the umask of this session.
     os.umask(0o077)
     problems: list[Problem] = []
     told: dict[str, t.Any] = {}
-    try:
+    with module.failing_on_error():
         check_limits(module.params)
         manifests = [Manifest.from_text(manifest) for manifest in module.params["manifests"]]
         arrived = module.params["phase"] == "settle"
@@ -304,19 +303,19 @@ def main() -> None:
             if not module.check_mode:
                 for item in plans:
                     if item.lacking:
-                        prepare(item)
+                        with about(item.manifest.name):
+                            prepare(item)
         elif module.params["phase"] == "settle":
             for item in plans:
                 if not item.stored:
-                    problems += settle(item)
+                    with about(item.manifest.name):
+                        problems += settle(item)
         else:
             raise DeliveryError.of(
                 "adapter_sync", "was run without its action plugin.", "Call it as lorafleet.delivery.adapter_sync."
             )
         if problems:
             raise DeliveryError(*problems)
-    except DeliveryError as exc:
-        module.fail_json(msg=str(exc), problems=exc.to_json())
     module.exit_json(changed=changed, adapters=[planned(item) for item in plans], diff=diff_of(plans), **told)
 
 

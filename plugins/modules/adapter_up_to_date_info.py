@@ -150,7 +150,6 @@ adapters:
 
 import typing as t
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import (
     ACTIVATION,
     DECLARED,
@@ -160,11 +159,12 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import
     TESTED,
 )
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.module_utils._module import DeliveryModule
 from ansible_collections.lorafleet.delivery.plugins.module_utils._up_to_date import check_up_to_date
 
 
 def main() -> None:
-    module = AnsibleModule(
+    module = DeliveryModule(
         argument_spec={
             **DECLARED,
             **NODE,
@@ -174,7 +174,6 @@ def main() -> None:
             "manifests": {"type": "list", "elements": "str", "required": True},
             "device": LOADING["device"],
         },
-        supports_check_mode=True,
     )
     adapters: list[dict[str, t.Any]] = []
     reasons: list[str] = []

@@ -15,7 +15,7 @@ import typing as t
 from .._adapter.declaration import Declaration
 from .._adapter.manifest import Manifest
 from .._base.config import base_fingerprint, with_config
-from .._errors import DeliveryError, Problem
+from .._errors import DeliveryError, Problem, collected
 from .._golden.golden import Golden, golden_of
 from .._hashing import digest_of
 from .._levels import reaches
@@ -121,10 +121,8 @@ def cases_of(params: dict[str, t.Any]) -> tuple[list[Case], list[Problem]]:
     cases: list[Case] = []
     problems: list[Problem] = []
     for row in params["adapters"]:
-        try:
+        with collected(problems, row["name"]):
             cases.append(_case_of(params, row, manifests))
-        except DeliveryError as exc:
-            problems.extend(exc.problems)
     return cases, problems
 
 

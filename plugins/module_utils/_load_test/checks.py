@@ -95,6 +95,7 @@ def not_loaded(case: Case, device: str) -> Problem:
         case.subject,
         f"was not tested at level {case.required} on {device}, because the load test broke off.",
         "The cause stands above.",
+        case.declared.name,
     )
 
 

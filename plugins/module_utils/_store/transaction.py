@@ -14,7 +14,7 @@ import os
 import typing as t
 
 from .._adapter.manifest_diff import manifest_diff
-from .._errors import DeliveryError, Problem
+from .._errors import DeliveryError, Problem, about, collected
 from .._linux.rename import can_exchange
 from .activate import apply_plan
 from .lock import locked
@@ -97,22 +97,19 @@ def _check_request(request: Request, requests: t.Sequence[Request]) -> None:
     paths = request.paths
     check_places(paths.models_dir, os.path.dirname(paths.root))
     if [other.paths.name for other in requests].count(paths.name) > 1:
-        raise DeliveryError.of(paths.name, "is named more than once.", "Name each adapter once.")
+        raise DeliveryError.of("", "is named more than once.", "Name each adapter once.")
     if request.manifest is not None and request.manifest.name != paths.name:
-        raise DeliveryError.of(paths.name, f"got the manifest of {request.manifest.name}.", "Freeze it again.")
+        raise DeliveryError.of("", f"got the manifest of {request.manifest.name}.", "Freeze it again.")
     if request.manifest is None and not os.path.isdir(paths.root):
-        raise DeliveryError.of(paths.name, "was never deployed to this node.", "Deploy it first.")
+        raise DeliveryError.of("", "was never deployed to this node.", "Deploy it first.")
 
 
 def _plan_all(requests: t.Sequence[Request], options: Options, before: t.Sequence[State], check_mode: bool) -> list[Plan]:
     plans: list[Plan] = []
     problems: list[Problem] = []
     for request, state in zip(requests, before):
-        try:
-            with _told(request.paths, "could not be looked at"):
-                plans.append(make_plan(request, options, state, _prober(request.paths, check_mode), check_mode))
-        except DeliveryError as exc:
-            problems += exc.problems
+        with collected(problems, request.paths.name), _told(request.paths, "could not be looked at"):
+            plans.append(make_plan(request, options, state, _prober(request.paths, check_mode), check_mode))
     if problems:
         raise DeliveryError(*problems)
     return plans
@@ -134,19 +131,21 @@ def _apply(plan: Plan, options: Options) -> t.Optional[str]:
         with contextlib.suppress(OSError, DeliveryError):
             settle(paths)
         raise DeliveryError.of(
-            f"{paths.name}, release {plan.release}",
+            f"release {plan.release}",
             f"was not made active to the end: {_reason(exc)}. {_what_is_active(paths)}",
             "Mend that and run again; what was staged is kept.",
+            paths.name,
         ) from exc
 
 
 @contextlib.contextmanager
 def _told(paths: AdapterPaths, what: str) -> t.Iterator[None]:
-    """An error of the operating system gets the adapter's name."""
-    try:
-        yield
-    except OSError as exc:
-        raise DeliveryError.of(paths.name, f"{what}: {_reason(exc)}.", "Mend that and run again.") from exc
+    """Attribute errors to the adapter, those of the operating system too."""
+    with about(paths.name):
+        try:
+            yield
+        except OSError as exc:
+            raise DeliveryError.of("", f"{what}: {_reason(exc)}.", "Mend that and run again.") from exc
 
 
 def _reason(exc: t.Union[OSError, DeliveryError]) -> str:

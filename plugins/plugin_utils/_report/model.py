@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import collections.abc as c
 import dataclasses
-import re
 import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan import (
@@ -250,7 +249,6 @@ def _state(node: Node, name: str, of: c.Mapping[Step, Data], drift: c.Sequence[s
 
 def _failures(node: Node) -> list[Data]:
     """Return what failed on a node, one entry for each problem."""
-    names = sorted((str(row["name"]) for row in rows_of(node.variables)), key=len, reverse=True)
     found: list[Data] = []
     for entry in node.results.get(AUDIT, {}).get("adapters") or ():
         remedy = "Deploy again: it repairs what differs, from the node's own store where that is intact."
@@ -263,8 +261,7 @@ def _failures(node: Node) -> list[Data]:
             found.append(_failure(node, None, step, result["host"], f"is unreachable: {_message(result)}", remedy))
         elif result.get("problems"):
             for problem in result["problems"]:
-                adapter = next((name for name in names if _names(problem["subject"], name)), None)
-                found.append(_failure(node, adapter, step, **problem))
+                found.append(_failure(node, step=step, **problem))
         # The last task of an audit fails because of the drift that is listed above.
         elif isinstance(step, Step) or not drifted:
             found.append(_failure(node, None, step, node.name, _message(result), ""))
@@ -274,10 +271,6 @@ def _failures(node: Node) -> list[Data]:
 def _failure(node: Node, adapter: str | None, step: Step | str, subject: str, problem: str, remedy: str) -> Data:
     name = step.key if isinstance(step, Step) else step
     return {"node": node.name, "adapter": adapter, "step": name, "subject": subject, "problem": problem, "remedy": remedy}
-
-
-def _names(subject: str, name: str) -> bool:
-    return re.search(rf"(?<![\w.-]){re.escape(name)}(?![\w-])", subject) is not None
 
 
 def _message(result: Data) -> str:

@@ -67,9 +67,10 @@ class Session:
             if not outcome.passing:
                 break
         raise DeliveryError.of(
-            adapter,
+            "",
             f"could not be brought from {self.source}:{source_dir} to {self.node}: {why(failed, self.way.timeout)}.",
             "What had arrived is kept; run again to go on from there. What is served was not touched.",
+            adapter,
         )
 
     def hang_up(self) -> None:

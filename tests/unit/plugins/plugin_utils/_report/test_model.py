@@ -11,6 +11,7 @@ import typing as t
 
 import jsonschema
 import pytest
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import Problem
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report import model
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.model import Data, Node, Run, groups_of, report_of
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._steps import (
@@ -84,8 +85,8 @@ def states(report: Data, node: str) -> list[str]:
     return [adapter["state"] for adapter in found["adapters"]]
 
 
-def problem(subject: str) -> Data:
-    return {"subject": subject, "problem": "is bad.", "remedy": "Fix it."}
+def problem(subject: str, adapter: str | None = None) -> Data:
+    return Problem(subject, "is bad.", "Fix it.", adapter).to_json()
 
 
 def test_add_step_after_comparison_overrides_it() -> None:
@@ -103,7 +104,7 @@ def test_add_step_after_comparison_overrides_it() -> None:
     assert after((COMPARE, unchanged)) == ["unchanged"] * 2
     assert after((COMPARE, unchanged), (AUDIT, released("cleaner", drift=[]))) == ["unchanged"] * 2
     assert after((COMPARE, unchanged), (ACTIVATE, released("cleaner", action="rolled_back"))) == ["rolled_back"] * 2
-    failed = {"problems": [problem("llama_3b_cleaner_lora")]}
+    failed = {"problems": [problem("", "llama_3b_cleaner_lora")]}
     assert after((COMPARE, unchanged), (LOAD, failed)) == ["failed", "skipped"]
     # A comparison after an activation counts too.
     assert after((ACTIVATE, released("cleaner")), (COMPARE, unchanged)) == ["unchanged"] * 2
@@ -150,7 +151,7 @@ def test_report_of_level_structure_is_not_tested() -> None:
 
 
 def test_report_of_failed_adapter_skips_others_of_its_node() -> None:
-    failure = (TRANSFER, {"failed": True, "msg": "...", "problems": [problem("adapter llama_8b_cleaner_lora, release 0")]})
+    failure = (TRANSFER, {"failed": True, "msg": "...", "problems": [problem("release 0", "llama_8b_cleaner_lora")]})
     report = report_of(run(jw2={"failures": [failure]}, **delivered("jw3", "kcloud")))
     assert states(report, "jw2") == ["skipped", "failed"]
     assert ticked(report) == {box: box in (BOXES[1], BOXES[2]) for box in BOXES}
@@ -159,7 +160,7 @@ def test_report_of_failed_adapter_skips_others_of_its_node() -> None:
     assert (found["problem"], found["remedy"]) == ("is bad.", "Fix it.")
 
 
-@pytest.mark.parametrize("subject", ["rsync", "llama_8b_cleaner_lora_2", "x.llama_8b_cleaner_lora"])
+@pytest.mark.parametrize("subject", ["rsync", "/srv/llama_8b_cleaner_lora"])
 def test_report_of_problem_without_adapter_fails_all_of_the_node(subject: str) -> None:
     report = report_of(run(jw2={"failures": [(TRANSFER, {"msg": "...", "problems": [problem(subject)]})]}))
     assert states(report, "jw2") == ["failed"] * 2
@@ -169,7 +170,7 @@ def test_report_of_problem_without_adapter_fails_all_of_the_node(subject: str) -
 def test_report_of_failed_activation_keeps_finished_adapters() -> None:
     # The module lists only the adapters that it finished before it failed.
     half = {"adapters": released("cleaner")["adapters"][:1]}
-    failure = (ACTIVATE, {"msg": "...", "problems": [problem("llama_8b_cleaner_lora")]})
+    failure = (ACTIVATE, {"msg": "...", "problems": [problem("", "llama_8b_cleaner_lora")]})
     report = report_of(run(jw2={"results": {ACTIVATE: half}, "failures": [failure]}))
     assert states(report, "jw2") == ["activated", "failed"]
     assert report["boxes"][0]["reasons"] == ["llama_8b_cleaner_lora on jw2: not delivered"]
@@ -220,7 +221,7 @@ def test_report_of_drift_lists_it_once_with_remedy() -> None:
 
 
 def test_report_of_audit_with_failed_load_test_is_not_tested() -> None:
-    failure = (LOAD, {"msg": "...", "problems": [problem("adapter llama_8b_cleaner_lora")]})
+    failure = (LOAD, {"msg": "...", "problems": [problem("", "llama_8b_cleaner_lora")]})
     report = report_of(run("audit", jw2={"results": {AUDIT: audited("cleaner")}, "failures": [failure]}))
     assert states(report, "jw2") == ["as_verified", "failed"]
     assert [adapter["tested"] for adapter in report["nodes"][0]["adapters"]] == [True, False]
