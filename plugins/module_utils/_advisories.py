@@ -23,8 +23,8 @@ class Advisory(t.NamedTuple):
     reason: str
 
 
-# The load test exposes none of these: it reads no pickle (unless the inventory allows it), no key of
-# a configuration that could name code, and nothing from a network. Serving software may.
+# The load test exposes none of these: it reads no pickle (unless the inventory allows it), no key
+# of a configuration that could name code, and nothing from a network. Serving software may.
 _ADVISORIES = (
     Advisory("torch", (0,), (2, 6), "CVE-2025-32434: torch.load can run code from a pickle even with weights_only=True"),
     Advisory(
@@ -51,8 +51,8 @@ _ADVISORIES = (
         "Unless your distribution has backported the fixes, CVE-2026-70456 and others let the other end write to rsync's memory",
     ),
 )
-# Older versions reject a configuration with keys that they do not know, and newer versions write more
-# keys.
+# Older versions reject a configuration with keys that they do not know, and newer versions write
+# more keys.
 _MINIMUM_PEFT: Version = (0, 14)
 
 

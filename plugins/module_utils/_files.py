@@ -29,7 +29,7 @@ def open_regular(path: str) -> t.BinaryIO:
     Raises DeliveryError when ``path`` is anything else, such as a link, a FIFO or a device.
     """
     try:
-        # O_NONBLOCK, so that a FIFO in an adapter directory is rejected below instead of waited for.
+        # O_NONBLOCK, so that a FIFO in an adapter directory is rejected below without waiting.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as exc:
         raise DeliveryError.of(path, f"cannot be read: {exc.strerror}.", "It must be a plain, readable file.") from exc
@@ -58,7 +58,7 @@ def read_json(path: str, remedy: str = "Move it aside and deploy again: it will 
 
 
 def write_json(path: str, data: t.Any, mode: int = 0o644) -> None:
-    """Replace a JSON file atomically and durably: temporary file, fsync, rename, fsync of the directory."""
+    """Replace a JSON file atomically and durably."""
     temporary = f"{path}{_UNFINISHED}"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
@@ -72,7 +72,7 @@ def write_json(path: str, data: t.Any, mode: int = 0o644) -> None:
 
 
 def unfinished(directory: str) -> list[str]:
-    """Return the temporary files that killed ``write_json`` calls left. The caller must hold the lock."""
+    """Return the temporary files left by killed ``write_json`` calls. The caller holds the lock."""
     # A directory or link of such a name is not from write_json.
     return [
         entry.path

@@ -43,7 +43,7 @@ def sha256_of(path: str, fsync: bool = False) -> tuple[int, str]:
 
 
 def sha256_of_all(paths: t.Sequence[str], fsync: bool = False) -> list[tuple[int, str]]:
-    """Call ``sha256_of`` for many files in parallel: hashlib releases the GIL. Keeps their order."""
+    """Call ``sha256_of`` for many files, in parallel because hashlib releases the GIL."""
     workers = min(len(paths), os.cpu_count() or 1)
     if workers < 2:
         return [sha256_of(path, fsync) for path in paths]

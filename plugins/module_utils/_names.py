@@ -12,8 +12,8 @@ import re
 
 from ._errors import DeliveryError
 
-# One path component of at most 128 characters. It starts with a letter or digit, so it is neither an
-# option nor hidden, and does not end with a dot.
+# One path component of at most 128 characters. It starts with a letter or digit, so it is neither
+# an option nor hidden, and does not end with a dot.
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9_-])?")
 _SHORT_DIGEST = re.compile(r"[0-9a-f]{12}")
 
@@ -31,5 +31,5 @@ def check_name(name: object, what: str = "adapter") -> str:
 
 
 def is_release_name(name: str) -> bool:
-    """Return whether this is the name of a release: the first 12 hexadecimal digits of its digest."""
+    """Return whether this is the name of a release: 12 hexadecimal digits of its digest."""
     return _SHORT_DIGEST.fullmatch(name) is not None

@@ -15,13 +15,13 @@ Version = t.Tuple[int, ...]
 
 
 def numbers(version: str) -> Version:
-    """Return the numbers at the start of a version, (2, 10, 0) for 2.10.0rc1+cpu; (0,) if there are none."""
+    """Return the numbers at the start: (2, 10, 0) for 2.10.0rc1+cpu, (0,) if there are none."""
     found = re.match(r"\d+(\.\d+)*", version)
     return tuple(map(int, found[0].split("."))) if found else (0,)
 
 
 def major_minor(version: str) -> tuple[int, int]:
-    """Return the major and minor version, which decide about compatibility; (0, 0) if there is none."""
+    """Return major and minor version, which determine compatibility; (0, 0) without any."""
     found = re.match(r"\D*(\d+)(?:\.(\d+))?", version)
     return (int(found[1]), int(found[2] or 0)) if found else (0, 0)
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Whole deliveries of six adapters of true size to three nodes, beside what people do by hand or with a plain role."""
+"""Complete deliveries to three nodes, compared with doing it by hand or with a plain role."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.support import sshd, tiny_adapters  # noqa: E402
 from tests.support.fleet import Fleet  # noqa: E402
 from tests.support.playbooks import Run  # noqa: E402
 
-# The least that "can load it with PEFT" tries: the imports, and every tensor read.
+# The minimum of "can be loaded with PEFT": import everything and read every tensor.
 LOAD = """
 import sys, torch, safetensors, transformers, peft
 import transformers.models.llama.modeling_llama
@@ -38,14 +38,14 @@ PLAIN_ROLE = """
 - hosts: agents
   gather_facts: false
   tasks:
-    - name: Send it
+    - name: Copy the adapters
       ansible.posix.synchronize: {src: "{{ source }}/{{ item.name }}/", dest: "{{ agent_models_dir }}/{{ item.name }}/"}
       loop: "{{ agent_adapters }}"
-    - name: Look at it there
+    - name: Hash the weights on the node
       stat: {path: "{{ agent_models_dir }}/{{ item.name }}/adapter_model.safetensors", checksum_algorithm: sha256}
       loop: "{{ agent_adapters }}"
       register: there
-    - name: Look at it here
+    - name: Hash the weights on the training server
       stat: {path: "{{ source }}/{{ item.name }}/adapter_model.safetensors", checksum_algorithm: sha256}
       loop: "{{ agent_adapters }}"
       delegate_to: sbs29
@@ -54,10 +54,10 @@ PLAIN_ROLE = """
       assert: {that: item.0.stat.checksum == item.1.stat.checksum, quiet: true}
       loop: "{{ there.results | zip(here.results) }}"
 """
-# What a link of 400 Mbit/s to each node would carry, as rsync has it.
+# The rate of a link of 400 Mbit/s to each node, in the notation of rsync.
 LINK = "48M"
 EMPTY = "- {hosts: agents, gather_facts: false}\n"
-# As it is where nobody says otherwise: one module on each node.
+# The default of Ansible: one module on each node.
 WITH_FACTS = "- {hosts: agents, gather_facts: true}\n"
 
 
@@ -67,13 +67,13 @@ def run(*command: str) -> None:
         sys.exit(f"{shlex.join(command)}\n{done.stderr}")
 
 
-def by_hand(fleet: Loopback, *options: str, look: bool = True) -> None:
-    """The hand procedure: each adapter in turn is sent, its bytes are compared, and it is loaded on the node."""
+def by_hand(fleet: Loopback, *options: str, verify: bool = True) -> None:
+    """Copy each adapter in turn, compare its bytes, and load it on the node."""
     for name, (node, _label) in fleet.adapters.items():
         *ssh, host = fleet.ssh(node)
         served = fleet.home(node) / "models" / name
         run("rsync", *options, "-e", shlex.join(ssh), f"{fleet.source / name}/", f"{host}:{served}/")
-        if look:
+        if verify:
             run("sha256sum", str(fleet.source / name / WEIGHTS))
             run(*ssh, host, f"sha256sum {served / WEIGHTS}")
             run(*ssh, host, shlex.join([tiny_adapters.PEFT_PYTHON, "-I", "-c", LOAD, str(served / WEIGHTS)]))
@@ -117,7 +117,7 @@ def deliveries(fleet: Loopback) -> None:
     )
 
     def compare() -> None:
-        by_hand(fleet, "-ac", "--dry-run", look=False)
+        by_hand(fleet, "-ac", "--dry-run", verify=False)
         plain("empty")
 
     measure(
@@ -163,7 +163,7 @@ def sent(done: Run, node: str) -> int:
 
 
 def bytes_sent(fleet: Loopback) -> None:
-    """What goes over the wire: after a training, after a broken transfer."""
+    """Count the bytes on the wire after a training, and after an interrupted transfer."""
     name, (node, _label) = next(iter(fleet.adapters.items()))
     weights = fleet.source / name / WEIGHTS
     options = ("--limit", node, "-e", "agent_level=structure")
@@ -195,13 +195,13 @@ def bytes_sent(fleet: Loopback) -> None:
         "Bytes on the wire",
         [
             {"what": "other weights, the same tokenizer", "needed": size, "sent": retrained, "ratio": retrained / size},
-            {"what": "gone on after kill -9 of the receiver", "needed": missing, "sent": resumed, "ratio": resumed / missing},
+            {"what": "resumed after kill -9 of the receiver", "needed": missing, "sent": resumed, "ratio": resumed / missing},
         ],
     )
 
 
 def many_nodes(root: pathlib.Path, server: sshd.Server) -> None:
-    """What a run with nothing to do costs the controller, for ever more nodes with two tiny adapters each."""
+    """Measure what a run with nothing to do costs the controller, for growing numbers of nodes."""
     rows = []
     for number in (3, 10, 50):
         fleet = Fleet(root / str(number), tiny_adapters.cached())

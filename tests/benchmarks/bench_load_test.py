@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The levels of the load test beside the least that could do the same: one hash, the imports, plain PEFT."""
+"""The levels of the load test, compared with the minimum: one hash, the imports, plain PEFT."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ base.save_pretrained(sys.argv[2])
 lora = peft.LoraConfig(r=16, init_lora_weights=False, target_modules=sys.argv[4:], task_type="CAUSAL_LM")
 peft.get_peft_model(base.float(), lora).save_pretrained(sys.argv[3])
 """
-# Of the size of SmolLM2-135M.
+# The size of SmolLM2-135M.
 MEDIUM = {
     "model_type": "llama",
     "hidden_size": 576,

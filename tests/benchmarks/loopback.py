@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A fleet of true size to measure: the controller is the training server, the nodes are directories behind a real ssh server."""
+"""A fleet with adapters of real size: directories on this machine, reached through sshd."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LIMIT = 1200
 
 
 def tokenizer(path: pathlib.Path) -> None:
-    """Write a tokenizer of the size of Llama 3's, 17 MB: the same one at every call."""
+    """Write a tokenizer of the size of Llama 3's, 17 MB. Every call writes the same."""
     draw = random.Random(0)  # noqa: S311
     words = [f"{draw.getrandbits(48):012x}" for _number in range(128256)]
     merges = [f"{draw.choice(words)} {draw.choice(words)}" for _number in range(480000)]
@@ -34,7 +34,10 @@ def tokenizer(path: pathlib.Path) -> None:
 
 
 class Loopback:
-    """Nodes in C(root), each with the adapters of its agent; C(adapters) maps the name of each to its node and size."""
+    """Nodes in ``root``, each with the adapters of its agent.
+
+    The training server is the controller itself. ``adapters`` maps names to node and size.
+    """
 
     def __init__(self, root: pathlib.Path, server: sshd.Server) -> None:
         self.root, self.server = root, server
@@ -46,7 +49,7 @@ class Loopback:
             self.train(name)
 
     def train(self, name: str, seed: int = 0) -> None:
-        """Offer an adapter with other weights than any other seed gives."""
+        """Save an adapter on the training server. Each seed gives other weights."""
         _node, label = self.adapters[name]
         shutil.rmtree(self.source / name, ignore_errors=True)
         true_size.make(self.source / name, true_size.SIZES[label], [*self.adapters].index(name) + 100 * seed)
@@ -56,13 +59,13 @@ class Loopback:
         return self.root / node
 
     def empty(self) -> None:
-        """Let no node have anything."""
+        """Empty all nodes."""
         for node in AGENTS:
             shutil.rmtree(self.home(node), ignore_errors=True)
             (self.home(node) / "models").mkdir(parents=True)
 
     def play(self, playbook: str, *arguments: str) -> Run:
-        """Run a playbook, which has to succeed."""
+        """Run a playbook, which must succeed."""
         done = self.start(playbook, *arguments).wait(_LIMIT)
         if done.rc:
             sys.exit(done.output)
@@ -72,7 +75,7 @@ class Loopback:
         return Background(playbook, "-i", str(self._inventory()), *arguments, directory=self.root)
 
     def ssh(self, node: str) -> list[str]:
-        """The words that run a command on a node by hand."""
+        """Return the ssh command line for a node."""
         options = self.server.ssh_common_args.split()
         key = ["-i", str(self.server.private_key), "-p", str(self.server.port)]
         return ["ssh", *options, *key, f"{self.server.user}@127.0.0.1"]
@@ -96,7 +99,7 @@ class Loopback:
         def node(name: str) -> dict[str, t.Any]:
             return {
                 **self.server.variables(),
-                # All nodes have one address: else they would share a connection.
+                # All nodes have the same address and would share a connection otherwise.
                 "ansible_control_path": f"%(directory)s/{name}-%%p",
                 "agent_name": AGENTS[name],
                 "agent_adapters": rows(name),

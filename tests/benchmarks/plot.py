@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Draw docs/benchmarks.json as docs/benchmarks.svg: of each table, how long each thing takes beside the first one."""
+"""Draw docs/benchmarks.json as docs/benchmarks.svg: durations relative to the first row."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import textwrap
 import matplotlib
 
 matplotlib.use("svg")
-# The same picture from the same figures, and text that can be read and searched.
+# Reproducible output, and text that can be searched.
 matplotlib.rcParams.update({"svg.hashsalt": "lorafleet", "svg.fonttype": "none", "font.size": 9})
 from matplotlib import pyplot  # noqa: E402
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Measure things in turns, so that whatever else the machine does hits all of them, and show their ratios: as tables, as JSON."""
+"""Measure actions in turns, so that other load on the machine affects all of them alike."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ import pathlib
 import time
 import typing as t
 
-# All that `make bench` has measured, a table for each title: [{"title": ..., "rows": [{COLUMN: value, ...}, ...]}, ...].
+# The results of `make bench`, one table per title:
+# [{"title": ..., "rows": [{COLUMN: value, ...}, ...]}, ...].
 RESULTS = pathlib.Path(__file__).resolve().parents[2] / "docs" / "benchmarks.json"
 
 
 class Cost(t.NamedTuple):
-    """Seconds on the clock, and of all cores together, this process and its children."""
+    """Wall-clock seconds, and CPU seconds of this process and its children on all cores."""
 
     wall: float
     cpu: float
@@ -26,7 +27,7 @@ class Cost(t.NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Action:
-    """What is measured, and what has to be done before each turn of it, which is not."""
+    """What is measured, and a preparation before each turn, which is not."""
 
     run: t.Callable[[], object]
     before: t.Callable[[], object] = lambda: None
@@ -41,7 +42,7 @@ def _cost(action: Action) -> Cost:
 
 
 def measure(title: str, actions: dict[str, Action], rounds: int) -> None:
-    """Show the least cost of each action over C(rounds) turns, and its ratio to the first one."""
+    """Show the lowest cost of each action in ``rounds`` turns, and its ratio to the first one."""
     costs: dict[str, list[Cost]] = {name: [] for name in actions}
     for _round in range(rounds):
         for name, action in actions.items():
@@ -64,7 +65,7 @@ def measure(title: str, actions: dict[str, Action], rounds: int) -> None:
 
 
 def show(title: str, rows: list[dict[str, t.Any]]) -> None:
-    """Print rows with the same keys as a table in Markdown, and add them to RESULTS."""
+    """Print rows with equal keys as a Markdown table, and add them to RESULTS."""
     print(f"\n{title}\n\n| {' | '.join(rows[0])} |\n|{' --- |' * len(rows[0])}")
     for row in rows:
         cells = (f"{value:.3f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value) for value in row.values())

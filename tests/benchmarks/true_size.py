@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Adapters of the names, shapes and sizes that PEFT writes for the real bases, with random values."""
+"""Adapters with the tensor names and shapes that PEFT saves for real bases, and random values."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _rope(factor: float) -> dict[str, t.Any]:
 
 
 class Size(t.NamedTuple):
-    """A base of the real fleet, and the rank of its adapters."""
+    """A base, and the rank of its adapters."""
 
     name: str
     rank: int
@@ -76,7 +76,7 @@ SIZES = {
 
 
 def make(directory: pathlib.Path, size: Size, seed: int) -> None:
-    """Write an adapter for a base of this size into C(directory): 97 MB for the 3B base, 336 MB for the 8B base."""
+    """Write an adapter for a base of this size: 97 MB for the 3B base, 336 MB for the 8B base."""
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Damage done to the tensors of an adapter that PEFT really saved (tests/support/tiny_adapters.py)."""
+"""Ways to damage the tensors of an adapter saved by PEFT (see tiny_adapters.py)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 Tensors = dict[str, t.Any]
-# Name to dtype, shape and bytes.
+# dtype, shape and bytes by name.
 RawTensors = dict[str, tuple[str, list[int], bytes]]
 Damage = t.Callable[[Tensors], t.Any]
 
@@ -30,7 +30,7 @@ NORM = "base_model.model.model.norm.weight"
 
 
 def change_tensors(adapter: pathlib.Path, damage: Damage) -> None:
-    """Do C(damage) to the weights of an adapter directory."""
+    """Apply ``damage`` to the weights of an adapter directory."""
     weights = adapter / "adapter_model.safetensors"
     tensors = load_file(weights)
     damage(tensors)
@@ -38,7 +38,7 @@ def change_tensors(adapter: pathlib.Path, damage: Damage) -> None:
 
 
 def damaged(adapter: pathlib.Path, where: pathlib.Path, damage: Damage) -> pathlib.Path:
-    """A damaged copy of an adapter directory."""
+    """Return a damaged copy of an adapter directory."""
     shutil.copytree(adapter, where)
     change_tensors(where, damage)
     return where

@@ -26,7 +26,7 @@ FILES = [CONFIG, WEIGHTS, "chat_template.jinja", "tokenizer.json", "tokenizer_co
 
 
 def wait_until_cacheable(directory: pathlib.Path) -> None:
-    """Return when the files in a directory are old enough for a cache entry: after a few hundredths of a second."""
+    """Wait a few hundredths of a second, until the files are old enough for a cache entry."""
     newest = max(path.stat().st_ctime_ns for path in directory.iterdir())
     while time.time_ns() <= newest + 2 * hash_cache._CLOCK_TICK_NS:
         pass

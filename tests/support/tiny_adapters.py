@@ -2,11 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Make the tiny base and the adapters that the tests deliver: trained and saved by PEFT itself, never by hand.
+"""Makes the tiny base and the adapters that the tests deliver, all trained and saved by PEFT.
 
-Called without arguments it prints the directory that holds them and makes them first where they are missing. The
-making runs in the interpreter named by LORAFLEET_PEFT_PYTHON (default: .cache/venv/peft of this checkout) and is kept
-in .cache/tests, under the hash of this script and that variable. Nothing is fetched from a network.
+Without arguments, it prints their directory, and makes them first if they do not exist. They are
+made by the interpreter in LORAFLEET_PEFT_PYTHON (default: .cache/venv/peft of this checkout) and
+kept in .cache/tests, under the hash of this script and that variable. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
 CACHE = CHECKOUT / ".cache" / "tests"
 PEFT_PYTHON = os.environ.get("LORAFLEET_PEFT_PYTHON", str(CHECKOUT / ".cache" / "venv" / "peft" / "bin" / "python"))
 
-# The name that adapter_config.json gives as the base, as a hub name would be.
+# The name of the base in adapter_config.json, in the form of a name on the Hub.
 BASE_NAME = "tiny/Llama-64"
 ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 VARIANTS: dict[str, dict[str, t.Any]] = {
     "adapter": {},
     "adapter_b": {"r": 32},
-    # Trained from other random numbers: the adapters of other agents, or a later version of the same one.
+    # Trained from other seeds: adapters of other agents, or later versions of the same adapter.
     "adapter_2": {"seed": 2},
     "adapter_b_2": {"r": 32, "seed": 2},
     "adapter_3": {"seed": 3},
@@ -46,7 +46,7 @@ VARIANTS: dict[str, dict[str, t.Any]] = {
 
 
 def cached() -> pathlib.Path:
-    """Return the directory of the adapters, made before or now; of several that ask at once, one makes it."""
+    """Return the directory of the adapters. The first of several concurrent callers makes it."""
     maker = pathlib.Path(__file__).read_bytes() + os.environ.get("LORAFLEET_PEFT_PYTHON", "").encode()
     target = CACHE / hashlib.sha256(maker).hexdigest()[:12]
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -65,7 +65,7 @@ def cached() -> pathlib.Path:
 
 
 def learn(model: t.Any, batches: t.Iterable[t.Any], rate: float) -> None:
-    """Train the parameters of a model that want it, a step for each batch of token ids."""
+    """Train the trainable parameters of a model, one step for each batch of token ids."""
     import torch
 
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=rate)
@@ -116,11 +116,11 @@ def make(into: pathlib.Path) -> None:
             eos_token_id=1,
         )
     )
-    # It has to know its text, or adapters and damage would change answers that mean nothing.
+    # It must know its text, or adapters and damage would change meaningless answers.
     tokens = torch.tensor(tokenizer(text)["input_ids"])
     learn(base, [tokens[torch.randint(len(tokens) - 32, (16, 1)) + torch.arange(32)] for _step in range(150)], 3e-3)
     base.save_pretrained(into / "base")
-    # As a base is that was downloaded; safetensors saves for its owner alone.
+    # The mode of a downloaded base. safetensors saves with mode 0600.
     (into / "base" / "model.safetensors").chmod(0o644)
     tokenizer.save_pretrained(into / "base")
 
@@ -136,7 +136,7 @@ def make(into: pathlib.Path) -> None:
         learn(trained, batches, 1e-2)
         if name == "bf16":
             trained.to(torch.bfloat16)
-        # With embeddings as targets PEFT would put the base's own embeddings beside the adapter's tensors.
+        # With embeddings as targets, PEFT would also save the embeddings of the base.
         trained.save_pretrained(into / name, save_embedding_layers=False)
         tokenizer.save_pretrained(into / name)
 

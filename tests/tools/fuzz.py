@@ -2,10 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Run the tests marked fuzz with new examples, round after round, until the time is up: C(fuzz.py [SECONDS]).
+"""Run the tests marked ``fuzz`` with new examples until the time is up: ``fuzz.py [SECONDS]``.
 
-These are the readers of what an adapter brings, held against the official safetensors library and Python's own JSON. A short
-round of each is part of the unit tests. An example that fails is kept in .hypothesis and tried first from then on.
+They compare the readers of an adapter's files with the official safetensors library and with
+Python's own JSON. A short round of each is part of the unit tests. Hypothesis keeps a failing
+example in .hypothesis and tries it first in later runs.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import sys
 import time
 
 CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
-EXAMPLES = 300  # of each test in a round
+# Examples of each test in a round.
+EXAMPLES = 300
 
 
 def main() -> int:
@@ -32,7 +34,7 @@ def main() -> int:
             print(f"{done.stdout}{done.stderr}\nfuzz: failed in round {rounds + 1}, seed {seed}")
             return 1
         rounds += 1
-    print(f"fuzz: {rounds} rounds of {EXAMPLES} examples for each test, nothing found ({done.stdout.strip().splitlines()[-1]})")
+    print(f"fuzz: {rounds} rounds of {EXAMPLES} examples of each test, no failures ({done.stdout.strip().splitlines()[-1]})")
     return 0
 
 

@@ -2,10 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Show the small changes to a module_util that its unit tests do not notice: C(mutation.py PYTEST NAME [CHANGES]).
+"""Show the mutants of a module_util that its unit tests do not kill.
 
-It works on the files around it: C(nox -s mutation -- NAME [CHANGES]) calls it in a copy of the checkout. Of all changes that
-can be made, the same CHANGES (50) are tried each time, while the file stays as it is.
+Usage: ``mutation.py PYTEST NAME [CHANGES]``. It modifies the checkout that it is part of, so
+``nox -s mutation -- NAME [CHANGES]`` runs it in a copy. Of all possible mutants, it tries CHANGES
+(50), which are the same each time as long as the file does not change.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import sqlite3
 import subprocess
 import sys
 
-# Which unit tests have to notice a change of which module_util.
+# The unit tests that have to kill the mutants of a module_util.
 TESTS = {
     "_adapter/hash_cache": ["module_utils/_adapter/test_hash_cache"],
     "_adapter/manifest": ["module_utils/_adapter/test_manifest"],
@@ -40,7 +41,7 @@ TESTS = {
     "_store/transaction": ["module_utils/_store/test_transaction"],
     "_up_to_date": ["module_utils/test_up_to_date"],
 }
-# One other operator in the place of each is enough, and names are not replaced by others.
+# One replacement for each operator is enough, and names are not replaced.
 CHANGES = re.compile(
     r"core/(AddNot|ExceptionReplacer|NumberReplacer|RemoveDecorator|ZeroIterationForLoop"
     r"|Replace(And|Or|True|False|Break|Continue)With"
@@ -57,7 +58,7 @@ distributor.name = "local"
 
 
 def choose(session: str, number: int) -> None:
-    """Leave so many of a session's changes to be tried."""
+    """Keep ``number`` of the mutants of a session."""
     with contextlib.closing(sqlite3.connect(session)) as database:
         rows = database.execute("SELECT job_id, operator_name FROM mutation_specs ORDER BY operator_name, occurrence")
         jobs: dict[str, str] = dict(rows.fetchall())
@@ -73,7 +74,7 @@ def main() -> None:
     pytest, name, number = [*sys.argv[1:], "50"][:3]
     tests = " ".join(f"tests/unit/plugins/{path}.py" for path in TESTS[name])
     pathlib.Path("mutation.toml").write_text(SETTINGS.format(name=name, pytest=pytest, tests=tests), encoding="utf-8")
-    # Compiled code would hide a change that leaves a file's size and comes within a second.
+    # Python would use compiled code if a mutant has the same size and is written within a second.
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
 
     def run(*command: str) -> None:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which files of plugins/ may import which others: none of a higher kind or room, and none in a cycle."""
+"""Imports within plugins/: none from a higher kind or room, and no cycles."""
 
 from __future__ import annotations
 

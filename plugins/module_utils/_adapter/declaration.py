@@ -37,7 +37,7 @@ class Declaration:
 
     @classmethod
     def from_row(cls, row: dict[str, t.Any], base: dict[str, t.Any]) -> Declaration:
-        """Build a declaration from the options of a module, in which every key of ``row`` is present.
+        """Build a declaration from the options of a module. Every key of ``row`` must be present.
 
         Raises DeliveryError for an invalid name.
         """

@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""The cache of file hashes and tensor scans, so that the files of an unchanged adapter are not read again.
+"""The cache of file hashes and tensor scans: files of an unchanged adapter are not read again.
 
 An entry is valid while device, inode, size, mtime_ns and ctime_ns of every file stay the same.
 
@@ -51,7 +51,7 @@ class CacheEntry:
 
 
 def cache_path(cache_dir: str, directory: str) -> str:
-    """Return the path of a directory's cache entry, which depends on the full path of the directory."""
+    """Return the path of a directory's cache entry, which depends on the directory's full path."""
     return os.path.join(cache_dir, hashlib.sha256(os.fsencode(os.path.realpath(directory))).hexdigest()[:32] + ".json")
 
 
@@ -74,7 +74,7 @@ def is_older(signature: Signature, started: int) -> bool:
 
 
 def read_entry(path: str, signature: Signature) -> CacheEntry | None:
-    """Return the entry at ``path``, or None if it is missing, damaged or of another ``signature``."""
+    """Return the entry at ``path``; None if it is missing, damaged or of another ``signature``."""
     try:
         entry = read_json(path)
         if entry["schema"] != _SCHEMA or entry["signature"] != signature:
@@ -89,7 +89,7 @@ def read_entry(path: str, signature: Signature) -> CacheEntry | None:
 
 
 def write_entry(path: str, signature: Signature, entry: CacheEntry) -> None:
-    """Replace the entry at ``path``. Errors are ignored: without an entry, the files are read again."""
+    """Replace the entry at ``path``. Ignores errors: without an entry, the files are read again."""
     data = {
         "schema": _SCHEMA,
         "signature": signature,

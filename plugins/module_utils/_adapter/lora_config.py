@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Checks adapter_config.json: plain LoRA for a causal language model, as the inventory declares it."""
+"""Checks adapter_config.json: plain LoRA for a causal language model, as declared."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SAVED_MODULES = ("embed_tokens", "lm_head")
 
 
 def read_lora_config(path: str) -> Config:
-    """Return the adapter_config.json at ``path``. Raises DeliveryError if it is not readable strict JSON."""
+    """Return the parsed file at ``path``. Raises DeliveryError if it is not strict JSON."""
     return read_object(path, _SAVE_AGAIN)
 
 
@@ -37,7 +37,10 @@ def named(names: t.Sequence[str] | None, module: str) -> bool:
 
 
 def targets(config: Config, module: str) -> bool:
-    """Return whether PEFT adds a LoRA layer to ``module``, a name in the base. ``config`` must be well-formed."""
+    """Return whether PEFT adds a LoRA layer to ``module``, a module name of the base.
+
+    ``config`` must be well-formed.
+    """
     if named(config.get("exclude_modules"), module) or named(config.get("modules_to_save"), module):
         return False
     if module in config["target_modules"]:
@@ -57,7 +60,10 @@ def saves(config: Config, module: str) -> bool:
 
 
 def rank_of(config: Config, module: str) -> int:
-    """Return the rank of the LoRA layer on ``module``: the first match in ``rank_pattern``, otherwise ``r``."""
+    """Return the rank of the LoRA layer on ``module``.
+
+    It is the value of the first match in ``rank_pattern``, otherwise ``r``.
+    """
     for pattern, rank in (config.get("rank_pattern") or {}).items():
         if re.match(rf"(.*\.)?({pattern})$", module):
             return int(rank)
@@ -65,7 +71,7 @@ def rank_of(config: Config, module: str) -> int:
 
 
 def is_well_formed(config: Config) -> bool:
-    """Return whether every relevant key is present and has a value of the right form, declared or not."""
+    """Return whether every relevant key is present with a value of the right form."""
     return not _malformed(config)
 
 
@@ -124,8 +130,8 @@ def _target_difference(config: Config, declared: Declaration) -> str:
     problem = f"is {first(sorted(found))}; the inventory declares {first(sorted(declared.target_modules))}"
     if declared.base_config is None:
         return f"{problem}."
-    # PEFT saves "all-linear" as the full names of all modules, so different lists can select the same
-    # modules.
+    # PEFT saves "all-linear" as the full names of all modules, so different lists can select the
+    # same modules.
     try:
         modules = base_modules(declared.base_config, f"config of base {declared.base}")
     except DeliveryError:
@@ -164,7 +170,7 @@ def _are_layers(value: t.Any) -> bool:
 
 
 def _is_plain(key: str, value: t.Any) -> bool:
-    """Return whether this is the value of plain LoRA: PEFT's default, which is empty for most keys."""
+    """Return whether plain LoRA has this value: PEFT's default, which is empty for most keys."""
     if key in _PLAIN:
         return any(_same(value, plain) for plain in _PLAIN[key])
     return _is_empty(value)

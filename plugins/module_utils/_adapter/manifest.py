@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""The manifest of an adapter: what it contains, and its form as JSON. ``describe.py`` makes one of a directory."""
+"""The manifest of an adapter and its form as JSON. ``describe.py`` creates it from a directory."""
 
 from __future__ import annotations
 
@@ -38,8 +38,9 @@ class FileEntry:
 class TensorEntry:
     """One tensor of the weights file.
 
-    ``dtype`` is the name that safetensors uses (F32, BF16, ...). ``sha256`` is the hash of its bytes
-    in the file. ``norm`` is an estimate (see ``tensor_scan.TensorScan``) for reports, or None.
+    ``dtype`` is the name that safetensors uses (F32, BF16, ...). ``sha256`` is the hash of its
+    bytes in the file. ``norm`` is an estimate for reports (see ``tensor_scan.TensorScan``), or
+    None.
     """
 
     name: str

@@ -57,7 +57,7 @@ def _config(manifest: Manifest, keys: t.Collection[str], complete: bool) -> dict
 
 
 def _normalized(config: dict[str, t.Any]) -> dict[str, t.Any]:
-    """Return the configuration with its lists sorted: PEFT treats lists of names as sets and saves them in any order."""
+    """Return the configuration with sorted lists, because PEFT saves sets of names in any order."""
     return {key: sorted(value, key=str) if isinstance(value, list) else value for key, value in config.items()}
 
 
@@ -92,7 +92,7 @@ def _changes(before: Manifest | None, after: Manifest, complete: bool) -> dict[s
 
 
 def _norm_changes(before: Manifest, after: Manifest) -> dict[str, float]:
-    """Return the relative change of each module's norm, for the modules that both manifests have."""
+    """Return the relative change of each module's norm, for modules in both manifests."""
     old, new = _norms(before), _norms(after)
     return {module: new[module] / old[module] - 1 for module in old.keys() & new.keys() if old[module]}
 
@@ -126,7 +126,7 @@ def _sha256s(manifest: Manifest) -> dict[str, str]:
 
 
 def _tokenizer_of(manifest: Manifest) -> dict[str, str]:
-    """The hashes of the tokenizer's files: all but the configuration, the weights and the chat template."""
+    """Return the hashes of all files but the configuration, the weights and the chat template."""
     own = {CONFIG_FILE, manifest.weights_file, CHAT_TEMPLATE}
     return {path: sha256 for path, sha256 in _sha256s(manifest).items() if path not in own}
 

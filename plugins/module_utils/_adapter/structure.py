@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Level ``structure`` of the load test: the file has exactly the tensors that PEFT expects, with sane values."""
+"""Level ``structure`` of the load test: exactly the tensors that PEFT expects, with sane values."""
 
 from __future__ import annotations
 
@@ -42,7 +42,10 @@ Shape = t.Tuple[int, ...]
 
 
 def expected_tensors(config: Config, modules: t.Mapping[str, Module]) -> dict[str, Shape]:
-    """Return the names and shapes of all tensors that PEFT saves for ``config`` on a base with ``modules``."""
+    """Return the names and shapes of the tensors that PEFT saves for ``config``.
+
+    ``modules`` are the modules of the base.
+    """
     expected: dict[str, Shape] = {}
     for name, module in modules.items():
         prefix = _PREFIX + name
@@ -65,9 +68,9 @@ def structure_problems(
 ) -> list[Problem]:
     """Return the problems of the tensors of adapter ``name``.
 
-    If ``config`` is not well-formed, which ``config_problems`` reports, only the values are checked.
-    Without ``base_config``, or if its type is unknown, the modules are derived from the names of the
-    tensors; ``unchecked`` returns what that cannot detect.
+    If ``config`` is not well-formed, which ``config_problems`` reports, only the values are
+    checked. Without ``base_config``, or if its type is unknown, the modules are derived from the
+    names of the tensors; ``unchecked`` returns what that cannot detect.
     """
     found = {tensor.name: tensor for tensor in tensors}
     subject = f"base of adapter {name}"
@@ -86,7 +89,7 @@ def structure_problems(
 
 
 def structure_checks(tensors: t.Sequence[TensorScan], config: Config) -> list[str]:
-    """Return what has been proved of an adapter for which the two functions above found no problems."""
+    """Return what is proved if neither ``config_problems`` nor ``structure_problems`` finds any."""
     return [
         f"The configuration is LoRA as declared: rank {config['r']}, alpha {config['lora_alpha']}, no key that can load code.",
         f"The weights are strict safetensors: {count(len(tensors), 'tensor')} with the names and shapes of"
@@ -141,7 +144,7 @@ def _name_problems(name: str, found: dict[str, TensorScan], config: Config, modu
         yield Problem(subject, problem, "PEFT would use untrained tensors instead. Save the complete adapter again.")
 
     extra = [tensor for tensor in found if tensor not in expected]
-    # PEFT loads every tensor whose name matches any weight of the model, including those of the base.
+    # PEFT loads every tensor whose name matches a weight of the model, even one of the base.
     overwriting = [tensor for tensor in extra if tensor.startswith(_PREFIX) and "lora_" not in tensor]
     if overwriting:
         listed = first(map(shown, overwriting))

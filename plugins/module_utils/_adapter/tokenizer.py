@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Checks the tokenizer files of an adapter: they must not load code, and the chat template must not be huge."""
+"""Checks the tokenizer files of an adapter: they must not load code or have a huge template."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ _MAX_CONFIG = 1 << 24
 
 
 def tokenizer_problems(directory: str, names: t.Collection[str], name: str) -> list[Problem]:
-    """Return the problems of the tokenizer of adapter ``name``. ``names`` are the adapter's files in ``directory``."""
+    """Return the problems of the tokenizer of adapter ``name``.
+
+    ``names`` are the adapter's files in ``directory``.
+    """
     problems: list[Problem] = []
     templates: list[tuple[str, int]] = []
     if CHAT_TEMPLATE in names:
@@ -49,7 +52,7 @@ def tokenizer_problems(directory: str, names: t.Collection[str], name: str) -> l
 
 
 def _sizes(value: t.Any) -> t.Iterator[int]:
-    """Return the sizes of all strings in a value, which is one template or a list of named templates."""
+    """Yield the sizes of all strings in a value: one template or a list of named templates."""
     if isinstance(value, str):
         yield len(value.encode())
     for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():

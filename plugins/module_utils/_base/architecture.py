@@ -17,7 +17,7 @@ from .remote_code import code_keys
 
 
 class Module(t.NamedTuple):
-    """A linear layer or an embedding of the base. ``in_features`` of an embedding is its number of tokens."""
+    """A linear layer or an embedding, whose ``in_features`` is the number of tokens."""
 
     out_features: int
     in_features: int
@@ -46,7 +46,7 @@ _MODEL_TYPES: dict[str, frozenset[str]] = {
 
 
 def code_problems(config: dict[str, t.Any], subject: str) -> list[Problem]:
-    """Return a problem for each key of a base's config.json that can make transformers load code."""
+    """Return a problem for each key of a config.json that can make transformers load code."""
     return [
         Problem(subject, f"has the key '{key}', which can make transformers load code.", "Use a base without it.")
         for key in sorted(code_keys(config))
@@ -61,7 +61,7 @@ def is_known(config: dict[str, t.Any]) -> bool:
 
 
 def base_modules(config: dict[str, t.Any], subject: str) -> dict[str, Module]:
-    """Return the modules of a base by name: ``model.layers.0.self_attn.q_proj``, ``lm_head`` and so on.
+    """Return the modules of a base by name, such as ``model.layers.0.self_attn.q_proj``.
 
     Raises DeliveryError about ``subject`` with all problems: an unknown model_type, keys that are
     missing or not positive numbers, and keys that can make transformers load code.

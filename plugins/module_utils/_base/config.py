@@ -21,7 +21,7 @@ PROVIDE_BASE = "Copy the complete base to this host, make it readable, or correc
 
 
 def read_base_json(path: str, name: str) -> t.Any:
-    """Return the parsed JSON file ``name`` of the base at ``path``, or None if it does not exist."""
+    """Return the parsed file ``name`` of the base at ``path``, or None if it does not exist."""
     return read_json(os.path.join(path, name), PROVIDE_BASE)
 
 

@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""The identity of a base, so that the base on a node can be compared with the one used for training.
+"""The identity of a base, used to compare the base on a node with the one used in training.
 
 It is computed without reading all of the base. The name, dtype and shape of every tensor and a
 sample of its bytes (4 KiB each at its beginning, middle and end) are hashed in the order of the
@@ -69,7 +69,7 @@ class Identities:
         self._known: dict[str, Identity] = {}
 
     def at(self, path: str | None) -> Identity | None:
-        """Return the identity of the base at ``path``, or None without a path. Raises as ``identify`` does."""
+        """Return the identity of the base at ``path``; None without one. Raises DeliveryError."""
         if not path:
             return None
         if path not in self._known:
@@ -90,7 +90,7 @@ def _samples(shard: str) -> t.Iterator[tuple[str, str, tuple[int, ...], str]]:
 
 
 def _vocabulary(path: str) -> str | None:
-    """Return the sha256 of all token ids and their texts. The file itself depends on the version that wrote it."""
+    """Return the sha256 of all token ids and texts. The file differs between library versions."""
     tokenizer = read_base_json(path, "tokenizer.json")
     try:
         words = tokenizer["model"]["vocab"]

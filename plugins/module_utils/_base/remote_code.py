@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Code that transformers would load because of a base's config.json. Part of the load test's program."""
+"""Keys of a base's config.json that load code. Part of the load test's program, too."""
 
 from __future__ import annotations
 

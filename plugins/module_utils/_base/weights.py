@@ -13,7 +13,7 @@ import os
 
 
 def base_weights(path: str) -> list[str]:
-    """Return the paths of the safetensors files that transformers would load; none if there are none."""
+    """Return the paths of the safetensors files that transformers would load."""
     index = os.path.join(path, "model.safetensors.index.json")
     single = os.path.join(path, "model.safetensors")
     if os.path.isfile(single):

@@ -35,7 +35,7 @@ _DAMAGED = "Copy or save the file again and compare its sha256 with the original
 
 @dataclasses.dataclass(frozen=True)
 class TensorInfo:
-    """A tensor as the header describes it. ``start`` and ``end`` are offsets from the end of the header."""
+    """A tensor in the header. ``start`` and ``end`` are offsets from the end of the header."""
 
     name: str
     dtype: str
@@ -54,7 +54,7 @@ class Header:
 
 @contextlib.contextmanager
 def open_header(path: str) -> t.Iterator[tuple[bytes, Header, t.BinaryIO]]:
-    """Open a file at the start of its data. Yield the bytes before the data, the header, and the file.
+    """Open a file at the start of its data. Yield the bytes before the data, header, and file.
 
     Raises DeliveryError when the file is damaged or not a safetensors file.
     """
@@ -64,7 +64,7 @@ def open_header(path: str) -> t.Iterator[tuple[bytes, Header, t.BinaryIO]]:
 
 
 def read_up_to(stream: t.BinaryIO, size: int) -> bytes:
-    """Read ``size`` bytes, or fewer at the end of the file. A raw stream may return fewer at any time."""
+    """Read ``size`` bytes, or fewer at the end of the file, from an unbuffered stream."""
     parts = []
     while size and (part := stream.read(size)):
         parts.append(part)
@@ -165,7 +165,7 @@ _BEGINNINGS: tuple[tuple[tuple[bytes, ...], str, str], ...] = (
 
 
 def _no_header(path: str, head: bytes, size: int, length: int) -> DeliveryError:
-    """The error for a file that does not begin like a safetensors file. Names known other formats."""
+    """Return the error for a file that does not begin like a safetensors file."""
     for beginnings, problem, remedy in _BEGINNINGS:
         if head.lstrip().lower().startswith(beginnings):
             return DeliveryError.of(path, f"{problem}; expected a safetensors file.", remedy)

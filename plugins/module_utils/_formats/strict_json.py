@@ -65,7 +65,7 @@ def read_object(path: str, remedy: str, limit: int = MAX_CONFIG) -> dict[str, t.
 
 
 def is_integer(value: t.Any) -> t.TypeGuard[int]:
-    """Return whether a parsed value is an integer. In Python, ``True`` and ``False`` are integers too."""
+    """Return whether a parsed value is an integer. Python counts ``True`` and ``False`` as such."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -83,7 +83,7 @@ def _no_constant(text: str) -> t.NoReturn:
 
 
 def _integer(text: str) -> int:
-    # Old versions of Python take minutes to parse huge numbers. Tokenizers use 10^30 for "no limit".
+    # Old versions of Python take minutes to parse huge numbers. Tokenizers use 10^30 for no limit.
     if len(text) > 40:
         raise _Rejected(f"has the number {text[:20]}..., which is too large")
     return int(text)

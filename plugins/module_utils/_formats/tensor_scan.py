@@ -160,6 +160,6 @@ class _Sample:
         self.seen += len(items)
 
     def norm(self) -> float | None:
-        """Return the estimated norm of the tensor to four digits; None when a value is not finite."""
+        """Return the estimated norm, rounded to four digits; None if a value is not finite."""
         square = self.squares * self.count / self.sampled if self.sampled else 0.0
         return float(f"{math.sqrt(square):.4g}") if math.isfinite(square) else None

@@ -15,13 +15,13 @@ _OCTAL = re.compile(r"\\([0-7]{3})")
 
 
 def is_mount_point(path: str) -> bool:
-    """Return whether something is mounted on exactly this path. A link at ``path`` is not followed."""
+    """Return whether this path is a mount point. A link at ``path`` itself is not followed."""
     parent, name = os.path.split(os.path.abspath(path))
     return os.path.join(os.path.realpath(parent), name) in _mount_points()
 
 
 def mount_of(path: str) -> str:
-    """Return the mount point that contains an existing path. A rename only works within one mount."""
+    """Return the mount point of an existing path. A rename only works within one mount."""
     path = os.path.realpath(path)
     points = _mount_points()
     while path not in points and path != "/":

@@ -17,7 +17,7 @@ _CAP_SYS_PTRACE = 19
 
 
 def in_use(directories: t.Iterable[str]) -> set[str]:
-    """Return those of ``directories`` that a visible process has open or mapped, themselves or a file in them."""
+    """Return those of ``directories`` in use: a visible process has them or a file in them open."""
     opened: dict[tuple[int, int], str] = {}
     mapped: dict[tuple[int, bytes], str] = {}
     for directory in directories:
@@ -40,7 +40,7 @@ def in_use(directories: t.Iterable[str]) -> set[str]:
 
 
 def sees_all_processes() -> bool:
-    """Return whether ``in_use`` sees the processes of all users. Root in a container often does not."""
+    """Return whether ``in_use`` sees all processes. Root in a container often does not."""
     with open("/proc/self/status", "rb") as stream:
         for line in stream:
             if line.startswith(b"CapEff:"):
@@ -49,7 +49,7 @@ def sees_all_processes() -> bool:
 
 
 def _mappings(pid: str) -> t.Iterator[tuple[int, bytes]]:
-    """Yield inodes and file names. The device is useless: on some file systems it differs from stat's."""
+    """Yield inodes and names of mapped files. The device may differ from that of stat."""
     with open(f"/proc/{pid}/maps", "rb") as stream:
         for line in stream:
             fields = line.rstrip(b"\n").split(None, 5)

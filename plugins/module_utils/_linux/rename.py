@@ -33,7 +33,7 @@ def rename_noreplace(source: str, target: str) -> None:
 
 
 def is_unsupported(exc: OSError) -> bool:
-    """Return whether the error means that this file system or kernel does not support the operation."""
+    """Return whether the error means that this file system or kernel does not support it."""
     return exc.errno in _UNSUPPORTED
 
 

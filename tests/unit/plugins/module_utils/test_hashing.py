@@ -156,7 +156,7 @@ def test_sha256_of_device_is_rejected() -> None:
 
 
 def test_sha256_of_read_error_names_the_file() -> None:
-    # By its mode a plain file, whose first byte cannot be read (EIO): the first page is never mapped.
+    # Its mode is that of a plain file, but reading its first byte fails (EIO): it is not mapped.
     with pytest.raises(DeliveryError, match="/proc/self/mem: cannot be read: Input/output error"):
         sha256_of("/proc/self/mem")
 

@@ -84,7 +84,7 @@ def test_cache_added_or_removed_file_invalidates(adapter: pathlib.Path, describe
 
 
 def test_cache_file_changed_just_now_is_not_cached(describe_it: Describe, monkeypatch: pytest.MonkeyPatch) -> None:
-    # A second write within the same tick of the file system's clock would leave size and times as they are.
+    # A second write within one tick of the file system's clock could leave size and times equal.
     monkeypatch.setattr(hash_cache, "_CLOCK_TICK_NS", 3600 * 10**9)
     assert not describe_it().cached
     assert not describe_it().cached

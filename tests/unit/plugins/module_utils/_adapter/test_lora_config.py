@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""adapter_config.json: plain LoRA is accepted, everything else only as declared; all problems are reported."""
+"""adapter_config.json: plain LoRA is accepted, everything else only as declared."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The tokenizer of an adapter: accepted as transformers saves it, rejected with code or a huge template."""
+"""The tokenizer of an adapter: no code, no huge template."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The safetensors reader names damaged files for what they are and is never laxer than the official library."""
+"""The safetensors reader: it names the damage, and is never laxer than the official library."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def test_scan_size_changing_while_read_is_rejected(weights: pathlib.Path, monkey
         scan(str(weights))
 
 
-# Per dtype: the unsigned integer of its width, how numpy sees values of it, and the bits of its infinity.
+# For each dtype: the unsigned integer of its width, the conversion to floats, and its infinity.
 VIEWS: dict[str, tuple[str, t.Callable[[t.Any], t.Any], int]] = {
     "F16": ("<u2", lambda raw: raw.view("<f2"), 0x7C00),
     "BF16": ("<u2", lambda raw: (raw.astype("<u4") << 16).view("<f4"), 0x7F80),
@@ -67,7 +67,7 @@ VIEWS: dict[str, tuple[str, t.Callable[[t.Any], t.Any], int]] = {
 
 
 def edges(dtype: str) -> list[int]:
-    """Zeros, the smallest and the largest values, infinities, NaNs, and infinities without one of their bits."""
+    """Zeros, extreme values, infinities, NaNs, and infinities without one of their bits."""
     code, _view, infinity = VIEWS[dtype]
     sign = 1 << (np.dtype(code).itemsize * 8 - 1)
     lacking = [infinity & ~(1 << bit) for bit in range(sign.bit_length())]

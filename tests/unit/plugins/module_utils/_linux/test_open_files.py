@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which directories are open, and how long displaced ones are kept when not all processes are visible."""
+"""Which directories are in use, and how long displaced ones are kept if that is uncertain."""
 
 from __future__ import annotations
 
