@@ -15,6 +15,8 @@ import re
 import time
 import typing as t
 
+from ansible_collections.lorafleet.delivery.plugins.module_utils._text import human_bytes
+
 from .._steps import WAITING
 from .events import Event
 
@@ -51,7 +53,7 @@ class Progress:
         now, doing = self._clock(), self._hosts.get(event.host)
         if doing is None or (event.phase, event.adapter) != (doing.event.phase, doing.event.adapter):
             self._hosts[event.host] = _Doing(event, now, collections.deque([(now, event.bytes)]))
-            total = f", {_size(event.total)}" if event.total else ""
+            total = f", {human_bytes(event.total)}" if event.total else ""
             return _printable(f"{event.host}: {event.phase}" + (f" {event.adapter}{total}" if event.adapter else ""))
         doing.event = event
         doing.samples.append((now, event.bytes))
@@ -91,22 +93,14 @@ class Progress:
         # Up to now, not up to the last sample: the rate of a stalled transfer falls.
         start, before = next(sample for sample in reversed(doing.samples) if sample[0] <= max(now - _WINDOW, doing.samples[0][0]))
         rate = (event.bytes - before) / (now - start) if now > start else 0.0
-        share = f"{100 * event.bytes // event.total:3}%" if event.total else f"{_size(event.bytes):>8}"
+        share = f"{100 * event.bytes // event.total:3}%" if event.total else f"{human_bytes(event.bytes):>8}"
         left = f"  {_clock(math.ceil((event.total - event.bytes) / rate)):>5} left" if event.total and rate else ""
-        return f"{event.phase}  {share}  {_size(rate):>8}/s{left}"
+        return f"{event.phase}  {share}  {human_bytes(rate):>8}/s{left}"
 
 
 def _by_number(host: str) -> list[str | int]:
     """Return a sort key that puts node-2 before node-10."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", host)]
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if count < 999.5:
-            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"
 
 
 def _clock(seconds: float) -> str:

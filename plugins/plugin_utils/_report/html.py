@@ -12,10 +12,11 @@ import pathlib
 import typing as t
 
 import jinja2
+from ansible_collections.lorafleet.delivery.plugins.module_utils._text import human_bytes
 
 from .._steps import STEPS
 from .model import NOT_SELECTED, Data, adapters_of
-from .words import BAD, GOOD, device, in_bytes, state_words
+from .words import BAD, GOOD, device, state_words
 
 _TEMPLATE = pathlib.Path(__file__).with_name("page.html.j2")
 # The distances of a golden: the key, its name, how far a value is from equality, and its limit in
@@ -34,7 +35,7 @@ def as_html(report: Data) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     environment.filters["words"] = lambda state: state_words(state, report["check_mode"])
-    environment.filters.update(shape=_shape, bytes=in_bytes, device=device, measures=_measures)
+    environment.filters.update(shape=_shape, bytes=human_bytes, device=device, measures=_measures)
     pairs = adapters_of(report)
     # One column for each adapter, whatever the number of nodes that serve it.
     columns = {adapter["name"]: node["agent"] for node, adapter in pairs}

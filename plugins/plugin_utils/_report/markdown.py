@@ -18,9 +18,10 @@ import re
 import typing as t
 
 import jinja2
+from ansible_collections.lorafleet.delivery.plugins.module_utils._text import human_bytes
 
 from .model import Data, adapters_of
-from .words import device, in_bytes, sentence, state_words
+from .words import device, sentence, state_words
 
 _TEMPLATE = pathlib.Path(__file__).with_name("manifest.md.j2")
 
@@ -37,7 +38,7 @@ def as_markdown(report: Data) -> str:
         keep_trailing_newline=True,
     )
     environment.filters.update(
-        bytes=in_bytes,
+        bytes=human_bytes,
         cell=_cell,
         device=device,
         heading=_heading,

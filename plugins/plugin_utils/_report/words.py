@@ -37,7 +37,3 @@ def sentence(failure: Data) -> str:
     problem = " ".join(failure["problem"].split())
     end = "" if problem.endswith((".", "!", "?")) else "."
     return f"{subject}{problem}{end} {failure['remedy']}".rstrip()
-
-
-def in_bytes(size: int) -> str:
-    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"

@@ -177,8 +177,8 @@ def test_report_of_failed_activation_keeps_finished_adapters() -> None:
 
 
 def test_report_of_unreachable_node_names_it_with_remedy() -> None:
-    lost = (TRANSFER, {"unreachable": True, "msg": "Connection timed out", "host": "jw2"})
-    report = report_of(run(jw2={"unreachable": True, "failures": [lost]}, **delivered("jw3", "kcloud")))
+    unreachable = (TRANSFER, {"unreachable": True, "msg": "Connection timed out", "host": "jw2"})
+    report = report_of(run(jw2={"unreachable": True, "failures": [unreachable]}, **delivered("jw3", "kcloud")))
     assert states(report, "jw2") == ["unreachable"] * 2
     [found] = report["failures"]
     assert (found["subject"], found["problem"]) == ("jw2", "is unreachable: Connection timed out")
