@@ -128,7 +128,7 @@ class CallbackModule(CallbackBase):
             self._listener = self._area = self._thread = None
 
     def v2_runner_on_start(self, host: t.Any, task: t.Any) -> None:
-        step = step_of(task.action)
+        step = step_of(task)
         if step and self._listener:
             phase = step.running
             if "{device}" in phase:

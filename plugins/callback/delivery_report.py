@@ -101,7 +101,7 @@ class CallbackModule(CallbackBase):
         if not _of_role(task):
             return
         self._task = task
-        step = _step(task)
+        step = step_of(task)
         if step is None or self._play is self._covered:
             return
         run = self._cover(_kind(step, task))
@@ -115,7 +115,7 @@ class CallbackModule(CallbackBase):
 
     def v2_runner_on_ok(self, result: t.Any) -> None:
         ended = task_result(result)
-        step = _step(ended.task)
+        step = step_of(ended.task)
         # The description of the adapters can be large, and the tasks that follow return what the
         # report needs of it.
         if step is not None and step != DESCRIBE and _of_role(ended.task):
@@ -126,7 +126,7 @@ class CallbackModule(CallbackBase):
         ended = task_result(result)
         if not _of_role(ended.task) or ignore_errors:
             return
-        step, node, kept = _step(ended.task), self._node(ended.host), _kept(ended)
+        step, node, kept = step_of(ended.task), self._node(ended.host), _kept(ended)
         if step is not None:
             # Some of the adapters may have succeeded.
             node.add(step, kept)
@@ -137,7 +137,7 @@ class CallbackModule(CallbackBase):
         ended = task_result(result)
         if not _of_role(ended.task):
             return
-        step, node = _step(ended.task), self._node(ended.host)
+        step, node = step_of(ended.task), self._node(ended.host)
         # A task that is delegated to the training server does not tell whether the node itself is
         # reachable.
         node.unreachable = ended.target == ended.host
@@ -250,10 +250,6 @@ _FILES: dict[str, t.Callable[[dict[str, t.Any]], str]] = {
 
 def _of_role(task: t.Any) -> bool:
     return task._role is not None and task._role.get_name() == _ROLE
-
-
-def _step(task: t.Any) -> Step | None:
-    return step_of(task.action)
 
 
 def _kind(step: Step, task: t.Any) -> str:

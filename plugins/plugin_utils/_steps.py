@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import dataclasses
+import typing as t
 
 _COLLECTION = "lorafleet.delivery"
 
@@ -47,7 +48,7 @@ VERIFYING = "verifying"
 _BY_MODULE = {step.module: step for step in (*STEPS, RECORD)}
 
 
-def step_of(action: str) -> Step | None:
-    """Return the step that a task does, by the resolved name of its module."""
-    collection, _dot, module = action.rpartition(".")
+def step_of(task: t.Any) -> Step | None:
+    """Return the step that a task does, or nothing for a module that is not part of a delivery."""
+    collection, _dot, module = task.action.rpartition(".")
     return _BY_MODULE.get(module) if collection == _COLLECTION else None

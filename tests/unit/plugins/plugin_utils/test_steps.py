@@ -1,0 +1,33 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The step of a task, and that every step is a module of the collection."""
+
+from __future__ import annotations
+
+import types
+
+import pytest
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._steps import ACTIVATE, RECORD, STEPS, Step, step_of
+
+from tests.support.paths import PLUGINS
+
+
+@pytest.mark.parametrize(
+    ("action", "step"),
+    [
+        ("lorafleet.delivery.adapter_release", ACTIVATE),
+        ("lorafleet.delivery.something_else", None),
+        ("other.collection.adapter_release", None),
+        ("adapter_release", None),
+    ],
+)
+def test_step_of_task_depends_on_its_module(action: str, step: Step | None) -> None:
+    assert step_of(types.SimpleNamespace(action=action, args={})) == step
+
+
+def test_steps_are_modules_with_unique_keys() -> None:
+    every = (*STEPS, RECORD)
+    assert {step.module for step in every} == {path.stem for path in PLUGINS.glob("modules/*.py")}
+    assert len({step.key for step in every}) == len(every)
