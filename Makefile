@@ -147,6 +147,10 @@ bench: setup-test $(CONTROLLER)/.installed-lab $(CONTROLLER)/.installed-bench  #
 docs: setup-test  ## Make pages of all modules, plugins and roles below .cache/docs
 	@$(NOX) -s docs
 
+.PHONY: readmes
+readmes: setup-test  ## Write the README.md of each role from its argument specs
+	@$(CONTROLLER)/bin/python tests/tools/readmes.py
+
 .PHONY: clean
 clean:  ## Remove everything that was made here
 	rm -rf .cache .collections .ansible .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -24,8 +24,8 @@ attributes:
     support: full
     platforms: linux
   action_group:
-    description: Use C(group/lorafleet.delivery.delivery) in C(module_defaults) to set defaults for it.
+    description:
+      - Use C(group/GROUP) in C(module_defaults), with any of these groups, to set defaults of the options that all modules of the
+        group have. For example, C(group/lorafleet.delivery.node) takes C(models_dir) and C(store).
     support: full
-    membership:
-      - lorafleet.delivery.delivery
 """

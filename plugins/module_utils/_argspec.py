@@ -50,8 +50,12 @@ NODE: dict[str, t.Any] = {
     "store": {"type": "path", "required": True},
 }
 
-LOADING: dict[str, t.Any] = {
+DEVICE: dict[str, t.Any] = {
     "device": {"type": "str", "default": "cuda"},
+}
+
+LOADING: dict[str, t.Any] = {
+    **DEVICE,
     "memory_limit": {"type": "bytes"},
 }
 

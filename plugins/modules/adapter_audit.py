@@ -20,6 +20,10 @@ extends_documentation_fragment:
   - lorafleet.delivery._adapters.permissions
   - lorafleet.delivery._attributes
 attributes:
+  action_group:
+    membership:
+      - lorafleet.delivery.node
+      - lorafleet.delivery.permissions
   check_mode:
     support: full
     details: The module only looks.

@@ -26,6 +26,12 @@ extends_documentation_fragment:
   - lorafleet.delivery._adapters.loading
   - lorafleet.delivery._attributes
 attributes:
+  action_group:
+    membership:
+      - lorafleet.delivery.declared
+      - lorafleet.delivery.device
+      - lorafleet.delivery.loading
+      - lorafleet.delivery.source
   check_mode:
     support: full
     details: Nothing is loaded, and nothing is written.

@@ -29,6 +29,10 @@ extends_documentation_fragment:
   - lorafleet.delivery._adapters.source
   - lorafleet.delivery._attributes
 attributes:
+  action_group:
+    membership:
+      - lorafleet.delivery.declared
+      - lorafleet.delivery.source
   check_mode:
     support: full
     details: The module only looks. In check mode it does not write its cache either.

@@ -29,6 +29,14 @@ extends_documentation_fragment:
   - lorafleet.delivery._adapters.tested
   - lorafleet.delivery._attributes
 attributes:
+  action_group:
+    membership:
+      - lorafleet.delivery.declared
+      - lorafleet.delivery.device
+      - lorafleet.delivery.loading
+      - lorafleet.delivery.node
+      - lorafleet.delivery.permissions
+      - lorafleet.delivery.tested
   check_mode:
     support: full
     details: The structure of a release that is there is judged, nothing is loaded and no receipt is written.

@@ -28,6 +28,11 @@ extends_documentation_fragment:
   - lorafleet.delivery._adapters.activation
   - lorafleet.delivery._attributes
 attributes:
+  action_group:
+    membership:
+      - lorafleet.delivery.activation
+      - lorafleet.delivery.node
+      - lorafleet.delivery.permissions
   check_mode:
     support: full
     details:

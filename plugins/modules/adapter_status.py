@@ -19,6 +19,9 @@ extends_documentation_fragment:
   - lorafleet.delivery._adapters.node
   - lorafleet.delivery._attributes
 attributes:
+  action_group:
+    membership:
+      - lorafleet.delivery.node
   check_mode:
     support: full
     details: The module only looks.

@@ -32,6 +32,9 @@ notes:
     A method that needs a terminal is refused.
   - At the source they are read by the user that Ansible connects as there for a delegated task, before C(become).
 attributes:
+  action_group:
+    membership:
+      - lorafleet.delivery.node
   check_mode:
     support: full
   diff_mode:

@@ -27,6 +27,14 @@ extends_documentation_fragment:
   - lorafleet.delivery._adapters.activation
   - lorafleet.delivery._attributes
 attributes:
+  action_group:
+    membership:
+      - lorafleet.delivery.activation
+      - lorafleet.delivery.declared
+      - lorafleet.delivery.device
+      - lorafleet.delivery.node
+      - lorafleet.delivery.permissions
+      - lorafleet.delivery.tested
   check_mode:
     support: full
     details: The module only reads.
@@ -153,7 +161,7 @@ import typing as t
 from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import (
     ACTIVATION,
     DECLARED,
-    LOADING,
+    DEVICE,
     NODE,
     PERMISSIONS,
     TESTED,
@@ -171,8 +179,8 @@ def main() -> None:
             **PERMISSIONS,
             **TESTED,
             **ACTIVATION,
+            **DEVICE,
             "manifests": {"type": "list", "elements": "str", "required": True},
-            "device": LOADING["device"],
         },
     )
     adapters: list[dict[str, t.Any]] = []

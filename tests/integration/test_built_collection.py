@@ -71,7 +71,7 @@ def test_installed_collection_deploys_audits_and_has_documentation(
     run("ansible-galaxy", "collection", "install", "--offline", artifact, "-p", collections)
     fleet.groups["agents"]["agent_level"] = "adapter"
     inventory = fleet.write_inventory()
-    run("ansible-playbook", "-i", inventory, "lorafleet.delivery.freeze")
+    run("ansible-playbook", "-i", inventory, "lorafleet.delivery.describe")
     run("ansible-playbook", "-i", inventory, "lorafleet.delivery.deploy")
     assert contents(fleet.served("jw2-1", CLEANER_3B)) == travelling(fleet.source / CLEANER_3B)
     assert all(fleet.boxes().values())

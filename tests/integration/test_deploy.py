@@ -14,6 +14,7 @@ import shutil
 import time
 import typing as t
 
+import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.paths import AdapterPaths
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.receipt import read_receipt
 
@@ -89,7 +90,7 @@ def test_deploy_after_check_matches_prediction_and_is_idempotent(fleet: Fleet) -
 
     first = state()
     # Values from the command line are strings.
-    for arguments in ((), ("--check", "-e", "agent_load_test_again=no")):
+    for arguments in ((), ("--check", "-e", "agent_load_test_force=no")):
         again = fleet.deploy(*arguments)
         assert again.changed() == []
         # The check was enough: nothing was transferred, loaded or locked.
@@ -108,6 +109,26 @@ def test_deploy_of_up_to_date_node_runs_tasks_after_the_role(fleet: Fleet) -> No
         assert done.rc == 0, done.output
         assert done.of("jw3-1", "adapter_up_to_date_info")["up_to_date"] == up_to_date
         assert done.of("jw3-1", "debug")
+
+
+@pytest.mark.parametrize("entry", ["main", "audit", "rollback", "status"])
+def test_node_that_is_not_selected_runs_tasks_and_handlers_after_the_role(fleet: Fleet, entry: str) -> None:
+    role = {"name": "lorafleet.delivery.agent", "tasks_from": entry}
+    before = {"name": "Drain", "ansible.builtin.debug": {}, "changed_when": True, "notify": "Undrain"}
+    play = {
+        "hosts": "agents",
+        "gather_facts": False,
+        "tags": ["always"],
+        "tasks": [before, {"name": "Apply", "ansible.builtin.import_role": role}],
+        "post_tasks": [{"name": "Tell the engine", "ansible.builtin.command": "true"}],
+        "handlers": [{"name": "Undrain", "ansible.builtin.debug": {}}],
+    }
+    (fleet.root / "own.yml").write_text(json.dumps([play]), encoding="utf-8")
+    done = fleet.run(str(fleet.root / "own"), "--tags", "describer", "--limit", "jw2")
+    assert done.rc == 0, done.output
+    assert not [entry for entry in done.results if entry["action"].startswith("lorafleet.delivery.")]
+    assert done.of("jw2-1", "command")
+    assert "RUNNING HANDLER [Undrain]" in done.output
 
 
 def assert_sent_once(account: dict[str, t.Any]) -> None:
@@ -333,7 +354,7 @@ def test_deploy_loads_with_peft_once_and_again_when_forced(fleet: Fleet) -> None
     written = fleet.reported("jw3-1", DESCRIBER_3B)
     assert (written["state"], written["verified"], written["tested"]) == ("unchanged", True, True)
     assert (written["test"]["level"], written["test"]["from_receipt"], written["sent_bytes"]) == ("model", True, 0)
-    asked = fleet.deploy("--limit", "jw3", "-e", '{"agent_load_test_again": true}')
+    asked = fleet.deploy("--limit", "jw3", "-e", '{"agent_load_test_force": true}')
     assert not asked.adapters("jw3-1", "adapter_load_test")[DESCRIBER_3B]["from_receipt"]
     renewed = read_receipt(paths, tested["release"])
     assert renewed is not None

@@ -118,9 +118,9 @@ def test_golden_recorded_delivered_and_stale_after_retraining(golden_fleet: Flee
     assert f"adapter {CLEANER_3B}: has a stale golden: recorded was release {old}, it is " in stale.failures("jw2-1")[0]
     assert contents(fleet.served("jw2-1", CLEANER_3B)) == served
     # At a lower level a stale golden is only a warning.
-    frozen = fleet.run("freeze")
-    assert frozen.rc == 0
-    result = frozen.of("sbs29", "adapter_info")
+    described = fleet.run("describe")
+    assert described.rc == 0
+    result = described.of("sbs29", "adapter_info")
     assert result["goldens"] == {CLEANER_3B: "stale", CLEANER_8B: "recorded", DESCRIBER_3B: "recorded"}
     assert "has a stale golden" in result["warnings"][0]
     renewed = fleet.run("golden", "--tags", "cleaner")

@@ -30,7 +30,7 @@ def test_rollback_needs_no_training_server_and_returns(fleet: Fleet) -> None:
 
     everything = fleet.run("rollback")
     assert everything.rc != 0
-    assert "Nothing says what to take back. Name an agent (--tags cleaner)" in everything.failures("jw2-1")[0]
+    assert "Nothing is selected for the rollback. Select an agent (--tags cleaner)" in everything.failures("jw2-1")[0]
     # The 8b has no previous release: then the 3b is not taken back either.
     one_lacks = fleet.run("rollback", "--tags", "cleaner")
     assert one_lacks.rc != 0
@@ -46,7 +46,7 @@ def test_rollback_needs_no_training_server_and_returns(fleet: Fleet) -> None:
     back = fleet.run("rollback", "--tags", "cleaner,3b", "-vvv")
     assert back.rc == 0, back.output
     run = back.of("jw2-1", "adapter_release")["invocation"]["module_args"]["run"]
-    assert run == f"Go back to the previous releases by {getpass.getuser()}@{os.uname().nodename}"
+    assert run == f"Roll back the nodes by {getpass.getuser()}@{os.uname().nodename}"
     assert checked.changed() == back.changed() != []
     assert back.adapters("jw2-1", "adapter_release")[CLEANER_3B]["action"] == "rolled_back"
     assert {name: contents(fleet.served("jw2-1", name)) for name in first} == first
@@ -68,7 +68,7 @@ def test_audit_says_what_differs_and_changes_nothing(fleet: Fleet) -> None:
     clean = fleet.run("audit")
     assert clean.rc == 0, clean.output
     assert clean.changed() == []
-    assert "2 adapters are served as they were verified." in clean.output
+    assert "2 adapters are identical to their verified releases." in clean.output
     (message,) = fleet.run("audit", "--limit", "jw3-1", "-e", "agent_file_mode=rw").failures("jw3-1")
     assert message.startswith("file_mode: is 'rw'. Write it with four octal digits in quotes")
 

@@ -186,7 +186,7 @@ def test_lock_holder_stopped__node_lost__disk_full_in_activation(lab: Lab) -> No
     lab.when(None, (f"{DESCRIBER} is up", describer.answers, lambda _found: None))
     paraphraser.make_room()
     [message] = second.failures(CLEANER)
-    for part in (f"{second_of(CLEANER)}: is being changed by another run: Deliver to the nodes by", "Let it finish, or end that"):
+    for part in (f"{second_of(CLEANER)}: is being changed by another run: Deploy to the nodes by", "Let it finish, or end that"):
         assert part in message
     lab.check(
         done,
@@ -326,7 +326,11 @@ def test_clock_jumped_back__clock_began_in_1970__rsync_by_hand_into_name(lab: La
     audited = lab.start("audit").wait()
     assert audited.rc != 0
     assert [node for node in NODES if audited.failures(node)] == [DESCRIBER]
-    for part in ("What is served differs from what was verified", f"changed  /home/models/{served.name}/{WEIGHTS}", "README.md"):
+    for part in (
+        "The served adapters differ from their verified releases",
+        f"changed  /home/models/{served.name}/{WEIGHTS}",
+        "README.md",
+    ):
         assert part in audited.output
     for node in NODES:
         assert lab.violations(node, None) == []

@@ -2,10 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What roles document, what they default to and what the README says of it are the same."""
+"""The variables that the roles document, default and read are the same."""
 
 from __future__ import annotations
 
+import collections
 import re
 import typing as t
 
@@ -15,19 +16,51 @@ import yaml
 from tests.support.paths import CHECKOUT
 
 ROLES = ("agent", "runtime", "training")
+# Filters and the report read them from hostvars.
+READ_BY_PLUGINS = {"agent_name", "agent_adapters", "agent_prompts", "agent_purpose"}
+# A default that takes the value of a deprecated name.
+ALIAS = re.compile(r"{{ \w+ \| default\((?P<value>\w+)\) }}")
 
 
 def load(role: str, part: str) -> t.Any:
-    return yaml.safe_load((CHECKOUT / "roles" / role / part / "main.yml").read_text())
+    path = CHECKOUT / "roles" / role / part / "main.yml"
+    return yaml.safe_load(path.read_text()) if path.exists() else {}
+
+
+def entry_points(role: str) -> dict[str, dict[str, t.Any]]:
+    """The documented options by entry point and name."""
+    specs = yaml.safe_load((CHECKOUT / "roles" / role / "meta" / "argument_specs.yml").read_text())
+    return {entry: spec["options"] for entry, spec in specs["argument_specs"].items()}
 
 
 def documented(role: str) -> dict[str, dict[str, t.Any]]:
-    specs = yaml.safe_load((CHECKOUT / "roles" / role / "meta" / "argument_specs.yml").read_text())["argument_specs"]
-    return {name: option for spec in specs.values() for name, option in spec["options"].items()}
+    return {name: option for options in entry_points(role).values() for name, option in options.items()}
+
+
+def names_in(role: str, text: str) -> set[str]:
+    return set(re.findall(rf"(?<![\w.])((?:__)?{role}_\w+)", text))
+
+
+def tasks(role: str, entry: str) -> str:
+    return str(yaml.safe_load((CHECKOUT / "roles" / role / "tasks" / f"{entry}.yml").read_text()))
+
+
+def read(role: str, entry: str) -> set[str]:
+    """The variables that the tasks of an entry point read, also by other variables and defaults."""
+    values = {**load(role, "defaults"), **load(role, "vars")}
+    found: set[str] = set()
+    new = names_in(role, tasks(role, entry))
+    while new:
+        found |= new
+        new = {name for known in new for name in names_in(role, str(values.get(known, "")))} - found
+    return found
+
+
+CASES = [(role, entry) for role in ROLES for entry in entry_points(role)]
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_every_default_is_documented_and_the_same(role: str) -> None:
+def test_role_default_is_documented_with_same_value(role: str) -> None:
     options = documented(role)
     for name, default in load(role, "defaults").items():
         assert name in options
@@ -36,32 +69,62 @@ def test_every_default_is_documented_and_the_same(role: str) -> None:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_every_documented_default_is_set(role: str) -> None:
+def test_documented_default_is_set_by_role(role: str) -> None:
     defaults = load(role, "defaults")
     for name, option in documented(role).items():
         if "default" in option:
-            assert defaults[name] == option["default"], name
+            alias = ALIAS.fullmatch(str(defaults[name]))
+            assert (yaml.safe_load(alias["value"]) if alias else defaults[name]) == option["default"], name
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_options_of_one_name_are_the_same_in_every_entry_point(role: str) -> None:
-    specs = yaml.safe_load((CHECKOUT / "roles" / role / "meta" / "argument_specs.yml").read_text())["argument_specs"]
+def test_option_has_same_type_and_default_in_every_entry_point(role: str) -> None:
     seen: dict[str, t.Any] = {}
-    for spec in specs.values():
-        for name, option in spec["options"].items():
+    for options in entry_points(role).values():
+        for name, option in options.items():
             assert seen.setdefault(name, option).get("type") == option["type"]
             assert seen[name].get("default") == option.get("default"), name
 
 
+@pytest.mark.parametrize(("role", "entry"), CASES)
+def test_variable_that_entry_point_reads_is_documented(role: str, entry: str) -> None:
+    registered = set(re.findall(r"'register': '(\w+)'", tasks(role, entry)))
+    own = registered | set(load(role, "vars"))
+    unknown = {name for name in read(role, entry) if name not in own and not name.startswith("__")}
+    assert unknown <= set(entry_points(role)[entry])
+
+
+@pytest.mark.parametrize(("role", "entry"), CASES)
+def test_variable_that_entry_point_documents_is_read(role: str, entry: str) -> None:
+    assert set(entry_points(role)[entry]) - READ_BY_PLUGINS <= read(role, entry)
+
+
 @pytest.mark.parametrize("role", ROLES)
-def test_every_variable_that_a_role_reads_is_documented(role: str) -> None:
-    options = documented(role)
-    tasks = "\n".join(path.read_text() for path in (CHECKOUT / "roles" / role / "tasks").glob("*.yml"))
-    read = set(re.findall(rf"(?<![\w.])({role}_\w+)", tasks))
-    assert read <= set(options)
+def test_private_variable_is_defined(role: str) -> None:
+    texts = [tasks(role, entry) for entry in entry_points(role)]
+    texts.append(str({**load(role, "defaults"), **load(role, "vars")}))
+    defined = set(re.findall(r"'register': '(\w+)'", " ".join(texts))) | set(re.findall(r"'(__\w+)': ", " ".join(texts)))
+    assert {name for text in texts for name in names_in(role, text) if name.startswith("__")} <= defined
 
 
-def test_the_readme_has_every_variable_of_the_agent() -> None:
-    readme = (CHECKOUT / "README.md").read_text()
-    for name in documented("agent"):
-        assert f"`{name}`" in readme
+@pytest.mark.parametrize(("role", "entry"), [(role, entry) for role, entry in CASES if role == "agent"])
+def test_agent_variable_is_passed_to_modules_once_per_file(role: str, entry: str) -> None:
+    passed = re.findall(r"'(\w+)': '{{ (agent_\w+)", tasks(role, entry))
+    assert [argument for argument, count in collections.Counter(passed).items() if count > 1] == []
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_role_default_of_training_server_is_visible_to_agents(role: str) -> None:
+    """Role defaults are not in hostvars, so a variable that agents read there must have none.
+
+    ``training_models_dir`` and ``training_bases`` are exceptions: agents default to their own.
+    """
+    text = str({**load("agent", "defaults"), **load("agent", "vars")}) + tasks("agent", "main")
+    shared = set(re.findall(r"hostvars\[agent_training_host\]\.(\w+)", text))
+    assert shared & set(load(role, "defaults")) <= {"training_models_dir", "training_bases"}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_role_forks_no_process_on_controller(role: str) -> None:
+    for path in (CHECKOUT / "roles" / role).rglob("*.yml"):
+        assert not re.search(r"lookup\('(ansible\.builtin\.)?(pipe|lines)'", path.read_text()), path

@@ -210,7 +210,7 @@ def test_report_of_audit_ticks_all_boxes() -> None:
 
 def test_report_of_drift_lists_it_once_with_remedy() -> None:
     # The last task of the role fails because of it too.
-    also = ("Report drift", {"msg": "The served adapters differ"})
+    also = ("Fail on drift", {"msg": "The served adapters differ"})
     report = report_of(run("audit", jw2={"results": {AUDIT: audited("cleaner", "missing  /x")}, "failures": [also]}))
     assert states(report, "jw2") == ["differs"] * 2
     assert [(found["adapter"], found["problem"]) for found in report["failures"]] == [
