@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 import typing as t
 
 
@@ -29,7 +30,8 @@ class Problem:
     @property
     def full_subject(self) -> str:
         """The subject with the adapter in front, unless the subject (a path, often) names it already."""
-        if self.adapter is None or self.adapter in self.subject:
+        # Whole names only: an adapter named "a" or "adapter" is not named by "adapter_config.json".
+        if self.adapter is None or re.search(rf"(?<![\w.-]){re.escape(self.adapter)}(?![\w-])", self.subject):
             return self.subject
         return f"adapter {self.adapter}, {self.subject}" if self.subject else f"adapter {self.adapter}"
 

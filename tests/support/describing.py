@@ -35,5 +35,5 @@ def wait_until_cacheable(directory: pathlib.Path) -> None:
 def error_of(describe_it: Describe, **row: t.Any) -> str:
     with pytest.raises(DeliveryError) as caught:
         describe_it(**row)
-    assert all(problem.subject and problem.remedy for problem in caught.value.problems)
+    assert all(problem.full_subject and problem.remedy for problem in caught.value.problems)
     return str(caught.value)

@@ -109,22 +109,25 @@ def _adapter_files(directory: str, declared: Declaration) -> tuple[list[str], li
         raise _no_adapter(declared, f"{directory} has no {SAFETENSORS_FILE}.")
     if len(weights) > 1:
         raise DeliveryError.of(
-            declared.name,
+            "",
             f"{directory} has both {SAFETENSORS_FILE} and {PICKLE_FILE}: it is unclear which of them to deliver.",
             f"Remove {PICKLE_FILE}, or move it aside.",
+            declared.name,
         )
     if weights == [PICKLE_FILE] and not declared.allow_pickle:
         raise DeliveryError.of(
-            declared.name,
+            "",
             f"{directory} has its weights as {PICKLE_FILE}, a pickle, which can carry code.",
             f"Save it as {SAFETENSORS_FILE} (save_pretrained with safe_serialization=True), or set allow_pickle.",
+            declared.name,
         )
     code = [name for name in declared.extra_files if name.lower().endswith(CODE_SUFFIXES)]
     if code:
         raise DeliveryError.of(
-            declared.name,
+            "",
             f"has {first(code)} in extra_files, which is code or can carry code.",
             "Remove it from extra_files: only data is delivered.",
+            declared.name,
         )
     delivered = {CONFIG_FILE, *weights, *TOKENIZER_FILES, *declared.extra_files} & set(present)
     problems = []
@@ -137,9 +140,10 @@ def _adapter_files(directory: str, declared: Declaration) -> tuple[list[str], li
             kind = "a symbolic link" if stat.S_ISLNK(mode) else "not a plain file"
             problems.append(
                 Problem(
-                    declared.name,
+                    "",
                     f"{os.path.join(directory, name)} is {kind}.",
                     "Replace it with the file itself (cp -L): links, directories and devices are never delivered.",
+                    declared.name,
                 )
             )
     if problems:
@@ -149,13 +153,14 @@ def _adapter_files(directory: str, declared: Declaration) -> tuple[list[str], li
 
 def _no_adapter(declared: Declaration, found: str) -> DeliveryError:
     return DeliveryError.of(
-        declared.name, found, "Check the name in the inventory and that the training has saved the adapter there."
+        "", found, "Check the name in the inventory and that the training has saved the adapter there.", declared.name
     )
 
 
 def _changed(directory: str, declared: Declaration) -> DeliveryError:
     return DeliveryError.of(
-        declared.name,
+        "",
         f"changed while it was read: {directory} is still being written.",
         "Wait until the training has ended, then run again.",
+        declared.name,
     )

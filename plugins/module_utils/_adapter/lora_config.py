@@ -80,7 +80,7 @@ def config_problems(config: Config, declared: Declaration) -> list[Problem]:
     problems: list[Problem] = []
 
     def report(key: str, problem: str, remedy: str) -> None:
-        problems.append(Problem(f"adapter {declared.name}, {key} in {CONFIG_FILE}", problem, remedy))
+        problems.append(Problem(f"{key} in {CONFIG_FILE}", problem, remedy, declared.name))
 
     malformed = _malformed(config)
     for key in malformed:

@@ -130,18 +130,17 @@ def _modules_of(tensors: t.Iterable[TensorScan]) -> dict[str, Module]:
 
 
 def _name_problems(name: str, found: dict[str, TensorScan], config: Config, modules: dict[str, Module]) -> t.Iterator[Problem]:
-    subject = f"adapter {name}"
     expected = expected_tensors(config, modules)
     for key in ("target_modules", "modules_to_save"):
         unknown = [entry for entry in config.get(key) or () if not any(named([entry], module) for module in modules)]
         if unknown:
-            problem = f"{key} names {first(unknown)}, which neither the base nor the file has in the base or in the file."
-            yield Problem(subject, problem, "It belongs to another base, or its configuration was changed.")
+            problem = f"{key} names {first(unknown)}, which neither the base nor the file has."
+            yield Problem("", problem, "It belongs to another base, or its configuration was changed.", name)
 
     missing = [tensor for tensor in expected if tensor not in found]
     if missing:
         problem = f"lacks {len(missing)} of {count(len(expected), 'tensor')}: {first(missing)}."
-        yield Problem(subject, problem, "PEFT would use untrained tensors instead. Save the complete adapter again.")
+        yield Problem("", problem, "PEFT would use untrained tensors instead. Save the complete adapter again.", name)
 
     extra = [tensor for tensor in found if tensor not in expected]
     # PEFT loads every tensor whose name matches a weight of the model, even one of the base.
@@ -153,36 +152,35 @@ def _name_problems(name: str, found: dict[str, TensorScan], config: Config, modu
             "Save the adapter again with save_embedding_layers=False, or train with modules_to_save and declare that"
             " in its peft_config; never load this file into a base that others use."
         )
-        yield Problem(subject, problem, remedy)
+        yield Problem("", problem, remedy, name)
     ignored = [tensor for tensor in extra if tensor not in overwriting]
     if ignored:
         problem = f"has {count(len(ignored), 'tensor')} that PEFT would silently ignore: {first(map(shown, ignored))}."
         remedy = "Either the base has no such module, or target_modules does not name it. Correct the one that is wrong."
-        yield Problem(subject, problem, remedy)
+        yield Problem("", problem, remedy, name)
 
     misshapen = [key for key, shape in expected.items() if key in found and not _fits(found[key].shape, shape)]
     if misshapen:
         shapes = (f"{key} is {_shape_text(found[key].shape)}, expected {_shape_text(expected[key])}" for key in misshapen)
         problem = f"has {count(len(misshapen), 'tensor')} with a wrong shape: {first(shapes)}."
-        yield Problem(subject, problem, "Its rank or its base differs from its configuration.")
+        yield Problem("", problem, "Its rank or its base differs from its configuration.", name)
 
 
 def _value_problems(name: str, found: dict[str, TensorScan]) -> t.Iterator[Problem]:
-    subject = f"adapter {name}"
     wrong = [f"{shown(tensor.name)} is {tensor.dtype}" for tensor in found.values() if tensor.dtype not in _DTYPES]
     if wrong:
         problem = f"has {count(len(wrong), 'tensor')} with an unsupported dtype: {first(wrong)}; expected {', '.join(_DTYPES)}."
-        yield Problem(subject, problem, "Save the adapter in one of them.")
+        yield Problem("", problem, "Save the adapter in one of them.", name)
     # Saved modules keep the dtype of the base, so only the LoRA tensors must agree.
     dtypes = {tensor.dtype: tensor.name for tensor in found.values() if "lora_" in tensor.name}
     if len(dtypes) > 1:
         examples = first(f"{shown(tensor)} is {dtype}" for dtype, tensor in sorted(dtypes.items()))
-        yield Problem(subject, f"mixes dtypes: {examples}; expected one dtype.", "Save the adapter in one of them.")
+        yield Problem("", f"mixes dtypes: {examples}; expected one dtype.", "Save the adapter in one of them.", name)
 
     broken = [shown(tensor.name) for tensor in found.values() if not tensor.finite]
     if broken:
         problem = f"has NaN or infinite values in {len(broken)} of {count(len(found), 'tensor')}: {first(broken)}."
-        yield Problem(subject, problem, "The training diverged: deliver an earlier checkpoint.")
+        yield Problem("", problem, "The training diverged: deliver an earlier checkpoint.", name)
 
     pairs: dict[str, list[bool]] = {}
     dead: list[str] = []
@@ -195,12 +193,12 @@ def _value_problems(name: str, found: dict[str, TensorScan]) -> t.Iterator[Probl
             dead.append(tensor.name)
     if pairs and all(any(zero) for zero in pairs.values()):
         problem = "has no effect: in every LoRA layer lora_A or lora_B is all zeros, as before training."
-        yield Problem(subject, problem, "Deliver the trained adapter.")
+        yield Problem("", problem, "Deliver the trained adapter.", name)
     elif dead:
         # A zero lora_B is accepted in single layers, which may not have learned anything. lora_A is
         # random from the start.
         problem = f"has only zeros in {count(len(dead), 'tensor')} that training never sets to zero: {first(dead)}."
-        yield Problem(subject, problem, "The file was damaged when it was written: save the adapter again.")
+        yield Problem("", problem, "The file was damaged when it was written: save the adapter again.", name)
 
 
 def _fits(found: Shape, expected: Shape) -> bool:

@@ -42,12 +42,12 @@ def tokenizer_problems(directory: str, names: t.Collection[str], name: str) -> l
             if config.get(key):
                 problem = f"has {key} = {shown(config[key])}, which can make transformers load code."
                 remedy = "Save it with a tokenizer class that is part of transformers."
-                problems.append(Problem(f"adapter {name}, {TOKENIZER_CONFIG}", problem, remedy))
+                problems.append(Problem(TOKENIZER_CONFIG, problem, remedy, name))
         templates += [(f"chat_template in {TOKENIZER_CONFIG}", size) for size in _sizes(config.get("chat_template"))]
     for where, size in templates:
         if size > MAX_TEMPLATE:
             problem = f"has {size} bytes; a chat template may have at most {MAX_TEMPLATE}."
-            problems.append(Problem(f"adapter {name}, {where}", problem, "Save the tokenizer with the template of its base."))
+            problems.append(Problem(where, problem, "Save the tokenizer with the template of its base.", name))
     return problems
 
 

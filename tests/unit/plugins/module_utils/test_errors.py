@@ -21,6 +21,10 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import 
         ("", "a_lora", "adapter a_lora"),
         ("release 0123456789ab", "a_lora", "adapter a_lora, release 0123456789ab"),
         ("/home/models/a_lora/tokenizer.json", "a_lora", "/home/models/a_lora/tokenizer.json"),
+        ("base of adapter a_lora", "a_lora", "base of adapter a_lora"),
+        # The name is only part of a word.
+        ("bias in adapter_config.json", "adapter", "adapter adapter, bias in adapter_config.json"),
+        ("lora_alpha in adapter_config.json", "a", "adapter a, lora_alpha in adapter_config.json"),
     ],
 )
 def test_problem_subject_names_adapter_once(subject: str, adapter: str | None, full: str) -> None:

@@ -34,8 +34,8 @@ def config(adapter: pathlib.Path) -> Config:
 def messages(config: Config, declared: Declaration) -> list[str]:
     problems = config_problems(config, declared)
     for problem in problems:
-        assert problem.subject.startswith(f"adapter {declared.name}, ")
-        assert problem.subject.endswith(" in adapter_config.json")
+        assert problem.full_subject.startswith(f"adapter {declared.name}, ")
+        assert problem.full_subject.endswith(" in adapter_config.json")
         assert problem.remedy
     return [str(problem) for problem in problems]
 

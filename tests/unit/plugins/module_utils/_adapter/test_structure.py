@@ -44,7 +44,7 @@ def problems_of(directory: pathlib.Path, declared: Declaration) -> str:
         *structure_problems(declared.name, tensors, config, declared.base_config),
     ]
     for problem in problems:
-        assert problem.subject.startswith(f"adapter {declared.name}") or problem.subject.startswith("base of adapter ")
+        assert problem.full_subject.startswith(f"adapter {declared.name}") or problem.full_subject.startswith("base of adapter ")
         assert problem.remedy
         assert len(str(problem)) < 1000
     return "\n".join(map(str, problems))
