@@ -4,23 +4,22 @@
 
 # This plugin util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""A few lines at the end of a terminal, redrawn in place below everything else that is printed to
-it.
+"""A few lines at the end of a terminal, redrawn in place below all other output.
 
 All output of this process passes through the buffers of its standard streams. A write there first
 erases the area, and the next drawing restores it below, once the output ends with a newline. So no
 other code needs to know about the area.
 
-Why not ``rich.live``? It was tried with rich 15.0 against the tests of this file, and these
-requirements failed:
+Why not ``rich.live``? rich 15.0 was tried with the tests of this file and failed these
+requirements:
 
 - Other output stays as it is. rich renders it again: it wraps long lines at words and turns tabs
   into spaces.
 - Prompts work (``pause``, ``vars_prompt``, the debugger). rich ends the line of a prompt and
   redraws below it.
-- Forks are safe. Ansible forks while another thread draws. A child that prints waits for ever for
-  the lock that rich's thread held at the fork; here the only lock is the one that Ansible itself
-  holds when it forks.
+- Forks are safe. Ansible forks while another thread draws. A child that prints then waits
+  forever for the lock that rich's thread held at the fork. The only lock here is the one that
+  Ansible itself holds when it forks.
 - Keys that the user types leave no traces. rich moves relative to the cursor, which a typed Enter
   has moved.
 - A killed run leaves the terminal usable. rich hides the cursor until the end.

@@ -28,9 +28,9 @@ _NAME = 12
 
 @dataclasses.dataclass
 class _Doing:
-    """What a host is doing since a point in time.
+    """What a host is doing, and since when.
 
-    ``samples`` are times and the bytes received until then.
+    ``samples`` are times with the number of bytes received by then.
     """
 
     event: Event

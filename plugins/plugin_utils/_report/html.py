@@ -19,8 +19,7 @@ from .model import NOT_SELECTED, Data, adapters_of
 from .words import BAD, GOOD, device, state_words
 
 _TEMPLATE = pathlib.Path(__file__).with_name("page.html.j2")
-# The distances of a golden: the key, its name, how far a value is from equality, and its limit in
-# words.
+# The distances of a golden: key, name, how far a value is from equality, and the limit in words.
 _MEASURES: tuple[tuple[str, str, t.Callable[[float], float], str], ...] = (
     ("on", "With the adapter", abs, "at most {:.3f}"),
     ("off", "Base alone", abs, "at most {:.3f}"),

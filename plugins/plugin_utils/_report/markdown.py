@@ -4,7 +4,6 @@
 
 # This plugin util is PRIVATE to the collection: it may change or vanish in any release.
 
-
 """MANIFEST.md: the manifest text with evidence in it, and with boxes that only evidence ticks.
 
 The inventory plugin reads it as the same fleet. So evidence goes into tables and sections that

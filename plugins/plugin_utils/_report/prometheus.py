@@ -4,8 +4,7 @@
 
 # This plugin util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""lorafleet.prom: the report for the textfile collector of node_exporter, in Prometheus' text
-format.
+"""lorafleet.prom: the report in Prometheus' text format, for node_exporter's textfile collector.
 
 Every adapter that the run covers has a series, whatever its state. So a query can tell a missing
 adapter from a bad one.

@@ -22,11 +22,10 @@ _MOST_OF_ONE = 5
 
 
 def as_table(report: Data, width: int | None = None) -> list[tuple[str, str]]:
-    """Return the lines of the table, each with the state of its adapter, which is empty for the
-    header.
+    """Return the lines of the table, each with the state of its adapter.
 
-    Where the table is wider than ``width``, the terminal's, each adapter gets a few short lines
-    instead.
+    The state of the header is empty. When the table does not fit ``width``, the terminal's, each
+    adapter gets a few short lines instead.
     """
     rows: list[tuple[str, tuple[str, ...]]] = []
     timed: set[str] = set()

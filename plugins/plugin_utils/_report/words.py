@@ -4,7 +4,7 @@
 
 # This plugin util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""The words of the report wherever people read it."""
+"""The words for values of a report, the same in all its forms for people."""
 
 from __future__ import annotations
 
