@@ -111,6 +111,18 @@ def test_deploy_of_up_to_date_node_runs_tasks_after_the_role(fleet: Fleet) -> No
         assert done.of("jw3-1", "debug")
 
 
+@pytest.mark.parametrize("old", [False, True])
+def test_deploy_accepts_old_names_of_variables(fleet: Fleet, old: bool) -> None:
+    minimum = "agent_least_level" if old else "agent_minimum_level"
+    force = "agent_load_test_again" if old else "agent_load_test_force"
+    fleet.groups["agents"] |= {"agent_level": "adapter", minimum: "structure", force: True}
+    # At this verbosity the results contain the arguments of the modules.
+    done = fleet.deploy("--check", "--limit", "jw3", "-vvv")
+    tested, activated = (done.of("jw3-1", f"adapter_{name}")["invocation"]["module_args"] for name in ("load_test", "release"))
+    assert (tested["level"], tested["minimum_level"], tested["force"]) == ("adapter", "structure", True)
+    assert activated["level"] == "structure"
+
+
 @pytest.mark.parametrize("entry", ["main", "audit", "rollback", "status"])
 def test_node_that_is_not_selected_runs_tasks_and_handlers_after_the_role(fleet: Fleet, entry: str) -> None:
     role = {"name": "lorafleet.delivery.agent", "tasks_from": entry}
