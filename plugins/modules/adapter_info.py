@@ -52,7 +52,6 @@ options:
         go into the manifests.
     type: path
 seealso:
-  - module: lorafleet.delivery.adapter_audit
   - module: lorafleet.delivery.adapter_golden
   - module: lorafleet.delivery.adapter_sync
 """
@@ -135,7 +134,7 @@ goldens:
   type: dict
   sample:
     llama32_3b_grammar_lora: recorded
-left_behind:
+excluded:
   description: For each adapter the names in its directory that do not belong to it and do not travel.
   returned: always
   type: dict
@@ -205,7 +204,7 @@ def main() -> None:
         },
     )
     manifests: list[str] = []
-    left_behind: dict[str, list[str]] = {}
+    excluded: dict[str, list[str]] = {}
     goldens: dict[str, str] = {}
     cached: list[str] = []
     problems: list[Problem] = []
@@ -226,10 +225,10 @@ def main() -> None:
             if warning:
                 module.warn(warning)
             manifests.append(manifest.to_text())
-            left_behind[declared.name] = found.excluded
+            excluded[declared.name] = found.excluded
             if found.cached:
                 cached.append(declared.name)
-    results: dict[str, t.Any] = {"manifests": manifests, "left_behind": left_behind, "goldens": goldens, "cached": cached}
+    results: dict[str, t.Any] = {"manifests": manifests, "excluded": excluded, "goldens": goldens, "cached": cached}
     if problems:
         module.fail(problems, **results)
     module.exit_json(changed=False, **results)

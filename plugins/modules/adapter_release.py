@@ -3,25 +3,23 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The module adapter_release: options in, results out; the work is in module_utils/_transaction.py."""
-
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: adapter_release
-short_description: Make releases of adapters active on a node, or go back to earlier ones
+short_description: Activate releases of adapters on a node, or roll back to earlier ones
 version_added: 0.1.0
 author:
   - The lorafleet.delivery authors (@lorafleet)
 description:
-  - Makes staged and verified releases the ones that C(MODELS_DIR/NAME) opens, in one step each.
-  - What stood there before is kept. It stays a release in the store where its bytes are those of a known manifest,
-    otherwise it is set aside as C(adopted-TIME) in the store and never deleted.
-  - Every byte of the release in the store and of the directory at C(MODELS_DIR/NAME) is hashed in every run.
-    What differs is repaired from a whole copy on the node.
-  - All adapters of the call are checked before the first one is changed.
-  - After a crash at any point, the next run finishes or takes back what was begun.
-  - A release needs a receipt of the load test. See O(level).
+  - Serves staged and verified releases as C(MODELS_DIR/NAME). Each adapter is replaced in one atomic step.
+  - Keeps what the release replaces. A directory with the files of a known release is kept as that
+    release in the store. Anything else is moved to C(adopted-TIME) in the store and never deleted.
+  - Hashes every file of the release in the store and of C(MODELS_DIR/NAME) in each run, and repairs
+    differences from an intact copy on the node.
+  - Checks all adapters of the call before it changes the first one.
+  - After a crash at any point, the next run completes or reverts the interrupted step.
+  - A release needs a receipt of the load test. See O(required_level).
 extends_documentation_fragment:
   - lorafleet.delivery._adapters.node
   - lorafleet.delivery._adapters.permissions
@@ -36,26 +34,29 @@ attributes:
   check_mode:
     support: full
     details:
-      - A release that is not staged, or has no receipt, is taken to be brought and verified by the tasks before.
-      - Whether the file system can exchange is not probed. See O(activation).
+      - A release that is not staged or has no receipt is assumed to be staged and verified by earlier tasks.
+      - Does not probe whether the file system can exchange two directories. See O(activation).
   diff_mode:
     support: full
-    details: Counts tensors and says what changed in the config. With C(-vv) it names every tensor and file.
+    details: >-
+      Shows the number of changed tensors and the changes of the configuration. With C(-vv) it lists every tensor and file.
   idempotent:
     support: partial
     details:
-      - O(state=rolled_back) without O(release) goes to the previous release, so doing it twice returns.
+      - Two runs of O(state=rolled_back) without O(release) return to the release that was active at first.
 options:
   state:
     description:
-      - V(active) makes the releases of O(manifests) active.
-      - V(rolled_back) goes back to the previous release of each of O(names), or to O(release).
-        It needs nothing but the store.
+      - V(active) activates the releases in O(manifests).
+      - V(rolled_back) activates the previous release of each adapter in O(names), or O(release).
+        It needs only the store.
     type: str
     choices: [active, rolled_back]
     default: active
   manifests:
-    description: The manifests of the releases to make active, as RV(lorafleet.delivery.adapter_info#module:manifests) gives them.
+    description:
+      - The manifests of the releases to activate, as RV(lorafleet.delivery.adapter_info#module:manifests)
+        returns them.
     type: list
     elements: str
   names:
@@ -63,34 +64,38 @@ options:
     type: list
     elements: str
   release:
-    description: The release to go back to, instead of the previous one. Only with a single one in O(names).
+    description: The release to roll back to instead of the previous one. Requires exactly one adapter in O(names).
     type: str
-  level:
-    description: The least level of the load test that a release must have passed on this node.
+  required_level:
+    description: The level of the load test that a release must have passed on this node.
     type: str
     choices: [structure, adapter, model, golden]
     default: structure
   lock_timeout:
-    description: How many seconds to wait for another run that changes the same adapter.
+    description: Seconds to wait for another run that changes the same adapter.
     type: float
     default: 10
   run:
-    description: Who runs this. It is shown to a run that finds an adapter locked by this one.
+    description: The name of this run, which is shown to other runs that wait for the adapter.
     type: str
     default: ""
+seealso:
+  - module: lorafleet.delivery.adapter_sync
+  - module: lorafleet.delivery.adapter_load_test
+  - module: lorafleet.delivery.adapter_release_info
 """
 
 EXAMPLES = r"""
-- name: Make the frozen adapters active
+- name: Activate the described adapters
   lorafleet.delivery.adapter_release:
     models_dir: /home/models
     store: /home/.lorafleet
     manifests: "{{ described.manifests }}"
-    level: adapter
+    required_level: adapter
     owner: root
     group: models
 
-- name: Go back to the release before, without the training server
+- name: Roll back to the previous release
   lorafleet.delivery.adapter_release:
     models_dir: /home/models
     store: /home/.lorafleet
@@ -98,7 +103,7 @@ EXAMPLES = r"""
     names:
       - llama32_3b_grammar_lora
 
-- name: Go back to a certain release
+- name: Roll back to a given release
   lorafleet.delivery.adapter_release:
     models_dir: /home/models
     store: /home/.lorafleet
@@ -111,14 +116,14 @@ EXAMPLES = r"""
 RETURN = r"""
 adapters:
   description:
-    - One entry for each adapter, in the order of O(manifests) or O(names).
-    - When the module fails, only those that were done before.
+    - The adapters, in the order of O(manifests) or O(names).
+    - If the module fails, the adapters that it completed before.
   returned: always
   type: list
   elements: dict
   contains:
     name:
-      description: The adapter.
+      description: Name of the adapter.
       type: str
       sample: llama32_3b_grammar_lora
     release:
@@ -126,18 +131,18 @@ adapters:
       type: str
       sample: 0a1b2c3d4e5f
     digest:
-      description: The digest of its files, of which RV(adapters[].release) is the beginning.
+      description: The digest of its files. RV(adapters[].release) is its beginning.
       type: str
       sample: 0a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f9
     previous:
-      description: The release that O(state=rolled_back) would go to, V(none) when there is none.
+      description: The release that O(state=rolled_back) would activate, V(none) if there is none.
       type: str
       sample: 9f3c5d7e1a2b
     action:
       description:
-        - V(activated) or V(rolled_back) when another release was active before.
-        - V(repaired) when it was active already and something had drifted.
-        - V(unchanged) when nothing had to be done to it.
+        - V(activated) or V(rolled_back) if another release was active before.
+        - V(repaired) if the release was active and something differed from it.
+        - V(unchanged) if there was nothing to do.
       type: str
       sample: activated
     activation:
@@ -145,15 +150,16 @@ adapters:
       type: str
       sample: exchange
     path:
-      description: The directory of the release itself, which never has other bytes. This is what an engine is to be given.
+      description:
+        - The directory of the release in the store, whose files never change. Configure the inference engine with this path.
       type: str
       sample: /home/.lorafleet/llama32_3b_grammar_lora/releases/0a1b2c3d4e5f
-    live:
-      description: What people open.
+    served:
+      description: The path C(MODELS_DIR/NAME), which always leads to the active release.
       type: str
       sample: /home/models/llama32_3b_grammar_lora
     size:
-      description: Bytes of all files of the release.
+      description: Size of all files of the release in bytes.
       type: int
       sample: 97307528
     files:
@@ -161,7 +167,8 @@ adapters:
       type: list
       elements: dict
     history:
-      description: The releases in the store with the time at which each was last made active, the latest at the end.
+      description:
+        - The releases in the store with the time when each was last activated, the latest at the end.
       type: list
       elements: dict
       sample:
@@ -170,7 +177,8 @@ adapters:
         - release: 0a1b2c3d4e5f
           at: "2026-01-31T12:00:00+00:00"
     receipt:
-      description: What was verified of the release on this node. V(none) in check mode when it was not verified yet.
+      description:
+        - The load test that the release passed on this node. V(none) in check mode if it was not tested yet.
       type: dict
       sample:
         level: model
@@ -178,8 +186,8 @@ adapters:
         at: "2026-01-31T12:00:00+00:00"
     adopted:
       description:
-        - Where something unknown that stood in the way was set aside.
-        - In check mode a name of this kind. V(none) when there was nothing.
+        - Where an unknown directory that the release replaced was quarantined. V(none) if there was none.
+        - In check mode, a path of this form.
       type: str
       sample: /home/.lorafleet/llama32_3b_grammar_lora/adopted-20260131T120000Z
     pruned:
@@ -188,21 +196,25 @@ adapters:
       elements: str
       sample: [5e6f7a8b9c0d]
     drift:
-      description: What was found to differ from the release that was active already, one line each.
+      description: What differed from the release that was active already, one line each.
       type: list
       elements: str
       sample:
         - changed  /home/models/llama32_3b_grammar_lora/adapter_model.safetensors  sha256 0a1b2c3d4e5f.. instead of 9f3c5d7e1a2b..
 problems:
-  description: What went wrong.
+  description: What went wrong, one entry for each problem.
   returned: failure
   type: list
   elements: dict
   contains:
-    subject:
-      description: The adapter, release or file.
+    adapter:
+      description: The adapter that the problem belongs to, V(none) if it belongs to the host.
       type: str
-      sample: llama32_3b_grammar_lora, release 0a1b2c3d4e5f
+      sample: llama32_3b_grammar_lora
+    subject:
+      description: The adapter, release, file or option.
+      type: str
+      sample: adapter llama32_3b_grammar_lora, release 0a1b2c3d4e5f
     problem:
       description: What is wrong with it.
       type: str
@@ -237,14 +249,16 @@ def _requests(params: dict[str, t.Any]) -> list[Request]:
     release = params["release"]
     if release is not None and (len(params["names"]) != 1 or not is_release_name(release)):
         raise DeliveryError.of(
-            f"release {release}", "does not fit.", "Give the 12 digits of one release, and the one adapter that it is of."
+            f"release {release}",
+            "not a valid release ID.",
+            "Set `release` to 12 hexadecimal digits and `names` to exactly one adapter.",
         )
     return [Request(paths(name), release=release) for name in params["names"]]
 
 
 def _options(params: dict[str, t.Any]) -> Options:
     return Options(
-        level=params["level"],
+        level=params["required_level"],
         activation=params["activation"],
         keep=params["keep"],
         permissions=permissions_of(params),
@@ -263,7 +277,7 @@ def main() -> None:
             "manifests": {"type": "list", "elements": "str"},
             "names": {"type": "list", "elements": "str"},
             "release": {"type": "str"},
-            "level": {"type": "str", "choices": list(LEVELS), "default": LEVELS[0]},
+            "required_level": {"type": "str", "choices": list(LEVELS), "default": LEVELS[0]},
             "lock_timeout": {"type": "float", "default": 10},
             "run": {"type": "str", "default": ""},
         },

@@ -58,7 +58,7 @@ options:
 notes:
   - Another run may change the node at the same time. The result describes the moment of the check.
 seealso:
-  - module: lorafleet.delivery.adapter_audit
+  - module: lorafleet.delivery.adapter_release_info
   - module: lorafleet.delivery.adapter_load_test
   - module: lorafleet.delivery.adapter_release
 """

@@ -11,6 +11,8 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
+from ansible.module_utils.parsing.convert_bool import BOOLEANS_FALSE
+
 _COLLECTION = "lorafleet.delivery"
 
 
@@ -34,8 +36,9 @@ COMPARE = Step("adapter_up_to_date_info", "compare", "checking whether up to dat
 TRANSFER = Step("adapter_sync", "transfer", "hashing local files", "transferring and verifying")
 LOAD = Step("adapter_load_test", "load", "loading on {device}", "loading with PEFT")
 ACTIVATE = Step("adapter_release", "activate", "activating", "activating")
-AUDIT = Step("adapter_audit", "audit", "hashing local files", "hashing")
-STATUS = Step("adapter_status", "status", "reading the store", "reading the store")
+AUDIT = Step("adapter_release_info", "audit", "hashing local files", "hashing")
+# The same module with `content: false`.
+STATUS = Step("adapter_release_info", "status", "reading the store", "reading the store")
 STEPS = (DESCRIBE, COMPARE, TRANSFER, LOAD, ACTIVATE, AUDIT, STATUS)
 # A step of role training, so no report has it.
 RECORD = Step("adapter_golden", "record", "recording answers on {device}", "recording goldens")
@@ -45,10 +48,11 @@ WAITING = "waiting for a transfer slot"
 SENDING = "sending"
 VERIFYING = "verifying"
 
-_BY_MODULE = {step.module: step for step in (*STEPS, RECORD)}
+_BY_MODULE = {step.module: step for step in (*STEPS, RECORD) if step is not STATUS}
 
 
 def step_of(task: t.Any) -> Step | None:
     """Return the step that a task does, or nothing for a module that is not part of a delivery."""
     collection, _dot, module = task.action.rpartition(".")
-    return _BY_MODULE.get(module) if collection == _COLLECTION else None
+    step = _BY_MODULE.get(module) if collection == _COLLECTION else None
+    return STATUS if step is AUDIT and task.args.get("content", True) in BOOLEANS_FALSE else step

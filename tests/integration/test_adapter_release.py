@@ -48,7 +48,7 @@ def untimed(adapters: list[dict[str, t.Any]]) -> list[dict[str, t.Any]]:
 
 def test_check_do_check_do(node: Node) -> None:
     manifest = stage(node.paths, 1)
-    options: dict[str, t.Any] = {"manifests": [manifest.to_text()], "level": "model", "run": "the test"}
+    options: dict[str, t.Any] = {"manifests": [manifest.to_text()], "required_level": "model", "run": "the test"}
     staged = node.snapshot()
     predicted = run(node, "--check", "--diff", **options)
     assert predicted["changed"]
@@ -85,11 +85,12 @@ def test_rollback_without_manifests(node: Node) -> None:
 
 def test_refusal_names_adapter_and_remedy(node: Node) -> None:
     manifest = stage(node.paths, 1, level="structure")
-    done = run(node, manifests=[manifest.to_text()], level="model")
+    done = run(node, manifests=[manifest.to_text()], required_level="model")
     assert done["failed"]
     assert not done["changed"]
     (problem,) = done["problems"]
     assert problem == {
+        "adapter": NAME,
         "subject": f"{NAME}, release {manifest.release}",
         "problem": "was verified at level structure only on this node, level model is required.",
         "remedy": "Run the load test at that level first; nothing was activated.",
@@ -119,8 +120,11 @@ def test_what_was_done_before_a_failure_is_told(node: Node) -> None:
         ({"owner": "no such user"}, "owner no such user: is not known on this node."),
         ({"keep": 0}, "keep: is 0. Keep at least one release."),
         ({"state": "rolled_back", "names": ["../x"]}, "adapter '../x': is not a valid name."),
-        ({"state": "rolled_back", "names": [NAME, "b"], "release": "0123456789ab"}, "release 0123456789ab: does not fit."),
-        ({"state": "rolled_back", "names": [NAME], "release": "../x"}, "release ../x: does not fit."),
+        (
+            {"state": "rolled_back", "names": [NAME, "b"], "release": "0123456789ab"},
+            "release 0123456789ab: not a valid release ID.",
+        ),
+        ({"state": "rolled_back", "names": [NAME], "release": "../x"}, "release ../x: not a valid release ID."),
     ],
 )
 def test_bad_options(node: Node, options: dict[str, t.Any], message: str) -> None:

@@ -108,7 +108,7 @@ def test_golden_recorded_delivered_and_stale_after_retraining(golden_fleet: Flee
     # The node has all that an audit needs; the report has the distances.
     audited = fleet.run("audit")
     assert audited.rc == 0, audited.output
-    assert audited.adapters("jw2-1", "adapter_audit")[CLEANER_3B]["receipt"]["distances"] == receipt["distances"]
+    assert audited.adapters("jw2-1", "adapter_release_info")[CLEANER_3B]["receipt"]["distances"] == receipt["distances"]
 
     # After another training the golden belongs to an old release.
     served = contents(fleet.served("jw2-1", CLEANER_3B))

@@ -91,7 +91,7 @@ def test_audit_says_what_differs_and_changes_nothing(fleet: Fleet) -> None:
     assert found.changed() == []
     assert {node: identity(fleet.home(node)) for node in NODES} == drifted
     assert found.failures("jw3-1") == []
-    lines = found.of("jw2-1", "adapter_audit")["drift"]
+    lines = found.of("jw2-1", "adapter_release_info")["differences"]
     expected = [
         f"{CLEANER_3B}: mode     {served / CONFIG}  0666 instead of 0644",
         f"{CLEANER_3B}: changed  {served / WEIGHTS}  sha256 ",

@@ -18,7 +18,7 @@ NONE = "missing  no release of it is active on this node"
 def summary(done: Run, node: str) -> dict[str, list[str]]:
     """What stands in the terminal of a node, which is what its module has returned."""
     said: dict[str, list[str]] = done.of(node, "debug")["msg"]
-    assert said == done.of(node, "adapter_status")["summary"]
+    assert said == done.of(node, "adapter_release_info")["summary"]
     return said
 
 
@@ -62,7 +62,7 @@ def test_what_is_active_since_when_and_how_verified(fleet: Fleet) -> None:
     assert only.worked_on() == {"jw2-1"}
     [lines] = summary(only, "jw2-1").values()
     assert lines[0].startswith(f"release {first} active since ")
-    assert lines[2:] == [f"previous release {second}", "lower    level structure was verified, the inventory requires adapter"]
+    assert lines[2:] == [f"previous release {second}", "lower    verified at level structure, level adapter is required"]
 
 
 def test_what_differs_is_said_and_a_node_that_is_down_hides_nothing(fleet: Fleet) -> None:
@@ -95,8 +95,8 @@ def test_what_differs_is_said_and_a_node_that_is_down_hides_nothing(fleet: Fleet
         f"missing  {stored / 'receipts' / release}.json  nothing says that this release was tested here",
         f"missing  {stored / 'manifests' / release}.json  what is served cannot be compared with anything",
     ]
-    assert said["by_hand_lora"] == ["extra    the inventory does not name it for this node"]
-    assert done.of("jw2-1", "adapter_status")["others"] == ["by_hand_lora"]
+    assert said["by_hand_lora"] == ["extra    not expected on this node"]
+    assert done.of("jw2-1", "adapter_release_info")["others"] == ["by_hand_lora"]
     said = summary(done, "jw3-1")
     assert said.pop(DESCRIBER_3B)[0].startswith(f"changed  {damaged}: cannot be read: ")
-    assert said == {CLEANER_3B: ["extra    the inventory does not name it for this node"]}
+    assert said == {CLEANER_3B: ["extra    not expected on this node"]}

@@ -43,7 +43,7 @@ ROOMS = {
     "plugin_utils": ["", "_fleet", "_progress", "_report", "_transfer"],
 }
 # The only files outside of rooms that import from rooms.
-ROOF = {("module_utils", "_up_to_date")}
+ROOF = {("module_utils", "_release_info"), ("module_utils", "_up_to_date")}
 
 # The base class of the modules, which nothing but modules may need.
 BASE_CLASS = ("module_utils", "_module")

@@ -42,7 +42,7 @@ class Active:
     wrong: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, t.Any]:
-        """All but C(directories) and C(wrong), as adapter_audit and adapter_status return it."""
+        """All but C(directories) and C(wrong), as adapter_release_info returns it."""
         return {
             "release": self.release,
             **(self.manifest.content() if self.manifest else {"digest": None, "size": None, "files": []}),

@@ -48,7 +48,7 @@ class Outcome:
             "action": plan.action,
             "activation": plan.way,
             "path": paths.release(manifest.release),
-            "live": paths.live,
+            "served": paths.live,
             "receipt": plan.receipt,
             "adopted": self.adopted,
             "pruned": list(plan.prune),

@@ -164,7 +164,7 @@ def _adapter(run: Run, node: Node, row: Data, failures: c.Sequence[Data]) -> Dat
         transferred, test = of.get(TRANSFER) or {}, of.get(LOAD) or {}
     failed = any(failure["adapter"] == name for failure in failures)
     level = receipt.get("level") or test.get("level")
-    drift = list(found.get("drift") or found.get("wrong") or ())
+    drift = list(found.get("drift") or found.get("differences") or ())
     # A status hashes nothing, and in check mode nothing is done.
     hashed = current or of.get(ACTIVATE) or (of.get(AUDIT) and found.get("release") and not drift)
     verified = bool(hashed) and not run.check_mode
@@ -252,7 +252,7 @@ def _failures(node: Node) -> list[Data]:
     found: list[Data] = []
     for entry in node.results.get(AUDIT, {}).get("adapters") or ():
         remedy = "Deploy again: it repairs what differs, from the node's own store where that is intact."
-        found += [_failure(node, entry["name"], AUDIT, entry["name"], line, remedy) for line in entry["drift"]]
+        found += [_failure(node, entry["name"], AUDIT, entry["name"], line, remedy) for line in entry["differences"]]
     drifted = bool(found)
     for step, result in node.failures:
         if result.get("unreachable"):

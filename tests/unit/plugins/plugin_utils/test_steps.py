@@ -7,24 +7,37 @@
 from __future__ import annotations
 
 import types
+import typing as t
 
 import pytest
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._steps import ACTIVATE, RECORD, STEPS, Step, step_of
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._steps import (
+    ACTIVATE,
+    AUDIT,
+    RECORD,
+    STATUS,
+    STEPS,
+    Step,
+    step_of,
+)
 
 from tests.support.paths import PLUGINS
 
 
 @pytest.mark.parametrize(
-    ("action", "step"),
+    ("action", "args", "step"),
     [
-        ("lorafleet.delivery.adapter_release", ACTIVATE),
-        ("lorafleet.delivery.something_else", None),
-        ("other.collection.adapter_release", None),
-        ("adapter_release", None),
+        ("lorafleet.delivery.adapter_release", {}, ACTIVATE),
+        ("lorafleet.delivery.adapter_release_info", {}, AUDIT),
+        ("lorafleet.delivery.adapter_release_info", {"content": True}, AUDIT),
+        ("lorafleet.delivery.adapter_release_info", {"content": False}, STATUS),
+        ("lorafleet.delivery.adapter_release_info", {"content": "no"}, STATUS),
+        ("lorafleet.delivery.something_else", {}, None),
+        ("other.collection.adapter_release", {}, None),
+        ("adapter_release", {}, None),
     ],
 )
-def test_step_of_task_depends_on_its_module(action: str, step: Step | None) -> None:
-    assert step_of(types.SimpleNamespace(action=action, args={})) == step
+def test_step_of_task_depends_on_its_module(action: str, args: dict[str, t.Any], step: Step | None) -> None:
+    assert step_of(types.SimpleNamespace(action=action, args=args)) == step
 
 
 def test_steps_are_modules_with_unique_keys() -> None:

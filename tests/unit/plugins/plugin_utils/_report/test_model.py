@@ -102,7 +102,7 @@ def test_add_step_after_comparison_overrides_it() -> None:
         return states(report_of(Run("deploy", False, "sbs29", "192.0.2.99", [node], "2026-11-22T12:00:00+00:00")), "jw2")
 
     assert after((COMPARE, unchanged)) == ["unchanged"] * 2
-    assert after((COMPARE, unchanged), (AUDIT, released("cleaner", drift=[]))) == ["unchanged"] * 2
+    assert after((COMPARE, unchanged), (AUDIT, released("cleaner", differences=[]))) == ["unchanged"] * 2
     assert after((COMPARE, unchanged), (ACTIVATE, released("cleaner", action="rolled_back"))) == ["rolled_back"] * 2
     failed = {"problems": [problem("", "llama_3b_cleaner_lora")]}
     assert after((COMPARE, unchanged), (LOAD, failed)) == ["failed", "skipped"]
@@ -197,7 +197,7 @@ def test_report_of_failed_task_without_problems_has_its_message() -> None:
 
 
 def audited(agent: str, *drift: str, release: str | None = "0" * 12) -> Data:
-    entries = [{"name": row["name"], "release": release, "receipt": RECEIPT, "drift": list(drift)} for row in rows(agent)]
+    entries = [{"name": row["name"], "release": release, "receipt": RECEIPT, "differences": list(drift)} for row in rows(agent)]
     return {"adapters": entries}
 
 
@@ -228,8 +228,8 @@ def test_report_of_audit_with_failed_load_test_is_not_tested() -> None:
 
 
 def test_report_of_status_ticks_no_box() -> None:
-    found = [{"name": row["name"], "release": "0" * 12, "receipt": RECEIPT, "wrong": []} for row in rows("cleaner")]
-    found[1].update(release=None, wrong=["missing"])
+    found = [{"name": row["name"], "release": "0" * 12, "receipt": RECEIPT, "differences": []} for row in rows("cleaner")]
+    found[1].update(release=None, differences=["missing"])
     report = report_of(run("status", jw2={"results": {STATUS: {"adapters": found}}}))
     assert states(report, "jw2") == ["active", "missing"]
     assert ticked(report) == dict.fromkeys(BOXES, False)

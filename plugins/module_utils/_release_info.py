@@ -1,0 +1,111 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# BSD-2-Clause (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+
+# This module util is PRIVATE to the collection: it may change or vanish in any release.
+
+"""The active releases of a node, what differs from their manifests, and a summary. Reads only."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import typing as t
+
+from ._adapter.files import CONFIG_FILE
+from ._errors import DeliveryError
+from ._golden.golden import golden_of
+from ._levels import reaches
+from ._store.active import Active, look_at_active
+from ._store.compare import differences
+from ._store.paths import AdapterPaths
+from ._store.permissions import Permissions
+
+
+def release_info(
+    models_dir: str,
+    store: str,
+    names: t.Sequence[str],
+    expected: t.Collection[str],
+    required_level: str,
+    permissions: Permissions | None,
+) -> dict[str, t.Any]:
+    """Return the active release of each adapter, as module adapter_release_info returns it.
+
+    With ``permissions`` every file is hashed, and modes and owners are compared. Without, only names
+    and sizes are. Raises DeliveryError where the store or the models directory may not be read.
+    """
+    try:
+        found = {name: _inspect(AdapterPaths(models_dir, store, name), required_level, permissions) for name in names}
+        others = unexpected(models_dir, store, expected)
+    except OSError as exc:
+        raise DeliveryError.of(str(exc.filename), f"cannot be read: {exc.strerror}.", "Run with become.") from exc
+    lines = {name: list(active.wrong) for name, active in found.items()}
+    summary = {name: [*summary_of(active), *lines[name]] for name, active in found.items()}
+    summary.update({name: ["extra    not expected on this node"] for name in others})
+    return {
+        "adapters": [{"name": name, **active.to_json(), "differences": lines[name]} for name, active in found.items()],
+        "active": [name for name, active in found.items() if active.release],
+        "differences": [f"{name}: {line}" for name in names for line in lines[name]],
+        "others": others,
+        "summary": summary,
+    }
+
+
+def _inspect(paths: AdapterPaths, required_level: str, permissions: Permissions | None) -> Active:
+    """Inspect one adapter. A damaged record is a difference, so that it does not hide the other adapters."""
+    try:
+        found = look_at_active(paths)
+    except DeliveryError as exc:
+        return Active(wrong=(f"changed  {exc}",))
+    wrong = [*found.wrong]
+    level = found.receipt and found.receipt["level"]
+    if level and not reaches(level, required_level):
+        wrong.append(f"lower    verified at level {level}, level {required_level} is required")
+    if found.manifest is not None:
+        for directory in found.directories:
+            if permissions is None:
+                differing = differences(directory, found.manifest, content=False)
+            else:
+                differing = permissions.differences(directory, found.manifest)
+            wrong += [difference.line(directory) for difference in differing]
+    return dataclasses.replace(found, wrong=tuple(wrong))
+
+
+def summary_of(found: Active) -> list[str]:
+    """Describe an active release in a few lines."""
+    lines = []
+    if found.release is not None:
+        lines.append(f"release {found.release} active" + (f" since {found.since}" if found.since else ""))
+    if found.receipt is not None:
+        device = " ".join(str(found.receipt[key]) for key in ("device", "device_name") if found.receipt.get(key))
+        place = f" on {device}" if device else ""
+        lines.append(f"level {found.receipt['level']}{place} verified {found.receipt.get('at')}")
+        if found.receipt.get("distances"):
+            lines.append(f"golden distance {found.receipt['distances']['on']:.3f}{_permitted(found)}")
+    if found.previous is not None:
+        lines.append(f"previous release {found.previous}")
+    return lines
+
+
+def _permitted(found: Active) -> str:
+    """Return the distance that the golden permits, if the manifest has a golden."""
+    with contextlib.suppress(DeliveryError):
+        if found.manifest is not None:
+            return f", permitted {golden_of(found.manifest).permitted['on']:.3f}"
+    return ""
+
+
+def unexpected(models_dir: str, store: str, expected: t.Collection[str]) -> list[str]:
+    """Return the adapters in the models directory or the store that are not among ``expected``."""
+    marks = ((models_dir, CONFIG_FILE), (store, "state.json"))
+    return sorted(
+        {
+            name
+            for directory, mark in marks
+            if os.path.isdir(directory)
+            for name in os.listdir(directory)
+            if name not in expected and os.path.lexists(os.path.join(directory, name, mark))
+        }
+    )

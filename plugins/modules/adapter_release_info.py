@@ -1,0 +1,240 @@
+#!/usr/bin/python
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: adapter_release_info
+short_description: Report the active releases of a node and compare them with what was verified
+version_added: 0.1.0
+author:
+  - The lorafleet.delivery authors (@lorafleet)
+description:
+  - Returns the active release of each adapter with its receipt and history.
+  - Compares the served directory C(MODELS_DIR/NAME) and the active release in the store with the
+    manifest that was recorded when the release was verified. Differences are returned; the module
+    does not fail because of them.
+  - Does not need the training server.
+extends_documentation_fragment:
+  - lorafleet.delivery._adapters.node
+  - lorafleet.delivery._adapters.permissions
+  - lorafleet.delivery._attributes
+attributes:
+  action_group:
+    membership:
+      - lorafleet.delivery.node
+      - lorafleet.delivery.permissions
+  check_mode:
+    support: full
+    details: The module only reads.
+  diff_mode:
+    support: N/A
+    details: The module changes nothing.
+  idempotent:
+    support: full
+options:
+  names:
+    description: Names of the adapters.
+    type: list
+    elements: str
+    required: true
+  content:
+    description:
+      - V(true) hashes every file of the adapters, and compares modes and owners with O(owner),
+        O(group), O(file_mode) and O(directory_mode).
+      - V(false) compares names and sizes of files and opens none of them. It takes no longer for
+        large adapters, but does not detect a changed byte.
+    type: bool
+    default: true
+  required_level:
+    description:
+      - The level of the load test that an active release must have passed on this node. A lower
+        level is a difference.
+    type: str
+    choices: [structure, adapter, model, golden]
+    default: structure
+  expected:
+    description:
+      - Names of all adapters that belong on this node. RV(others) lists all that are there besides.
+      - When not set, the adapters in O(names).
+    type: list
+    elements: str
+seealso:
+  - module: lorafleet.delivery.adapter_release
+"""
+
+EXAMPLES = r"""
+- name: Audit an adapter
+  lorafleet.delivery.adapter_release_info:
+    names:
+      - llama32_3b_grammar_lora
+    models_dir: /home/models
+    store: /home/.lorafleet
+  register: audit
+
+- name: Fail if it differs from what was verified
+  ansible.builtin.assert:
+    that: audit.differences | length == 0
+    fail_msg: "{{ audit.differences }}"
+
+- name: Read the status of an adapter without hashing its files
+  lorafleet.delivery.adapter_release_info:
+    names:
+      - llama32_3b_grammar_lora
+    models_dir: /home/models
+    store: /home/.lorafleet
+    content: false
+    required_level: model
+  register: status
+
+- name: Show the status
+  ansible.builtin.debug:
+    var: status.summary
+"""
+
+RETURN = r"""
+adapters:
+  description: The adapters, in the order of O(names).
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: Name of the adapter.
+      type: str
+      sample: llama32_3b_grammar_lora
+    release:
+      description: The active release, V(none) if there is none.
+      type: str
+      sample: 5f1c0f1f0f0b
+    digest:
+      description: The digest of its files. RV(adapters[].release) is its beginning.
+      type: str
+    size:
+      description: Size of all its files in bytes.
+      type: int
+      sample: 97307528
+    files:
+      description: Its files as they were verified, with C(path), C(size) in bytes and C(sha256).
+      type: list
+      elements: dict
+    previous:
+      description: The release that a rollback activates, V(none) if there is none.
+      type: str
+      sample: 0a9b5d7c6b1e
+    since:
+      description: When it was activated, V(none) if that is unknown.
+      type: str
+      sample: "2026-01-31T12:00:00+00:00"
+    activation:
+      description: How C(MODELS_DIR/NAME) leads to the release, V(exchange) or V(symlink).
+      type: str
+      sample: exchange
+    history:
+      description:
+        - The releases in the store with the time when each was last activated, the latest at the end.
+      type: list
+      elements: dict
+      sample:
+        - release: 0a9b5d7c6b1e
+          at: "2026-01-24T12:00:00+00:00"
+        - release: 5f1c0f1f0f0b
+          at: "2026-01-31T12:00:00+00:00"
+    receipt:
+      description: The load test that it passed on this node, V(none) if there is no receipt.
+      type: dict
+    differences:
+      description: What differs from the manifest, the permissions or O(required_level), one line each.
+      type: list
+      elements: str
+      sample:
+        - "missing  /home/models/llama32_3b_grammar_lora/tokenizer.json"
+active:
+  description: Names of the adapters that have an active release.
+  returned: success
+  type: list
+  elements: str
+  sample:
+    - llama32_3b_grammar_lora
+differences:
+  description: The differences of all adapters, each after the adapter's name.
+  returned: success
+  type: list
+  elements: str
+  sample:
+    - "llama32_3b_grammar_lora: missing  /home/models/llama32_3b_grammar_lora/tokenizer.json"
+others:
+  description: Adapters in the store or in the models directory that are not in O(expected).
+  returned: success
+  type: list
+  elements: str
+  sample: []
+summary:
+  description:
+    - A few lines about each adapter in O(names), with its differences, and about each in RV(others).
+  returned: success
+  type: dict
+  sample:
+    llama32_3b_grammar_lora:
+      - release 5f1c0f1f0f0b active since 2026-01-31T12:00:00+00:00
+      - level golden on cuda:0 NVIDIA H200 verified 2026-01-31T11:59:12+00:00
+      - golden distance 0.008, permitted 0.100
+      - previous release 0a9b5d7c6b1e
+problems:
+  description: Why the releases could not be read, one entry for each problem.
+  returned: failure
+  type: list
+  elements: dict
+  contains:
+    adapter:
+      description: The adapter that the problem belongs to, V(none) if it belongs to the host.
+      type: str
+    subject:
+      description: The adapter, file or option.
+      type: str
+      sample: /home/.lorafleet
+    problem:
+      description: What is wrong with it.
+      type: str
+      sample: "cannot be read: Permission denied."
+    remedy:
+      description: What to do.
+      type: str
+      sample: Run with become.
+"""
+
+from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import NODE, PERMISSIONS
+from ansible_collections.lorafleet.delivery.plugins.module_utils._levels import LEVELS
+from ansible_collections.lorafleet.delivery.plugins.module_utils._module import DeliveryModule
+from ansible_collections.lorafleet.delivery.plugins.module_utils._release_info import release_info
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.permissions import permissions_of
+
+
+def main() -> None:
+    module = DeliveryModule(
+        argument_spec={
+            **NODE,
+            **PERMISSIONS,
+            "names": {"type": "list", "elements": "str", "required": True},
+            "content": {"type": "bool", "default": True},
+            "required_level": {"type": "str", "choices": list(LEVELS), "default": LEVELS[0]},
+            "expected": {"type": "list", "elements": "str"},
+        },
+    )
+    params = module.params
+    with module.failing_on_error():
+        results = release_info(
+            params["models_dir"],
+            params["store"],
+            params["names"],
+            params["expected"] or params["names"],
+            params["required_level"],
+            permissions_of(params) if params["content"] else None,
+        )
+    module.exit_json(changed=False, **results)
+
+
+if __name__ == "__main__":
+    main()
