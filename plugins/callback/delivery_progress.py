@@ -76,6 +76,8 @@ from ansible_collections.lorafleet.delivery.plugins.plugin_utils._progress.track
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._steps import step_of
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._task_result import task_result
 
+# Where playbooks set defaults for a group of modules of this collection.
+_GROUPS = "group/lorafleet.delivery."
 # Seconds between two redraws of the area.
 _INTERVAL = 0.25
 
@@ -188,13 +190,27 @@ class CallbackModule(CallbackBase):
 
     def _device(self, host: t.Any, task: t.Any) -> str:
         """Return the device of a task, which is still a template when the task starts."""
-        device = task.args.get("device", "cuda")
+        device = _option(task, "device", default="cuda")
         variables = self._play.get_variable_manager().get_vars(play=self._play, host=host, task=task)
         try:
             return str(Templar(loader=self._play.get_loader(), variables=variables).template(device))
         except Exception:
             # The task itself will fail with a proper message.
             return str(device)
+
+
+def _option(task: t.Any, name: str, default: str) -> t.Any:
+    """Return an option of a task that has not started: its own, or else that of module_defaults.
+
+    ansible-core merges them in the worker, by a function that has another name in each release.
+    """
+    defaults: dict[str, t.Any] = {}
+    for entry in task.module_defaults:
+        defaults.update(entry)
+    # All members of a group have the options that it may set.
+    places = [options for place, options in defaults.items() if place.startswith(_GROUPS)]
+    places += [defaults.get(task.action, {}), task.args]
+    return next((options[name] for options in reversed(places) if isinstance(options, dict) and name in options), default)
 
 
 def _style(asked: str) -> str:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
+import types
 import typing as t
 
 import pytest
 import yaml
 from ansible import constants as C
-from ansible_collections.lorafleet.delivery.plugins.callback.delivery_progress import DOCUMENTATION, CallbackModule
+from ansible_collections.lorafleet.delivery.plugins.callback.delivery_progress import DOCUMENTATION, CallbackModule, _option
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._progress import events
 
 from tests.support.terminal import Terminal
@@ -83,3 +84,23 @@ def test_style_without_terminal_is_plain(tmp_path: pathlib.Path, monkeypatch: py
         assert style(stdout) == "plain"
         monkeypatch.setenv("LORAFLEET_PROGRESS", "live")
         assert style(stdout) == "plain"
+
+
+ACTION = "lorafleet.delivery.adapter_load_test"
+
+
+@pytest.mark.parametrize(
+    ("args", "module_defaults", "device"),
+    [
+        ({}, [], "cuda"),
+        ({"device": "cpu"}, [{ACTION: {"device": "cuda:1"}}], "cpu"),
+        ({}, [{"group/lorafleet.delivery.device": {"device": "cpu"}}], "cpu"),
+        ({}, [{ACTION: {"device": "cpu"}, "group/lorafleet.delivery.device": {"device": "cuda:1"}}], "cpu"),
+        # The last entry is that of the innermost block.
+        ({}, [{ACTION: {"device": "cuda:1"}}, {ACTION: {"device": "cpu"}}], "cpu"),
+        ({}, [{ACTION: {"level": "model"}, "group/other.collection.device": {"device": "cpu"}}], "cuda"),
+    ],
+)
+def test_option_of_task_includes_module_defaults(args: dict[str, str], module_defaults: list[t.Any], device: str) -> None:
+    task = types.SimpleNamespace(action=ACTION, args=args, module_defaults=module_defaults)
+    assert _option(task, "device", default="cuda") == device
