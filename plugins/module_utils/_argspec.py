@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Argument specifications that more than one module of the collection has; documented in doc_fragments/_adapters.py."""
+"""Options that several modules share. doc_fragments/_options.py documents them under the same names."""
 
 from __future__ import annotations
 

@@ -21,9 +21,9 @@ description:
   - A golden is kept as long as release, base, prompts and O(length) stay the same. Goldens of earlier releases stay where
     they are, so that a release that comes back has its own.
 extends_documentation_fragment:
-  - lorafleet.delivery._adapters
-  - lorafleet.delivery._adapters.source
-  - lorafleet.delivery._adapters.loading
+  - lorafleet.delivery._options.declared
+  - lorafleet.delivery._options.source
+  - lorafleet.delivery._options.loading
   - lorafleet.delivery._attributes
 attributes:
   action_group:

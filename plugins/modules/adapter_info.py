@@ -25,8 +25,8 @@ description:
     the base in C(bases[].path), the library versions of the training, and the golden that
     M(lorafleet.delivery.adapter_golden) has recorded of this very release.
 extends_documentation_fragment:
-  - lorafleet.delivery._adapters
-  - lorafleet.delivery._adapters.source
+  - lorafleet.delivery._options.declared
+  - lorafleet.delivery._options.source
   - lorafleet.delivery._attributes
 attributes:
   action_group:

@@ -22,11 +22,11 @@ description:
   - What passed gets a receipt in the store. As long as the release, the packages, the device and the base stay the same,
     the receipt stands and the adapter is not loaded again. So must the golden, at level V(golden).
 extends_documentation_fragment:
-  - lorafleet.delivery._adapters
-  - lorafleet.delivery._adapters.node
-  - lorafleet.delivery._adapters.permissions
-  - lorafleet.delivery._adapters.loading
-  - lorafleet.delivery._adapters.tested
+  - lorafleet.delivery._options.declared
+  - lorafleet.delivery._options.node
+  - lorafleet.delivery._options.permissions
+  - lorafleet.delivery._options.loading
+  - lorafleet.delivery._options.tested
   - lorafleet.delivery._attributes
 attributes:
   action_group:

@@ -21,9 +21,9 @@ description:
   - After a crash at any point, the next run completes or reverts the interrupted step.
   - A release needs a receipt of the load test. See O(required_level).
 extends_documentation_fragment:
-  - lorafleet.delivery._adapters.node
-  - lorafleet.delivery._adapters.permissions
-  - lorafleet.delivery._adapters.activation
+  - lorafleet.delivery._options.node
+  - lorafleet.delivery._options.permissions
+  - lorafleet.delivery._options.activation
   - lorafleet.delivery._attributes
 attributes:
   action_group:

@@ -18,8 +18,8 @@ description:
     does not fail because of them.
   - Does not need the training server.
 extends_documentation_fragment:
-  - lorafleet.delivery._adapters.node
-  - lorafleet.delivery._adapters.permissions
+  - lorafleet.delivery._options.node
+  - lorafleet.delivery._options.permissions
   - lorafleet.delivery._attributes
 attributes:
   action_group:

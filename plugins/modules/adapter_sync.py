@@ -21,7 +21,7 @@ description:
     What an interrupted transfer left is gone on from.
   - Nothing is sent for a release that is in the store already, whole.
 extends_documentation_fragment:
-  - lorafleet.delivery._adapters.node
+  - lorafleet.delivery._options.node
   - lorafleet.delivery._attributes
 notes:
   - Both hosts need rsync 3.1 or newer, the node C(flock) of util-linux. The controller needs ssh, and rsync where it is one

@@ -20,11 +20,12 @@ description:
   - A node that is not up to date is not a failure. The module returns the reasons, and the modules named above then make the
     changes or fail. A release without a receipt is not hashed.
 extends_documentation_fragment:
-  - lorafleet.delivery._adapters
-  - lorafleet.delivery._adapters.node
-  - lorafleet.delivery._adapters.permissions
-  - lorafleet.delivery._adapters.tested
-  - lorafleet.delivery._adapters.activation
+  - lorafleet.delivery._options.declared
+  - lorafleet.delivery._options.node
+  - lorafleet.delivery._options.permissions
+  - lorafleet.delivery._options.tested
+  - lorafleet.delivery._options.activation
+  - lorafleet.delivery._options.device
   - lorafleet.delivery._attributes
 attributes:
   action_group:
@@ -51,10 +52,6 @@ options:
     type: list
     elements: str
     required: true
-  device:
-    description: The device of the load test, as for O(lorafleet.delivery.adapter_load_test#module:device).
-    type: str
-    default: cuda
 notes:
   - Another run may change the node at the same time. The result describes the moment of the check.
 seealso:

@@ -10,7 +10,9 @@ import collections.abc as c
 import functools
 import json
 import os
+import pathlib
 import subprocess
+import sys
 import typing as t
 
 import pytest
@@ -27,7 +29,13 @@ MODULES = sorted(path.stem for path in (CHECKOUT / "plugins" / "modules").glob("
 
 @functools.cache
 def documentation() -> dict[str, t.Any]:
-    command = ["ansible-doc", "--json", "-t", "module", *(PREFIX + name for name in MODULES)]
+    command = [
+        pathlib.Path(sys.executable).with_name("ansible-doc"),
+        "--json",
+        "-t",
+        "module",
+        *(PREFIX + name for name in MODULES),
+    ]
     environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(CHECKOUT / ".collections")}
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     return {name[len(PREFIX) :]: entry["doc"] for name, entry in json.loads(done.stdout).items()}

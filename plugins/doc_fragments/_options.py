@@ -1,0 +1,244 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This doc fragment is PRIVATE to the collection: it may change or vanish in any release.
+
+"""The options that several modules share: one fragment for each constant of module_utils/_argspec.py."""
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    # The adapters that the inventory declares.
+    DECLARED = r"""
+options:
+  adapters:
+    description:
+      - The adapters that the inventory declares, one row each.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description: Name of the adapter, which is the name of its directory in O(models_dir).
+        type: str
+        required: true
+      variant:
+        description: The variant of the agent, for example V(3b). For reports only.
+        type: str
+      default:
+        description: Whether this is the agent's default variant. For reports only.
+        type: bool
+        default: false
+      base:
+        description: The base model that it was trained on, a key of O(bases).
+        type: str
+        required: true
+      rank:
+        description: The LoRA rank C(r).
+        type: int
+        required: true
+      alpha:
+        description: The value of C(lora_alpha).
+        type: float
+        required: true
+      target_modules:
+        description:
+          - Names of the modules that carry LoRA layers. The adapter must have exactly these.
+          - When not set, the names in adapter_config.json are used, and the tensors must fit them.
+        type: list
+        elements: str
+      peft_config:
+        description:
+          - Keys of adapter_config.json that may differ from plain LoRA, and the values that they must
+            have, for example C(use_rslora=true). All other keys must have their defaults.
+        type: dict
+      extra_files:
+        description: Names of further files of the adapter, which are delivered where they exist.
+        type: list
+        elements: str
+      allow_pickle:
+        description:
+          - Accept C(adapter_model.bin), a pickle, if there is no C(adapter_model.safetensors).
+            The node's torch must then be 2.10 or newer.
+        type: bool
+        default: false
+      dataset:
+        description: The training data. For reports only.
+        type: str
+      quality:
+        description: The quality metric. For reports only.
+        type: str
+  bases:
+    description:
+      - The base models, a dictionary. Its keys are the names that O(adapters[].base) uses.
+      - Each value is a dictionary with the optional keys C(path) (directory of the base on this host),
+        C(config) (the base's config.json, as far as the shapes of its modules need it; read from
+        C(path) when not set) and C(aliases) (other spellings of the name that
+        C(base_model_name_or_path) of adapter_config.json may have).
+    type: dict
+    default: {}
+"""
+
+    # The directories of a training server.
+    SOURCE = r"""
+options:
+  models_dir:
+    description: Absolute path of the directory with the adapters' directories.
+    type: path
+    required: true
+  cache_dir:
+    description: Directory of the hash cache, with which an unchanged adapter is read only once.
+    type: path
+    default: ~/.cache/lorafleet
+  golden_dir:
+    description:
+      - Directory of the goldens that M(lorafleet.delivery.adapter_golden) records, by name and release
+        of their adapters.
+    type: path
+    default: ~/.local/share/lorafleet/goldens
+"""
+
+    # The directories of a node.
+    NODE = r"""
+options:
+  models_dir:
+    description: Absolute path of the directory in which the adapters are served under their names.
+    type: path
+    required: true
+  store:
+    description:
+      - Directory of releases, receipts and staged files. It must be outside O(models_dir) and on the
+        same file system.
+    type: path
+    required: true
+"""
+
+    # The device that adapters are loaded on.
+    DEVICE = r"""
+options:
+  device:
+    description:
+      - The device to load on. V(cuda) is the GPU with the most free memory, V(cuda:1) the second GPU
+        that the interpreter sees, in PCI bus order, and V(cpu) uses no GPU.
+    type: str
+    default: cuda
+"""
+
+    # The device and its memory.
+    LOADING = (
+        DEVICE
+        + r"""
+  memory_limit:
+    description:
+      - The most device memory that may be used, for example V(20G). It never uses more than is free.
+    type: bytes
+"""
+    )
+
+    # Owner and modes of served files and directories.
+    PERMISSIONS = r"""
+options:
+  owner:
+    description: Name or number of the user that owns the served files. Not changed when not set.
+    type: str
+  group:
+    description: Name or number of the group of the served files. Not changed when not set.
+    type: str
+  file_mode:
+    description: Permissions of served files, four octal digits.
+    type: str
+    default: "0644"
+  directory_mode:
+    description: Permissions of served directories, four octal digits.
+    type: str
+    default: "0755"
+"""
+
+    # The load test that a release must have passed on a node.
+    TESTED = r"""
+options:
+  python:
+    description:
+      - The interpreter that serves the adapters. It must have torch, transformers, peft and
+        safetensors.
+    type: path
+    required: true
+  level:
+    description:
+      - The level of the test. Each level includes the ones before it, and an adapter that does not
+        reach the level fails.
+      - V(structure) checks the files only - names, shapes and values of all tensors, and the
+        configuration. It needs no PEFT.
+      - V(adapter) lets PEFT build its layers over a base without weights, loads all tensors onto the
+        device, compares them with the file bit by bit and computes with each module. It takes less
+        than 1 GB of device memory.
+      - V(model) also loads the base from O(bases) and the adapter with PEFT, and compares the answers
+        of the model with and without the adapter. It checks first that there is enough free memory.
+      - V(golden) also compares the log-probabilities along the recorded answers, with and without the
+        adapter, with those that M(lorafleet.delivery.adapter_golden) recorded on the training server.
+        It needs a golden in the manifest.
+      - V(available) is V(golden) for an adapter whose base has a C(path) and whose manifest has a
+        golden, V(model) for one whose base has a C(path), and V(adapter) for others.
+    type: str
+    choices:
+      - structure
+      - adapter
+      - model
+      - golden
+      - available
+    default: available
+  minimum_level:
+    description:
+      - The level that is enough where the memory is too small for O(level). The test then goes as far
+        as the memory permits, the result states the level and the reason, and each later run tries
+        O(level) again.
+      - When not set, only O(level) is enough. A failed test is a failure whatever this option is.
+    type: str
+    choices:
+      - structure
+      - adapter
+      - model
+      - golden
+  base_binding:
+    description:
+      - What to do if the base on this host is not the one that the adapter was trained on, as far as
+        the manifest identifies it. The config.json and a sample of every tensor are compared, before
+        anything is loaded.
+      - V(enforce) rejects the adapter. V(report) adds a note to the result and warns.
+    type: str
+    choices:
+      - enforce
+      - report
+    default: enforce
+  user:
+    description:
+      - The user that loads the adapters, ideally the one that serves them. With O(owner), O(group),
+        O(file_mode) and O(directory_mode) it must be able to read the served files. Only these are
+        checked, not the directories above O(models_dir). It reads the base itself.
+      - When not set, the user that Ansible works as. Another user requires O(ignore:become).
+    type: str
+"""
+
+    # How a release is activated, and how many are kept.
+    ACTIVATION = r"""
+options:
+  activation:
+    description:
+      - V(exchange) serves a plain directory with copies of the release's files, which is exchanged
+        atomically with the directory it replaces.
+      - V(symlink) serves a relative link to the release.
+      - V(auto) keeps the method that the adapter was last activated with on this node. For a new
+        adapter it is V(exchange) where the file system supports it, otherwise V(symlink). Check mode
+        assumes that it does.
+    type: str
+    choices: [auto, exchange, symlink]
+    default: auto
+  keep:
+    description:
+      - How many verified releases of each adapter stay in the store, the most recently active first.
+      - The active and the previous release, and releases that a process has open, always stay.
+    type: int
+    default: 3
+"""
