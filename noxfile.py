@@ -52,11 +52,14 @@ LOADING = [
 
 @nox.session(tags=["fast", "gates"])
 def lint(session: nox.Session) -> None:
-    """Linters and the type checker."""
+    """Linters, the type checker and the spelling check."""
     session.run("ruff", "check", ".")
     session.run("mypy", "-p", "ansible_collections.lorafleet.delivery.plugins", env={"MYPYPATH": ".collections"})
     session.run("mypy", "demo", "noxfile.py")
     session.run("yamllint", "--strict", ".")
+    # CHANGELOG.md and the roles' pages are generated.
+    session.run("pymarkdown", "scan", "README.md", "CONTRIBUTING.md", "docs")
+    session.run("codespell")
     session.run("zizmor", "--quiet", "--offline", "--pedantic", ".github")
 
 
