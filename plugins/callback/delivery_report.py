@@ -40,7 +40,6 @@ options:
 """
 
 import contextlib
-import datetime
 import json
 import os
 import shutil
@@ -55,6 +54,7 @@ from ansible.errors import AnsibleError
 from ansible.plugins.callback import CallbackBase
 from ansible.template import Templar
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.module_utils._time import now
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.tags import select
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.html import as_html
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.junit import as_junit
@@ -85,7 +85,7 @@ class CallbackModule(CallbackBase):
     def __init__(self, *args: t.Any, **kwargs: t.Any) -> None:
         super().__init__(*args, **kwargs)
         self._began = time.monotonic()
-        self._started = _now()
+        self._started = now()
         self._play: t.Any = None
         # The play whose hosts and adapters are known, and the last task of the role.
         self._covered: t.Any = None
@@ -149,7 +149,7 @@ class CallbackModule(CallbackBase):
             return
         # A run that failed before it worked on adapters shows why and does not touch the files.
         run = self._run or self._cover("deploy")
-        run.ended, run.seconds = _now(), round(time.monotonic() - self._began, 1)
+        run.ended, run.seconds = now(), round(time.monotonic() - self._began, 1)
         report = report_of(run)
         self._show(report)
         if self._run:
@@ -277,10 +277,6 @@ def _selected(variables: dict[str, t.Any], variants: dict[str, list[t.Any]]) -> 
 
 def _colour(state: str) -> str | None:
     return C.COLOR_OK if state in GOOD else C.COLOR_ERROR if state in BAD else C.COLOR_SKIP if state else None
-
-
-def _now() -> str:
-    return datetime.datetime.now(tz=datetime.timezone.utc).isoformat(timespec="seconds")
 
 
 def _replace(path: str, text: str) -> None:

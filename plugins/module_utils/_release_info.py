@@ -17,9 +17,9 @@ from ._adapter.files import CONFIG_FILE
 from ._errors import DeliveryError
 from ._golden.golden import golden_of
 from ._levels import reaches
-from ._store.active import Active, look_at_active
-from ._store.compare import differences
-from ._store.paths import AdapterPaths
+from ._store.active import Active, inspect_active
+from ._store.compare import CHANGED, EXTRA, LOWER, Difference, differences
+from ._store.paths import STATE_FILE, AdapterPaths
 from ._store.permissions import Permissions
 
 
@@ -41,9 +41,9 @@ def release_info(
         others = unexpected(models_dir, store, expected)
     except OSError as exc:
         raise DeliveryError.of(str(exc.filename), f"cannot be read: {exc.strerror}.", "Run with become.") from exc
-    lines = {name: list(active.wrong) for name, active in found.items()}
+    lines = {name: [difference.line() for difference in active.wrong] for name, active in found.items()}
     summary = {name: [*summary_of(active), *lines[name]] for name, active in found.items()}
-    summary.update({name: ["extra    not expected on this node"] for name in others})
+    summary.update({name: [Difference(EXTRA, "", "not expected on this node").line()] for name in others})
     return {
         "adapters": [{"name": name, **active.to_json(), "differences": lines[name]} for name, active in found.items()],
         "active": [name for name, active in found.items() if active.release],
@@ -56,20 +56,20 @@ def release_info(
 def _inspect(paths: AdapterPaths, required_level: str, permissions: Permissions | None) -> Active:
     """Inspect one adapter. A damaged record is a difference, so that it does not hide the other adapters."""
     try:
-        found = look_at_active(paths)
+        found = inspect_active(paths)
     except DeliveryError as exc:
-        return Active(wrong=(f"changed  {exc}",))
+        return Active(wrong=(Difference(CHANGED, "", str(exc)),))
     wrong = [*found.wrong]
     level = found.receipt and found.receipt["level"]
     if level and not reaches(level, required_level):
-        wrong.append(f"lower    verified at level {level}, level {required_level} is required")
+        wrong.append(Difference(LOWER, "", f"verified at level {level}, level {required_level} is required"))
     if found.manifest is not None:
         for directory in found.directories:
             if permissions is None:
                 differing = differences(directory, found.manifest, content=False)
             else:
                 differing = permissions.differences(directory, found.manifest)
-            wrong += [difference.line(directory) for difference in differing]
+            wrong += [difference.below(directory) for difference in differing]
     return dataclasses.replace(found, wrong=tuple(wrong))
 
 
@@ -99,7 +99,7 @@ def _permitted(found: Active) -> str:
 
 def unexpected(models_dir: str, store: str, expected: t.Collection[str]) -> list[str]:
     """Return the adapters in the models directory or the store that are not among ``expected``."""
-    marks = ((models_dir, CONFIG_FILE), (store, "state.json"))
+    marks = ((models_dir, CONFIG_FILE), (store, STATE_FILE))
     return sorted(
         {
             name

@@ -20,8 +20,8 @@ from ._load_test.interpreter import check_device
 from ._load_test.serving_user import ServingUser, check_readable
 from ._store.permissions import permissions_of
 from ._store.plan import Options, Request
-from ._store.recovery import is_settled
-from ._store.transaction import Outcome, carry_out
+from ._store.recovery import needs_recovery
+from ._store.transaction import AdapterResult, carry_out
 
 
 def check_up_to_date(params: dict[str, t.Any], warn: t.Callable[[str], None]) -> list[dict[str, t.Any]]:
@@ -59,7 +59,7 @@ def check_up_to_date(params: dict[str, t.Any], warn: t.Callable[[str], None]) ->
     return [_entry(case, outcome) for case, outcome in zip(cases, outcomes)]
 
 
-def _entry(case: Case, outcome: Outcome) -> dict[str, t.Any]:
+def _entry(case: Case, outcome: AdapterResult) -> dict[str, t.Any]:
     released = outcome.to_json()
     keys = ("name", "release", "digest", "size", "files", "previous", "history", "activation", "path", "receipt")
     return {**{key: released[key] for key in keys}, "required_level": case.required}
@@ -72,14 +72,14 @@ def _no_valid_receipt(case: Case) -> DeliveryError:
 def _check_receipt(case: Case, host: Host, params: dict[str, t.Any]) -> None:
     if not case.stands(case.required, host.digest):
         raise _no_valid_receipt(case)
-    if not is_settled(case.paths):
+    if needs_recovery(case.paths):
         raise DeliveryError.of(case.subject, "an earlier run left unfinished work.")
     judge(case, host, {**params, "force": False}, Identities(), check_mode=True)
 
 
-def _unchanged(cases: list[Case], options: Options) -> list[Outcome]:
+def _unchanged(cases: list[Case], options: Options) -> list[AdapterResult]:
     """The outcomes of activating these releases, none of which changes anything. Raises DeliveryError if one would."""
-    outcomes: list[Outcome] = []
+    outcomes: list[AdapterResult] = []
     carry_out([Request(case.paths, manifest=case.manifest) for case in cases], options, True, outcomes)
     for case, outcome in zip(cases, outcomes):
         # A damaged state can record less about the same release.

@@ -236,7 +236,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._names import i
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.paths import AdapterPaths
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.permissions import permissions_of
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan import Options, Request
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store.transaction import Outcome, carry_out
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.transaction import AdapterResult, carry_out
 
 
 def _requests(params: dict[str, t.Any]) -> list[Request]:
@@ -285,7 +285,7 @@ def main() -> None:
         required_by={"release": ("names",)},
         mutually_exclusive=[("manifests", "names")],
     )
-    done: list[Outcome] = []
+    done: list[AdapterResult] = []
 
     def result() -> dict[str, t.Any]:
         return {

@@ -209,14 +209,9 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem, about
 from ansible_collections.lorafleet.delivery.plugins.module_utils._module import DeliveryModule
 from ansible_collections.lorafleet.delivery.plugins.module_utils._rsync import Rsync
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store.preflight import check_places
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store.staging import (
-    Plan,
-    check_space,
-    plan_all,
-    prepare,
-    settle,
-)
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.fetch import Fetch, check_space, plan_fetches
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.preflight import check_directories
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.staging import prepare, verify_staged
 from ansible_collections.lorafleet.delivery.plugins.module_utils._text import count
 
 
@@ -242,32 +237,32 @@ def check_limits(params: dict[str, t.Any]) -> None:
         )
 
 
-def planned(item: Plan) -> dict[str, t.Any]:
+def planned(item: Fetch) -> dict[str, t.Any]:
     return {
         "name": item.manifest.name,
         "release": item.manifest.release,
         "stored": item.stored,
-        "sent": [entry.path for entry in item.missing],
-        "sent_bytes": sum(entry.size for entry in item.missing),
-        "taken": item.local,
-        "taken_bytes": sum(entry.size for entry in item.lacking if entry.path in item.local),
+        "sent": [entry.path for entry in item.to_download],
+        "sent_bytes": sum(entry.size for entry in item.to_download),
+        "taken": item.reusable,
+        "taken_bytes": sum(entry.size for entry in item.missing if entry.path in item.reusable),
         # For the action plugin alone.
         "staging": item.staging,
         "staged_bytes": item.staged_bytes,
     }
 
 
-def diff_of(plans: list[Plan]) -> dict[str, str]:
+def diff_of(plans: list[Fetch]) -> dict[str, str]:
     """What is to come, as Ansible shows it."""
 
-    def text(item: Plan) -> str:
-        sent = f"{sum(entry.size for entry in item.missing)} bytes to send"
-        sent += f" ({', '.join(entry.path for entry in item.missing)})" if item.missing else ""
-        others = len(item.lacking) - len(item.missing)
+    def text(item: Fetch) -> str:
+        sent = f"{sum(entry.size for entry in item.to_download)} bytes to send"
+        sent += f" ({', '.join(entry.path for entry in item.to_download)})" if item.to_download else ""
+        others = len(item.missing) - len(item.to_download)
         return f"{item.manifest.name} {item.manifest.release}: {sent}, {count(others, 'file')} from this node\n"
 
     header = "releases to stage"
-    after = "".join(text(item) for item in plans if item.lacking)
+    after = "".join(text(item) for item in plans if item.missing)
     return {"before_header": header, "after_header": header, "before": "", "after": after}
 
 
@@ -294,10 +289,10 @@ def main() -> None:
         check_limits(module.params)
         manifests = [Manifest.from_text(manifest) for manifest in module.params["manifests"]]
         arrived = module.params["phase"] == "settle"
-        plans = plan_all(manifests, module.params["models_dir"], module.params["store"], arrived)
-        changed = any(item.lacking for item in plans)
+        plans = plan_fetches(manifests, module.params["models_dir"], module.params["store"], arrived)
+        changed = any(item.missing for item in plans)
         if module.params["phase"] == "plan":
-            check_places(module.params["models_dir"], module.params["store"])
+            check_directories(module.params["models_dir"], module.params["store"])
             found = local_rsync(module)
             # The action has the task's arguments alone, without the defaults.
             options = {name: value for name, value in module.params.items() if name.startswith("transfer_")}
@@ -305,14 +300,14 @@ def main() -> None:
             check_space(module.params["store"], plans)
             if not module.check_mode:
                 for item in plans:
-                    if item.lacking:
+                    if item.missing:
                         with about(item.manifest.name):
                             prepare(item)
         elif module.params["phase"] == "settle":
             for item in plans:
                 if not item.stored:
                     with about(item.manifest.name):
-                        problems += settle(item)
+                        problems += verify_staged(item)
         else:
             raise DeliveryError.of(
                 "adapter_sync", "was run without its action plugin.", "Call it as lorafleet.delivery.adapter_sync."

@@ -17,7 +17,7 @@ import typing as t
 
 from tests.crash.scenarios import Scenario, Stage
 from tests.crash.traced import Ended, traced
-from tests.support.transactions import Way
+from tests.support.transactions import Method
 
 # How to make each kind, and the least size that it can have.
 _MAKE = {
@@ -46,7 +46,7 @@ def why_not(kind: str) -> t.Optional[str]:
     return f"no loop device: {done.stderr.strip()}" if done.returncode else None
 
 
-def violations(directory: pathlib.Path, kind: str, scenario: Scenario, way: Way, neighbour: bool) -> t.Iterator[list[str]]:
+def violations(directory: pathlib.Path, kind: str, scenario: Scenario, method: Method, neighbour: bool) -> t.Iterator[list[str]]:
     """What each power cut broke: one after each system call that left the disk with something else, and one after the end.
 
     With C(neighbour), another program flushes a file of its own before each cut, which brings names to the disk, but not the
@@ -57,7 +57,7 @@ def violations(directory: pathlib.Path, kind: str, scenario: Scenario, way: Way,
     _make(kind, disk)
     with _mounted(disk, mounted_at):
         (mounted_at / "node").mkdir()
-        stage = Stage(mounted_at / "node", scenario, way)
+        stage = Stage(mounted_at / "node", scenario, method)
     with _mounted(disk, mounted_at):
         cuts = list(_cuts(stage, disk, directory, mounted_at / "neighbour" if neighbour else None))
     for cut, ended in cuts:

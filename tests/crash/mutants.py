@@ -32,6 +32,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._store import (
     retention,
     state,
     transaction,
+    trash,
 )
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.compare import Difference
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.paths import AdapterPaths
@@ -41,7 +42,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._store.state im
 from tests.crash import disks, faults
 from tests.crash.patched_os import PatchedOs
 from tests.crash.scenarios import SCENARIOS, Stage, false_bytes, second_run
-from tests.support.transactions import Way
+from tests.support.transactions import Method
 
 Mutate = t.Callable[[pytest.MonkeyPatch], None]
 Harness = t.Callable[[pathlib.Path], t.Iterator[list[str]]]
@@ -70,12 +71,12 @@ def mutant(harness: Harness, *invariants: str, needs_disk: bool = False) -> t.Ca
     return enter
 
 
-def _by_fault(fault: str, scenario: str, way: Way) -> Harness:
-    return lambda directory: faults.violations(Stage(directory, SCENARIOS[scenario], way), fault)
+def _by_fault(fault: str, scenario: str, method: Method) -> Harness:
+    return lambda directory: faults.violations(Stage(directory, SCENARIOS[scenario], method), fault)
 
 
-def _by_power_cut(scenario: str, way: Way, neighbour: bool) -> Harness:
-    return lambda directory: disks.violations(directory, "ext4", SCENARIOS[scenario], way, neighbour)
+def _by_power_cut(scenario: str, method: Method, neighbour: bool) -> Harness:
+    return lambda directory: disks.violations(directory, "ext4", SCENARIOS[scenario], method, neighbour)
 
 
 # Putting in place
@@ -123,19 +124,19 @@ def files_are_copied_into_the_live_directory(patch: pytest.MonkeyPatch) -> None:
 
 
 @mutant(_by_fault(faults.KILL, "take_over", "exchange"), "I2", "I5")
-def nothing_is_settled(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(transaction, "settle", lambda paths: (state.read_state(paths), None))
+def recovery_is_skipped(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(transaction, "recover", lambda paths: (state.read_state(paths), None))
 
 
 @mutant(_by_fault(faults.KILL, "take_over", "exchange"), "I2")
-def settling_deletes_what_came_out(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(recovery, "put_away", lambda paths, path: displaced.remove(path))
+def recovery_deletes_displaced_directory(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(recovery, "dispose", lambda paths, path: trash.remove(path))
 
 
 @mutant(_by_fault(faults.KILL, "take_over", "exchange"), "I2")
 def intent_is_not_recorded(patch: pytest.MonkeyPatch) -> None:
-    def begin(paths: AdapterPaths, state: t.Any, step: str, release: str, new: str, way: str) -> Intent:
-        return Intent(step, release, os.lstat(new).st_ino, way)
+    def begin(paths: AdapterPaths, state: t.Any, step: str, release: str, new: str, method: str) -> Intent:
+        return Intent(step, release, os.lstat(new).st_ino, method)
 
     patch.setattr(activate, "_begin", begin)
 
@@ -226,18 +227,18 @@ def lock_is_not_taken(patch: pytest.MonkeyPatch) -> None:
 
 @mutant(_by_fault(faults.KILL, "next_release", "exchange"), "I2")
 def previous_release_is_pruned(patch: pytest.MonkeyPatch) -> None:
-    def prunable(paths: AdapterPaths, state: t.Any, keep: int, linked: t.Optional[str], coming: str) -> list[str]:
+    def expired_releases(paths: AdapterPaths, state: t.Any, keep: int, linked: t.Optional[str], target: str) -> list[str]:
         return [name for name in paths.release_names() if name != state.active]
 
-    patch.setattr(plan, "prunable", prunable)
+    patch.setattr(plan, "expired_releases", expired_releases)
 
 
 @mutant(_by_fault(faults.KILL, "roll_back", "exchange"), "I3")
 def active_release_is_pruned(patch: pytest.MonkeyPatch) -> None:
-    def prunable(paths: AdapterPaths, state: t.Any, keep: int, linked: t.Optional[str], coming: str) -> list[str]:
+    def expired_releases(paths: AdapterPaths, state: t.Any, keep: int, linked: t.Optional[str], target: str) -> list[str]:
         return [name for name in paths.release_names() if name != state.previous]
 
-    patch.setattr(plan, "prunable", prunable)
+    patch.setattr(plan, "expired_releases", expired_releases)
 
 
 @mutant(_by_fault(faults.KILL, "next_release", "exchange"), "I8")
@@ -254,7 +255,7 @@ def receipts_are_forgotten(patch: pytest.MonkeyPatch) -> None:
 
 @mutant(_by_fault(faults.KILL, "first", "exchange"), "I6")
 def what_is_not_ours_is_tidied(patch: pytest.MonkeyPatch) -> None:
-    empty_trash = displaced.empty_trash
+    empty_trash = trash.empty_trash
 
     def thorough(paths: AdapterPaths) -> None:
         empty_trash(paths)
@@ -278,4 +279,4 @@ def failure_does_not_say_what_is_active(patch: pytest.MonkeyPatch) -> None:
 
 @mutant(_by_fault(faults.EIO, "first", "symlink"), "no clean error")
 def errors_are_not_named(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(transaction, "_told", lambda *_: contextlib.nullcontext())
+    patch.setattr(transaction, "_os_errors", lambda *_: contextlib.nullcontext())

@@ -23,7 +23,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import 
 from tests.crash.traced import Ended, attempt, traced
 from tests.support import invariants
 from tests.support.releases import WEIGHTS, content, release_of, stage, write_version
-from tests.support.transactions import Node, Way
+from tests.support.transactions import Method, Node
 
 BY_HAND = b"made by hand"
 
@@ -33,7 +33,7 @@ class Scenario:
     """C(prepare) brings a node into the state before; C(active) is the version that is then active."""
 
     name: str
-    prepare: t.Callable[[Node, Way], None]
+    prepare: t.Callable[[Node, Method], None]
     active: t.Optional[int] = None
     rolls_back: bool = False
     # The bytes of the file "unknown" must survive, and if C(by_hand) those of version 7 beside it.
@@ -43,44 +43,44 @@ class Scenario:
     damaged: bool = False
 
 
-def _first(node: Node, way: Way) -> None:
+def _first(node: Node, method: Method) -> None:
     stage(node.paths, 2)
 
 
-def _take_over(node: Node, way: Way) -> None:
-    write_version(node.live, 7)
-    (node.live / "unknown").write_bytes(BY_HAND)
+def _take_over(node: Node, method: Method) -> None:
+    write_version(node.served, 7)
+    (node.served / "unknown").write_bytes(BY_HAND)
     stage(node.paths, 2)
 
 
-def _take_over_of_the_same(node: Node, way: Way) -> None:
-    write_version(node.live, 2)
+def _take_over_of_the_same(node: Node, method: Method) -> None:
+    write_version(node.served, 2)
     stage(node.paths, 2)
     shutil.rmtree(node.paths.staged(release_of(2)))
 
 
-def _next_release(node: Node, way: Way) -> None:
+def _next_release(node: Node, method: Method) -> None:
     for version in (3, 1):
-        node.deploy(version, way)
+        node.deploy(version, method)
     stage(node.paths, 2)
 
 
-def _roll_back(node: Node, way: Way) -> None:
+def _roll_back(node: Node, method: Method) -> None:
     for version in (2, 1):
-        node.deploy(version, way)
+        node.deploy(version, method)
 
 
-def _repair(node: Node, way: Way) -> None:
-    node.deploy(2, way)
-    (node.live / "unknown").write_bytes(BY_HAND)
-    if way == "exchange":
+def _repair(node: Node, method: Method) -> None:
+    node.deploy(2, method)
+    (node.served / "unknown").write_bytes(BY_HAND)
+    if method == "exchange":
         (node.release(2) / WEIGHTS).write_bytes(b"damage")
     stage(node.paths, 2)
 
 
-def _other_way(node: Node, way: Way) -> None:
+def _other_method(node: Node, method: Method) -> None:
     """NAME has been the other kind of thing so far."""
-    node.deploy(1, "symlink" if way == "exchange" else "exchange")
+    node.deploy(1, "symlink" if method == "exchange" else "exchange")
     stage(node.paths, 2)
 
 
@@ -93,22 +93,22 @@ SCENARIOS = {
         Scenario("next_release", _next_release, active=1),
         Scenario("roll_back", _roll_back, active=1, rolls_back=True),
         Scenario("repair", _repair, active=2, unknown=True, damaged=True),
-        Scenario("other_way", _other_way, active=1),
+        Scenario("other_method", _other_method, active=1),
     )
 }
 
 
 class Stage:
-    """One scenario, one way, in a directory where it can be set up again and again; and the verdict on what a run made of it."""
+    """A node prepared for one scenario and activation method, which can be reset, and the checks of what a run left."""
 
-    def __init__(self, directory: pathlib.Path, scenario: Scenario, way: Way) -> None:
-        self.scenario, self.way = scenario, way
+    def __init__(self, directory: pathlib.Path, scenario: Scenario, method: Method) -> None:
+        self.scenario, self.method = scenario, method
         self.node = Node(directory)
-        scenario.prepare(self.node, way)
+        scenario.prepare(self.node, method)
         # Neighbours that nobody may touch: another adapter, and what an administrator left.
         write_version(self.node.models / "neighbour", 5)
         (self.node.store / "notes").write_bytes(BY_HAND)
-        self.before = invariants.content_of(str(self.node.live))
+        self.before = invariants.content_of(str(self.node.served))
         self.untouched = {str(directory): invariants.listing(str(directory))}
         self.template = directory.with_name("template")
         self.prelude: t.Callable[[], object] = lambda: None
@@ -139,9 +139,9 @@ class Stage:
     def run(self) -> bool:
         """What is wanted: the run that a fault happens to."""
         if self.scenario.rolls_back:
-            self.node.roll_back(self.way)
+            self.node.roll_back(self.method)
         else:
-            self.node.carry_out(2, self.way, keep=1)
+            self.node.carry_out(2, self.method, keep=1)
         return self.node.changed
 
     def run_again(self) -> bool:
@@ -151,7 +151,7 @@ class Stage:
         state = pathlib.Path(self.node.paths.state)
         if json.loads(state.read_text())["active"] != release_of(2):
             self.run()
-        self.node.roll_back(self.way, release=release_of(2))
+        self.node.roll_back(self.method, release=release_of(2))
         return self.node.changed
 
     def violations(self, ended: Ended, fsync_failed: bool = False) -> list[str]:
@@ -176,7 +176,7 @@ class Stage:
         try:
             # The second one may have to prune: what came out of NAME can turn out to be a release that the store lacked.
             for _again in range(3):
-                self.node.carry_out(4, self.way, keep=1)
+                self.node.carry_out(4, self.method, keep=1)
         except DeliveryError as exc:
             return [f"I5 a run for another release failed: {exc}"]
         again = {"code": 0, "changed": self.node.changed}
@@ -202,7 +202,7 @@ class Stage:
                     "active": None if active is None else release_of(active),
                     "before": self.before,
                     "survives": survives,
-                    "way": self.way,
+                    "method": self.method,
                     "damaged": [release_of(2)] if self.scenario.damaged else [],
                     "modes": {"file": "0644", "directory": "0755"},
                 }
@@ -221,10 +221,10 @@ def sha256(data: bytes) -> str:
 
 def false_bytes(directory: pathlib.Path) -> t.Iterator[list[str]]:
     """Staged bytes of the right size that are not those of the release: must be refused."""
-    for way in t.get_args(Way)[:2]:
-        stage_of_way = directory / way
-        stage_of_way.mkdir()
-        stage = Stage(stage_of_way, SCENARIOS["next_release"], way)
+    for method in t.get_args(Method)[:2]:
+        stage_of_method = directory / method
+        stage_of_method.mkdir()
+        stage = Stage(stage_of_method, SCENARIOS["next_release"], method)
         weights = pathlib.Path(stage.node.paths.staged(release_of(2)), WEIGHTS)
         data = weights.read_bytes()
         weights.write_bytes(bytes([data[0] ^ 1]) + data[1:])

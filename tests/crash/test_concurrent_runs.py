@@ -24,7 +24,7 @@ from tests.crash.scenarios import BY_HAND, content_sums, false_bytes, second_run
 from tests.crash.traced import attempt
 from tests.support import invariants
 from tests.support.releases import release_of, stage, write_version
-from tests.support.transactions import Node, Way
+from tests.support.transactions import Method, Node
 
 ROUNDS = 40
 VERSIONS = (1, 2, 3, 4, 5, 6)
@@ -56,14 +56,14 @@ def fork(work: t.Callable[[], object]) -> int:
 def reader(node: Node, directory: pathlib.Path) -> t.Iterator[None]:
     """A server that opens NAME again and again while the block runs, and must always find one whole version."""
     stop, seen = directory / "stop", directory / "seen"
-    by_hand = invariants.content_of(str(node.live))
+    by_hand = invariants.content_of(str(node.served))
     whole = [by_hand, *map(content_sums, VERSIONS)]
 
     def read() -> None:
         found: collections.Counter[str] = collections.Counter()
         while not stop.exists():
             try:
-                found["whole" if invariants.content_of(str(node.live)) in whole else "torn"] += 1
+                found["whole" if invariants.content_of(str(node.served)) in whole else "torn"] += 1
             except OSError as exc:
                 found[str(exc)] += 1
         seen.write_text(json.dumps(found))
@@ -79,17 +79,17 @@ def reader(node: Node, directory: pathlib.Path) -> t.Iterator[None]:
     assert found["whole"] > ROUNDS
 
 
-@pytest.mark.parametrize("way", ["exchange", "symlink"])
-def test_two_runs_killed_at_random(directory: pathlib.Path, way: Way, count: Count) -> None:
+@pytest.mark.parametrize("method", ["exchange", "symlink"])
+def test_two_runs_killed_at_random(directory: pathlib.Path, method: Method, count: Count) -> None:
     node = Node(directory)
-    write_version(node.live, 7, mode=0o644)
-    (node.live / "unknown").write_bytes(BY_HAND)
-    by_hand = invariants.content_of(str(node.live))
+    write_version(node.served, 7, mode=0o644)
+    (node.served / "unknown").write_bytes(BY_HAND)
+    by_hand = invariants.content_of(str(node.served))
     chance = random.Random(7)  # noqa: S311
     ended: collections.Counter[int] = collections.Counter()
 
     def carry_out(version: int) -> bool:
-        node.carry_out(version, way, lock_timeout=10)
+        node.carry_out(version, method, lock_timeout=10)
         return node.changed
 
     def violations(wanted: int, code: t.Optional[int], **more: t.Any) -> list[str]:
@@ -98,7 +98,7 @@ def test_two_runs_killed_at_random(directory: pathlib.Path, way: Way, count: Cou
             "wanted": release_of(wanted),
             "before": by_hand,
             "survives": [{"unknown": sha256(BY_HAND), **content_sums(7)}],
-            "way": way,
+            "method": method,
         }
         places = {"models_dir": str(node.models), "store": str(node.store)}
         return invariants.violations({**places, "code": code, "adapters": {node.paths.name: adapter}, **more})

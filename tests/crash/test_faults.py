@@ -18,33 +18,33 @@ from tests.crash.faults import EIO, ENOSPC, KILL, violations
 from tests.crash.scenarios import SCENARIOS, Stage
 from tests.crash.traced import calls_of, run_with_fault
 from tests.support import invariants
-from tests.support.transactions import Way
+from tests.support.transactions import Method
 
 pytestmark = pytest.mark.usefixtures("strace")
 
 
 @pytest.mark.parametrize("fault", [KILL, EIO, ENOSPC])
 @pytest.mark.parametrize("scenario", SCENARIOS)
-@pytest.mark.parametrize("way", ["exchange", "symlink"])
+@pytest.mark.parametrize("method", ["exchange", "symlink"])
 def test_fault_at_every_call(
-    directory: pathlib.Path, way: Way, scenario: str, fault: str, count: Count, pytestconfig: pytest.Config
+    directory: pathlib.Path, method: Method, scenario: str, fault: str, count: Count, pytestconfig: pytest.Config
 ) -> None:
     # At every call for both ways everywhere, it would be some two thousand more.
     every = pytestconfig.getoption("all_faults", default=False) or scenario == "take_over"
-    found = list(violations(Stage(directory, SCENARIOS[scenario], way), fault, every))
+    found = list(violations(Stage(directory, SCENARIOS[scenario], method), fault, every))
     count(f"runs with {fault}", len(found) - 1)
     assert len(found) > 10
     assert [what for each in found for what in each] == []
 
 
-@pytest.mark.parametrize(("way", "scenario"), [("exchange", "take_over"), ("exchange", "repair"), ("symlink", "other_way")])
-def test_killed_again_while_bringing_it_in_order(directory: pathlib.Path, way: Way, scenario: str, count: Count) -> None:
+@pytest.mark.parametrize(("method", "scenario"), [("exchange", "take_over"), ("exchange", "repair"), ("symlink", "other_method")])
+def test_killed_again_while_bringing_it_in_order(directory: pathlib.Path, method: Method, scenario: str, count: Count) -> None:
     """After a kill between a swap and its bookkeeping, the next run is killed too, at every step."""
-    _ended, calls = calls_of(Stage(directory, SCENARIOS[scenario], way).run, ["renameat2", "fsync"], directory)
+    _ended, calls = calls_of(Stage(directory, SCENARIOS[scenario], method).run, ["renameat2", "fsync"], directory)
     swap = max(number for number, call in enumerate(calls) if call.name == "renameat2")
     shutil.rmtree(directory)
     directory.mkdir()
-    stage = Stage(directory, SCENARIOS[scenario], way)
+    stage = Stage(directory, SCENARIOS[scenario], method)
 
     def killed_before() -> None:
         assert run_with_fault(stage.run, calls[swap + 1], KILL).code is None

@@ -13,7 +13,7 @@ import pytest
 from tests.crash import disks
 from tests.crash.conftest import Count
 from tests.crash.scenarios import SCENARIOS
-from tests.support.transactions import Way
+from tests.support.transactions import Method
 
 pytestmark = pytest.mark.usefixtures("strace")
 
@@ -26,14 +26,14 @@ ON_EVERY_KIND = ("take_over", "next_release")
     ("kind", "scenario"),
     [(kind, scenario) for kind in disks.KINDS for scenario in SCENARIOS if kind == "ext4" or scenario in ON_EVERY_KIND],
 )
-@pytest.mark.parametrize("way", ["exchange", "symlink"])
+@pytest.mark.parametrize("method", ["exchange", "symlink"])
 def test_power_cut_at_every_step(
-    directory: pathlib.Path, way: Way, kind: str, scenario: str, neighbour: bool, count: Count
+    directory: pathlib.Path, method: Method, kind: str, scenario: str, neighbour: bool, count: Count
 ) -> None:
     reason = disks.why_not(kind)
     if reason:
         pytest.skip(reason)
-    found = list(disks.violations(directory, kind, SCENARIOS[scenario], way, neighbour))
+    found = list(disks.violations(directory, kind, SCENARIOS[scenario], method, neighbour))
     count(f"power cuts on {kind}", len(found))
     assert len(found) > 5
     assert [what for each in found for what in each] == []

@@ -14,7 +14,7 @@ import pytest
 from tests.crash.scenarios import SCENARIOS, Stage
 from tests.crash.traced import Ended, run_traced
 from tests.support.releases import release_of
-from tests.support.transactions import Way
+from tests.support.transactions import Method
 
 pytestmark = pytest.mark.usefixtures("strace")
 
@@ -26,25 +26,25 @@ def run(stage: Stage) -> Ended:
 @pytest.mark.parametrize("scenario", ["first", "next_release", "roll_back", "repair"])
 def test_links_are_used(directory: pathlib.Path, scenario: str) -> None:
     stage = Stage(directory, SCENARIOS[scenario], "symlink")
-    stage.way = "auto"
+    stage.method = "auto"
     ended = run(stage)
-    stage.way = "symlink"
+    stage.method = "symlink"
     assert ended.code == 0, ended.message
     assert stage.violations(ended) == []
     assert stage.violations_after_another_run() == []
-    assert os.readlink(stage.node.live).endswith(release_of(2))
+    assert os.readlink(stage.node.served).endswith(release_of(2))
 
 
 @pytest.mark.parametrize(
-    ("way", "message"),
+    ("method", "message"),
     [
         ("auto", "is a plain directory, and this file system cannot exchange it"),
         ("symlink", "is a plain directory, and this file system cannot exchange it"),
         ("exchange", "cannot be exchanged in one step"),
     ],
 )
-def test_take_over_is_refused(directory: pathlib.Path, way: Way, message: str) -> None:
-    stage = Stage(directory, SCENARIOS["take_over"], way)
+def test_take_over_is_refused(directory: pathlib.Path, method: Method, message: str) -> None:
+    stage = Stage(directory, SCENARIOS["take_over"], method)
     ended = run(stage)
     assert ended.code == 1
     assert message in ended.message

@@ -60,7 +60,7 @@ def test_check_do_check_do(node: Node) -> None:
     (adapter,) = done["adapters"]
     assert (adapter["action"], adapter["release"], adapter["digest"]) == ("activated", manifest.release, manifest.digest)
     assert done["diff"][0]["after"]["rank"] == 16
-    assert version_at(node.live) == version_at(adapter["path"]) == 1
+    assert version_at(node.served) == version_at(adapter["path"]) == 1
 
     active = node.snapshot()
     for flags in (["--check"], []):
@@ -76,11 +76,11 @@ def test_rollback_without_manifests(node: Node) -> None:
     done = run(node, state="rolled_back", names=[NAME])
     assert done["changed"]
     assert (done["adapters"][0]["action"], done["adapters"][0]["previous"]) == ("rolled_back", release_of(2))
-    assert version_at(node.live) == 1
+    assert version_at(node.served) == 1
     named = {"state": "rolled_back", "names": [NAME], "release": release_of(2)}
     assert run(node, **named)["changed"]
     assert not run(node, **named)["changed"]
-    assert version_at(node.live) == 2
+    assert version_at(node.served) == 2
 
 
 def test_refusal_names_adapter_and_remedy(node: Node) -> None:
@@ -96,7 +96,7 @@ def test_refusal_names_adapter_and_remedy(node: Node) -> None:
         "remedy": "Run the load test at that level first; nothing was activated.",
     }
     assert done["msg"] == f"{problem['subject']}: {problem['problem']} {problem['remedy']}"
-    assert not node.live.exists()
+    assert not node.served.exists()
 
 
 def test_what_was_done_before_a_failure_is_told(node: Node) -> None:
@@ -109,15 +109,15 @@ def test_what_was_done_before_a_failure_is_told(node: Node) -> None:
     assert done["changed"]
     assert [adapter["name"] for adapter in done["adapters"]] == [NAME]
     assert "other_lora, release" in done["msg"]
-    assert "What stood there before still does." in done["msg"]
-    assert (version_at(node.live), other.live.exists()) == (1, False)
+    assert "is unchanged." in done["msg"]
+    assert (version_at(node.served), other.served.exists()) == (1, False)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"file_mode": "420"}, "file_mode: is '420'. Write it with four octal digits in quotes"),
-        ({"owner": "no such user"}, "owner no such user: is not known on this node."),
+        ({"owner": "no such user"}, "owner no such user: does not exist on this node."),
         ({"keep": 0}, "keep: is 0. Keep at least one release."),
         ({"state": "rolled_back", "names": ["../x"]}, "adapter '../x': is not a valid name."),
         (
@@ -141,4 +141,4 @@ def test_manifest_that_was_changed_on_the_way(node: Node) -> None:
     next(entry for entry in data["files"] if entry["path"] == WEIGHTS)["sha256"] = "0" * 64
     done = run(node, manifests=[json.dumps(data)])
     assert "It was changed after it was made. Run adapter_info again." in done["msg"]
-    assert not node.live.exists()
+    assert not node.served.exists()

@@ -346,7 +346,9 @@ TABLE: dict[str, Bad] = {
         "node", ("is on a read-only file system.", "Mount it writable on this node"), node=on_tmpfs("size=128m", "remount,ro")
     ),
     "file system full": Bad(
-        "node", ("has too little space: 0.3 MiB are needed", "Free some space on this file system"), node=on_tmpfs("size=1m", "")
+        "node",
+        ("has too little space: ", "and a reserve of 67.1 MB are needed", "Free some space on this file system"),
+        node=on_tmpfs("size=1m", ""),
     ),
     "no such training server": Bad(
         "node",
@@ -368,17 +370,20 @@ TABLE: dict[str, Bad] = {
     ),
     "another run": Bad(
         "node",
-        ("is being changed by another run: deploy by kim from 192.0.2.7, process 4711", "Let it finish, or end that process"),
+        (
+            "is being changed by another run: deploy by kim from 192.0.2.7, process 4711",
+            "Wait for it to finish, or end that process",
+        ),
         node=locked,
     ),
     "changed at the source after it was described": Bad(
         "node",
-        ("what arrived is not what was described: changed  adapter_model.safetensors", "run again."),
+        ("the received files do not match the manifest: changed  adapter_model.safetensors", "run again."),
         node=before_module("adapter_sync", f"printf x >> $source/{WEIGHTS}"),
     ),
     "replaced at the source after it was described": Bad(
         "node",
-        ("what arrived is not what was described: changed  adapter_model.safetensors", "run again."),
+        ("the received files do not match the manifest: changed  adapter_model.safetensors", "run again."),
         node=before_module("adapter_sync", f"cp $source/tokenizer.json $source/{WEIGHTS}"),
     ),
     "gone at the source after it was described": Bad(

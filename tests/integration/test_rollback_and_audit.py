@@ -19,7 +19,7 @@ def test_rollback_needs_no_training_server_and_returns(fleet: Fleet) -> None:
     first = {name: contents(fleet.served("jw2-1", name)) for name in (CLEANER_3B, CLEANER_8B)}
     nothing_before = fleet.run("rollback", "--tags", "cleaner")
     assert nothing_before.rc != 0
-    assert f"{CLEANER_3B}: has no previous release on this node to go back to. Deploy" in nothing_before.failures("jw2-1")[0]
+    assert f"{CLEANER_3B}: has no previous release on this node to roll back to. Deploy" in nothing_before.failures("jw2-1")[0]
 
     fleet.offer(CLEANER_3B, "bf16")
     fleet.deploy("--tags", "cleaner")
@@ -62,7 +62,7 @@ def test_rollback_needs_no_training_server_and_returns(fleet: Fleet) -> None:
 def test_audit_says_what_differs_and_changes_nothing(fleet: Fleet) -> None:
     never = fleet.run("audit")
     assert never.rc != 0
-    assert f"{CLEANER_8B}: missing  no release of it is active on this node" in never.failures("jw2-1")[0]
+    assert f"{CLEANER_8B}: missing  no active release on this node" in never.failures("jw2-1")[0]
 
     fleet.deploy()
     clean = fleet.run("audit")

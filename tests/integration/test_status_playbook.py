@@ -12,7 +12,7 @@ import shutil
 from tests.support.fleet import CLEANER_3B, CLEANER_8B, CONFIG, DESCRIBER_3B, WEIGHTS, Fleet, identity
 from tests.support.playbooks import Run
 
-NONE = "missing  no release of it is active on this node"
+NONE = "missing  no active release on this node"
 
 
 def summary(done: Run, node: str) -> dict[str, list[str]]:
@@ -31,7 +31,7 @@ def looked(fleet: Fleet, *arguments: str) -> Run:
 def test_what_is_active_since_when_and_how_verified(fleet: Fleet) -> None:
     fleet.served("jw2-1", CLEANER_8B).mkdir()
     before = looked(fleet)
-    by_hand = f"{NONE}, {fleet.served('jw2-1', CLEANER_8B)} was not delivered"
+    by_hand = f"{NONE}; {fleet.served('jw2-1', CLEANER_8B)} was not deployed by this collection"
     assert summary(before, "jw2-1") == {CLEANER_3B: [NONE], CLEANER_8B: [by_hand]}
 
     first = fleet.deploy().adapters("jw2-1", "adapter_release")[CLEANER_3B]["release"]
@@ -92,8 +92,8 @@ def test_what_differs_is_said_and_a_node_that_is_down_hides_nothing(fleet: Fleet
     ]
     release = json.loads((stored / "state.json").read_text(encoding="utf-8"))["active"]
     assert said[CLEANER_8B][1:] == [
-        f"missing  {stored / 'receipts' / release}.json  nothing says that this release was tested here",
-        f"missing  {stored / 'manifests' / release}.json  what is served cannot be compared with anything",
+        f"missing  {stored / 'receipts' / release}.json  this release has no valid receipt on this node",
+        f"missing  {stored / 'manifests' / release}.json  the served files cannot be verified without it",
     ]
     assert said["by_hand_lora"] == ["extra    not expected on this node"]
     assert done.of("jw2-1", "adapter_release_info")["others"] == ["by_hand_lora"]

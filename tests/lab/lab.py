@@ -275,7 +275,7 @@ class Lab:
                 "wanted": self.wanted[name],
                 "active": self.active[name],
                 "survives": self._survives.get(name, []),
-                "way": "exchange",
+                "method": "exchange",
                 "modes": MODES,
                 **({"before": content} if content is not None else {}),
             }

@@ -28,10 +28,10 @@ from tests.support.fleet import WEIGHTS
 pytestmark = pytest.mark.xdist_group("lab")
 
 CLEANER, DESCRIBER, PARAPHRASER = NODES
-UNTOUCHED = "What is served was not touched."
+UNTOUCHED = "The served files were not changed."
 FULL = "the node's file system has no space left, or no inodes"
 RESUME = f"What had arrived is kept; run again to go on from there. {UNTOUCHED}"
-NOT_AS_DESCRIBED = "what arrived is not what was described:"
+NOT_AS_DESCRIBED = "the received files do not match the manifest:"
 
 
 def flip(path: pathlib.Path, offset: int) -> None:
@@ -186,7 +186,10 @@ def test_lock_holder_stopped__node_lost__disk_full_in_activation(lab: Lab) -> No
     lab.when(None, (f"{DESCRIBER} is up", describer.answers, lambda _found: None))
     paraphraser.make_room()
     [message] = second.failures(CLEANER)
-    for part in (f"{second_of(CLEANER)}: is being changed by another run: Deploy to the nodes by", "Let it finish, or end that"):
+    for part in (
+        f"{second_of(CLEANER)}: is being changed by another run: Deploy to the nodes by",
+        "Wait for it to finish, or end that",
+    ):
         assert part in message
     lab.check(
         done,
@@ -194,7 +197,7 @@ def test_lock_holder_stopped__node_lost__disk_full_in_activation(lab: Lab) -> No
             CLEANER: None,
             # Ansible's own message.
             DESCRIBER: ("ssh",),
-            PARAPHRASER: (first_of(PARAPHRASER), "was not made active to the end: No space left on device", "run again"),
+            PARAPHRASER: (first_of(PARAPHRASER), "activation failed: No space left on device", "run again"),
         },
     )
     lab.check_convergence()
@@ -244,7 +247,10 @@ def test_two_controllers_at_once(lab: Lab) -> None:
     cleaner.signal(signal.SIGCONT, cleaner.processes("rsync"))
     lab.check(first.wait(), dict.fromkeys(NODES))
     [message] = second.failures(CLEANER)
-    for part in (f"{first_of(CLEANER)}: is being brought to this node by another run: an rsync writes to", "Let it finish"):
+    for part in (
+        f"{first_of(CLEANER)}: is being transferred to this node by another run: an rsync writes to",
+        "Wait for it to finish",
+    ):
         assert part in message
     lab.check_convergence()
 

@@ -25,7 +25,7 @@ out:
         active?         the DIGEST12 that was active before
         before?         {FILE: SHA256} that stood at NAME before; absent when there was nothing
         survives?       [{FILE: SHA256}, ...]: content that must not be lost, such as what was made by hand
-        way?            "exchange" (NAME is a plain directory) or "symlink"; either one when absent
+        method?            "exchange" (NAME is a plain directory) or "symlink"; either one when absent
         damaged?        [DIGEST12, ...]: releases that were damaged in the store before the run
         modes?          {"file": "0644", "directory": "0755"}, as what is wanted shall have them
 
@@ -57,7 +57,7 @@ import typing as t
 # file name -> sha256, or what it is instead of a plain file
 Content = dict[str, str]
 _RELEASE = re.compile(r"[0-9a-f]{12}")
-# What the store holds of an adapter when no run is under way, and who may see it.
+# What the store holds of an adapter when no run is in progress, and who may see it.
 _IN_ORDER = {"lock", "manifests", "receipts", "releases", "staging", "state.json"}
 _MODES = {".": 0o711, "manifests": 0o755, "receipts": 0o755, "releases": 0o755, "staging": 0o711}
 
@@ -111,20 +111,20 @@ class _Adapter:
         self.active: t.Optional[str] = adapter.get("active")
         self.before: t.Optional[Content] = adapter.get("before")
         self.survives: list[Content] = adapter.get("survives", [])
-        self.way: t.Optional[str] = adapter.get("way")
+        self.method: t.Optional[str] = adapter.get("method")
         self.damaged: list[str] = adapter.get("damaged", [])
         self.modes: dict[str, str] = adapter.get("modes", {})
         self.code: t.Optional[int] = run["code"]
         self.message: str = run.get("message", "")
         self.in_order = run.get("again") is not None
         self.may_wait: tuple[str, ...] = ("adopted-", "trash-") if run.get("unseen_readers") else ("adopted-",)
-        self.live = os.path.join(run["models_dir"], name)
+        self.served = os.path.join(run["models_dir"], name)
         self.probe = os.path.join(run["models_dir"], f".exchange-probe-{name}")
         self.root = os.path.join(run["store"], name)
 
     def violations(self) -> t.Iterator[tuple[str, str]]:
-        seen = content_of(self.live) if os.path.lexists(self.live) else None
-        broken_link = seen is None and os.path.lexists(self.live)
+        seen = content_of(self.served) if os.path.lexists(self.served) else None
+        broken_link = seen is None and os.path.lexists(self.served)
         now_active = seen is not None and seen == self.releases[self.wanted]
         as_before = seen == self.before and not broken_link
         if not now_active and not as_before:
@@ -150,9 +150,9 @@ class _Adapter:
 
     def _modes_at_name(self) -> dict[str, str]:
         """Of the files, one mode that they do not have in common stands for all."""
-        files = {stat.S_IMODE(entry.stat().st_mode) for entry in os.scandir(self.live)}
+        files = {stat.S_IMODE(entry.stat().st_mode) for entry in os.scandir(self.served)}
         wrong = [mode for mode in files if f"{mode:04o}" != self.modes["file"]]
-        return {"file": f"{(wrong or [*files])[0]:04o}", "directory": f"{stat.S_IMODE(os.stat(self.live).st_mode):04o}"}
+        return {"file": f"{(wrong or [*files])[0]:04o}", "directory": f"{stat.S_IMODE(os.stat(self.served).st_mode):04o}"}
 
     def _to_survive(self) -> list[Content]:
         kept = [] if self.active is None or self.active in self.damaged else [self.releases[self.active]]
@@ -160,7 +160,7 @@ class _Adapter:
 
     def _directories(self) -> t.Iterator[str]:
         """Where content counts as kept: not where a later run deletes it."""
-        for top in (self.live, self.root):
+        for top in (self.served, self.root):
             for directory, directories, _files in os.walk(top):
                 doomed = ("trash-", "incoming-", "staging") if self.in_order else ("trash-",)
                 directories[:] = [name for name in directories if not name.startswith(doomed)]
@@ -173,8 +173,8 @@ class _Adapter:
     def _not_done(self, now_active: bool) -> t.Iterator[str]:
         if not now_active:
             yield f"told as done, but release {self.wanted} is not active"
-        if self.way is not None and os.path.islink(self.live) != (self.way == "symlink"):
-            yield f"told as done, but NAME is not there by {self.way}"
+        if self.method is not None and os.path.islink(self.served) != (self.method == "symlink"):
+            yield f"told as done, but NAME is not there by {self.method}"
         if content_of(os.path.join(self.root, "releases", self.wanted)) != self.releases[self.wanted]:
             yield f"told as done, but release {self.wanted} is not whole in the store"
         state = self._json("state.json") or {}

@@ -13,12 +13,12 @@ import typing as t
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.paths import AdapterPaths
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.permissions import Permissions
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan import Options, Request
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store.transaction import Outcome, carry_out
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.transaction import AdapterResult, carry_out
 
 from tests.support.releases import NAME, manifest_of, release_of, stage
 
-Way = t.Literal["exchange", "symlink", "auto"]
-# All that the adapter's part of the store has when no run is under way.
+Method = t.Literal["exchange", "symlink", "auto"]
+# All that the adapter's part of the store has when no run is in progress.
 _OURS = {"lock", "manifests", "receipts", "releases", "staging", "state.json"}
 
 
@@ -31,7 +31,7 @@ class Node:
         self.models.mkdir(exist_ok=True)
         self.store = store or base / "store"
         self.paths = AdapterPaths(str(self.models), str(self.store), name)
-        self.live = self.models / name
+        self.served = self.models / name
         self.root = self.store / name
         self.changed = False
         self.diff: dict[str, t.Any] = {}
@@ -42,21 +42,21 @@ class Node:
     def request(self, version: int) -> Request:
         return Request(self.paths, manifest=manifest_of(version, self.paths.name))
 
-    def deploy(self, version: int, way: Way = "exchange", **options: t.Any) -> dict[str, t.Any]:
+    def deploy(self, version: int, method: Method = "exchange", **options: t.Any) -> dict[str, t.Any]:
         """As after transfer and load test."""
         stage(self.paths, version)
-        return self.carry_out(version, way, **options)
+        return self.carry_out(version, method, **options)
 
-    def carry_out(self, version: int, way: Way = "exchange", **options: t.Any) -> dict[str, t.Any]:
-        return self.carry_out_all([self.request(version)], way, **options)[0]
+    def carry_out(self, version: int, method: Method = "exchange", **options: t.Any) -> dict[str, t.Any]:
+        return self.carry_out_all([self.request(version)], method, **options)[0]
 
-    def roll_back(self, way: Way = "exchange", release: t.Optional[str] = None, **options: t.Any) -> dict[str, t.Any]:
-        return self.carry_out_all([Request(self.paths, release=release)], way, **options)[0]
+    def roll_back(self, method: Method = "exchange", release: t.Optional[str] = None, **options: t.Any) -> dict[str, t.Any]:
+        return self.carry_out_all([Request(self.paths, release=release)], method, **options)[0]
 
     def carry_out_all(
         self,
         requests: list[Request],
-        way: Way = "exchange",
+        method: Method = "exchange",
         level: str = "model",
         keep: int = 3,
         uid: t.Optional[int] = None,
@@ -66,13 +66,13 @@ class Node:
     ) -> list[dict[str, t.Any]]:
         options = Options(
             level=level,
-            activation=way,
+            activation=method,
             keep=keep,
             permissions=Permissions(0o644, 0o755, uid, gid),
             run="test",
             lock_timeout=lock_timeout,
         )
-        done: list[Outcome] = []
+        done: list[AdapterResult] = []
         carry_out(requests, options, check_mode, done)
         self.changed = any(outcome.changed for outcome in done)
         self.diff = done[0].diff()
@@ -82,7 +82,7 @@ class Node:
         """What should not be left by a run that ended."""
         found = [name for name in os.listdir(self.root) if name not in _OURS and not name.startswith("adopted-")]
         found += os.listdir(self.root / "staging")
-        found += [name for name in os.listdir(self.models) if name != self.live.name]
+        found += [name for name in os.listdir(self.models) if name != self.served.name]
         found += [name for kind in ("manifests", "receipts") for name in os.listdir(self.root / kind) if name.endswith(".new")]
         return sorted(found)
 

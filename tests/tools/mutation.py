@@ -33,6 +33,7 @@ TESTS = {
     "_store/active": ["module_utils/test_release_info"],
     "_store/compare": ["module_utils/_store/test_compare", "module_utils/_store/test_transaction"],
     "_store/displaced": ["module_utils/_store/test_displaced", "module_utils/_store/test_transaction"],
+    "_store/fetch": ["module_utils/_store/test_staging"],
     "_store/paths": ["module_utils/_store/test_paths", "module_utils/_store/test_transaction"],
     "_store/plan": ["module_utils/_store/test_transaction"],
     "_store/preflight": ["module_utils/_linux/test_mounts", "module_utils/_store/test_transaction"],
@@ -40,6 +41,7 @@ TESTS = {
     "_store/retention": ["module_utils/_store/test_transaction"],
     "_store/staging": ["module_utils/_store/test_staging"],
     "_store/transaction": ["module_utils/_store/test_transaction"],
+    "_store/trash": ["module_utils/_store/test_trash", "module_utils/_linux/test_open_files"],
     "_up_to_date": ["module_utils/test_up_to_date"],
 }
 # One replacement for each operator is enough, and names are not replaced.

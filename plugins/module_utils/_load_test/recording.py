@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import os
 import typing as t
 
@@ -29,6 +28,7 @@ from .._golden.golden import (
     read_golden,
 )
 from .._hashing import digest_of
+from .._time import now
 from .launch import LoadTest
 from .request import Target
 
@@ -189,7 +189,7 @@ def _golden_from(recording: Recording, report: dict[str, t.Any], versions: dict[
         prompts=recording.prompts_digest,
         base=recording.base,
         recorded={
-            "at": datetime.datetime.now(tz=datetime.timezone.utc).isoformat(timespec="seconds"),
+            "at": now(),
             "device": report["device"],
             "device_name": report["device_name"],
             "dtype": report["dtype"],

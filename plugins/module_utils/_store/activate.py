@@ -4,7 +4,10 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Doing what a plan says: a release into the store, NAME in place, bookkeeping, in an order that a crash cannot break."""
+"""Carry out a plan, in an order that a crash cannot break.
+
+First the release in the store, then the served path, then the recorded state.
+"""
 
 from __future__ import annotations
 
@@ -18,66 +21,67 @@ from .._adapter.manifest import Manifest
 from .._errors import DeliveryError
 from .._files import copy_file, fsync_directory, write_json
 from .._linux.rename import exchange, is_unsupported, rename_noreplace
-from .displaced import empty_trash, put_away, remove
+from .displaced import dispose
 from .paths import AdapterPaths
 from .permissions import Permissions, set_permissions
 from .plan import (
     ACTIVATED,
-    AT_NAME,
     IN_STAGING,
     ROLLED_BACK,
+    SERVED,
     Options,
     Plan,
     not_exchangeable,
 )
-from .recovery import finish_swap, incoming, inode_of
+from .recovery import finish_swap, inode_of, pending_path
 from .retention import drop_staging, forget_absent, prune
-from .served import ABSENT, LINK, link_text
+from .served import ABSENT, LINK, link_target
 from .state import ACTIVATE, PROMOTE, ROLL_BACK, Intent, State, write_state
+from .trash import empty_trash, remove
 
 
-def apply_plan(plan: Plan, state: State, options: Options) -> t.Optional[str]:
-    """Carry out a plan; return where something was set aside, if it was.
+def apply_plan(plan: Plan, state: State, options: Options) -> str | None:
+    """Carry out a plan. Returns the path of what was quarantined, if anything was.
 
-    C(state) is the settled state. The caller holds the lock. Raises OSError and DeliveryError; then C(settle) brings the
-    adapter in order, with the old or the new release at NAME.
+    ``state`` is the state after recovery. The caller holds the lock. After an OSError or DeliveryError,
+    ``recover`` makes the adapter consistent again, with the old or the new release served.
     """
     paths = plan.request.paths
-    # First, so that whatever comes out of its place later is known for what it is.
-    if plan.record_manifest:
+    # First, so that a later run can recognize a displaced copy of this release.
+    if plan.save_manifest:
         write_json(paths.manifest(plan.release), plan.manifest.to_json())
     adopted = None
-    if plan.source in (IN_STAGING, AT_NAME):
+    if plan.source in (IN_STAGING, SERVED):
         adopted = _promote(plan, state, options)
-    elif plan.release_permissions:
+    elif plan.set_release_permissions:
         set_permissions(paths.release(plan.release), plan.manifest, options.permissions)
-    if plan.live_permissions:
-        set_permissions(paths.live, plan.manifest, options.permissions)
-    if plan.place:
-        adopted = _put_in_place(plan, state, options) or adopted
-    after = plan.after.without(plan.prune)
-    # What was put in place left its intent recorded, also where nothing else changes.
-    if plan.place or after != state:
+    if plan.set_served_permissions:
+        set_permissions(paths.served, plan.manifest, options.permissions)
+    if plan.replace_served:
+        adopted = _replace_served(plan, state, options) or adopted
+    after = plan.after.without(plan.expired)
+    # A replaced served path has left an intent in the recorded state, which has to go even if nothing else changes.
+    if plan.replace_served or after != state:
         write_state(paths, after)
     _tidy(plan, after)
     return adopted
 
 
-def _promote(plan: Plan, state: State, options: Options) -> t.Optional[str]:
-    """Make the store's release from what is staged, or from NAME where that has the right bytes."""
+def _promote(plan: Plan, state: State, options: Options) -> str | None:
+    """Make the staged or served files the stored release."""
     paths, release = plan.request.paths, plan.release
     staged, target = paths.staged(release), paths.release(release)
-    if plan.source == AT_NAME:
+    if plan.source == SERVED:
         if os.path.lexists(staged):
             remove(staged)
-        copy_release(paths.live, staged, plan.manifest, options.permissions)
-    # This also brings every byte to the disk; then it is read back.
+        copy_release(paths.served, staged, plan.manifest, options.permissions)
+    # This also flushes every file to disk; then each one is read back.
     set_permissions(staged, plan.manifest, options.permissions)
     found = options.permissions.differences(staged, plan.manifest)
     if found:
         raise DeliveryError.of(
             f"{paths.name}, release {release}",
-            f"changed in {staged} since it was looked at: {found[0].line()}.",
+            f"changed in {staged} after it was checked: {found[0].line()}.",
             "Deploy it again from the training server.",
         )
     adopted = None
@@ -90,9 +94,9 @@ def _promote(plan: Plan, state: State, options: Options) -> t.Optional[str]:
     return adopted
 
 
-def _replace_release(paths: AdapterPaths, release: str, state: State) -> t.Optional[str]:
-    """Put what is staged in the place of a damaged release."""
-    staged, target, prepared = paths.staged(release), paths.release(release), incoming(paths, release)
+def _replace_release(paths: AdapterPaths, release: str, state: State) -> str | None:
+    """Replace a damaged release in the store by the staged one."""
+    staged, target, prepared = paths.staged(release), paths.release(release), pending_path(paths, release)
     intent = _begin(paths, state, PROMOTE, release, staged, EXCHANGE)
     os.rename(staged, prepared)
     try:
@@ -100,8 +104,8 @@ def _replace_release(paths: AdapterPaths, release: str, state: State) -> t.Optio
     except OSError as exc:
         if not is_unsupported(exc):
             raise
-        # For a moment there is no release here; what was here is damaged.
-        adopted = put_away(paths, target)
+        # The store lacks the release for a moment; the one that was there is damaged.
+        adopted = dispose(paths, target)
         os.rename(prepared, target)
     else:
         adopted = finish_swap(paths, intent)
@@ -109,42 +113,45 @@ def _replace_release(paths: AdapterPaths, release: str, state: State) -> t.Optio
     return adopted
 
 
-def _put_in_place(plan: Plan, state: State, options: Options) -> t.Optional[str]:
-    """Let NAME lead to the release; return where what stood there was set aside, if it was."""
+def _replace_served(plan: Plan, state: State, options: Options) -> str | None:
+    """Make the served path hold or lead to the release.
+
+    Returns the path of what was quarantined, if anything was.
+    """
     paths, release = plan.request.paths, plan.release
-    prepared = incoming(paths, release)
-    if plan.way == SYMLINK:
-        os.symlink(link_text(paths, release), prepared)
+    prepared = pending_path(paths, release)
+    if plan.method == SYMLINK:
+        os.symlink(link_target(paths, release), prepared)
     else:
         copy_release(paths.release(release), prepared, plan.manifest, options.permissions)
     fsync_directory(paths.root)
     step = ROLL_BACK if plan.action == ROLLED_BACK else ACTIVATE
-    intent = _begin(paths, state, step, release, prepared, plan.way)
-    if plan.live.kind == ABSENT:
-        _rename_to_free(prepared, paths.live)
-    elif plan.live.kind == LINK and plan.way == SYMLINK:
-        os.rename(prepared, paths.live)
+    intent = _begin(paths, state, step, release, prepared, plan.method)
+    if plan.served.kind == ABSENT:
+        _rename_to_free(prepared, paths.served)
+    elif plan.served.kind == LINK and plan.method == SYMLINK:
+        os.rename(prepared, paths.served)
     else:
-        _exchange_for_live(paths, prepared)
+        _exchange_with_served(paths, prepared)
     return finish_swap(paths, intent)
 
 
-def _exchange_for_live(paths: AdapterPaths, prepared: str) -> None:
+def _exchange_with_served(paths: AdapterPaths, prepared: str) -> None:
     try:
-        exchange(prepared, paths.live)
+        exchange(prepared, paths.served)
     except OSError as exc:
-        # The plan has seen to it that both are on one file system, which can exchange directories.
+        # Planning has checked that both are on one file system, and that it supports the exchange.
         if exc.errno == errno.EXDEV:
-            why = (
-                "can be neither exchanged nor renamed: it came with a container's image, so that it lies in a lower layer of an "
-                "overlay, or belongs to another project quota than the store."
+            reason = (
+                "can be neither exchanged nor renamed: it is part of a container image (a lower layer of an overlay),"
+                " or has another project quota than the store."
             )
-            raise not_exchangeable(paths, why) from exc
+            raise not_exchangeable(paths, reason) from exc
         raise
 
 
-def _begin(paths: AdapterPaths, state: State, step: str, release: str, new: str, way: str) -> Intent:
-    intent = Intent(step=step, release=release, inode=t.cast(int, inode_of(new)), way=way)
+def _begin(paths: AdapterPaths, state: State, step: str, release: str, new: str, method: str) -> Intent:
+    intent = Intent(step=step, release=release, inode=t.cast(int, inode_of(new)), method=method)
     write_state(paths, dataclasses.replace(state, intent=intent))
     return intent
 
@@ -162,17 +169,17 @@ def _tidy(plan: Plan, state: State) -> None:
     paths = plan.request.paths
     if plan.action == ACTIVATED:
         drop_staging(paths)
-    if plan.prune:
-        prune(paths, plan.prune)
-    if plan.action == ACTIVATED or plan.prune:
+    if plan.expired:
+        prune(paths, plan.expired)
+    if plan.action == ACTIVATED or plan.expired:
         forget_absent(paths, state)
     empty_trash(paths)
 
 
 def copy_release(source: str, target: str, manifest: Manifest, permissions: Permissions) -> None:
-    """Make C(target), which must not exist, a complete, verified and durable copy; never by hard links.
+    """Create ``target`` as a complete, verified and durable copy, without hard links.
 
-    Raises OSError, and DeliveryError when what was written does not read back as C(manifest).
+    Raises OSError (also if ``target`` exists), and DeliveryError when the copy does not match the manifest.
     """
     os.mkdir(target, 0o700)
     for entry in manifest.files:
@@ -182,6 +189,6 @@ def copy_release(source: str, target: str, manifest: Manifest, permissions: Perm
     if found:
         raise DeliveryError.of(
             f"{manifest.name}, release {manifest.release}",
-            f"was copied from {source} and does not read back right: {found[0].line()}.",
+            f"the copy of {source} does not match the manifest: {found[0].line()}.",
             "Check the disk of this node.",
         )

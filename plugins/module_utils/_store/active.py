@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""What is active of one adapter on this node, as far as can be told without opening any of its files."""
+"""The active release of an adapter on this node, read from the store without opening the release's files."""
 
 from __future__ import annotations
 
@@ -14,35 +14,36 @@ import typing as t
 
 from .._adapter.manifest import Manifest
 from .._errors import DeliveryError
+from .compare import CHANGED, MISSING, Difference
 from .paths import AdapterPaths
 from .receipt import read_receipt
-from .recovery import settled
-from .served import ABSENT, LINK, look_at_live
+from .recovery import recovered
+from .served import ABSENT, LINK, inspect_served
 from .state import Activation, read_state
 
 
 @dataclasses.dataclass(frozen=True)
 class Active:
-    """The active and the previous release, since when, how NAME leads to it, and its receipt; None where there is none.
+    """The active release of one adapter; fields are None where nothing is recorded.
 
-    C(history) is what was active up to now, as the state records it.
-
-    C(directories) are those that must hold exactly what C(manifest) says: what people open and the release, or the release
-    alone where NAME is a link to it. C(wrong) is what is wrong already, one line each.
+    ``directories`` must match ``manifest`` exactly: the release, and the served directory unless
+    that is a link to the release. ``wrong`` holds the differences that were found without reading
+    these directories.
     """
 
-    release: t.Optional[str] = None
-    previous: t.Optional[str] = None
-    since: t.Optional[str] = None
-    activation: t.Optional[str] = None
+    release: str | None = None
+    previous: str | None = None
+    since: str | None = None
+    # The activation method.
+    activation: str | None = None
     history: tuple[Activation, ...] = ()
-    receipt: t.Optional[dict[str, t.Any]] = None
-    manifest: t.Optional[Manifest] = None
+    receipt: dict[str, t.Any] | None = None
+    manifest: Manifest | None = None
     directories: tuple[str, ...] = ()
-    wrong: tuple[str, ...] = ()
+    wrong: tuple[Difference, ...] = ()
 
     def to_json(self) -> dict[str, t.Any]:
-        """All but C(directories) and C(wrong), as adapter_release_info returns it."""
+        """Return the part of a result of adapter_release_info that describes the active release."""
         return {
             "release": self.release,
             **(self.manifest.content() if self.manifest else {"digest": None, "size": None, "files": []}),
@@ -54,40 +55,43 @@ class Active:
         }
 
 
-def look_at_active(paths: AdapterPaths) -> Active:
-    """Look at what is active of an adapter. Reads only. Raises DeliveryError for a state or a receipt that is damaged."""
+def inspect_active(paths: AdapterPaths) -> Active:
+    """Inspect the active release of an adapter. Reads only.
+
+    Raises DeliveryError for a damaged state or receipt.
+    """
     recorded = read_state(paths)
-    state = settled(paths, recorded)
+    state = recovered(paths, recorded)
     if state.active is None:
-        by_hand = f", {paths.live} was not delivered" if os.path.lexists(paths.live) else ""
-        return Active(wrong=(f"missing  no release of it is active on this node{by_hand}",))
+        unmanaged = f"; {paths.served} was not deployed by this collection" if os.path.lexists(paths.served) else ""
+        return Active(wrong=(Difference(MISSING, "", f"no active release on this node{unmanaged}"),))
     wrong = []
     receipt = read_receipt(paths, state.active)
     if receipt is None:
-        wrong.append(f"missing  {paths.receipt(state.active)}  nothing says that this release was tested here")
+        wrong.append(Difference(MISSING, paths.receipt(state.active), "this release has no valid receipt on this node"))
     active = Active(
         release=state.active,
         previous=state.previous,
-        # Of a step that a crash left, nobody knows when it was done.
+        # The time of a step that a crash interrupted is unknown.
         since=next((entry.at for entry in recorded.history if entry.release == state.active == recorded.active), None),
-        activation=state.way,
+        activation=state.method,
         history=state.history,
         receipt=receipt,
         wrong=tuple(wrong),
     )
     try:
-        live = look_at_live(paths)
+        served = inspect_served(paths)
         manifest = paths.read_manifest(state.active)
     except DeliveryError as exc:
-        return dataclasses.replace(active, wrong=(*wrong, f"changed  {exc}"))
+        return dataclasses.replace(active, wrong=(*wrong, Difference(CHANGED, "", str(exc))))
     if manifest is None:
-        wrong.append(f"missing  {paths.manifest(state.active)}  what is served cannot be compared with anything")
+        wrong.append(Difference(MISSING, paths.manifest(state.active), "the served files cannot be verified without it"))
         return dataclasses.replace(active, wrong=tuple(wrong))
     directories = [paths.release(state.active)]
-    if live.kind == ABSENT:
-        wrong.append(f"missing  {paths.live}  nothing is served under this name")
-    elif live.kind != LINK:
-        directories.insert(0, paths.live)
-    elif live.release != state.active:
-        wrong.append(f"changed  {paths.live}  leads to release {live.release} instead of {state.active}")
+    if served.kind == ABSENT:
+        wrong.append(Difference(MISSING, paths.served, "the adapter is not served"))
+    elif served.kind != LINK:
+        directories.insert(0, paths.served)
+    elif served.release != state.active:
+        wrong.append(Difference(CHANGED, paths.served, f"leads to release {served.release} instead of {state.active}"))
     return dataclasses.replace(active, manifest=manifest, directories=tuple(directories), wrong=tuple(wrong))

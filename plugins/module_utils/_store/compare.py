@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Compare a directory with a manifest: every byte, every name, kind, mode and owner. Reads only."""
+"""Compare a directory with a manifest: names, kinds, content, modes and owners. Reads only."""
 
 from __future__ import annotations
 
@@ -21,45 +21,53 @@ MISSING = "missing"
 EXTRA = "extra"
 CHANGED = "changed"
 MODE = "mode"
+# The release was verified at a lower level than required.
+LOWER = "lower"
 
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """One thing in which a directory is not what its manifest says. C(path) is "." for the directory itself."""
+    """A difference between what is on the node and what should be.
+
+    ``path`` is "." for the directory itself, and empty for a difference that concerns no single path.
+    """
 
     kind: str
     path: str
     detail: str
 
-    def line(self, directory: str = "") -> str:
-        """One line for people, with the whole path where the directory is given."""
-        path = os.path.normpath(os.path.join(directory, self.path)) if directory else self.path
-        # A hostile name must not be able to forge further lines.
-        path = path if path.isprintable() else ascii(path)
-        return f"{self.kind:<7}  {path}  {self.detail}".rstrip()
+    def below(self, directory: str) -> Difference:
+        """Return the same difference with the full path, for a path in ``directory``."""
+        return dataclasses.replace(self, path=os.path.normpath(os.path.join(directory, self.path)))
+
+    def line(self) -> str:
+        """Return one line of text."""
+        # A hostile file name must not forge further lines.
+        path = self.path if self.path.isprintable() else ascii(self.path)
+        return "  ".join(part for part in (f"{self.kind:<7}", path, self.detail) if part)
 
 
 def differences(
     directory: str,
     manifest: Manifest,
-    file_mode: t.Optional[int] = None,
-    directory_mode: t.Optional[int] = None,
-    uid: t.Optional[int] = None,
-    gid: t.Optional[int] = None,
+    file_mode: int | None = None,
+    directory_mode: int | None = None,
+    uid: int | None = None,
+    gid: int | None = None,
     fsync: bool = False,
     content: bool = True,
 ) -> list[Difference]:
-    """Everything in which C(directory) differs from C(manifest), sorted by path; empty when it is exactly that.
+    """Return all differences between a directory and a manifest, sorted by path.
 
-    Modes and owners are compared where they are given. Without C(content) no file is opened. With C(fsync) the bytes of all
-    files are on the disk when this returns; then a file that cannot be read or flushed raises (OSError, DeliveryError)
-    instead of being a difference.
+    Modes and owners are compared if given. Without ``content`` no file is opened. With ``fsync`` the
+    content of all files is on disk when this returns; a file that cannot be read or flushed then
+    raises (OSError, DeliveryError) instead of being a difference.
     """
     try:
         status = os.lstat(directory)
         names = set(os.listdir(directory)) if stat.S_ISDIR(status.st_mode) else set()
     except FileNotFoundError:
-        return [Difference(MISSING, ".", "there is no such directory")]
+        return [Difference(MISSING, ".", "the directory does not exist")]
     if not stat.S_ISDIR(status.st_mode):
         return [Difference(CHANGED, ".", f"{_kind(status.st_mode)} instead of a directory")]
     found = _permission_differences(".", status, directory_mode, uid, gid)
@@ -77,7 +85,7 @@ def differences(
             found.append(Difference(CHANGED, name, f"{_kind(status.st_mode)} instead of a plain file"))
         else:
             if status.st_nlink > 1:
-                # A write through the other name would change this one.
+                # A write through another name would change this file.
                 found.append(Difference(CHANGED, name, f"has {status.st_nlink} hard links"))
             if status.st_size != wanted[name].size:
                 found.append(Difference(CHANGED, name, f"{status.st_size} bytes instead of {wanted[name].size}"))
@@ -90,14 +98,14 @@ def differences(
 
 
 def in_content(found: t.Iterable[Difference]) -> list[Difference]:
-    """The differences that are more than modes and owners."""
+    """Return the differences other than modes and owners."""
     return [difference for difference in found if difference.kind != MODE]
 
 
 def _content_differences(directory: str, entries: list[FileEntry], fsync: bool) -> list[Difference]:
     paths = [os.path.join(directory, entry.path) for entry in entries]
     try:
-        seen: list[t.Union[tuple[int, str], str]] = [*sha256_of_all(paths, fsync)]
+        seen: list[tuple[int, str] | str] = [*sha256_of_all(paths, fsync)]
     except DeliveryError:
         if fsync:
             raise
@@ -112,7 +120,7 @@ def _content_differences(directory: str, entries: list[FileEntry], fsync: bool) 
     return found
 
 
-def _hash_or_reason(path: str) -> t.Union[tuple[int, str], str]:
+def _hash_or_reason(path: str) -> tuple[int, str] | str:
     try:
         return sha256_of(path)
     except DeliveryError as exc:
@@ -120,7 +128,7 @@ def _hash_or_reason(path: str) -> t.Union[tuple[int, str], str]:
 
 
 def _permission_differences(
-    path: str, status: os.stat_result, mode: t.Optional[int], uid: t.Optional[int], gid: t.Optional[int]
+    path: str, status: os.stat_result, mode: int | None, uid: int | None, gid: int | None
 ) -> list[Difference]:
     found = []
     if mode is not None and stat.S_IMODE(status.st_mode) != mode:

@@ -4,15 +4,11 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""One lock for each adapter on a node: whoever changes it holds it, and a second one is told who that is.
-
-And those that receivers hold on the directories into which they write.
-"""
+"""Locks on a node: one for each adapter, and one that a receiving rsync holds on its staging directory."""
 
 from __future__ import annotations
 
 import contextlib
-import datetime
 import fcntl
 import json
 import os
@@ -20,16 +16,18 @@ import time
 import typing as t
 
 from .._errors import DeliveryError
+from .._time import now
 
 _POLL_SECONDS = 0.05
 
 
 @contextlib.contextmanager
 def locked(path: str, subject: str, run: str, timeout: float) -> t.Iterator[None]:
-    """Hold the lock at C(path) for the duration of the block.
+    """Hold the lock at ``path`` for the duration of the block.
 
-    The kernel frees it when its process ends in whatever way, so a dead holder is no obstacle. Raises DeliveryError that
-    names the holder when it is not free within C(timeout) seconds. C(subject) and C(run) are for that message only.
+    The kernel releases it when the process ends, so a dead holder is no obstacle. Raises a
+    DeliveryError that names the holder when the lock is not free within ``timeout`` seconds.
+    ``subject`` and ``run`` are used in that message only.
     """
     deadline = time.monotonic() + timeout
     while (descriptor := _try(path)) is None:
@@ -40,15 +38,15 @@ def locked(path: str, subject: str, run: str, timeout: float) -> t.Iterator[None
         _write_holder(descriptor, run)
         yield
     finally:
-        # What was done under the lock is done: the descriptor is gone whatever the kernel says.
+        # The work under the lock is done, and the descriptor is closed even if close fails.
         with contextlib.suppress(OSError):
             os.ftruncate(descriptor, 0)
         with contextlib.suppress(OSError):
             os.close(descriptor)
 
 
-def is_received_into(directory: str) -> bool:
-    """True while an rsync receives files into C(directory): it holds a lock on that for as long as it lives. Raises OSError."""
+def has_receiver(directory: str) -> bool:
+    """Return whether an rsync is receiving files into ``directory``, which it keeps locked. Raises OSError."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -59,12 +57,12 @@ def is_received_into(directory: str) -> bool:
     return False
 
 
-def _try(path: str) -> t.Optional[int]:
+def _try(path: str) -> int | None:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
         # flock, not lockf: a POSIX lock is lost when any descriptor of the file is closed.
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Somebody may have removed the file by hand in between: then this locks a file that nobody else will find.
+        # A user may have removed the file in between: then this would lock a file that no other run can find.
         if os.fstat(descriptor).st_ino == os.stat(path).st_ino:
             return descriptor
     except (BlockingIOError, FileNotFoundError):
@@ -79,10 +77,10 @@ def _try(path: str) -> t.Optional[int]:
 def _write_holder(descriptor: int, run: str) -> None:
     holder = {
         "run": run,
-        # Where Ansible came from, as far as the connection tells (sudo may hide it).
+        # The address of the controller, unless sudo has removed the variable.
         "controller": os.environ.get("SSH_CLIENT", "").partition(" ")[0],
         "pid": os.getpid(),
-        "at": datetime.datetime.now(tz=datetime.timezone.utc).isoformat(timespec="seconds"),
+        "at": now(),
     }
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, json.dumps(holder).encode() + b"\n", 0)
@@ -95,9 +93,9 @@ def _busy(path: str, subject: str, timeout: float) -> DeliveryError:
         origin = f" from {holder['controller']}" if holder["controller"] else ""
         who = f"{holder['run'] or 'a run without a name'}{origin}, process {holder['pid']} since {holder['at']}"
     except (OSError, ValueError, KeyError, TypeError):
-        who = f"a process that left no name in {path}"
+        who = f"an unknown process (no valid entry in {path})"
     return DeliveryError.of(
         subject,
         f"is being changed by another run: {who}. Waited {timeout:g} s.",
-        "Let it finish, or end that process on this node; nothing was changed here.",
+        "Wait for it to finish, or end that process on this node; nothing was changed.",
     )

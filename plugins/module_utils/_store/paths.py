@@ -4,42 +4,44 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Where things lie on a node: the paths of the models directory and the store, and JSON that survives a power cut.
+"""The paths of one adapter on a node, in the models directory and in the store.
 
-MODELS/NAME/                          what people and servers open
-STORE/NAME/releases/DIGEST12/         the immutable release
-STORE/NAME/manifests/DIGEST12.json    what that release consists of
-STORE/NAME/receipts/DIGEST12.json     what was verified of it
-STORE/NAME/staging/DIGEST12/          being filled, never served
-STORE/NAME/adopted-TIME/              what stood at NAME and was no release; never pruned
+MODELS/NAME/                          the served directory, or a link to the active release
+STORE/NAME/releases/DIGEST12/         an immutable release
+STORE/NAME/manifests/DIGEST12.json    its manifest
+STORE/NAME/receipts/DIGEST12.json     its load test on this node
+STORE/NAME/staging/DIGEST12/          a release in transfer, never served
+STORE/NAME/adopted-TIME/              quarantined content of MODELS/NAME, never deleted
 STORE/NAME/state.json                 active and previous release
-STORE/NAME/lock                       flock, never unlinked
+STORE/NAME/lock                       locked with flock, never unlinked
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import typing as t
 
 from .._adapter.manifest import Manifest
 from .._files import fsync_directory, read_json
 from .._names import check_name, is_release_name
 
+STATE_FILE = "state.json"
+
 
 class AdapterPaths:
-    """All paths of one adapter on a node. Raises DeliveryError for a name that is no safe path component."""
+    """All paths of one adapter on a node. Raises DeliveryError for an unsafe name."""
 
     def __init__(self, models_dir: str, store: str, name: str) -> None:
         self.name = check_name(name)
         self.models_dir = models_dir
-        self.live = os.path.join(models_dir, name)
+        self.store = store
+        self.served = os.path.join(models_dir, name)
         self.root = os.path.join(store, name)
         self.releases = os.path.join(self.root, "releases")
         self.manifests = os.path.join(self.root, "manifests")
         self.receipts = os.path.join(self.root, "receipts")
         self.staging = os.path.join(self.root, "staging")
-        self.state = os.path.join(self.root, "state.json")
+        self.state = os.path.join(self.root, STATE_FILE)
         self.lock = os.path.join(self.root, "lock")
 
     def release(self, release: str) -> str:
@@ -55,26 +57,26 @@ class AdapterPaths:
         return os.path.join(self.receipts, f"{release}.json")
 
     def release_names(self) -> list[str]:
-        """Names of the releases in the store, sorted; other names in that directory are not ours and not listed."""
+        """Return the names of the releases in the store, sorted. Other names there are ignored."""
         try:
             return sorted(name for name in os.listdir(self.releases) if is_release_name(name))
         except (FileNotFoundError, NotADirectoryError):
             return []
 
-    def read_manifest(self, release: str) -> t.Optional[Manifest]:
-        """The recorded manifest of a release, or None when there is none. Raises DeliveryError when it is damaged."""
+    def read_manifest(self, release: str) -> Manifest | None:
+        """Return the stored manifest of a release, or None. Raises DeliveryError when it is damaged."""
         data = read_json(self.manifest(release))
         return None if data is None else Manifest.from_json(data)
 
 
 def make_store(paths: AdapterPaths) -> None:
-    """Create the directories of one adapter in the store where they are missing, whatever the umask."""
-    # No chmod afterwards: a crash before it would leave a directory that nobody may pass through, for good.
+    """Create the missing directories of one adapter in the store, independent of the umask."""
+    # Without a chmod afterwards: a crash before it would leave a directory with the wrong mode for good.
     umask = os.umask(0)
     try:
-        # Root and staging may be passed through but not listed: an unprivileged transfer user needs its own directory only.
+        # Root and staging can be traversed but not listed: an unprivileged transfer user needs only its own directory.
         for path, mode in (
-            (os.path.dirname(paths.root), 0o711),
+            (paths.store, 0o711),
             (paths.root, 0o711),
             (paths.releases, 0o755),
             (paths.manifests, 0o755),
@@ -86,3 +88,11 @@ def make_store(paths: AdapterPaths) -> None:
                 fsync_directory(os.path.dirname(path))
     finally:
         os.umask(umask)
+
+
+def unused_path(path: str) -> str:
+    """Return ``path``, with a number appended if it exists."""
+    candidate, number = path, 1
+    while os.path.lexists(candidate):
+        candidate, number = f"{path}-{number}", number + 1
+    return candidate

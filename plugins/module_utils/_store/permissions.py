@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Owner, group and modes of the files that are served, set without following links and independent of the umask."""
+"""Owner, group and modes of served files, set without following links and independent of the umask."""
 
 from __future__ import annotations
 
@@ -20,28 +20,29 @@ from .._errors import DeliveryError
 from .._files import open_regular
 from .compare import Difference, differences
 
-# A leading zero is asked for: YAML turns an unquoted 0644 into 420.
+# The leading zero is required: YAML turns an unquoted 0644 into 420.
 _MODE = re.compile(r"0[0-7]{3}")
 
 
 @dataclasses.dataclass(frozen=True)
 class Permissions:
-    """What a release and its served copy shall have; owner and group are left alone where they are None."""
+    """Permissions of a release and its served copy. An owner or group that is None is left unchanged."""
 
     file_mode: int
     directory_mode: int
-    uid: t.Optional[int] = None
-    gid: t.Optional[int] = None
+    uid: int | None = None
+    gid: int | None = None
 
     def differences(self, directory: str, manifest: Manifest) -> list[Difference]:
-        """C(_verify.differences) with these."""
+        """Return ``compare.differences``, with these permissions compared too."""
         return differences(directory, manifest, self.file_mode, self.directory_mode, self.uid, self.gid)
 
 
 def permissions_of(params: dict[str, t.Any]) -> Permissions:
-    """Read the options of C(_argspec.PERMISSIONS).
+    """Return the permissions that the module options ``_argspec.PERMISSIONS`` describe.
 
-    Raises DeliveryError for a mode or name that is none, and for an owner or group that this user cannot give to files.
+    Raises DeliveryError for an invalid mode, an unknown owner or group, and one that the current
+    user cannot give files to.
     """
     return Permissions(
         file_mode=_mode(params, "file_mode"),
@@ -57,25 +58,25 @@ def _mode(params: dict[str, t.Any], option: str) -> int:
     return int(params[option], 8)
 
 
-def _identity(
-    params: dict[str, t.Any], option: str, number_of: t.Callable[[str], int], own: t.Collection[int]
-) -> t.Optional[int]:
+def _identity(params: dict[str, t.Any], option: str, number_of: t.Callable[[str], int], own: t.Collection[int]) -> int | None:
     name = params[option]
     if name is None:
         return None
     try:
         number = int(name) if name.isdigit() else number_of(name)
     except KeyError as exc:
-        raise DeliveryError.of(f"{option} {name}", "is not known on this node.", "Create it there, or set another.") from exc
+        raise DeliveryError.of(
+            f"{option} {name}", "does not exist on this node.", "Create it on this node, or set another one."
+        ) from exc
     if os.geteuid() != 0 and number not in own:
-        raise DeliveryError.of(f"{option} {name}", f"cannot be given to files by user {os.geteuid()}.", "Run with become.")
+        raise DeliveryError.of(f"{option} {name}", f"cannot be assigned by user {os.geteuid()}.", "Run with become.")
     return number
 
 
 def set_permissions(directory: str, manifest: Manifest, permissions: Permissions) -> None:
-    """Give a directory and the files of C(manifest) in it their owner and modes, and bring all of it to the disk.
+    """Set owners and modes of a directory and of the manifest's files in it, and flush all to disk.
 
-    Raises OSError, and DeliveryError for a file that is none (links are never followed).
+    Raises OSError, and DeliveryError for anything that is not a plain file (links are never followed).
     """
     for entry in manifest.files:
         with open_regular(os.path.join(directory, entry.path)) as stream:
@@ -90,7 +91,7 @@ def set_permissions(directory: str, manifest: Manifest, permissions: Permissions
 
 
 def _set(descriptor: int, mode: int, permissions: Permissions) -> None:
-    # The owner first: chown clears bits that chmod sets.
+    # The owner first: chown clears the setuid and setgid bits.
     if permissions.uid is not None or permissions.gid is not None:
         status = os.fstat(descriptor)
         uid = status.st_uid if permissions.uid is None else permissions.uid

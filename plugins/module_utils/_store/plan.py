@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Deciding what has to be done to make a release the active one. Reads only, so that check mode is the same code."""
+"""Plan the activation of a release. Reads only: check mode runs the same code."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from .compare import (
     differences,
     in_content,
 )
-from .displaced import ADOPT, adopted_path, fate_of, known_manifests
+from .displaced import QUARANTINE, adopted_path, disposition_of, known_manifests
 from .paths import AdapterPaths
 from .permissions import Permissions
 from .receipt import read_receipt
-from .recovery import settled
-from .retention import prunable
-from .served import ABSENT, DIRECTORY, LINK, Live, look_at_live
+from .recovery import recovered
+from .retention import expired_releases
+from .served import ABSENT, DIRECTORY, LINK, Served, inspect_served
 from .state import ROLL_BACK, State, read_state
 
-# Where whole bytes of the release are.
+# Where an intact copy of the release is.
 IN_STORE = "store"
 IN_STAGING = "staging"
-AT_NAME = "live"
-# Check mode only: adapter_sync would have brought them.
-NOT_YET = "not yet"
+SERVED = "served"
+# Check mode only: adapter_sync would have staged it.
+NOT_STAGED = "not staged"
 
 ACTIVATED = "activated"
 ROLLED_BACK = "rolled_back"
@@ -47,9 +47,9 @@ UNCHANGED = "unchanged"
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What holds for all adapters of a call. C(level) is the least level that a receipt must show.
+    """The options that apply to all adapters of a transaction.
 
-    Raises DeliveryError when it would keep nothing.
+    ``level`` is the level that a receipt must reach. Raises DeliveryError unless ``keep`` is positive.
     """
 
     level: str
@@ -66,38 +66,41 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What is wanted of one adapter: C(manifest) active or, without one, back to C(release) or the previous release."""
+    """A request to activate ``manifest``; without one, to roll back to ``release`` or the previous release."""
 
     paths: AdapterPaths
-    manifest: t.Optional[Manifest] = None
-    release: t.Optional[str] = None
+    manifest: Manifest | None = None
+    release: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What is going to be done for one adapter."""
+    """What a transaction does for one adapter."""
 
     request: Request
     manifest: Manifest
     before: State
-    before_manifest: t.Optional[Manifest]
-    receipt: t.Optional[dict[str, t.Any]]
-    way: str
+    before_manifest: Manifest | None
+    receipt: dict[str, t.Any] | None
+    # The activation method.
+    method: str
     action: str
     source: str
-    # What is going to be recorded.
+    # The state to record.
     after: State
-    # The manifest too: for the first time, or with what was learnt since (a golden, the base, versions).
-    record_manifest: bool
-    # Modes or owners of the release, or of the directory at NAME, are to be set where they are.
-    release_permissions: bool
-    live_permissions: bool
-    # NAME is to be put in place anew, over what stands there.
-    place: bool
-    live: Live
+    # The manifest is new, or now has a golden, a base or versions.
+    save_manifest: bool
+    # Set modes or owners in place, of the release and of the served directory.
+    set_release_permissions: bool
+    set_served_permissions: bool
+    # Replace whatever is at the served path.
+    replace_served: bool
+    served: Served
     drift: tuple[Difference, ...]
-    adopted: t.Optional[str]
-    prune: tuple[str, ...]
+    # Where displaced content will be quarantined, if there is any.
+    adopted: str | None
+    # The releases to prune.
+    expired: tuple[str, ...]
 
     @property
     def release(self) -> str:
@@ -107,87 +110,86 @@ class Plan:
 def make_plan(
     request: Request, options: Options, before: State, can_exchange: t.Callable[[], bool], check_mode: bool = False
 ) -> Plan:
-    """Decide what has to be done for one adapter.
+    """Plan what to do for one adapter. Raises DeliveryError when it must not or cannot be done.
 
-    C(before) is the state as it was recorded before C(settle): what an interrupted run did and nobody was told of counts
-    as done by this one. Raises DeliveryError when it must not or cannot be done.
+    ``before`` is the recorded state before recovery: what an interrupted run did without reporting it
+    counts as done by this one.
     """
     paths = request.paths
-    state = settled(paths, read_state(paths))
-    manifest = request.manifest or _manifest_to_go_back_to(request, before, state)
+    state = recovered(paths, read_state(paths))
+    manifest = request.manifest or _rollback_manifest(request, before, state)
     release = manifest.release
-    # A load test in check mode writes no receipt, so the lack of one says nothing then.
+    # A load test in check mode writes no receipt, so a missing one means nothing then.
     receipt = _receipt(paths, release, options.level, lenient=check_mode and request.manifest is not None)
-    live = look_at_live(paths)
-    way = _way(paths, options, state, live, can_exchange)
+    served = inspect_served(paths)
+    method = _method(paths, options, state, served, can_exchange)
 
     in_store = options.permissions.differences(paths.release(release), manifest)
-    at_name = options.permissions.differences(paths.live, manifest) if live.kind == DIRECTORY else []
-    in_place = live == Live(LINK, release) if way == SYMLINK else live.kind == DIRECTORY and not in_content(at_name)
-    place = not in_place
-    release_permissions = bool(in_store) and not in_content(in_store)
-    live_permissions = bool(at_name) and not place
-    source = _source(request, manifest, in_store, live, at_name, check_mode)
-    drift = _drift(paths, release, in_store, at_name, live, place, way) if before.active == release else ()
+    in_served = options.permissions.differences(paths.served, manifest) if served.kind == DIRECTORY else []
+    if method == SYMLINK:
+        replace_served = served != Served(LINK, release)
+    else:
+        replace_served = served.kind != DIRECTORY or bool(in_content(in_served))
+    drift = _drift(paths, release, in_store, in_served, served, replace_served, method) if before.active == release else ()
 
     if before.active != release:
         action = ACTIVATED if request.manifest is not None else ROLLED_BACK
     else:
         action = REPAIRED if drift else UNCHANGED
-    after = state.activated(release, way)
+    after = state.activated(release, method)
     return Plan(
         request=request,
         manifest=manifest,
         before=before,
-        before_manifest=_manifest_of_active(paths, before, manifest),
+        before_manifest=_manifest_before(paths, before, manifest),
         receipt=receipt,
-        way=way,
+        method=method,
         action=action,
-        source=source,
+        source=_source(request, manifest, in_store, served, in_served, check_mode),
         after=after,
-        record_manifest=_recorded(paths, release) != manifest,
-        release_permissions=release_permissions,
-        live_permissions=live_permissions,
-        place=place,
-        live=live,
+        save_manifest=_recorded_manifest(paths, release) != manifest,
+        set_release_permissions=bool(in_store) and not in_content(in_store),
+        set_served_permissions=bool(in_served) and not replace_served,
+        replace_served=replace_served,
+        served=served,
         drift=drift,
-        adopted=_adopted(paths, manifest, in_store, live, place),
-        prune=tuple(prunable(paths, after, options.keep, live.release, release)),
+        adopted=_adopted(paths, manifest, in_store, served, replace_served),
+        expired=tuple(expired_releases(paths, after, options.keep, served.release, release)),
     )
 
 
-def _recorded(paths: AdapterPaths, release: str) -> t.Optional[Manifest]:
-    """The recorded manifest of a release; one that is damaged is none."""
+def _recorded_manifest(paths: AdapterPaths, release: str) -> Manifest | None:
+    """Return the stored manifest of a release, or None if there is none or it is damaged."""
     try:
         return paths.read_manifest(release)
     except DeliveryError:
         return None
 
 
-def _manifest_to_go_back_to(request: Request, before: State, state: State) -> Manifest:
+def _rollback_manifest(request: Request, before: State, state: State) -> Manifest:
     paths = request.paths
     wanted = request.release
     if wanted is None:
         interrupted = before.intent is not None and before.intent.step == ROLL_BACK and state.active != before.active
-        # Going back a second time would return: an interrupted one is finished instead.
+        # Finish an interrupted rollback: a second one would return to the release that was left.
         wanted = state.active if interrupted else before.previous
     if wanted is None:
-        # Where the recorded state was lost, the releases are still there.
+        # The releases are still there when the recorded state was lost.
         others = ", ".join(name for name in paths.release_names() if name != state.active)
         remedy = f"Name one of those in the store: {others}." if others else "Deploy the release that you want instead."
-        raise DeliveryError.of(paths.name, "has no previous release on this node to go back to.", remedy)
+        raise DeliveryError.of(paths.name, "has no previous release on this node to roll back to.", remedy)
     manifest = paths.read_manifest(wanted)
     if manifest is None or manifest.release != wanted:
         known = ", ".join(paths.release_names()) or "none"
         raise DeliveryError.of(
             f"{paths.name}, release {wanted}",
-            f"is not in the store of this node (there: {known}).",
-            "Go back to one that is there, or deploy it from the training server.",
+            f"is not in the store of this node (available: {known}).",
+            "Roll back to an available release, or deploy this one from the training server.",
         )
     return manifest
 
 
-def _receipt(paths: AdapterPaths, release: str, level: str, lenient: bool) -> t.Optional[dict[str, t.Any]]:
+def _receipt(paths: AdapterPaths, release: str, level: str, lenient: bool) -> dict[str, t.Any] | None:
     receipt = read_receipt(paths, release)
     if lenient or (receipt is not None and reaches(receipt["level"], level)):
         return receipt
@@ -199,53 +201,59 @@ def _receipt(paths: AdapterPaths, release: str, level: str, lenient: bool) -> t.
     )
 
 
-def not_exchangeable(paths: AdapterPaths, why: str) -> DeliveryError:
-    """What stands at NAME cannot be replaced without a moment in which there is nothing."""
-    remedy = f"In a maintenance window, move it aside (mv {paths.live} {paths.live}.old) and run again."
-    return DeliveryError.of(f"{paths.name}: {paths.live}", why, remedy)
+def not_exchangeable(paths: AdapterPaths, reason: str) -> DeliveryError:
+    """Return the error for a served directory that cannot be replaced atomically."""
+    remedy = f"In a maintenance window, move it aside (mv {paths.served} {paths.served}.old) and run again."
+    return DeliveryError.of(f"{paths.name}: {paths.served}", reason, remedy)
 
 
-def _way(paths: AdapterPaths, options: Options, state: State, live: Live, can_exchange: t.Callable[[], bool]) -> str:
-    # What auto came to once, or was asked for then, it stays with: a node that has nothing to do is not probed each time.
-    if options.activation == AUTO and state.way is not None:
-        return _way(paths, dataclasses.replace(options, activation=state.way), state, live, can_exchange)
+def _method(paths: AdapterPaths, options: Options, state: State, served: Served, can_exchange: t.Callable[[], bool]) -> str:
+    """Return the activation method: exchange or symlink."""
+    # Auto keeps the recorded method, so that a run with nothing to do does not probe the file system.
+    if options.activation == AUTO and state.method is not None:
+        return _method(paths, dataclasses.replace(options, activation=state.method), state, served, can_exchange)
     if options.activation == SYMLINK:
-        if live.kind == DIRECTORY and not can_exchange():
+        if served.kind == DIRECTORY and not can_exchange():
             raise not_exchangeable(paths, "is a plain directory, and this file system cannot exchange it for a link in one step.")
         return SYMLINK
-    # Once it worked here it works again: no probe on a run that has nothing to do.
-    if state.way == EXCHANGE or can_exchange():
+    # No probe either where it has worked before.
+    if state.method == EXCHANGE or can_exchange():
         return EXCHANGE
     if options.activation == EXCHANGE:
         raise DeliveryError.of(
-            f"{paths.name}: {paths.live}",
+            f"{paths.name}: {paths.served}",
             "cannot be exchanged in one step: the file system or kernel of this node does not support it.",
             "Set activation to auto or symlink.",
         )
-    return _way(paths, dataclasses.replace(options, activation=SYMLINK), state, live, lambda: False)
+    return _method(paths, dataclasses.replace(options, activation=SYMLINK), state, served, lambda: False)
 
 
 def _source(
-    request: Request, manifest: Manifest, in_store: list[Difference], live: Live, at_name: list[Difference], check_mode: bool
+    request: Request,
+    manifest: Manifest,
+    in_store: list[Difference],
+    served: Served,
+    in_served: list[Difference],
+    check_mode: bool,
 ) -> str:
+    """Return where an intact copy of the release is. Raises DeliveryError when there is none."""
     paths, release = request.paths, manifest.release
     if not in_content(in_store):
         return IN_STORE
     staged = in_content(differences(paths.staged(release), manifest))
     if not staged:
         return IN_STAGING
-    if live.kind == DIRECTORY and not in_content(at_name):
-        return AT_NAME
+    if served.kind == DIRECTORY and not in_content(in_served):
+        return SERVED
     if check_mode and request.manifest is not None:
-        return NOT_YET
+        return NOT_STAGED
     subject = f"{paths.name}, release {release}"
     remedy = "Deploy it again from the training server."
     if os.path.lexists(paths.release(release)):
-        raise DeliveryError.of(
-            subject, f"is damaged in the store: {in_content(in_store)[0].line()}. No whole copy is on this node.", remedy
-        )
+        problem = f"is damaged in the store: {in_content(in_store)[0].line()}. There is no intact copy on this node."
+        raise DeliveryError.of(subject, problem, remedy)
     if os.path.lexists(paths.staged(release)):
-        raise DeliveryError.of(subject, f"is not whole in {paths.staged(release)}: {staged[0].line()}.", remedy)
+        raise DeliveryError.of(subject, f"does not match its manifest in {paths.staged(release)}: {staged[0].line()}.", remedy)
     raise DeliveryError.of(subject, "is neither in the store nor staged on this node.", remedy)
 
 
@@ -253,37 +261,40 @@ def _drift(
     paths: AdapterPaths,
     release: str,
     in_store: list[Difference],
-    at_name: list[Difference],
-    live: Live,
-    place: bool,
-    way: str,
+    in_served: list[Difference],
+    served: Served,
+    replace_served: bool,
+    method: str,
 ) -> tuple[Difference, ...]:
     found = [
-        dataclasses.replace(difference, path=os.path.normpath(os.path.join(directory, difference.path)))
-        for directory, differing in ((paths.live, at_name), (paths.release(release), in_store))
+        difference.below(directory)
+        for directory, differing in ((paths.served, in_served), (paths.release(release), in_store))
         for difference in differing
     ]
-    if place and not at_name:
-        wanted = f"a link to {release}" if way == SYMLINK else DIRECTORY
-        standing = f"{live.kind} to {live.release}" if live.kind == LINK else live.kind
-        kind = MISSING if live.kind == ABSENT else CHANGED
-        found.insert(0, Difference(kind, paths.live, f"{standing} instead of {wanted}"))
+    if replace_served and not in_served:
+        wanted = f"a link to {release}" if method == SYMLINK else DIRECTORY
+        actual = f"{served.kind} to {served.release}" if served.kind == LINK else served.kind
+        kind = MISSING if served.kind == ABSENT else CHANGED
+        found.insert(0, Difference(kind, paths.served, f"{actual} instead of {wanted}"))
     return tuple(found)
 
 
-def _adopted(paths: AdapterPaths, manifest: Manifest, in_store: list[Difference], live: Live, place: bool) -> t.Optional[str]:
-    going = []
-    if place and live.kind == DIRECTORY:
-        going.append(paths.live)
+def _adopted(
+    paths: AdapterPaths, manifest: Manifest, in_store: list[Difference], served: Served, replace_served: bool
+) -> str | None:
+    displaced = []
+    if replace_served and served.kind == DIRECTORY:
+        displaced.append(paths.served)
     if in_content(in_store) and os.path.lexists(paths.release(manifest.release)):
-        going.append(paths.release(manifest.release))
+        displaced.append(paths.release(manifest.release))
     manifests = [manifest, *known_manifests(paths)]
-    unknown = any(fate_of(paths, path, manifests, whole={manifest.release})[0] == ADOPT for path in going)
+    intact = {manifest.release}
+    unknown = any(disposition_of(paths, path, manifests, intact)[0] == QUARANTINE for path in displaced)
     return adopted_path(paths) if unknown else None
 
 
-def _manifest_of_active(paths: AdapterPaths, before: State, manifest: Manifest) -> t.Optional[Manifest]:
-    """For the diff only, so a damaged one is none."""
+def _manifest_before(paths: AdapterPaths, before: State, manifest: Manifest) -> Manifest | None:
+    """Return the manifest of the release that was active. For the diff only, so a damaged one counts as none."""
     if before.active is None or before.active == manifest.release:
         return None if before.active is None else manifest
     return next((known for known in known_manifests(paths) if known.release == before.active), None)

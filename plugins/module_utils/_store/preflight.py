@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""The models directory and the store of a node: whether they fit together, and the store's own directories."""
+"""Preflight check of a node's models directory and store."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from .._errors import DeliveryError
 from .._linux.mounts import is_mount_point, mount_of
 
 
-def check_places(models_dir: str, store: str) -> None:
-    """Raise DeliveryError unless releases can go from C(store) to C(models_dir) by rename. Writes nothing."""
+def check_directories(models_dir: str, store: str) -> None:
+    """Raise DeliveryError unless directories can be renamed from the store to the models directory.
+
+    Writes nothing.
+    """
     if not os.path.isdir(models_dir):
         raise DeliveryError.of(models_dir, "is not a directory.", "Create the models directory on this node first.")
     _check_writable(models_dir, models_dir)
@@ -23,37 +26,39 @@ def check_places(models_dir: str, store: str) -> None:
     if not os.path.lexists(anchor):
         raise DeliveryError.of(
             store,
-            "cannot be made, since the directory it belongs into does not exist.",
-            "Create that on this node, or correct agent_store in the inventory.",
+            f"cannot be created: {anchor} does not exist.",
+            "Create that directory on this node, or correct the option store.",
         )
     if not os.path.isdir(anchor):
-        raise DeliveryError.of(store, f"cannot be made: {anchor} is not a directory.", "Correct agent_store in the inventory.")
+        raise DeliveryError.of(store, f"cannot be created: {anchor} is not a directory.", "Correct the option store.")
     _check_writable(anchor, store)
     models, inner = os.path.realpath(models_dir), os.path.realpath(store)
     if os.path.commonpath([models, inner]) == inner:
-        raise DeliveryError.of(store, f"contains {models_dir}.", "Set the store to a directory beside it.")
+        raise DeliveryError.of(store, f"contains {models_dir}.", "Set the option store to a directory beside it.")
     if os.path.commonpath([models, inner]) == models and not is_mount_point(models):
         raise DeliveryError.of(
             store,
-            f"is inside {models_dir}, where staged bytes could be served and a hand-made copy could wipe them.",
-            f"Set the store to a directory beside it, such as {os.path.join(os.path.dirname(models), '.lorafleet')}.",
+            f"is inside {models_dir}, where staged files could be served, or deleted by a manual copy.",
+            f"Set the option store to a directory beside it, such as {os.path.join(os.path.dirname(models), '.lorafleet')}.",
         )
     if os.stat(models).st_dev != os.stat(anchor).st_dev or mount_of(models) != mount_of(anchor):
         raise DeliveryError.of(
             store,
-            f"is not on the file system of {models_dir}, so nothing can be put in place in one step.",
-            f"Set the store to a directory below {mount_of(models)}"
+            f"is not on the file system of {models_dir}, so releases cannot be activated atomically.",
+            f"Set the option store to a directory below {mount_of(models)}"
             + (" (inside the models directory, which is a mount point)." if is_mount_point(models) else "."),
         )
 
 
-def _check_writable(directory: str, place: str) -> None:
+def _check_writable(directory: str, path: str) -> None:
     if os.access(directory, os.W_OK | os.X_OK):
         return
     if os.statvfs(directory).f_flag & os.ST_RDONLY:
-        raise DeliveryError.of(place, "is on a read-only file system.", "Mount it writable on this node, or look why it is not.")
+        raise DeliveryError.of(
+            path, "is on a read-only file system.", "Mount it writable on this node, or find out why it is read-only."
+        )
     raise DeliveryError.of(
-        place,
+        path,
         f"cannot be written by user {os.geteuid()}.",
-        "Run with become, or give that user the right to write there.",
+        "Run with become, or give that user write permission.",
     )

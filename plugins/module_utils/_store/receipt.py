@@ -4,25 +4,25 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Receipts: what was verified of a release on this node, at which level, on which device, by which versions, when."""
+"""Receipts: the result of the load test of a release on this node."""
 
 from __future__ import annotations
 
-import datetime
 import typing as t
 
 from .._files import read_json, write_json
 from .._levels import LEVELS
+from .._time import now
 from .paths import AdapterPaths
 
 SCHEMA = 1
 
-# What a receipt's file calls limited_by.
+# The key of ``limited_by`` in the file.
 _LIMITED_BY = "why_not_more"
 
 
-def read_receipt(paths: AdapterPaths, release: str) -> t.Optional[dict[str, t.Any]]:
-    """The receipt of a release, or None when it was never verified here, or what is there is no receipt of this schema."""
+def read_receipt(paths: AdapterPaths, release: str) -> dict[str, t.Any] | None:
+    """Return the receipt of a release, or None if there is no receipt of this schema."""
     receipt = read_json(paths.receipt(release))
     if not isinstance(receipt, dict) or receipt.get("schema") != SCHEMA or receipt.get("level") not in LEVELS:
         return None
@@ -34,7 +34,6 @@ def read_receipt(paths: AdapterPaths, release: str) -> t.Optional[dict[str, t.An
 
 
 def write_receipt(paths: AdapterPaths, release: str, receipt: dict[str, t.Any]) -> None:
-    """Record a load test that was passed. C(receipt) has at least level, device, versions and environment."""
-    now = datetime.datetime.now(tz=datetime.timezone.utc).isoformat(timespec="seconds")
+    """Record a passed load test. ``receipt`` has at least level, device, versions and environment."""
     facts = {_LIMITED_BY if key == "limited_by" else key: value for key, value in receipt.items()}
-    write_json(paths.receipt(release), {"schema": SCHEMA, "name": paths.name, "release": release, "at": now, **facts})
+    write_json(paths.receipt(release), {"schema": SCHEMA, "name": paths.name, "release": release, "at": now(), **facts})

@@ -4,69 +4,73 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Finishing a swap: the same code runs right after it and, when that did not happen, at the start of the next run."""
+"""Recovery of an interrupted swap.
+
+A run finishes each of its swaps with the code that the next run uses if the first one was killed.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-import typing as t
 
 from .._files import fsync_directory, unfinished
-from .displaced import empty_trash, in_trash, put_away, remove
+from .displaced import dispose
 from .paths import AdapterPaths
 from .state import PROMOTE, Intent, State, read_state, write_state
+from .trash import empty_trash, list_trash, remove
 
-_INCOMING = "incoming-"
-
-
-def incoming(paths: AdapterPaths, release: str) -> str:
-    """Where a swap takes its new part from, and so where it leaves the old one."""
-    return os.path.join(paths.root, _INCOMING + release)
+_PENDING = "incoming-"
 
 
-def inode_of(path: str) -> t.Optional[int]:
+def pending_path(paths: AdapterPaths, release: str) -> str:
+    """Return where a swap prepares its new directory, and so where it leaves the old one."""
+    return os.path.join(paths.root, _PENDING + release)
+
+
+def inode_of(path: str) -> int | None:
     try:
         return os.lstat(path).st_ino
     except FileNotFoundError:
         return None
 
 
-def settled(paths: AdapterPaths, state: State) -> State:
-    """What C(settle) would make of C(state). Reads only."""
+def recovered(paths: AdapterPaths, state: State) -> State:
+    """Return the state that ``recover`` would record for ``state``. Reads only."""
     intent = state.intent
     if intent is None:
         return state
-    if intent.step != PROMOTE and inode_of(paths.live) == intent.inode:
-        return state.activated(intent.release, intent.way)
+    if intent.step != PROMOTE and inode_of(paths.served) == intent.inode:
+        return state.activated(intent.release, intent.method)
     return dataclasses.replace(state, intent=None)
 
 
-def is_settled(paths: AdapterPaths) -> bool:
-    """Whether C(settle) would find nothing to do. Reads only. Raises OSError and DeliveryError."""
-    return read_state(paths).intent is None and not any(
-        (_incoming(paths), in_trash(paths), unfinished(paths.root), unfinished(paths.manifests))
+def needs_recovery(paths: AdapterPaths) -> bool:
+    """Return whether ``recover`` has anything to do. Reads only. Raises OSError and DeliveryError."""
+    return read_state(paths).intent is not None or any(
+        (_pending(paths), list_trash(paths), unfinished(paths.root), unfinished(paths.manifests))
     )
 
 
-def _incoming(paths: AdapterPaths) -> list[str]:
-    return [entry.path for entry in os.scandir(paths.root) if entry.name.startswith(_INCOMING)]
+def _pending(paths: AdapterPaths) -> list[str]:
+    return [entry.path for entry in os.scandir(paths.root) if entry.name.startswith(_PENDING)]
 
 
-def settle(paths: AdapterPaths) -> tuple[State, t.Optional[str]]:
-    """Bring in order what a crash left; return the state, and where something was set aside, if it was.
+def recover(paths: AdapterPaths) -> tuple[State, str | None]:
+    """Finish or roll back what a crash interrupted.
 
-    The caller holds the lock.
+    Returns the state, and the path of what was quarantined, if anything was. The caller holds the lock.
     """
     recorded = read_state(paths)
-    state, adopted = settled(paths, recorded), None
+    state, adopted = recovered(paths, recorded), None
     if recorded.intent is not None:
         adopted = finish_swap(paths, recorded.intent)
         write_state(paths, state)
-    # An intent is on the disk before any swap and until its old part was put away: without one, this is our unfinished copy.
-    for path in _incoming(paths):
+    # An intent is on disk before any swap and until the old directory has been disposed of.
+    # Without an intent, a pending directory is an unfinished copy.
+    for path in _pending(paths):
         remove(path)
-    # Receipts are written without the lock: what is left of one goes with the release.
+    # Not the receipts: they are written without the lock, and their leftovers are deleted with the release.
     for directory in (paths.root, paths.manifests):
         for path in unfinished(directory):
             os.unlink(path)
@@ -74,22 +78,23 @@ def settle(paths: AdapterPaths) -> tuple[State, t.Optional[str]]:
     return state, adopted
 
 
-def finish_swap(paths: AdapterPaths, intent: Intent) -> t.Optional[str]:
-    """Make a swap durable and put away what it took out; return where that was set aside, if it was.
+def finish_swap(paths: AdapterPaths, intent: Intent) -> str | None:
+    """Make a swap durable and dispose of the directory that it displaced.
 
-    When the swap did not happen, the new part is taken back.
+    Rolls back to the staged release, or deletes the copy, if the swap did not happen.
+    Returns the path of what was quarantined, if anything was.
     """
     fsync_directory(paths.releases if intent.step == PROMOTE else paths.models_dir)
     fsync_directory(paths.root)
-    old = incoming(paths, intent.release)
-    inode = inode_of(old)
+    pending = pending_path(paths, intent.release)
+    inode = inode_of(pending)
     if inode is None:
         return None
     if inode != intent.inode:
-        return put_away(paths, old)
+        return dispose(paths, pending)
     if intent.step == PROMOTE and not os.path.lexists(paths.staged(intent.release)):
-        os.rename(old, paths.staged(intent.release))
+        os.rename(pending, paths.staged(intent.release))
         fsync_directory(paths.staging)
     else:
-        remove(old)
+        remove(pending)
     return None

@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Which releases are no longer needed, and deleting them."""
+"""Retention: which releases have expired, and their deletion."""
 
 from __future__ import annotations
 
@@ -14,43 +14,44 @@ import typing as t
 
 from .._linux.open_files import in_use
 from .._names import is_release_name
-from .displaced import to_trash
-from .lock import is_received_into
+from .lock import has_receiver
 from .paths import AdapterPaths
 from .receipt import read_receipt
 from .state import State
+from .trash import move_to_trash
 
 
-def prunable(paths: AdapterPaths, state: State, keep: int, linked: t.Optional[str], coming: str) -> list[str]:
-    """The verified releases beyond the C(keep) that were active last, without active, previous and those in use.
+def expired_releases(paths: AdapterPaths, state: State, keep: int, linked: str | None, target: str) -> list[str]:
+    """Return the verified releases beyond the ``keep`` most recently active ones. Reads only.
 
-    C(state) is the state after the activation of C(coming), C(linked) the release that NAME is a link to now. A release
-    without a receipt is neither counted nor pruned. Reads only.
+    The active and previous releases, and those in use, never expire. Releases without a receipt are
+    neither counted nor deleted. ``state`` is the state after the activation of ``target``; ``linked``
+    is the release that the served link leads to now.
     """
-    names = {*paths.release_names(), coming}
-    verified = [name for name in names if name == coming or read_receipt(paths, name) is not None]
+    names = {*paths.release_names(), target}
+    verified = [name for name in names if name == target or read_receipt(paths, name) is not None]
     rank = {entry.release: number for number, entry in enumerate(state.history)}
     verified.sort(key=lambda name: (rank.get(name, -1), name), reverse=True)
-    doomed = [name for name in verified[keep:] if name not in (state.active, state.previous, linked)]
-    used = in_use(paths.release(name) for name in doomed)
-    return sorted(name for name in doomed if paths.release(name) not in used)
+    expired = [name for name in verified[keep:] if name not in (state.active, state.previous, linked)]
+    used = in_use(paths.release(name) for name in expired)
+    return sorted(name for name in expired if paths.release(name) not in used)
 
 
-def prune(paths: AdapterPaths, doomed: t.Iterable[str]) -> None:
-    """Take releases away; their manifests and receipts go with C(forget_absent)."""
-    for name in doomed:
-        to_trash(paths, paths.release(name))
+def prune(paths: AdapterPaths, expired: t.Iterable[str]) -> None:
+    """Move releases to the trash; ``forget_absent`` deletes their manifests and receipts."""
+    for name in expired:
+        move_to_trash(paths, paths.release(name))
 
 
 def drop_staging(paths: AdapterPaths) -> None:
-    """Take away what is still staged once a later release is active, except what another run is bringing."""
+    """Move staged releases to the trash, except those that another run is receiving."""
     for name in filter(is_release_name, os.listdir(paths.staging)):
-        if not is_received_into(paths.staged(name)):
-            to_trash(paths, paths.staged(name))
+        if not has_receiver(paths.staged(name)):
+            move_to_trash(paths, paths.staged(name))
 
 
 def forget_absent(paths: AdapterPaths, state: State) -> None:
-    """Delete the manifests and receipts of releases that are neither in the store, nor staged, nor active or previous."""
+    """Delete the manifests and receipts of releases that are not stored, staged, active or previous."""
     present = {*paths.release_names(), *os.listdir(paths.staging), state.active, state.previous}
     for directory in (paths.manifests, paths.receipts):
         for name in os.listdir(directory):

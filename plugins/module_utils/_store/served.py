@@ -4,14 +4,13 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""What stands at NAME in the models directory."""
+"""What is at MODELS_DIR/NAME, the path that servers open."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 import stat
-import typing as t
 
 from .._errors import DeliveryError
 from .._linux.mounts import is_mount_point
@@ -24,47 +23,58 @@ LINK = "a link"
 
 
 @dataclasses.dataclass(frozen=True)
-class Live:
-    """C(release) is set for a link: the release in our store that it leads to."""
+class Served:
+    """``release`` is set for a link: the release of the store that it leads to."""
 
     kind: str
-    release: t.Optional[str] = None
+    release: str | None = None
 
 
-def look_at_live(paths: AdapterPaths) -> Live:
-    """See what stands at NAME. Raises DeliveryError for what must not be replaced: a foreign link, a mount point, a file."""
+def inspect_served(paths: AdapterPaths) -> Served:
+    """Return what is at the served path.
+
+    Raises DeliveryError for what must not be replaced: a foreign link, a mount point, a file.
+    """
     try:
-        mode = os.lstat(paths.live).st_mode
+        mode = os.lstat(paths.served).st_mode
     except FileNotFoundError:
-        return Live(ABSENT)
+        return Served(ABSENT)
     if stat.S_ISLNK(mode):
-        release = linked_release(paths, paths.live)
+        release = linked_release(paths, paths.served)
         if release is None:
             raise DeliveryError.of(
-                f"{paths.name}: {paths.live}",
-                f"is a link to {os.readlink(paths.live)}, which is not in this store.",
-                "Remove the link, or rename it, if it is no longer needed; it is never replaced.",
+                f"{paths.name}: {paths.served}",
+                f"is a link to {os.readlink(paths.served)}, which is not in this store.",
+                "Remove or rename the link if it is no longer needed; foreign links are never replaced.",
             )
-        return Live(LINK, release)
+        return Served(LINK, release)
     if not stat.S_ISDIR(mode):
-        raise DeliveryError.of(f"{paths.name}: {paths.live}", "is not a directory.", "Move it aside; it is never replaced.")
-    if is_mount_point(paths.live):
         raise DeliveryError.of(
-            f"{paths.name}: {paths.live}",
+            f"{paths.name}: {paths.served}", "is not a directory.", "Move it aside; plain files are never replaced."
+        )
+    if is_mount_point(paths.served):
+        raise DeliveryError.of(
+            f"{paths.name}: {paths.served}",
             "is a mount point, which cannot be replaced.",
             "Unmount it, and mount the models directory instead of single adapters.",
         )
-    return Live(DIRECTORY)
+    return Served(DIRECTORY)
 
 
-def linked_release(paths: AdapterPaths, link: str) -> t.Optional[str]:
-    """The release that the text of a link leads to when it stands in the models directory; None when it leads elsewhere."""
+def linked_release(paths: AdapterPaths, link: str) -> str | None:
+    """Return the release that a link leads to, its target read as if it were in the models directory.
+
+    Returns None for a target outside of this store.
+    """
     target = os.path.join(os.path.realpath(paths.models_dir), os.readlink(link))
     directory, name = os.path.split(os.path.normpath(target))
     ours = os.path.realpath(directory) == os.path.realpath(paths.releases)
     return name if ours and is_release_name(name) else None
 
 
-def link_text(paths: AdapterPaths, release: str) -> str:
-    """The relative target that leads from the models directory to a release, so that both can be mounted elsewhere."""
+def link_target(paths: AdapterPaths, release: str) -> str:
+    """Return the target of a served link to a release.
+
+    It is relative, so that both directories can be mounted elsewhere.
+    """
     return os.path.relpath(os.path.realpath(paths.release(release)), os.path.realpath(paths.models_dir))

@@ -4,22 +4,22 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""What the node remembers of one adapter: active and previous release, when each was last active, and a step begun."""
+"""The recorded state of one adapter: active and previous release, activation history, unfinished step."""
 
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import typing as t
 
 from .._activation import EXCHANGE, SYMLINK
 from .._errors import DeliveryError
 from .._files import read_json, write_json
 from .._names import is_release_name
+from .._time import now
 from .paths import AdapterPaths
 
 SCHEMA = 1
-# The steps that swap something in and thereby something out, so that a crash in between must be told from the rest.
+# The steps that swap directories, and so need recovery after a crash.
 ACTIVATE = "activate"
 ROLL_BACK = "roll_back"
 PROMOTE = "promote"
@@ -27,21 +27,23 @@ PROMOTE = "promote"
 
 @dataclasses.dataclass(frozen=True)
 class Intent:
-    """A swap that was about to happen: what has C(inode) goes to its place (NAME, or the release for C(PROMOTE)).
+    """A swap that is about to happen, recorded before it.
 
-    Where that inode is found tells afterwards whether it happened. The device number is left out: it may change with a
-    reboot, and the store is on one file system with the models directory anyway.
+    The directory or link with ``inode`` becomes the served path or, for ``PROMOTE``, the stored release.
+    Where that inode is found afterwards shows whether the swap happened. The device number is left out:
+    it may change with a reboot, and the store and the models directory share one file system anyway.
     """
 
     step: str
     release: str
     inode: int
-    way: str
+    # The activation method.
+    method: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Activation:
-    """When a release was last made active."""
+    """An entry of the history: when a release was last activated."""
 
     release: str
     at: str
@@ -49,36 +51,39 @@ class Activation:
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """The content of state.json. C(history) has each release once, the one activated last at the end."""
+    """The content of state.json. ``history`` has each release once, the last activated one at the end."""
 
-    active: t.Optional[str] = None
-    previous: t.Optional[str] = None
-    way: t.Optional[str] = None
+    active: str | None = None
+    previous: str | None = None
+    # The activation method.
+    method: str | None = None
     history: tuple[Activation, ...] = ()
-    intent: t.Optional[Intent] = None
+    intent: Intent | None = None
 
-    def activated(self, release: str, way: str) -> State:
-        """The state after C(release) was made active, with no step open."""
+    def activated(self, release: str, method: str) -> State:
+        """Return the state after the activation of ``release``, with no unfinished step."""
         if release == self.active:
-            return dataclasses.replace(self, way=way, intent=None)
-        now = datetime.datetime.now(tz=datetime.timezone.utc).isoformat(timespec="seconds")
+            return dataclasses.replace(self, method=method, intent=None)
         return State(
             active=release,
             previous=self.active or self.previous,
-            way=way,
-            history=(*self._history_without([release]), Activation(release, now)),
+            method=method,
+            history=(*self._history_without([release]), Activation(release, now())),
         )
 
     def without(self, releases: t.Collection[str]) -> State:
-        """The state after releases were pruned."""
+        """Return the state after ``releases`` were pruned."""
         return dataclasses.replace(self, history=self._history_without(releases))
 
     def _history_without(self, releases: t.Collection[str]) -> tuple[Activation, ...]:
         return tuple(entry for entry in self.history if entry.release not in releases)
 
 
+# In state.json the activation method has the key "way".
+
+
 def read_state(paths: AdapterPaths) -> State:
-    """The recorded state, the empty one when nothing was recorded. Raises DeliveryError when it is damaged."""
+    """Return the recorded state, the empty one if there is none. Raises DeliveryError when it is damaged."""
     data = read_json(paths.state)
     if data is None:
         return State()
@@ -89,7 +94,7 @@ def read_state(paths: AdapterPaths) -> State:
         return State(
             active=_release(data["active"]),
             previous=_release(data["previous"]),
-            way=_one_of((None, EXCHANGE, SYMLINK), data["way"]),
+            method=_one_of((None, EXCHANGE, SYMLINK), data["way"]),
             history=tuple(Activation(str(_release(entry["release"])), str(entry["at"])) for entry in data["history"]),
             intent=None
             if intent is None
@@ -97,29 +102,33 @@ def read_state(paths: AdapterPaths) -> State:
                 step=str(_one_of((ACTIVATE, ROLL_BACK, PROMOTE), intent["step"])),
                 release=str(_release(intent["release"])),
                 inode=int(intent["inode"]),
-                way=str(_one_of((EXCHANGE, SYMLINK), intent["way"])),
+                method=str(_one_of((EXCHANGE, SYMLINK), intent["way"])),
             ),
         )
     except (KeyError, TypeError, ValueError) as exc:
         raise DeliveryError.of(
             paths.state,
-            f"is not in the form of schema {SCHEMA}: {type(exc).__name__} {exc}.",
-            "Move it aside and deploy again: it is written anew, only what was active before is forgotten.",
+            f"does not follow schema {SCHEMA}: {type(exc).__name__} {exc}.",
+            "Move it aside and deploy again: that writes a new one. Only the activation history is lost.",
         ) from exc
 
 
 def write_state(paths: AdapterPaths, state: State) -> None:
     """Record the state durably."""
-    write_json(paths.state, {"schema": SCHEMA, **dataclasses.asdict(state)})
+    data = dataclasses.asdict(state)
+    for part in (data, data["intent"]):
+        if part is not None:
+            part["way"] = part.pop("method")
+    write_json(paths.state, {"schema": SCHEMA, **data})
 
 
-def _release(value: t.Any) -> t.Optional[str]:
+def _release(value: t.Any) -> str | None:
     if value is not None and not (isinstance(value, str) and is_release_name(value)):
-        raise ValueError(f"{value!r} is no release")
+        raise ValueError(f"{value!r} is not a release")
     return value
 
 
-def _one_of(allowed: tuple[t.Optional[str], ...], value: t.Any) -> t.Optional[str]:
+def _one_of(allowed: tuple[t.Optional[str], ...], value: t.Any) -> str | None:
     if value not in allowed:
-        raise ValueError(f"{value!r} is not known")
+        raise ValueError(f"{value!r} is not allowed")
     return t.cast("t.Optional[str]", value)

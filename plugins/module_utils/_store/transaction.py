@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""The node's transaction: for all adapters of a host, lock, settle, check all of them, then one after the other."""
+"""The node's transaction: lock all adapters, recover, check all of them, then activate one after the other."""
 
 from __future__ import annotations
 
@@ -20,43 +20,44 @@ from .activate import apply_plan
 from .lock import locked
 from .paths import AdapterPaths, make_store
 from .plan import UNCHANGED, Options, Plan, Request, make_plan
-from .preflight import check_places
-from .recovery import settle, settled
+from .preflight import check_directories
+from .recovery import recover, recovered
 from .state import State, read_state
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
-    """What was done (in check mode: what would be) for one adapter."""
+class AdapterResult:
+    """What the transaction did for one adapter or, in check mode, would do."""
 
     plan: Plan
-    adopted: t.Optional[str]
+    # Where displaced content was quarantined, if there was any.
+    adopted: str | None
 
     @property
     def changed(self) -> bool:
-        return self.plan.action != UNCHANGED or self.plan.record_manifest or bool(self.adopted) or bool(self.plan.prune)
+        return self.plan.action != UNCHANGED or self.plan.save_manifest or bool(self.adopted) or bool(self.plan.expired)
 
     def to_json(self) -> dict[str, t.Any]:
-        """As adapter_release returns it."""
+        """Return one entry of the results of adapter_release."""
         plan, paths, manifest = self.plan, self.plan.request.paths, self.plan.manifest
         return {
             "name": paths.name,
             "release": manifest.release,
             **manifest.content(),
             "previous": plan.after.previous,
-            "history": [dataclasses.asdict(entry) for entry in plan.after.without(plan.prune).history],
+            "history": [dataclasses.asdict(entry) for entry in plan.after.without(plan.expired).history],
             "action": plan.action,
-            "activation": plan.way,
+            "activation": plan.method,
             "path": paths.release(manifest.release),
-            "served": paths.live,
+            "served": paths.served,
             "receipt": plan.receipt,
             "adopted": self.adopted,
-            "pruned": list(plan.prune),
+            "pruned": list(plan.expired),
             "drift": [difference.line() for difference in plan.drift],
         }
 
     def diff(self, complete: bool = False) -> dict[str, t.Any]:
-        """As Ansible shows it."""
+        """Return the difference in the form of Ansible's ``--diff``."""
         changes: dict[str, t.Any] = manifest_diff(self.plan.before_manifest, self.plan.manifest, complete)
         if self.plan.drift:
             changes["before"]["drift"] = [difference.line() for difference in self.plan.drift]
@@ -64,42 +65,43 @@ class Outcome:
         return {"before_header": header, "after_header": header, **changes}
 
 
-def carry_out(requests: t.Sequence[Request], options: Options, check_mode: bool, done: list[Outcome]) -> None:
-    """Do what is wanted of each adapter, appending to C(done) as it goes; in check mode predict it and write nothing.
+def carry_out(requests: t.Sequence[Request], options: Options, check_mode: bool, done: list[AdapterResult]) -> None:
+    """Carry out all requests, appending each result to ``done`` as it is reached.
 
-    Raises DeliveryError. All adapters are checked before the first one is changed; the first failure after that stops.
+    All adapters are checked before the first one changes; the first failure after that stops the
+    transaction with a DeliveryError. Check mode predicts the results and writes nothing.
     """
     for request in requests:
-        with _told(request.paths, "could not be looked at"):
+        with _os_errors(request.paths, "cannot be inspected"):
             _check_request(request, requests)
     if check_mode:
         before = [read_state(request.paths) for request in requests]
         plans = _plan_all(requests, options, before, check_mode)
-        done += [Outcome(plan, plan.adopted) for plan in plans]
+        done += [AdapterResult(plan, plan.adopted) for plan in plans]
         return
     with contextlib.ExitStack() as locks:
-        # In the order of names, so that two runs with the same adapters cannot wait for each other.
+        # Sorted by name, so that two runs with the same adapters cannot deadlock.
         for request in sorted(requests, key=lambda request: request.paths.name):
-            with _told(request.paths, "could not be locked"):
+            with _os_errors(request.paths, "cannot be locked"):
                 make_store(request.paths)
                 locks.enter_context(locked(request.paths.lock, request.paths.name, options.run, options.lock_timeout))
-        before, set_aside = [], []
+        before, quarantined = [], []
         for request in requests:
-            with _told(request.paths, "what an earlier run left could not be brought in order"):
+            with _os_errors(request.paths, "recovery of an earlier run failed"):
                 before.append(read_state(request.paths))
-                set_aside.append(settle(request.paths)[1])
+                quarantined.append(recover(request.paths)[1])
         plans = _plan_all(requests, options, before, check_mode)
-        for plan, adopted in zip(plans, set_aside):
-            done.append(Outcome(plan, _apply(plan, options) or adopted))
+        for plan, adopted in zip(plans, quarantined):
+            done.append(AdapterResult(plan, _apply(plan, options) or adopted))
 
 
 def _check_request(request: Request, requests: t.Sequence[Request]) -> None:
     paths = request.paths
-    check_places(paths.models_dir, os.path.dirname(paths.root))
+    check_directories(paths.models_dir, paths.store)
     if [other.paths.name for other in requests].count(paths.name) > 1:
         raise DeliveryError.of("", "is named more than once.", "Name each adapter once.")
     if request.manifest is not None and request.manifest.name != paths.name:
-        raise DeliveryError.of("", f"got the manifest of {request.manifest.name}.", "Freeze it again.")
+        raise DeliveryError.of("", f"got the manifest of {request.manifest.name}.", "Describe it again.")
     if request.manifest is None and not os.path.isdir(paths.root):
         raise DeliveryError.of("", "was never deployed to this node.", "Deploy it first.")
 
@@ -108,56 +110,59 @@ def _plan_all(requests: t.Sequence[Request], options: Options, before: t.Sequenc
     plans: list[Plan] = []
     problems: list[Problem] = []
     for request, state in zip(requests, before):
-        with collected(problems, request.paths.name), _told(request.paths, "could not be looked at"):
-            plans.append(make_plan(request, options, state, _prober(request.paths, check_mode), check_mode))
+        with collected(problems, request.paths.name), _os_errors(request.paths, "cannot be inspected"):
+            plans.append(make_plan(request, options, state, _exchange_probe(request.paths, check_mode), check_mode))
     if problems:
         raise DeliveryError(*problems)
     return plans
 
 
-def _prober(paths: AdapterPaths, check_mode: bool) -> t.Callable[[], bool]:
-    """A probe writes, so check mode takes it that the file system can, as nearly all do."""
+def _exchange_probe(paths: AdapterPaths, check_mode: bool) -> t.Callable[[], bool]:
+    """Return a function that tells whether the file system supports exchange.
+
+    The probe writes, so check mode assumes that it does, as nearly all file systems do.
+    """
     if check_mode:
         return lambda: True
     return lambda: can_exchange(paths.root, paths.models_dir, paths.name)
 
 
-def _apply(plan: Plan, options: Options) -> t.Optional[str]:
+def _apply(plan: Plan, options: Options) -> str | None:
     paths = plan.request.paths
     try:
-        return apply_plan(plan, settled(paths, read_state(paths)), options)
+        return apply_plan(plan, recovered(paths, read_state(paths)), options)
     except (OSError, DeliveryError) as exc:
-        # Not for the next run only: a full disk needs its space back now.
+        # Recover now, not only in the next run: a full disk needs its space back.
         with contextlib.suppress(OSError, DeliveryError):
-            settle(paths)
+            recover(paths)
         raise DeliveryError.of(
             f"release {plan.release}",
-            f"was not made active to the end: {_reason(exc)}. {_what_is_active(paths)}",
-            "Mend that and run again; what was staged is kept.",
+            f"activation failed: {_reason(exc)}. {_active_release(paths)}",
+            "Fix the problem and run again; the staged files have been kept.",
             paths.name,
         ) from exc
 
 
 @contextlib.contextmanager
-def _told(paths: AdapterPaths, what: str) -> t.Iterator[None]:
-    """Attribute errors to the adapter, those of the operating system too."""
+def _os_errors(paths: AdapterPaths, what: str) -> t.Iterator[None]:
+    """Attribute the errors of the block to the adapter, and raise an OSError as a DeliveryError."""
     with about(paths.name):
         try:
             yield
         except OSError as exc:
-            raise DeliveryError.of("", f"{what}: {_reason(exc)}.", "Mend that and run again.") from exc
+            raise DeliveryError.of("", f"{what}: {_reason(exc)}.", "Fix the problem and run again.") from exc
 
 
-def _reason(exc: t.Union[OSError, DeliveryError]) -> str:
+def _reason(exc: OSError | DeliveryError) -> str:
     if isinstance(exc, DeliveryError):
         return str(exc).rstrip(".")
     names = " -> ".join(str(name) for name in (exc.filename, exc.filename2) if name)
     return f"{exc.strerror}: {names}" if names else str(exc.strerror or exc)
 
 
-def _what_is_active(paths: AdapterPaths) -> str:
+def _active_release(paths: AdapterPaths) -> str:
     try:
-        active = settled(paths, read_state(paths)).active
+        active = recovered(paths, read_state(paths)).active
     except (OSError, DeliveryError):
-        return f"See {paths.live} for what is active."
-    return f"Active is release {active}." if active else "What stood there before still does."
+        return f"Check {paths.served}: the active release is unknown."
+    return f"Release {active} is active." if active else f"{paths.served} is unchanged."

@@ -20,9 +20,9 @@ import pytest
 
 from tests.support import invariants
 from tests.support.releases import WEIGHTS, content, release_of, write_version
-from tests.support.transactions import Node, Way
+from tests.support.transactions import Method, Node
 
-WAYS: tuple[Way, ...] = ("exchange", "symlink")
+METHODS: tuple[Method, ...] = ("exchange", "symlink")
 
 
 def sums(version: int) -> dict[str, str]:
@@ -32,11 +32,11 @@ def sums(version: int) -> dict[str, str]:
 class Case:
     """A node where version 2 followed version 1, version 7 had been copied by hand, and what is expected of it."""
 
-    def __init__(self, base: pathlib.Path, way: Way) -> None:
+    def __init__(self, base: pathlib.Path, method: Method) -> None:
         self.node = Node(base)
-        write_version(self.node.live, 7)
+        write_version(self.node.served, 7)
         for version in (1, 2):
-            self.node.deploy(version, way)
+            self.node.deploy(version, method)
         (base / "models" / "neighbour").write_text("neighbour")
         self.adapter: dict[str, t.Any] = {
             "releases": {release_of(version): sums(version) for version in (1, 2, 3)},
@@ -44,7 +44,7 @@ class Case:
             "active": release_of(1),
             "before": sums(1),
             "survives": [sums(7)],
-            "way": way,
+            "method": method,
             "modes": {"file": "0644", "directory": "0755"},
         }
         self.expectations: dict[str, t.Any] = {
@@ -69,43 +69,43 @@ def case(tmp_path: pathlib.Path) -> Case:
     return Case(tmp_path, "exchange")
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_node_in_order(tmp_path: pathlib.Path, way: Way) -> None:
-    case = Case(tmp_path, way)
+@pytest.mark.parametrize("method", METHODS)
+def test_node_in_order(tmp_path: pathlib.Path, method: Method) -> None:
+    case = Case(tmp_path, method)
     assert case.violations() == []
     case.expectations.update(code=None, again=None)
-    case.node.roll_back(way)
+    case.node.roll_back(method)
     assert case.violations() == []
     case.expectations.update(code=1, message="failed. Active is the one before.")
     assert case.violations() == []
 
 
 def torn(case: Case) -> None:
-    (case.node.live / WEIGHTS).write_bytes(content(1)[WEIGHTS])
+    (case.node.served / WEIGHTS).write_bytes(content(1)[WEIGHTS])
 
 
 def gone(case: Case) -> None:
-    shutil.rmtree(case.node.live)
+    shutil.rmtree(case.node.served)
 
 
 def one_more_file(case: Case) -> None:
-    (case.node.live / "more").write_text("")
+    (case.node.served / "more").write_text("")
 
 
 def link_at_name_that_leads_nowhere(case: Case) -> None:
     gone(case)
-    case.node.live.symlink_to("nowhere")
+    case.node.served.symlink_to("nowhere")
     case.adapter["before"] = None
 
 
 def link_among_the_files(case: Case) -> None:
-    path = case.node.live / WEIGHTS
+    path = case.node.served / WEIGHTS
     path.rename(case.node.models / "elsewhere")
     path.symlink_to(case.node.models / "elsewhere")
 
 
 def not_for_others_to_read(case: Case) -> None:
-    (case.node.live / WEIGHTS).chmod(0o600)
+    (case.node.served / WEIGHTS).chmod(0o600)
 
 
 def release_before_deleted(case: Case) -> None:
@@ -122,8 +122,8 @@ def made_by_hand_in_the_trash(case: Case) -> None:
 
 
 def done_but_the_one_before_is_active(case: Case) -> None:
-    shutil.rmtree(case.node.live)
-    write_version(case.node.live, 1)
+    shutil.rmtree(case.node.served)
+    write_version(case.node.served, 1)
 
 
 def done_but_the_store_lacks_it(case: Case) -> None:
@@ -144,7 +144,7 @@ def done_but_the_way_back_leads_nowhere(case: Case) -> None:
 
 
 def done_in_the_other_way(case: Case) -> None:
-    case.adapter["way"] = "symlink"
+    case.adapter["method"] = "symlink"
 
 
 def failed_and_does_not_say_what_is_active(case: Case) -> None:

@@ -20,7 +20,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._store.recovery
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.state import ACTIVATE, Intent, read_state, write_state
 
 from tests.support.releases import NAME, WEIGHTS, manifest_of, release_of, write_version
-from tests.support.transactions import Node, Way
+from tests.support.transactions import Method, Node
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def differences(node: Node, permissions: Permissions | None = None) -> list[str]
 
 
 @pytest.mark.parametrize("method", ["exchange", "symlink"])
-def test_release_info_of_delivered_release_has_no_differences(node: Node, method: Way) -> None:
+def test_release_info_of_delivered_release_has_no_differences(node: Node, method: Method) -> None:
     node.deploy(1, method)
     found = info(node)
     [adapter] = found["adapters"]
@@ -70,9 +70,9 @@ def test_release_info_of_lower_level_than_required_is_difference(node: Node) -> 
 def test_release_info_without_active_release_says_missing(node: Node) -> None:
     found = info(node)
     assert (found["active"], found["adapters"][0]["release"]) == ([], None)
-    assert differences(node) == ["missing  no release of it is active on this node"]
-    write_version(node.live, 1)
-    assert differences(node) == [f"missing  no release of it is active on this node, {node.live} was not delivered"]
+    assert differences(node) == ["missing  no active release on this node"]
+    write_version(node.served, 1)
+    assert differences(node) == [f"missing  no active release on this node; {node.served} was not deployed by this collection"]
 
 
 def test_release_info_of_damaged_state_is_difference(node: Node) -> None:
@@ -85,18 +85,18 @@ def test_release_info_of_damaged_state_is_difference(node: Node) -> None:
 def test_release_info_of_changed_link_names_both_releases(node: Node) -> None:
     node.deploy(1, "symlink")
     node.deploy(2, "symlink")
-    node.live.unlink()
-    node.live.symlink_to(os.path.relpath(node.release(1), node.models))
-    assert differences(node) == [f"changed  {node.live}  leads to release {release_of(1)} instead of {release_of(2)}"]
-    node.live.unlink()
-    node.live.symlink_to("elsewhere")
+    node.served.unlink()
+    node.served.symlink_to(os.path.relpath(node.release(1), node.models))
+    assert differences(node) == [f"changed  {node.served}  leads to release {release_of(1)} instead of {release_of(2)}"]
+    node.served.unlink()
+    node.served.symlink_to("elsewhere")
     [line] = differences(node)
-    assert line.startswith(f"changed  {NAME}: {node.live}: is a link to elsewhere")
+    assert line.startswith(f"changed  {NAME}: {node.served}: is a link to elsewhere")
 
 
 def test_release_info_with_permissions_finds_changed_byte_and_mode(node: Node) -> None:
     node.deploy(1)
-    weights = node.live / WEIGHTS
+    weights = node.served / WEIGHTS
     weights.write_bytes(weights.read_bytes()[::-1])
     (node.release(1) / WEIGHTS).chmod(0o600)
     permissions = permissions_of({"owner": None, "group": None, "file_mode": "0644", "directory_mode": "0755"})
@@ -107,7 +107,7 @@ def test_release_info_with_permissions_finds_changed_byte_and_mode(node: Node) -
 
 def test_release_info_without_permissions_compares_sizes_and_opens_no_file(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     node.deploy(1)
-    weights = node.live / WEIGHTS
+    weights = node.served / WEIGHTS
     weights.write_bytes(weights.read_bytes()[::-1])
     (node.release(1) / WEIGHTS).write_bytes(b"cut short")
     opened: list[t.Any] = []
@@ -122,7 +122,7 @@ def test_release_info_of_interrupted_activation_lacks_time(node: Node) -> None:
     node.deploy(1)
     node.deploy(2)
     state = read_state(node.paths)
-    inode = inode_of(str(node.live))
+    inode = inode_of(str(node.served))
     assert inode is not None
     intent = Intent(ACTIVATE, release_of(2), inode, "exchange")
     write_state(node.paths, dataclasses.replace(state, active=release_of(1), previous=None, intent=intent))
@@ -152,5 +152,5 @@ def test_unexpected_adapters_are_found_in_models_dir_and_store(node: Node) -> No
     node.models.joinpath("notes.txt").write_text("no adapter")
     assert unexpected(str(node.models), str(node.store), [NAME]) == ["by_hand"]
     assert unexpected(str(node.models), str(node.store), ["by_hand"]) == [NAME]
-    shutil.rmtree(node.live)
+    shutil.rmtree(node.served)
     assert unexpected(str(node.models), str(node.store), []) == ["by_hand", NAME]

@@ -24,7 +24,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.host
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.paths import make_store
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan import Request
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.receipt import read_receipt
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store.recovery import incoming
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.recovery import pending_path
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.state import ACTIVATE, Intent, read_state, write_state
 from ansible_collections.lorafleet.delivery.plugins.module_utils._up_to_date import check_up_to_date
 
@@ -152,22 +152,22 @@ def flip_a_bit(directory: str) -> None:
 
 def interrupt(node: Served) -> None:
     state = read_state(node.paths)
-    inode = os.lstat(node.live).st_ino
+    inode = os.lstat(node.served).st_ino
     write_state(node.paths, type(state)(**{**vars(state), "intent": Intent(ACTIVATE, node.manifest.release, inode, "exchange")}))
 
 
 DRIFT: dict[str, tuple[Change, str]] = {
     "served file": (
-        lambda node: flip_a_bit(str(node.live)),
+        lambda node: flip_a_bit(str(node.served)),
         "differs from the desired state: changed .*models/adapter/adapter_model",
     ),
     "stored file": (
         lambda node: flip_a_bit(node.paths.release(node.manifest.release)),
         "differs from the desired state: changed .*store",
     ),
-    "extra file": (lambda node: (node.live / "notes.txt").touch(), "differs from the desired state: extra "),
-    "mode": (lambda node: (node.live / WEIGHTS).chmod(0o600), "differs from the desired state: mode "),
-    "not served": (lambda node: shutil.rmtree(node.live), "differs from the desired state: missing "),
+    "extra file": (lambda node: (node.served / "notes.txt").touch(), "differs from the desired state: extra "),
+    "mode": (lambda node: (node.served / WEIGHTS).chmod(0o600), "differs from the desired state: mode "),
+    "not served": (lambda node: shutil.rmtree(node.served), "differs from the desired state: missing "),
     "manifest": (lambda node: os.unlink(node.paths.manifest(node.manifest.release)), "differs from the desired state"),
     "receipt": (lambda node: os.unlink(node.paths.receipt(node.manifest.release)), "no valid receipt for level structure"),
     "receipt without versions": (
@@ -179,7 +179,7 @@ DRIFT: dict[str, tuple[Change, str]] = {
     ),
     "interrupted activation": (interrupt, "an earlier run left unfinished work"),
     "interrupted copy": (
-        lambda node: os.mkdir(incoming(node.paths, node.manifest.release)),
+        lambda node: os.mkdir(pending_path(node.paths, node.manifest.release)),
         "an earlier run left unfinished work",
     ),
     "trash": (lambda node: (node.root / "trash-1").mkdir(), "an earlier run left unfinished work"),
@@ -189,7 +189,7 @@ DRIFT: dict[str, tuple[Change, str]] = {
         "an earlier run left unfinished work",
     ),
     "state without method": (
-        lambda node: write_state(node.paths, dataclasses.replace(read_state(node.paths), way=None)),
+        lambda node: write_state(node.paths, dataclasses.replace(read_state(node.paths), method=None)),
         "differs from the desired state",
     ),
     "state": (lambda node: pathlib.Path(node.paths.state).write_text("{"), "state.json: cannot be read"),

@@ -41,11 +41,11 @@ def test_is_mount_point_and_mount_of(tmp_path: pathlib.Path) -> None:
 
 def test_deploy_mount_point_at_name_is_rejected(tmp_path: pathlib.Path) -> None:
     node = Node(tmp_path)
-    write_version(node.live, 7)
+    write_version(node.served, 7)
     stage(node.paths, 1)
-    done = deploy_with_mount(node, node.live)
-    assert f"{node.live}: is a mount point, which cannot be replaced." in done.stderr
-    assert version_at(node.live) == 7
+    done = deploy_with_mount(node, node.served)
+    assert f"{node.served}: is a mount point, which cannot be replaced." in done.stderr
+    assert version_at(node.served) == 7
 
 
 def test_deploy_store_under_other_mount_is_rejected(tmp_path: pathlib.Path) -> None:
@@ -53,4 +53,4 @@ def test_deploy_store_under_other_mount_is_rejected(tmp_path: pathlib.Path) -> N
     stage(node.paths, 1)
     done = deploy_with_mount(node, node.models)
     assert f"is not on the file system of {node.models}" in done.stderr
-    assert not node.live.exists()
+    assert not node.served.exists()

@@ -14,7 +14,7 @@ import time
 
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._linux.open_files import in_use
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store import displaced
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store import trash
 
 from tests.support.transactions import Node
 
@@ -47,17 +47,17 @@ def test_displaced_directory_is_kept_a_while_when_processes_are_hidden(
 ) -> None:
     node = Node(tmp_path)
     node.deploy(1)
-    monkeypatch.setattr(displaced, "sees_all_processes", lambda: False)
+    monkeypatch.setattr(trash, "sees_all_processes", lambda: False)
     node.deploy(2)
     [replaced] = [name for name in node.junk() if name.startswith("trash-")]
     kept = sorted(path.name for path in (node.root / replaced).iterdir())
-    assert kept == sorted(path.name for path in node.live.iterdir())
+    assert kept == sorted(path.name for path in node.served.iterdir())
     node.carry_out(2)
     assert node.junk() == [replaced]
     assert not node.changed
 
     now = time.time()
-    monkeypatch.setattr(displaced.time, "time", lambda: now + 601)
+    monkeypatch.setattr(trash.time, "time", lambda: now + 601)
     node.carry_out(2)
     assert node.junk() == []
     assert not node.changed
@@ -67,7 +67,7 @@ def test_displaced_directory_is_removed_after_clock_was_set_back(tmp_path: pathl
     node = Node(tmp_path)
     node.deploy(1)
     now = time.time()
-    monkeypatch.setattr(displaced, "sees_all_processes", lambda: False)
-    monkeypatch.setattr(displaced.time, "time", lambda: now - 86400)
+    monkeypatch.setattr(trash, "sees_all_processes", lambda: False)
+    monkeypatch.setattr(trash.time, "time", lambda: now - 86400)
     node.deploy(2)
     assert node.junk() == []

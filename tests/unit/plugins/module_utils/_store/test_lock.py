@@ -109,5 +109,5 @@ def test_link_is_not_followed(lock: pathlib.Path, tmp_path: pathlib.Path) -> Non
 def test_unreadable_holder(lock: pathlib.Path) -> None:
     with holder(lock):
         lock.write_text("not JSON")
-        with pytest.raises(DeliveryError, match="left no name"):
+        with pytest.raises(DeliveryError, match="an unknown process"):
             take(lock)

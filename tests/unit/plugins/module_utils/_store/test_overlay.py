@@ -14,7 +14,7 @@ import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 
 from tests.support.releases import NAME, write_version
-from tests.support.transactions import Node, Way
+from tests.support.transactions import Method, Node
 
 
 @pytest.fixture
@@ -34,16 +34,16 @@ def container(tmp_path: pathlib.Path) -> t.Iterator[Node]:
         subprocess.run(["umount", tmp_path / "merged"], check=True)
 
 
-@pytest.mark.parametrize("way", ["auto", "exchange", "symlink"])
-def test_what_the_image_has_brought_is_not_replaced(container: Node, way: Way) -> None:
-    before = sorted((path.name, path.read_bytes()) for path in container.live.iterdir())
-    with pytest.raises(DeliveryError, match=r"lower layer of an overlay.*What stood there before still does"):
-        container.deploy(2, way)
-    assert sorted((path.name, path.read_bytes()) for path in container.live.iterdir()) == before
+@pytest.mark.parametrize("method", ["auto", "exchange", "symlink"])
+def test_what_the_image_has_brought_is_not_replaced(container: Node, method: Method) -> None:
+    before = sorted((path.name, path.read_bytes()) for path in container.served.iterdir())
+    with pytest.raises(DeliveryError, match=r"lower layer of an overlay.*is unchanged"):
+        container.deploy(2, method)
+    assert sorted((path.name, path.read_bytes()) for path in container.served.iterdir()) == before
 
     # As the message says; mv copies where a rename is impossible.
-    subprocess.run(["mv", container.live, f"{container.live}.old"], check=True)
-    container.carry_out(2, way)
+    subprocess.run(["mv", container.served, f"{container.served}.old"], check=True)
+    container.carry_out(2, method)
     assert container.junk() == [f"{NAME}.old"]
-    container.carry_out(2, way)
+    container.carry_out(2, method)
     assert not container.changed

@@ -25,7 +25,7 @@ def paths(tmp_path: pathlib.Path) -> AdapterPaths:
 
 def test_where_things_lie() -> None:
     paths = AdapterPaths("/home/models", "/home/.lorafleet", "name")
-    assert paths.live == "/home/models/name"
+    assert paths.served == "/home/models/name"
     assert paths.release("0123456789ab") == "/home/.lorafleet/name/releases/0123456789ab"
     assert paths.staged("0123456789ab") == "/home/.lorafleet/name/staging/0123456789ab"
     assert paths.manifest("0123456789ab") == "/home/.lorafleet/name/manifests/0123456789ab.json"

@@ -14,7 +14,7 @@ import typing as t
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._linux.rename import exchange
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store import activate
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store.recovery import incoming, settle, settled
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.recovery import pending_path, recover, recovered
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.state import read_state
 
 from tests.support.releases import WEIGHTS, release_of, stage, version_at, write_version
@@ -52,13 +52,13 @@ def test_a_release_is_active_if_it_was_swapped_in(node: Node, swapped: bool) -> 
     version = 2 if swapped else 1
     before = node.snapshot()
     # For who only looks, it is as it is going to be.
-    assert settled(node.paths, read_state(node.paths)).active == release_of(version)
+    assert recovered(node.paths, read_state(node.paths)).active == release_of(version)
     assert node.snapshot() == before
-    state, adopted = settle(node.paths)
+    state, adopted = recover(node.paths)
     assert (state.active, state.previous) == (release_of(version), release_of(1) if swapped else None)
     assert (state.intent, adopted) == (None, None)
     assert read_state(node.paths) == state
-    assert version_at(node.live) == version
+    assert version_at(node.served) == version
     assert (version_at(node.release(1)), version_at(node.release(2))) == (1, 2)
     assert node.junk() == []
 
@@ -70,18 +70,18 @@ def test_going_back_is_finished_not_reversed(node: Node) -> None:
         node.roll_back(release=release_of(1))
     outcome = node.roll_back()
     assert (outcome["action"], outcome["release"], outcome["previous"]) == ("rolled_back", release_of(1), release_of(3))
-    assert version_at(node.live) == 1
+    assert version_at(node.served) == 1
     assert node.roll_back()["release"] == release_of(3)
 
 
 def test_what_was_swapped_out_is_set_aside_where_nobody_has_it(node: Node) -> None:
-    write_version(node.live, 7)
+    write_version(node.served, 7)
     with killed(swapped=True):
         node.deploy(1)
-    _state, adopted = settle(node.paths)
+    _state, adopted = recover(node.paths)
     assert adopted is not None
     assert version_at(adopted) == 7
-    assert version_at(node.live) == 1
+    assert version_at(node.served) == 1
 
 
 @pytest.mark.parametrize("staged_again", [False, True])
@@ -94,7 +94,7 @@ def test_what_was_to_replace_a_damaged_release_is_staged_still(node: Node, stage
     assert not staged.exists()
     if staged_again:
         stage(node.paths, 1)
-    state, adopted = settle(node.paths)
+    state, adopted = recover(node.paths)
     assert (state.active, state.intent, adopted) == (release_of(1), None, None)
     assert version_at(staged) == 1
     assert (node.release(1) / WEIGHTS).read_bytes() == b"damage"
@@ -108,19 +108,19 @@ def test_a_damaged_release_that_was_replaced_is_set_aside(node: Node) -> None:
     with killed(swapped=True):
         node.deploy(1)
     # The intent is of the release; what is active is another matter.
-    assert settled(node.paths, read_state(node.paths)).active == release_of(1)
-    _state, adopted = settle(node.paths)
+    assert recovered(node.paths, read_state(node.paths)).active == release_of(1)
+    _state, adopted = recover(node.paths)
     assert version_at(node.release(1)) == 1
     assert pathlib.Path(str(adopted), WEIGHTS).read_bytes() == b"damage"
 
 
 def test_what_was_not_finished_goes(node: Node) -> None:
     node.deploy(1)
-    write_version(incoming(node.paths, release_of(2)), 2)
+    write_version(pending_path(node.paths, release_of(2)), 2)
     for path in (node.paths.state, node.paths.manifest(release_of(2))):
         pathlib.Path(f"{path}.new").write_text("{")
     (node.root / "notes").write_text("somebody's")
-    settle(node.paths)
+    recover(node.paths)
     assert node.junk() == ["notes"]
     assert os.listdir(node.root / "manifests") == [f"{release_of(1)}.json"]
-    assert version_at(node.live) == 1
+    assert version_at(node.served) == 1

@@ -19,9 +19,9 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._store import a
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.lock import locked
 
 from tests.support.releases import NAME, WEIGHTS, manifest_of, release_of, stage, version_at, write_version
-from tests.support.transactions import Node, Way
+from tests.support.transactions import Method, Node
 
-WAYS: tuple[Way, ...] = ("exchange", "symlink")
+METHODS: tuple[Method, ...] = ("exchange", "symlink")
 
 
 @pytest.fixture
@@ -29,9 +29,9 @@ def node(tmp_path: pathlib.Path) -> Node:
     return Node(tmp_path)
 
 
-@pytest.fixture(params=WAYS)
-def way(request: pytest.FixtureRequest) -> Way:
-    return t.cast("Way", request.param)
+@pytest.fixture(params=METHODS)
+def method(request: pytest.FixtureRequest) -> Method:
+    return t.cast("Method", request.param)
 
 
 def modes(directory: pathlib.Path) -> dict[str, int]:
@@ -41,20 +41,20 @@ def modes(directory: pathlib.Path) -> dict[str, int]:
 # Activation
 
 
-def test_first_activation(node: Node, way: Way) -> None:
+def test_first_activation(node: Node, method: Method) -> None:
     umask = os.umask(0o077)
     try:
-        outcome = node.deploy(1, way)
+        outcome = node.deploy(1, method)
     finally:
         os.umask(umask)
     assert outcome["action"] == "activated"
     assert (outcome["release"], outcome["previous"], outcome["adopted"]) == (release_of(1), None, None)
-    assert outcome["activation"] == way
+    assert outcome["activation"] == method
     assert outcome["path"] == str(node.release(1))
     assert outcome["receipt"]["level"] == "model"
     assert (len(outcome["files"]), outcome["size"]) == (3, manifest_of(1).size)
     assert [entry["release"] for entry in outcome["history"]] == [release_of(1)]
-    assert version_at(node.live) == version_at(node.release(1)) == 1
+    assert version_at(node.served) == version_at(node.release(1)) == 1
     wanted = {"adapter_config.json": 0o644, WEIGHTS: 0o644, "tokenizer.json": 0o644}
     assert modes(node.release(1)) == {release_of(1): 0o755, **wanted}
     assert node.junk() == []
@@ -62,18 +62,18 @@ def test_first_activation(node: Node, way: Way) -> None:
         assert directory.stat().st_mode & 0o7777 == 0o711
     for name in ("releases", "manifests", "receipts"):
         assert (node.root / name).stat().st_mode & 0o7777 == 0o755
-    if way == "exchange":
-        assert modes(node.live) == {NAME: 0o755, **wanted}
-        assert (node.live / WEIGHTS).stat().st_ino != (node.release(1) / WEIGHTS).stat().st_ino
-        assert (node.live / WEIGHTS).stat().st_nlink == 1
+    if method == "exchange":
+        assert modes(node.served) == {NAME: 0o755, **wanted}
+        assert (node.served / WEIGHTS).stat().st_ino != (node.release(1) / WEIGHTS).stat().st_ino
+        assert (node.served / WEIGHTS).stat().st_nlink == 1
     else:
-        assert os.readlink(node.live) == f"../store/{NAME}/releases/{release_of(1)}"
+        assert os.readlink(node.served) == f"../store/{NAME}/releases/{release_of(1)}"
 
 
-def test_second_run_writes_nothing(node: Node, way: Way) -> None:
-    node.deploy(1, way)
+def test_second_run_writes_nothing(node: Node, method: Method) -> None:
+    node.deploy(1, method)
     before = node.snapshot()
-    outcome = node.carry_out(1, way)
+    outcome = node.carry_out(1, method)
     assert outcome["action"] == "unchanged"
     assert not node.changed
     assert node.snapshot() == before
@@ -103,11 +103,11 @@ def test_auto_remembers_that_exchange_works(node: Node) -> None:
     assert node.snapshot() == before
 
 
-def test_next_release(node: Node, way: Way) -> None:
-    node.deploy(1, way)
-    outcome = node.deploy(2, way)
+def test_next_release(node: Node, method: Method) -> None:
+    node.deploy(1, method)
+    outcome = node.deploy(2, method)
     assert (outcome["action"], outcome["previous"], outcome["adopted"]) == ("activated", release_of(1), None)
-    assert version_at(node.live) == 2
+    assert version_at(node.served) == 2
     assert version_at(node.release(1)) == 1
     assert node.junk() == []
 
@@ -148,13 +148,13 @@ def test_way_can_be_switched(node: Node) -> None:
     node.deploy(1, "exchange")
     outcome = node.carry_out(1, "symlink")
     assert (outcome["action"], outcome["activation"], outcome["adopted"]) == ("repaired", "symlink", None)
-    assert outcome["drift"] == [f"changed  {node.live}  a directory instead of a link to {release_of(1)}"]
-    assert node.live.is_symlink()
+    assert outcome["drift"] == [f"changed  {node.served}  a directory instead of a link to {release_of(1)}"]
+    assert node.served.is_symlink()
     outcome = node.carry_out(1, "exchange")
     assert (outcome["action"], outcome["activation"]) == ("repaired", "exchange")
-    assert outcome["drift"] == [f"changed  {node.live}  a link to {release_of(1)} instead of a directory"]
-    assert not node.live.is_symlink()
-    assert version_at(node.live) == 1
+    assert outcome["drift"] == [f"changed  {node.served}  a link to {release_of(1)} instead of a directory"]
+    assert not node.served.is_symlink()
+    assert version_at(node.served) == 1
     assert node.junk() == []
 
 
@@ -162,40 +162,40 @@ def test_way_can_be_switched(node: Node) -> None:
 
 
 def test_hand_made_copy_of_the_same_bytes_is_kept_where_it_is(node: Node) -> None:
-    write_version(node.live, 1)
-    inode = node.live.stat().st_ino
+    write_version(node.served, 1)
+    inode = node.served.stat().st_ino
     outcome = node.deploy(1)
     assert (outcome["action"], outcome["adopted"]) == ("activated", None)
-    assert node.live.stat().st_ino == inode
-    assert modes(node.live)[WEIGHTS] == 0o644
+    assert node.served.stat().st_ino == inode
+    assert modes(node.served)[WEIGHTS] == 0o644
 
 
 def test_hand_made_copy_is_enough_without_staging(node: Node) -> None:
-    write_version(node.live, 1)
+    write_version(node.served, 1)
     stage(node.paths, 1)
     shutil.rmtree(node.paths.staged(release_of(1)))
     assert node.carry_out(1)["action"] == "activated"
     assert version_at(node.release(1)) == 1
-    assert (node.release(1) / WEIGHTS).stat().st_ino != (node.live / WEIGHTS).stat().st_ino
+    assert (node.release(1) / WEIGHTS).stat().st_ino != (node.served / WEIGHTS).stat().st_ino
 
 
-def test_unknown_directory_is_set_aside(node: Node, way: Way) -> None:
-    write_version(node.live, 7)
-    (node.live / "checkpoint-10").mkdir()
-    (node.live / "checkpoint-10" / "optimizer.pt").write_text("state")
-    outcome = node.deploy(1, way)
+def test_unknown_directory_is_set_aside(node: Node, method: Method) -> None:
+    write_version(node.served, 7)
+    (node.served / "checkpoint-10").mkdir()
+    (node.served / "checkpoint-10" / "optimizer.pt").write_text("state")
+    outcome = node.deploy(1, method)
     adopted = pathlib.Path(outcome["adopted"])
     assert adopted.parent == node.root
     assert adopted.name.startswith("adopted-20")
     assert (adopted / "checkpoint-10" / "optimizer.pt").read_text() == "state"
-    assert version_at(node.live) == 1
+    assert version_at(node.served) == 1
 
 
 def test_two_unknown_directories_in_one_second_are_both_set_aside(node: Node) -> None:
     for version in (7, 8):
         if version == 8:
-            shutil.rmtree(node.live)
-        write_version(node.live, version)
+            shutil.rmtree(node.served)
+        write_version(node.served, version)
         node.deploy(version - 6)
     assert sorted(filter(None, map(version_at, node.root.glob("adopted-*")))) == [7, 8]
 
@@ -217,16 +217,16 @@ def test_whole_copy_replaces_a_damaged_release_when_it_comes_out(node: Node) -> 
 
 
 @pytest.mark.parametrize("make", ["link", "file"])
-def test_foreign_link_and_file_are_refused(node: Node, way: Way, make: str, tmp_path: pathlib.Path) -> None:
+def test_foreign_link_and_file_are_refused(node: Node, method: Method, make: str, tmp_path: pathlib.Path) -> None:
     if make == "link":
         write_version(tmp_path / "elsewhere" / release_of(1), 1)
-        node.live.symlink_to(tmp_path / "elsewhere" / release_of(1))
+        node.served.symlink_to(tmp_path / "elsewhere" / release_of(1))
     else:
-        node.live.write_text("content")
+        node.served.write_text("content")
     stage(node.paths, 1)
     with pytest.raises(DeliveryError, match="never replaced"):
-        node.carry_out(1, way)
-    assert node.live.is_symlink() == (make == "link")
+        node.carry_out(1, method)
+    assert node.served.is_symlink() == (make == "link")
 
 
 # Drift
@@ -234,57 +234,57 @@ def test_foreign_link_and_file_are_refused(node: Node, way: Way, make: str, tmp_
 
 def test_changed_bytes_at_name_are_repaired_from_the_store(node: Node) -> None:
     node.deploy(1)
-    (node.live / WEIGHTS).write_bytes(b"newer")
+    (node.served / WEIGHTS).write_bytes(b"newer")
     outcome = node.carry_out(1)
     assert outcome["action"] == "repaired"
-    assert outcome["drift"] == [f"changed  {node.live / WEIGHTS}  5 bytes instead of 512"]
-    assert version_at(node.live) == 1
+    assert outcome["drift"] == [f"changed  {node.served / WEIGHTS}  5 bytes instead of 512"]
+    assert version_at(node.served) == 1
     assert (pathlib.Path(outcome["adopted"]) / WEIGHTS).read_bytes() == b"newer"
     assert node.carry_out(1)["action"] == "unchanged"
 
 
 def test_what_only_lacks_files_is_not_worth_keeping(node: Node) -> None:
     node.deploy(1)
-    (node.live / WEIGHTS).unlink()
+    (node.served / WEIGHTS).unlink()
     outcome = node.carry_out(1)
     assert (outcome["action"], outcome["adopted"]) == ("repaired", None)
-    assert version_at(node.live) == 1
+    assert version_at(node.served) == 1
     assert node.junk() == []
 
 
-def test_name_that_vanished_is_put_back(node: Node, way: Way) -> None:
-    node.deploy(1, way)
-    if way == "symlink":
-        node.live.unlink()
+def test_name_that_vanished_is_put_back(node: Node, method: Method) -> None:
+    node.deploy(1, method)
+    if method == "symlink":
+        node.served.unlink()
     else:
-        shutil.rmtree(node.live)
-    outcome = node.carry_out(1, way)
-    assert (outcome["action"], version_at(node.live)) == ("repaired", 1)
-    wanted = f"a link to {release_of(1)}" if way == "symlink" else "a directory"
-    assert outcome["drift"] == [f"missing  {node.live}  nothing instead of {wanted}"]
+        shutil.rmtree(node.served)
+    outcome = node.carry_out(1, method)
+    assert (outcome["action"], version_at(node.served)) == ("repaired", 1)
+    wanted = f"a link to {release_of(1)}" if method == "symlink" else "a directory"
+    assert outcome["drift"] == [f"missing  {node.served}  nothing instead of {wanted}"]
 
 
 def test_modes_are_repaired_in_place(node: Node) -> None:
     node.deploy(1)
-    inode = node.live.stat().st_ino
-    (node.live / WEIGHTS).chmod(0o600)
+    inode = node.served.stat().st_ino
+    (node.served / WEIGHTS).chmod(0o600)
     node.release(1).chmod(0o700)
     outcome = node.carry_out(1)
     assert outcome["action"] == "repaired"
     assert [line.split()[0] for line in outcome["drift"]] == ["mode", "mode"]
-    assert node.live.stat().st_ino == inode
+    assert node.served.stat().st_ino == inode
     assert node.carry_out(1)["action"] == "unchanged"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
-def test_owner(node: Node, way: Way) -> None:
+def test_owner(node: Node, method: Method) -> None:
     stage(node.paths, 1)
     os.chown(pathlib.Path(node.paths.staged(release_of(1)), WEIGHTS), 1234, 1234)
-    node.carry_out(1, way, uid=4321, gid=4322)
-    for directory in (node.release(1), node.live):
+    node.carry_out(1, method, uid=4321, gid=4322)
+    for directory in (node.release(1), node.served):
         for path in (directory, *directory.iterdir()):
             assert (path.stat().st_uid, path.stat().st_gid) == (4321, 4322)
-    assert node.carry_out(1, way, uid=4321, gid=4322)["action"] == "unchanged"
+    assert node.carry_out(1, method, uid=4321, gid=4322)["action"] == "unchanged"
 
 
 @pytest.mark.parametrize("source", ["name", "staging"])
@@ -292,11 +292,11 @@ def test_damaged_release_is_repaired(node: Node, source: str) -> None:
     node.deploy(1)
     (node.release(1) / WEIGHTS).write_bytes(b"damage")
     if source == "staging":
-        (node.live / WEIGHTS).write_bytes(b"damage")
+        (node.served / WEIGHTS).write_bytes(b"damage")
         stage(node.paths, 1)
     outcome = node.carry_out(1)
     assert outcome["action"] == "repaired"
-    assert version_at(node.live) == version_at(node.release(1)) == 1
+    assert version_at(node.served) == version_at(node.release(1)) == 1
     assert node.carry_out(1)["action"] == "unchanged"
     assert node.junk() == []
 
@@ -307,14 +307,14 @@ def test_damaged_release_where_nothing_can_be_exchanged(node: Node, monkeypatch:
         raise OSError(error, os.strerror(error))
 
     node.deploy(1, "symlink")
-    (node.live / WEIGHTS).write_bytes(b"newer")
+    (node.served / WEIGHTS).write_bytes(b"newer")
     monkeypatch.setattr(activate, "exchange", fail)
     if error == errno.EINVAL:
         outcome = node.deploy(1, "symlink")
         assert (pathlib.Path(outcome["adopted"]) / WEIGHTS).read_bytes() == b"newer"
-        assert version_at(node.live) == 1
+        assert version_at(node.served) == 1
     else:
-        with pytest.raises(DeliveryError, match=r"was not made active to the end: Input/output error\. Active is release"):
+        with pytest.raises(DeliveryError, match=r"activation failed: Input/output error\. Release \w+ is active"):
             node.deploy(1, "symlink")
         # What was staged is kept, and what was damaged is not hidden.
         assert version_at(node.paths.staged(release_of(1))) == 1
@@ -323,21 +323,21 @@ def test_damaged_release_where_nothing_can_be_exchanged(node: Node, monkeypatch:
 
 def test_write_through_the_link_is_repaired_from_staging(node: Node) -> None:
     node.deploy(1, "symlink")
-    (node.live / WEIGHTS).write_bytes(b"newer")
+    (node.served / WEIGHTS).write_bytes(b"newer")
     stage(node.paths, 1)
     outcome = node.carry_out(1, "symlink")
     assert outcome["action"] == "repaired"
-    assert version_at(node.live) == 1
+    assert version_at(node.served) == 1
     assert (pathlib.Path(outcome["adopted"]) / WEIGHTS).read_bytes() == b"newer"
 
 
-def test_damage_without_a_whole_copy_is_refused(node: Node, way: Way) -> None:
-    node.deploy(1, way)
+def test_damage_without_a_whole_copy_is_refused(node: Node, method: Method) -> None:
+    node.deploy(1, method)
     (node.release(1) / WEIGHTS).write_bytes(b"damage")
-    if way == "exchange":
-        (node.live / WEIGHTS).write_bytes(b"damage")
+    if method == "exchange":
+        (node.served / WEIGHTS).write_bytes(b"damage")
     with pytest.raises(DeliveryError, match=f"is damaged in the store: changed  {WEIGHTS}") as caught:
-        node.carry_out(1, way)
+        node.carry_out(1, method)
     assert caught.value.problems[0].remedy == "Deploy it again from the training server."
 
 
@@ -349,7 +349,7 @@ def test_no_receipt(node: Node) -> None:
     os.unlink(node.paths.receipt(release_of(1)))
     with pytest.raises(DeliveryError, match="was not verified on this node, level structure is required"):
         node.carry_out(1, level="structure")
-    assert not node.live.exists()
+    assert not node.served.exists()
 
 
 def test_receipt_of_a_lower_level(node: Node) -> None:
@@ -372,9 +372,9 @@ def test_damaged_staging(node: Node, damage: str, tmp_path: pathlib.Path) -> Non
     else:
         (staged / WEIGHTS).rename(tmp_path / "outside")
         (staged / WEIGHTS).symlink_to(tmp_path / "outside")
-    with pytest.raises(DeliveryError, match=f"is not whole in {staged}"):
+    with pytest.raises(DeliveryError, match=f"does not match its manifest in {staged}"):
         node.carry_out(1)
-    assert not node.live.exists()
+    assert not node.served.exists()
     assert staged.exists()
 
 
@@ -407,7 +407,7 @@ def test_locked_by_another_run(node: Node) -> None:
     stage(node.paths, 1)
     with locked(node.paths.lock, NAME, "deploy by bob", 0), pytest.raises(DeliveryError, match="deploy by bob"):
         node.carry_out(1)
-    assert not node.live.exists()
+    assert not node.served.exists()
     assert node.carry_out(1)["action"] == "activated"
 
 
@@ -454,15 +454,15 @@ def test_models_directory_that_cannot_be_written(node: Node) -> None:
 # Going back
 
 
-def test_rollback_and_return(node: Node, way: Way) -> None:
-    node.deploy(1, way)
-    node.deploy(2, way)
-    outcome = node.roll_back(way)
+def test_rollback_and_return(node: Node, method: Method) -> None:
+    node.deploy(1, method)
+    node.deploy(2, method)
+    outcome = node.roll_back(method)
     assert (outcome["action"], outcome["release"], outcome["previous"]) == ("rolled_back", release_of(1), release_of(2))
-    assert version_at(node.live) == 1
-    outcome = node.roll_back(way)
+    assert version_at(node.served) == 1
+    outcome = node.roll_back(method)
     assert (outcome["action"], outcome["release"], outcome["previous"]) == ("rolled_back", release_of(2), release_of(1))
-    assert version_at(node.live) == 2
+    assert version_at(node.served) == 2
     assert node.junk() == []
 
 
@@ -470,17 +470,17 @@ def test_rollback_to_a_named_release(node: Node) -> None:
     for version in (1, 2, 3):
         node.deploy(version)
     assert node.roll_back(release=release_of(1))["action"] == "rolled_back"
-    assert version_at(node.live) == 1
+    assert version_at(node.served) == 1
     assert node.roll_back(release=release_of(1))["action"] == "unchanged"
 
 
 def test_rollback_after_a_repair_goes_to_the_release_before(node: Node) -> None:
     node.deploy(1)
     node.deploy(2)
-    (node.live / WEIGHTS).unlink()
+    (node.served / WEIGHTS).unlink()
     assert node.carry_out(2)["action"] == "repaired"
     node.roll_back()
-    assert version_at(node.live) == 1
+    assert version_at(node.served) == 1
 
 
 def test_rollback_that_cannot_be(node: Node) -> None:
@@ -490,13 +490,13 @@ def test_rollback_that_cannot_be(node: Node) -> None:
     node.deploy(1)
     with pytest.raises(DeliveryError, match="has no previous release"):
         node.roll_back()
-    with pytest.raises(DeliveryError, match=rf"is not in the store of this node \(there: {release_of(1)}\)"):
+    with pytest.raises(DeliveryError, match=rf"is not in the store of this node \(available: {release_of(1)}\)"):
         node.roll_back(release="0123456789ab")
     node.deploy(2)
     (node.release(1) / WEIGHTS).write_bytes(b"damage")
     with pytest.raises(DeliveryError, match="is damaged in the store"):
         node.roll_back()
-    assert version_at(node.live) == 2
+    assert version_at(node.served) == 2
 
 
 def test_rollback_without_the_recorded_state_names_what_can_be_gone_back_to(node: Node) -> None:
@@ -507,7 +507,7 @@ def test_rollback_without_the_recorded_state_names_what_can_be_gone_back_to(node
     with pytest.raises(DeliveryError, match=f"has no previous release .* Name one of those in the store: {release_of(1)}"):
         node.roll_back()
     node.roll_back(release=release_of(1))
-    assert version_at(node.live) == 1
+    assert version_at(node.served) == 1
 
 
 def test_rollback_needs_a_receipt(node: Node) -> None:
@@ -517,7 +517,7 @@ def test_rollback_needs_a_receipt(node: Node) -> None:
     for check_mode in (True, False):
         with pytest.raises(DeliveryError, match="was not verified on this node"):
             node.roll_back(check_mode=check_mode)
-    assert version_at(node.live) == 2
+    assert version_at(node.served) == 2
 
 
 # Pruning
@@ -562,7 +562,7 @@ def test_only_verified_releases_are_counted(node: Node) -> None:
 
 
 def test_what_is_set_aside_or_not_ours_is_never_pruned(node: Node) -> None:
-    write_version(node.live, 7)
+    write_version(node.served, 7)
     node.deploy(1, keep=1)
     (node.root / "releases" / "notes").mkdir()
     for version in (2, 3, 4):
@@ -593,7 +593,7 @@ def test_release_in_use_is_not_pruned(node: Node, use: str) -> None:
 
 def test_reader_of_the_old_directory_can_finish(node: Node) -> None:
     node.deploy(1)
-    handle = os.open(node.live, os.O_RDONLY)
+    handle = os.open(node.served, os.O_RDONLY)
     node.deploy(2)
     assert os.stat(WEIGHTS, dir_fd=handle).st_size == 512
     os.close(handle)
@@ -604,60 +604,60 @@ def test_reader_of_the_old_directory_can_finish(node: Node) -> None:
 # Check mode
 
 
-def first(node: Node, way: Way) -> None:
+def first(node: Node, method: Method) -> None:
     stage(node.paths, 1)
 
 
-def following(node: Node, way: Way) -> None:
-    node.deploy(2, way)
+def following(node: Node, method: Method) -> None:
+    node.deploy(2, method)
     stage(node.paths, 1)
 
 
-def take_over(node: Node, way: Way) -> None:
-    write_version(node.live, 7)
+def take_over(node: Node, method: Method) -> None:
+    write_version(node.served, 7)
     stage(node.paths, 1)
 
 
-def nothing_to_do(node: Node, way: Way) -> None:
-    node.deploy(1, way)
+def nothing_to_do(node: Node, method: Method) -> None:
+    node.deploy(1, method)
 
 
-def drifted(node: Node, way: Way) -> None:
-    node.deploy(1, way)
+def drifted(node: Node, method: Method) -> None:
+    node.deploy(1, method)
     (node.release(1) / WEIGHTS).chmod(0o600)
-    if way == "exchange":
-        (node.live / WEIGHTS).write_bytes(b"newer")
+    if method == "exchange":
+        (node.served / WEIGHTS).write_bytes(b"newer")
 
 
-def damaged(node: Node, way: Way) -> None:
-    node.deploy(1, way)
+def damaged(node: Node, method: Method) -> None:
+    node.deploy(1, method)
     (node.release(1) / WEIGHTS).write_bytes(b"newer")
     stage(node.paths, 1)
 
 
-def to_prune(node: Node, way: Way) -> None:
+def to_prune(node: Node, method: Method) -> None:
     for version in (2, 3, 4):
-        node.deploy(version, way)
+        node.deploy(version, method)
     stage(node.paths, 1)
 
 
 @pytest.mark.parametrize("scenario", [first, following, take_over, nothing_to_do, drifted, damaged, to_prune])
-def test_check_mode_predicts_and_writes_nothing(node: Node, way: Way, scenario: t.Callable[[Node, Way], None]) -> None:
-    scenario(node, way)
+def test_check_mode_predicts_and_writes_nothing(node: Node, method: Method, scenario: t.Callable[[Node, Method], None]) -> None:
+    scenario(node, method)
     before = node.snapshot()
-    predicted, would_change, diff = node.carry_out(1, way, check_mode=True), node.changed, node.diff
+    predicted, would_change, diff = node.carry_out(1, method, check_mode=True), node.changed, node.diff
     assert node.snapshot() == before
-    done = node.carry_out(1, way)
+    done = node.carry_out(1, method)
     for outcome in (predicted, done):
         outcome["adopted"] = outcome["adopted"] is not None
         outcome["history"] = [entry["release"] for entry in outcome["history"]]
     assert predicted == done
     assert (would_change, diff) == (node.changed, node.diff)
-    assert node.carry_out(1, way, check_mode=True)["action"] == "unchanged"
+    assert node.carry_out(1, method, check_mode=True)["action"] == "unchanged"
 
 
-def test_check_mode_on_a_clean_node(node: Node, way: Way) -> None:
-    outcome = node.carry_out(1, way, check_mode=True)
+def test_check_mode_on_a_clean_node(node: Node, method: Method) -> None:
+    outcome = node.carry_out(1, method, check_mode=True)
     assert (outcome["action"], outcome["receipt"]) == ("activated", None)
     assert node.changed
     assert os.listdir(node.base) == ["models"]
@@ -665,21 +665,21 @@ def test_check_mode_on_a_clean_node(node: Node, way: Way) -> None:
 
 
 def test_check_mode_takes_the_way_that_was_used_so_far(node: Node) -> None:
-    def predicted(way: Way) -> str:
-        return str(node.carry_out(1, way, check_mode=True)["activation"])
+    def predicted(method: Method) -> str:
+        return str(node.carry_out(1, method, check_mode=True)["activation"])
 
     assert predicted("auto") == "exchange"
     node.deploy(1, "symlink")
     assert (predicted("auto"), predicted("exchange")) == ("symlink", "exchange")
 
 
-def test_check_mode_of_rollback(node: Node, way: Way) -> None:
-    node.deploy(1, way)
-    node.deploy(2, way)
+def test_check_mode_of_rollback(node: Node, method: Method) -> None:
+    node.deploy(1, method)
+    node.deploy(2, method)
     before = node.snapshot()
-    predicted = node.roll_back(way, check_mode=True)
+    predicted = node.roll_back(method, check_mode=True)
     assert node.snapshot() == before
-    done = node.roll_back(way)
+    done = node.roll_back(method)
     for outcome in (predicted, done):
         outcome["history"] = [entry["release"] for entry in outcome["history"]]
     assert predicted == done
@@ -727,4 +727,4 @@ def test_damaged_manifest_of_the_release_is_written_anew(node: Node) -> None:
     node.deploy(2)
     node.carry_out(1)
     node.roll_back(release=release_of(1))
-    assert version_at(node.live) == 1
+    assert version_at(node.served) == 1

@@ -1,0 +1,49 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import os
+import pathlib
+import time
+
+import pytest
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store import trash
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.trash import empty_trash, move_to_trash
+
+from tests.support.transactions import Node
+
+
+@pytest.fixture
+def node(tmp_path: pathlib.Path) -> Node:
+    node = Node(tmp_path)
+    node.deploy(1)
+    return node
+
+
+def test_the_trash_has_room_for_the_same_name_again(node: Node) -> None:
+    for content in ("one", "two", "three"):
+        path = node.root / "releases" / "name"
+        path.mkdir()
+        (path / content).touch()
+        move_to_trash(node.paths, str(path))
+    assert sorted(path.name for path in node.root.glob("trash-name*/*")) == ["one", "three", "two"]
+    empty_trash(node.paths)
+    assert node.junk() == []
+
+
+def test_where_readers_cannot_be_seen_they_have_their_time(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trash, "sees_all_processes", lambda: False)
+    now = time.time()
+    for later, left in ((1, 1), (500, 1), (1000, 0), (-1000, 0)):
+        path = node.root / "releases" / "name"
+        path.mkdir()
+        move_to_trash(node.paths, str(path))
+        # A clock that was put back would keep it for ever.
+        monkeypatch.setattr(time, "time", lambda later=later: now + later)
+        empty_trash(node.paths)
+        found = list(node.root.glob("trash-*"))
+        assert len(found) == left
+        for each in found:
+            os.rmdir(each)
