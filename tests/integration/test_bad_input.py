@@ -292,7 +292,7 @@ TABLE: dict[str, Bad] = {
     ),
     "base other than declared": Bad(
         "config",
-        ('is "tiny/Llama-128"; the inventory declares tiny/Llama-64.', "add that to the base's aliases."),
+        ('is "tiny/Llama-128"; the inventory declares tiny/Llama-64.', "add it to the base's aliases."),
         source=config(base_model_name_or_path="tiny/Llama-128"),
     ),
     "target modules other than declared": Bad(

@@ -41,7 +41,7 @@ def tampered(tiny: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> Ta
     for name, damage in DAMAGED.items():
         damaged(tiny / "adapter", work / name, damage)
     done = subprocess.run(
-        [PEFT_PYTHON, str(CHECKOUT / "tests" / "tampered_worker.py"), str(work), str(tiny / "base")],
+        [PEFT_PYTHON, str(pathlib.Path(__file__).with_name("tampered_worker.py")), str(work), str(tiny / "base")],
         env={**os.environ, "PYTHONPATH": str(CHECKOUT / ".collections")},
         capture_output=True,
         text=True,
