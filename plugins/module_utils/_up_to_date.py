@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Check whether a node already serves the described releases, so that no later task has anything to do."""
+"""Check whether a node already serves the described releases, with nothing left to do."""
 
 from __future__ import annotations
 
@@ -13,46 +13,39 @@ import typing as t
 from ._base.identity import Identities
 from ._errors import DeliveryError
 from ._levels import LEVELS
-from ._load_test.case import Case, cases_of
-from ._load_test.checks import judge
-from ._load_test.host import Host, look_at_host
-from ._load_test.interpreter import check_device
-from ._load_test.serving_user import ServingUser, check_readable
-from ._store.permissions import permissions_of
+from ._load_test.attempt import Attempt
+from ._load_test.case import Case, find_cases
+from ._load_test.checks import check_before_loading
+from ._load_test.interpreter import Environment, read_environment
+from ._load_test.options import LoadTestOptions
 from ._store.plan import Options, Request
 from ._store.recovery import needs_recovery
 from ._store.transaction import AdapterResult, carry_out
 
 
-def check_up_to_date(params: dict[str, t.Any], warn: t.Callable[[str], None]) -> list[dict[str, t.Any]]:
+def check_up_to_date(options: LoadTestOptions, activation: Options, warn: t.Callable[[str], None]) -> list[dict[str, t.Any]]:
     """Return the active release of each adapter as module adapter_up_to_date_info returns it.
 
-    Reads only. Raises DeliveryError with the reasons if anything has to be done for any adapter. No file is hashed unless all
-    receipts are valid.
+    Reads only. Raises DeliveryError with the reasons if anything has to be done for any adapter. No
+    file is hashed unless all receipts are valid.
     """
-    check_device(params["device"])
-    permissions = permissions_of(params)
-    user = ServingUser.named(params["user"]) if params["user"] else None
-    if user is not None:
-        check_readable(user, permissions)
-    options = Options(LEVELS[0], params["activation"], params["keep"], permissions)
-    cases, problems = cases_of(params)
+    cases, problems = find_cases(options)
     if problems:
         raise DeliveryError(*problems)
-    # A release that is new on this node has no receipt: no interpreter has to be started to find that out.
+    # A release that is new on this node has no receipt: no interpreter is started to find that out.
     for case in cases:
         if case.receipt is None:
             raise _no_valid_receipt(case)
     warnings: list[str] = []
-    host = Host()
+    environment = Environment()
     if any(case.required != LEVELS[0] for case in cases):
-        host = look_at_host(params["python"], params["device"], user, warnings.append)
+        environment = read_environment(options.python, options.device, options.user, warnings.append)
     try:
         for case in cases:
-            _check_receipt(case, host, params)
-        outcomes = _unchanged(cases, options)
+            _check_receipt(case, environment, options)
+        outcomes = _unchanged(cases, activation)
     except OSError as exc:
-        raise DeliveryError.of(params["store"], f"cannot be inspected: {exc}.") from exc
+        raise DeliveryError.of(options.store, f"cannot be inspected: {exc}.") from exc
     # If the node is not up to date, adapter_load_test gives these warnings.
     for warning in warnings:
         warn(warning)
@@ -66,24 +59,25 @@ def _entry(case: Case, outcome: AdapterResult) -> dict[str, t.Any]:
 
 
 def _no_valid_receipt(case: Case) -> DeliveryError:
-    return DeliveryError.of(case.subject, f"no valid receipt for level {case.required} on this node.")
+    return case.error(f"no valid receipt for level {case.required} on this node.")
 
 
-def _check_receipt(case: Case, host: Host, params: dict[str, t.Any]) -> None:
-    if not case.stands(case.required, host.digest):
+def _check_receipt(case: Case, environment: Environment, options: LoadTestOptions) -> None:
+    if not case.has_valid_receipt(case.required, environment.digest):
         raise _no_valid_receipt(case)
     if needs_recovery(case.paths):
-        raise DeliveryError.of(case.subject, "an earlier run left unfinished work.")
-    judge(case, host, {**params, "force": False}, Identities(), check_mode=True)
+        raise case.error("an earlier run left unfinished work.")
+    # With a valid receipt, only the adapter's configuration is compared with the inventory.
+    check_before_loading(Attempt(case), environment, options, Identities(), check_mode=True)
 
 
 def _unchanged(cases: list[Case], options: Options) -> list[AdapterResult]:
-    """The outcomes of activating these releases, none of which changes anything. Raises DeliveryError if one would."""
+    """Return the outcomes of activating these releases. Raises DeliveryError for any change."""
     outcomes: list[AdapterResult] = []
     carry_out([Request(case.paths, manifest=case.manifest) for case in cases], options, True, outcomes)
     for case, outcome in zip(cases, outcomes):
         # A damaged state can record less about the same release.
         if outcome.changed or outcome.plan.after != outcome.plan.before:
             drift = "".join(f": {difference.line()}" for difference in outcome.plan.drift[:1])
-            raise DeliveryError.of(case.subject, f"differs from the desired state{drift}.")
+            raise case.error(f"differs from the desired state{drift}.")
     return outcomes

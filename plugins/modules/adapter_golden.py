@@ -141,17 +141,11 @@ problems:
   sample:
     - subject: adapter llama32_3b_grammar_lora
       problem: has no prompt(s), 4 or more are needed.
-      remedy: Give it more in the inventory (agent_prompts), of the kind that it was trained for.
+      remedy: Add prompts of the kind that it was trained for to prompts.
 """
 
-import typing as t
-
 from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import DECLARED, LOADING, SOURCE
-from ansible_collections.lorafleet.delivery.plugins.module_utils._base.identity import Identities
-from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem, about, collected
-from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.interpreter import check_device
-from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.launch import load_test
-from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.recording import Recording, keep, recording_of, said
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.recording import RecordingOptions, record_goldens
 from ansible_collections.lorafleet.delivery.plugins.module_utils._module import DeliveryModule
 
 
@@ -168,44 +162,9 @@ def main() -> None:
             "force": {"type": "bool", "default": False},
         },
     )
-    params = module.params
     with module.failing_on_error():
-        check_device(params["device"])
-    if params["length"] < 1:
-        module.fail_json(msg=f"length is {params['length']}: expected 1 or more.")
-    recordings: list[Recording] = []
-    problems: list[Problem] = []
-    identities = Identities()
-    for row in params["adapters"]:
-        with collected(problems, row["name"]):
-            recordings.append(recording_of(params, row, identities, not module.check_mode))
-
-    due = [recording for recording in recordings if recording.due]
-    diff = {
-        "before_header": "goldens",
-        "after_header": "goldens",
-        **{key: "".join(said(recording, key == "after") for recording in due) for key in ("before", "after")},
-    }
-    seconds = 0.0
-    if due and not module.check_mode:
-        targets = [recording.target(params["length"]) for recording in due]
-        limit = params["memory_limit"]
-        outcome = load_test(params["python"], params["device"], targets, params["timeout"], module.tmpdir, memory_limit=limit)
-        problems.extend(outcome.problems)
-        seconds = outcome.seconds
-        for recording in due:
-            try:
-                with about(recording.declared.name):
-                    keep(params, recording, outcome)
-            except DeliveryError as exc:
-                problems.extend(exc.problems)
-                recordings.remove(recording)
-    results: dict[str, t.Any] = {
-        "changed": any(recording.due for recording in recordings),
-        "adapters": [recording.result(params["golden_dir"]) for recording in recordings],
-        "seconds": seconds,
-        "diff": diff,
-    }
+        options = RecordingOptions.from_params(module.params)
+    results, problems = record_goldens(options, module.tmpdir, module.check_mode)
     if problems:
         module.fail(problems, **results)
     module.exit_json(**results)

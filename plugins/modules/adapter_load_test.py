@@ -214,55 +214,10 @@ problems:
       remedy: Try with the versions of PEFT and transformers that it was trained with.
 """
 
-import contextlib
-import typing as t
-
 from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import DECLARED, LOADING, NODE, PERMISSIONS, TESTED
-from ansible_collections.lorafleet.delivery.plugins.module_utils._base.identity import Identities
-from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import (
-    DeliveryError,
-    Problem,
-    about,
-    attributed,
-    collected,
-)
-from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.case import (
-    Case,
-    cases_of,
-    diff_of,
-    keep_receipt,
-    said,
-    withdraw_receipt,
-)
-from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.checks import judge, not_loaded, take_report
-from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.host import Host, look_at_host
-from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.interpreter import check_device
-from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.launch import load_test
-from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.serving_user import ServingUser, check_readable
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.options import LoadTestOptions
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.run import run_load_test
 from ansible_collections.lorafleet.delivery.plugins.module_utils._module import DeliveryModule
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store.permissions import permissions_of
-
-
-def load(module: DeliveryModule, cases: list[Case], user: t.Optional[ServingUser]) -> tuple[float, list[Problem]]:
-    """Load cases with PEFT in one child process; returns its seconds and what is wrong."""
-    params = module.params
-    targets = [case.target(case.directory) for case in cases if case.directory is not None]
-    # It will be able to read them once they are active; what is staged nobody else can read yet.
-    directories = [target.directory for target in targets]
-    with user.may_read(directories) if user else contextlib.nullcontext():
-        outcome = load_test(
-            params["python"], params["device"], targets, params["timeout"], module.tmpdir, user, params["memory_limit"]
-        )
-    wrong = list(outcome.problems)
-    for case in cases:
-        report = outcome.reports.get(case.declared.name)
-        if report is None:
-            wrong.append(not_loaded(case, params["device"]))
-            continue
-        wrong.extend(attributed(case.declared.name, take_report(case, report, outcome.versions)))
-        for warning in report["warnings"]:
-            module.warn(f"{case.subject}: {warning}")
-    return outcome.seconds, wrong
 
 
 def main() -> None:
@@ -279,69 +234,11 @@ def main() -> None:
             "record": {"type": "bool", "default": True},
         },
     )
-    params = module.params
     with module.failing_on_error():
-        check_device(params["device"])
-        user = ServingUser.named(params["user"]) if params["user"] else None
-        if user is not None:
-            check_readable(user, permissions_of(params))
-        cases, wrong = cases_of(params)
-
-    host = Host()
-    if any(case.required != "structure" for case in cases):
-        try:
-            host = look_at_host(params["python"], params["device"], user, module.warn)
-        except DeliveryError as exc:
-            # In check mode it may be what an earlier task of the same run would install.
-            if not module.check_mode:
-                wrong.extend(exc.problems)
-
-    pending: list[Case] = []
-    identities = Identities()
-    for case in cases:
-        try:
-            with about(case.declared.name):
-                judge(case, host, params, identities, module.check_mode)
-        except DeliveryError as exc:
-            wrong.extend(exc.problems)
-        else:
-            if not case.from_receipt:
-                pending.append(case)
-
-    seconds = 0.0
-    to_load = [case for case in pending if case.required != "structure"]
-    if to_load and not module.check_mode:
-        if host.digest is None:
-            wrong.extend(not_loaded(case, params["device"]) for case in to_load)
-        else:
-            seconds, failed = load(module, to_load, user)
-            wrong.extend(failed)
-
-    for case in pending:
-        for note in case.notes:
-            module.warn(f"{case.subject}: {note}")
-
-    new: list[Case] = []
-    if params["record"] and module.check_mode:
-        # What could not reach more the last time is not expected to reach it now.
-        new = [case for case in pending if params["force"] or case.tells_more(case.least, host.digest)]
-    elif params["record"]:
-        new = [case for case in pending if case.passed and (params["force"] or case.tells_more(case.facts["level"], host.digest))]
-    results: dict[str, t.Any] = {"changed": bool(new), "adapters": [case.result() for case in cases], "seconds": seconds}
-    if module.check_mode:
-        results["diff"] = diff_of(new, lambda case: f"to be tested at level {case.required} on {params['device']}")
-    else:
-        results["diff"] = diff_of(new, lambda case: said(case.result()))
-        for case in new:
-            with collected(wrong, case.declared.name):
-                keep_receipt(case, host.digest)
-    if params["record"]:
-        for case in pending:
-            if case.refuted and case.receipt is not None:
-                with collected(wrong, case.declared.name):
-                    withdraw_receipt(case)
-    if wrong:
-        module.fail(wrong, **results)
+        options = LoadTestOptions.from_params(module.params)
+        results, problems = run_load_test(options, module.tmpdir, module.check_mode, module.warn)
+    if problems:
+        module.fail(problems, **results)
     module.exit_json(**results)
 
 

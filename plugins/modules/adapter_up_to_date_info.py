@@ -164,7 +164,11 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import
     TESTED,
 )
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.module_utils._levels import LEVELS
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.options import LoadTestOptions
 from ansible_collections.lorafleet.delivery.plugins.module_utils._module import DeliveryModule
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.permissions import permissions_of
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan import Options
 from ansible_collections.lorafleet.delivery.plugins.module_utils._up_to_date import check_up_to_date
 
 
@@ -180,10 +184,14 @@ def main() -> None:
             "manifests": {"type": "list", "elements": "str", "required": True},
         },
     )
+    params = module.params
     adapters: list[dict[str, t.Any]] = []
     reasons: list[str] = []
     try:
-        adapters = check_up_to_date(module.params, module.warn)
+        options = LoadTestOptions.from_params(params)
+        # The receipts are compared with the level of the load test: any level would do here.
+        activation = Options(LEVELS[0], params["activation"], params["keep"], permissions_of(params))
+        adapters = check_up_to_date(options, activation, module.warn)
     except DeliveryError as exc:
         reasons = [str(problem) for problem in exc.problems]
     module.exit_json(changed=False, up_to_date=not reasons, reasons=reasons, adapters=adapters)

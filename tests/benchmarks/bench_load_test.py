@@ -22,7 +22,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.struct
 from ansible_collections.lorafleet.delivery.plugins.module_utils._base.architecture import base_modules  # noqa: E402
 from ansible_collections.lorafleet.delivery.plugins.module_utils._formats.tensor_scan import scan  # noqa: E402
 from ansible_collections.lorafleet.delivery.plugins.module_utils._hashing import sha256_of  # noqa: E402
-from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.launch import Target, load_test  # noqa: E402
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.launch import Target, run_worker  # noqa: E402
 
 from tests.benchmarks import true_size  # noqa: E402
 from tests.benchmarks.side_by_side import Action, measure  # noqa: E402
@@ -83,7 +83,7 @@ def structure(adapter: pathlib.Path, size: true_size.Size) -> None:
 
 
 def load(targets: list[Target], scratch: str) -> None:
-    outcome = load_test(PEFT_PYTHON, "cpu", targets, 600, scratch)
+    outcome = run_worker(PEFT_PYTHON, "cpu", targets, 600, scratch)
     assert all(outcome.reports[target.name]["passed"] for target in targets), outcome
 
 

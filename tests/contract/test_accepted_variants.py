@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Adapters that must pass: of many kinds, on many families of bases, written by PEFT 0.14 to 0.21 and transformers 4 and 5.
+"""Adapters that must pass: many kinds and families of bases, PEFT 0.14 to 0.21, transformers 4 and 5.
 
-They lie in tests/fixtures, whose script says how they were made.
+They are in ``tests/fixtures``, with the script that made them.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.declar
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.describe import describe
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.structure import unchecked
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
-from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.launch import LoadTest, load_test
-from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.request import Target
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.launch import WorkerRun, run_worker
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.worker.protocol import Target
 
 from tests.support import tiny_adapters
 from tests.support.damage import Damage, change_tensors, drop, rewrite
 from tests.support.paths import FIXTURES
 
-# One process loads them all.
+# One process loads all adapters.
 pytestmark = pytest.mark.xdist_group("accepted_variants")
 
 ADAPTERS: dict[str, dict[str, t.Any]] = json.loads((FIXTURES / "adapters.json").read_text(encoding="utf-8"))
-# Its modules are not known to level structure.
+# A family whose modules level structure does not know.
 UNKNOWN = "phi3"
 
 
@@ -54,8 +54,8 @@ def message_of(adapter: pathlib.Path, one: Declaration, work: pathlib.Path) -> s
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadTest:
-    """All of them at level model, and one whole module short on a base that level structure does not know."""
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> WorkerRun:
+    """All adapters at level model, and one that lacks a module, on a base unknown to level structure."""
     work = tmp_path_factory.mktemp("variants")
     targets = [
         Target(
@@ -72,12 +72,12 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadTest:
     shutil.copytree(FIXTURES / "adapters" / UNKNOWN, work / "short")
     change_tensors(work / "short", drop("layers.1.self_attn.qkv_proj"))
     short = Target("short", str(work / "short"), "adapter_model.safetensors", "adapter", base_config(UNKNOWN), None, False)
-    outcome = load_test(tiny_adapters.PEFT_PYTHON, "cpu", [*targets, short], 300, str(work))
+    outcome = run_worker(tiny_adapters.PEFT_PYTHON, "cpu", [*targets, short], 300, str(work))
     assert outcome.problems == ()
     return outcome
 
 
-def test_what_there_must_be_is_there() -> None:
+def test_fixtures_cover_versions_and_families() -> None:
     peft = {name.split("-")[1].rpartition(".")[0] for name in ADAPTERS if name.startswith("peft-")}
     assert peft == {f"0.{minor}" for minor in range(14, 22)}
     assert {name.partition("transformers-")[2][:1] for name in ADAPTERS if name.startswith("peft-")} == {"4", "5"}
@@ -87,13 +87,13 @@ def test_what_there_must_be_is_there() -> None:
 
 
 @pytest.mark.parametrize("name", ADAPTERS)
-def test_level_structure_accepts_it(tmp_path: pathlib.Path, name: str) -> None:
+def test_level_structure_accepts_variant(tmp_path: pathlib.Path, name: str) -> None:
     assert message_of(FIXTURES / "adapters" / name, declared(name), tmp_path) == ""
     assert bool(unchecked(base_config(name))) == (name == UNKNOWN)
 
 
 @pytest.mark.parametrize("name", [name for name in ADAPTERS if ADAPTERS[name]["peft_config"]])
-def test_what_is_not_plain_must_be_declared(tmp_path: pathlib.Path, name: str) -> None:
+def test_describe_undeclared_variant_is_an_error(tmp_path: pathlib.Path, name: str) -> None:
     assert "is not plain LoRA and not declared" in message_of(
         FIXTURES / "adapters" / name, declared(name, peft_config=None), tmp_path
     )
@@ -101,13 +101,13 @@ def test_what_is_not_plain_must_be_declared(tmp_path: pathlib.Path, name: str) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ADAPTERS)
-def test_level_model_accepts_it(loaded: LoadTest, name: str) -> None:
+def test_level_model_accepts_variant(loaded: WorkerRun, name: str) -> None:
     report = loaded.reports[name]
-    assert (report["problems"], report["passed"], report["level"]) == ([], True, "model")
-    assert report["effect"] > 0.001
+    assert (report.failures, report.passed, report.result.level) == ([], True, "model")
+    assert (report.result.effect or 0) > 0.001
 
 
-# In every family that is known, what the files lack or have too much is seen by the files alone.
+# In every known family, level structure finds missing and extra tensors.
 FAMILIES = [name for name in ADAPTERS if name == ADAPTERS[name]["family"] and name != UNKNOWN]
 
 
@@ -118,8 +118,8 @@ def widen(tensors: dict[str, t.Any]) -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_level_structure_is_as_strict_in_every_family(tmp_path: pathlib.Path, name: str) -> None:
-    def judged(damage: t.Callable[[pathlib.Path], None]) -> str:
+def test_level_structure_finds_faults_in_every_family(tmp_path: pathlib.Path, name: str) -> None:
+    def message(damage: t.Callable[[pathlib.Path], None]) -> str:
         copy = tmp_path / "adapter"
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(FIXTURES / "adapters" / name, copy)
@@ -129,19 +129,17 @@ def test_level_structure_is_as_strict_in_every_family(tmp_path: pathlib.Path, na
     def tensors(damage: Damage) -> t.Callable[[pathlib.Path], None]:
         return lambda copy: change_tensors(copy, damage)
 
-    assert "lacks 2 of 28 tensors" in judged(tensors(drop("layers.1.self_attn.k_proj")))
-    assert "lacks 14 of 28 tensors" in judged(tensors(drop("layers.0.")))
-    wide = judged(lambda copy: rewrite(copy / "adapter_model.safetensors", widen))
+    assert "lacks 2 of 28 tensors" in message(tensors(drop("layers.1.self_attn.k_proj")))
+    assert "lacks 14 of 28 tensors" in message(tensors(drop("layers.0.")))
+    wide = message(lambda copy: rewrite(copy / "adapter_model.safetensors", widen))
     assert "layers.1.self_attn.o_proj.lora_A.weight is [2, " in wide
     assert ", expected [2, " in wide
 
 
 @pytest.mark.slow
-def test_level_adapter_sees_a_missing_module_of_a_base_that_structure_does_not_know(
-    loaded: LoadTest, tmp_path: pathlib.Path
-) -> None:
+def test_level_adapter_finds_missing_module_of_unknown_family(loaded: WorkerRun, tmp_path: pathlib.Path) -> None:
     shutil.copytree(FIXTURES / "adapters" / UNKNOWN, tmp_path / "short")
     change_tensors(tmp_path / "short", drop("layers.1.self_attn.qkv_proj"))
     assert message_of(tmp_path / "short", declared(UNKNOWN), tmp_path) == ""
-    (problem,) = loaded.reports["short"]["problems"]
-    assert "lacks base_model.model.model.layers.1.self_attn.qkv_proj.lora_A.weight" in problem["problem"]
+    (failure,) = loaded.reports["short"].failures
+    assert "lacks base_model.model.model.layers.1.self_attn.qkv_proj.lora_A.weight" in failure.problem

@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The fault matrix: whatever can be wrong with an adapter, the lowest level that can see it, and what that says.
+"""The fault matrix: each fault of an adapter, the lowest level that finds it, and its message.
 
-Every fault is made from an adapter that PEFT really saved. PEFT itself accepts most of them without a word.
+Every fault is made from an adapter that PEFT saved. PEFT itself accepts most of them silently.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.declaration import Declaration
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.describe import describe
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
-from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.launch import LoadTest, load_test
-from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.request import Target
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.launch import WorkerRun, run_worker
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.worker.protocol import Target
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.compare import differences
 
 from tests.support import tiny_adapters
@@ -45,7 +45,7 @@ from tests.support.damage import (
     zero,
 )
 
-# One process loads them all.
+# One process loads all adapters.
 pytestmark = pytest.mark.xdist_group("fault_matrix")
 
 Declare = t.Callable[..., Declaration]
@@ -54,19 +54,19 @@ WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """One damage: what it does to tensors, configuration and files, and what the message of level structure must name."""
+    """One fault: its changes to tensors, configuration and files, and words of level structure's message."""
 
     words: tuple[str, ...] = ()
     tensors: t.Optional[Damage] = None
     config: dict[str, t.Any] = dataclasses.field(default_factory=dict)
     files: t.Callable[[pathlib.Path], t.Any] = lambda adapter: None
-    # What the inventory (or the base) says otherwise than for the plain adapter.
+    # Where the inventory (or the base) differs from that of the plain adapter.
     declared: dict[str, t.Any] = dataclasses.field(default_factory=dict)
-    # Whether level structure finds it although nothing is known of the base. What it then misses, level adapter must find.
+    # Whether level structure finds it without knowing the base. Otherwise level adapter must find it.
     without_base: bool = True
 
-    def do(self, adapter: pathlib.Path) -> None:
-        """Do it to an adapter directory."""
+    def apply(self, adapter: pathlib.Path) -> None:
+        """Apply the fault to an adapter directory."""
         if self.tensors is not None:
             change_tensors(adapter, self.tensors)
         if self.config:
@@ -87,7 +87,7 @@ def content(name: str, change: t.Callable[[bytes], bytes]) -> t.Callable[[pathli
 
 
 def as_dtype(dtype: str) -> t.Callable[[pathlib.Path], None]:
-    """Say in the header that the one-byte values are of C(dtype), which numpy does not have."""
+    """Declare one-byte values in the header as a dtype that numpy does not have."""
 
     def change(tensors: dict[str, t.Any]) -> None:
         tensors.update({name: (dtype, shape, raw) for name, (_old, shape, raw) in tensors.items()})
@@ -100,9 +100,9 @@ def elsewhere(adapter: pathlib.Path) -> None:
     (adapter / WEIGHTS).symlink_to(adapter.parent / "elsewhere")
 
 
-# By names that the matrix below uses. All of these are seen by level structure.
+# By the names in the matrix below. Level structure finds all of these.
 FAULTS: dict[str, Fault] = {
-    # Tensors that are not there
+    # Missing tensors
     "one lora_B missing": Fault(("lacks 1 of 28 tensors", Q0_B), drop(Q0_B)),
     "one lora_A missing": Fault(("lacks 1 of 28 tensors", Q0_A), drop(Q0_A)),
     "a module missing": Fault(("lacks 2 of 28 tensors", DOWN1_A, DOWN1_B), drop("1.mlp.down_proj"), without_base=False),
@@ -118,7 +118,7 @@ FAULTS: dict[str, Fault] = {
     "adapter's name in the keys": Fault(
         ("lacks 28 of 28", "28 tensors", "lora_A.default.weight"), rename(".weight", ".default.weight"), without_base=False
     ),
-    # Tensors too many
+    # Extra tensors
     "a layer too many": Fault(
         ("has 1 tensor that", "silently ignore", "layers.2.self_attn"), add(Q0_A.replace("s.0.", "s.2.")), without_base=False
     ),
@@ -184,7 +184,7 @@ FAULTS: dict[str, Fault] = {
     "base without a type": Fault(
         ("base of adapter adapter: has model_type null",), declared=base(model_type=None), without_base=False
     ),
-    # Scaling and kind: nothing in the tensors tells
+    # Scaling and kind, which the tensors do not show
     "alpha doubled": Fault(("lora_alpha in adapter_config.json: is 64; ",), config={"lora_alpha": 64}),
     "alpha 0": Fault(("lora_alpha in", "is 0"), config={"lora_alpha": 0}),
     "rsLoRA": Fault(("use_rslora in", "is true"), config={"use_rslora": True}),
@@ -227,7 +227,7 @@ FAULTS: dict[str, Fault] = {
     "F64": Fault(("28 tensors with an unsupported dtype", "is F64", "expected F32, BF16, F16"), cast("float64")),
     "I8": Fault(("28 tensors with an unsupported dtype", "is I8"), cast("int8")),
     "mixed dtypes": Fault(("mixes dtypes", "is F16", "is F32"), cast("float16", "lora_A")),
-    # The file as a whole
+    # The whole file
     "a byte less": Fault(
         ("is truncated by 1 byte: its header describes 134616 bytes, it has 134615",),
         files=content(WEIGHTS, lambda data: data[:-1]),
@@ -278,9 +278,9 @@ FAULTS: dict[str, Fault] = {
 
 
 class Row(t.NamedTuple):
-    """A row of the matrix: the fault, what PEFT 0.21 does with it, the lowest level that sees it, and which FAULTS it means.
+    """A row of the matrix: a fault, PEFT 0.21's reaction, the lowest level that finds it, its FAULTS.
 
-    PEFT is silent (S), warns (W) or raises (E). For level golden, what is done stands in BLIND.
+    PEFT is silent (S), warns (W) or raises (E). The faults of level golden are in BLIND.
     """
 
     fault: str
@@ -289,7 +289,7 @@ class Row(t.NamedTuple):
     names: tuple[str, ...] = ()
 
 
-# The levels in their order; a digest is compared before any of them.
+# The levels in their order; the digest is compared before all of them.
 LEVELS = ("digest", "structure", "adapter", "model", "golden")
 MATRIX = [
     Row(
@@ -405,7 +405,7 @@ BY_DIGEST = {
     "bit flip": lambda data: data[:-5] + bytes([data[-5] ^ 1]) + data[-4:],
     "half of the data zero": lambda data: data[: len(data) // 2] + bytes(len(data) // 2),
 }
-# What level structure lets pass without a base, and level adapter must refuse: its words, where PEFT has the base.
+# What passes level structure without a base: words of level adapter's failure.
 BY_ADAPTER = {
     "a module missing": f"the weights file lacks {DOWN1_A}, {DOWN1_B}.",
     "a layer missing": "and 11 more.",
@@ -421,14 +421,14 @@ BY_ADAPTER = {
     "base without a type": "of its base has no model_type",
     "modules_to_save, declared": "the weights file lacks base_model.model.lm_head.weight.",
 }
-# What is whole by all that the files and PEFT's layers tell: how it is made, and the words of level model.
+# What passes level adapter: the fault, and words of level model's failure.
 BY_MODEL = {
     "weights blown up": (Fault(tensors=scale("lora_B", 1e30)), "the model answers NaN or infinity with this adapter"),
     "weights shrunk": (Fault(tensors=scale("lora_B", 1e-20)), "does not change the model's answer at all"),
     "base lacks a weight": (Fault(), "lacks model.norm.weight."),
     "base of NaN": (Fault(), "answers NaN or infinity"),
 }
-# No level below golden can see these: their own adapter, base and declaration are in order.
+# Found by level golden only: adapter, base and declaration are consistent.
 BLIND = {
     "alpha doubled and declared": Fault(config={"lora_alpha": 64}, declared={"alpha": 64.0}),
     "rsLoRA, declared": Fault(config={"use_rslora": True}, declared={"peft_config": {"use_rslora": True}}),
@@ -436,10 +436,10 @@ BLIND = {
 }
 
 
-def test_every_row_of_the_matrix_is_driven() -> None:
-    driven = {*FAULTS, *BY_DIGEST, *BY_MODEL, *BLIND}
+def test_matrix_rows_and_faults_match() -> None:
+    tested = {*FAULTS, *BY_DIGEST, *BY_MODEL, *BLIND}
     named = [name for row in MATRIX for name in row.names]
-    assert sorted(named) == sorted(driven)
+    assert sorted(named) == sorted(tested)
     assert set(BY_ADAPTER) == {name for name, fault in FAULTS.items() if not fault.without_base}
     for level, names in (("digest", BY_DIGEST), ("model", BY_MODEL), ("golden", BLIND)):
         assert {name for row in MATRIX if row.level == level for name in row.names} == set(names)
@@ -447,7 +447,7 @@ def test_every_row_of_the_matrix_is_driven() -> None:
 
 
 def message_of(adapter: pathlib.Path, declared: Declaration, cache: pathlib.Path) -> str:
-    """All that level structure says of an adapter directory; empty when it says nothing."""
+    """Return level structure's message about an adapter directory, empty if it passes."""
     try:
         describe(str(adapter), declared, {}, str(cache / "entry.json"))
     except DeliveryError as exc:
@@ -458,11 +458,11 @@ def message_of(adapter: pathlib.Path, declared: Declaration, cache: pathlib.Path
 
 @pytest.mark.parametrize("base_known", [True, False], ids=["base known", "base unknown"])
 @pytest.mark.parametrize("name", BY_STRUCTURE)
-def test_level_structure_names_what_is_wrong(
+def test_level_structure_names_fault(
     adapter: pathlib.Path, tmp_path: pathlib.Path, base_config: dict[str, t.Any], declare: Declare, name: str, base_known: bool
 ) -> None:
     fault = FAULTS[name]
-    fault.do(adapter)
+    fault.apply(adapter)
     row = {key: value for key, value in fault.declared.items() if key != "base"}
     message = message_of(adapter, declare(**{"base_config": fault.base_of(base_config) if base_known else None, **row}), tmp_path)
     if base_known or fault.without_base:
@@ -471,33 +471,33 @@ def test_level_structure_names_what_is_wrong(
 
 
 @pytest.mark.parametrize("name", BY_DIGEST)
-def test_what_only_the_digest_tells(adapter: pathlib.Path, tmp_path: pathlib.Path, declare: Declare, name: str) -> None:
+def test_digest_finds_changed_bytes(adapter: pathlib.Path, tmp_path: pathlib.Path, declare: Declare, name: str) -> None:
     manifest = describe(str(adapter), declare(), {}, str(tmp_path / "entry.json")).manifest
     content(WEIGHTS, BY_DIGEST[name])(adapter)
     (found,) = differences(str(adapter), manifest)
     assert found.line().startswith(f"changed  {WEIGHTS}  sha256 ")
-    # A single bit is a fine weight.
+    # A flipped bit gives another valid weight.
     assert (message_of(adapter, declare(), tmp_path) == "") == (name == "bit flip")
 
 
 @pytest.mark.parametrize("name", BLIND)
-def test_what_only_a_golden_tells_passes_level_structure(
+def test_level_structure_passes_faults_of_level_golden(
     adapter: pathlib.Path, tmp_path: pathlib.Path, declare: Declare, name: str
 ) -> None:
-    BLIND[name].do(adapter)
+    BLIND[name].apply(adapter)
     assert message_of(adapter, declare(**BLIND[name].declared), tmp_path) == ""
 
 
 @pytest.fixture(scope="module")
-def loaded(tiny: pathlib.Path, tmp_path_factory: pytest.TempPathFactory, base_config: dict[str, t.Any]) -> LoadTest:
-    """The load test of all faults that level structure may not see, in one process."""
+def loaded(tiny: pathlib.Path, tmp_path_factory: pytest.TempPathFactory, base_config: dict[str, t.Any]) -> WorkerRun:
+    """The load test of all faults that level structure may miss, in one process."""
     work = tmp_path_factory.mktemp("loaded")
     targets: list[Target] = []
 
     def make(name: str, fault: Fault, level: str, base_path: t.Optional[pathlib.Path] = None) -> None:
         directory = work / f"adapter-{len(targets)}"
         shutil.copytree(tiny / "adapter", directory)
-        fault.do(directory)
+        fault.apply(directory)
         config = None if base_path else fault.base_of(base_config)
         targets.append(Target(name, str(directory), WEIGHTS, level, config, str(base_path) if base_path else None, False))
 
@@ -521,32 +521,32 @@ def loaded(tiny: pathlib.Path, tmp_path_factory: pytest.TempPathFactory, base_co
         make(name, fault, "model", bases.get(name, tiny / "base"))
     for name, fault in BLIND.items():
         make(name, fault, "model", bases.get(name, tiny / "base"))
-    outcome = load_test(tiny_adapters.PEFT_PYTHON, "cpu", targets, 300, str(work))
+    outcome = run_worker(tiny_adapters.PEFT_PYTHON, "cpu", targets, 300, str(work))
     assert outcome.problems == ()
     return outcome
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BY_ADAPTER)
-def test_level_adapter_sees_what_structure_cannot_without_the_base(loaded: LoadTest, name: str) -> None:
+def test_level_adapter_finds_what_structure_misses_without_base(loaded: WorkerRun, name: str) -> None:
     report = loaded.reports[name]
-    assert (report["passed"], report["level"]) == (False, None)
-    (problem,) = report["problems"]
-    assert BY_ADAPTER[name] in problem["problem"]
-    assert problem["remedy"]
+    assert (report.passed, report.result.level) == (False, None)
+    (failure,) = report.failures
+    assert BY_ADAPTER[name] in failure.problem
+    assert failure.remedy
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BY_MODEL)
-def test_level_model_sees_what_adapter_cannot(loaded: LoadTest, name: str) -> None:
+def test_level_model_finds_what_adapter_misses(loaded: WorkerRun, name: str) -> None:
     report = loaded.reports[name]
-    assert not report["passed"]
-    (problem,) = report["problems"]
-    assert BY_MODEL[name][1] in problem["problem"]
-    assert problem["remedy"]
+    assert not report.passed
+    (failure,) = report.failures
+    assert BY_MODEL[name][1] in failure.problem
+    assert failure.remedy
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BLIND)
-def test_what_only_a_golden_tells_passes_level_model(loaded: LoadTest, name: str) -> None:
-    assert (loaded.reports[name]["passed"], loaded.reports[name]["problems"]) == (True, [])
+def test_level_model_passes_faults_of_level_golden(loaded: WorkerRun, name: str) -> None:
+    assert (loaded.reports[name].passed, loaded.reports[name].failures) == (True, [])

@@ -2,9 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What level golden tells from what: every legitimate way to compute against every wrong adapter and base, with margins.
+"""Level golden: every legitimate computation against every wrong adapter and base, with margins.
 
-Everything is really computed, by PEFT over the tiny base. docs/golden.md has the same table for a base of 135 million weights.
+PEFT computes everything over the tiny base. ``docs/golden.md`` has the same table for a base of
+135 million weights.
 """
 
 from __future__ import annotations
@@ -19,19 +20,20 @@ import typing as t
 import numpy
 import pytest
 import safetensors.numpy
-from ansible_collections.lorafleet.delivery.plugins.module_utils._golden.golden import (
+from ansible_collections.lorafleet.delivery.plugins.module_utils._golden.comparison import (
     PERMITTED,
     Distances,
     distances,
     permitted,
     problems,
 )
-from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.launch import Target, load_test
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.launch import run_worker
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.worker.protocol import Recording, Target
 
 from tests.support import tiny_adapters
 from tests.support.fleet import CONFIG, WEIGHTS
 
-# One worker for all: each would compute the whole table.
+# One test process for all: each would compute the whole table.
 pytestmark = pytest.mark.xdist_group("golden_table")
 
 RECORDED = ("float32", "bfloat16")
@@ -81,7 +83,7 @@ def flip(bit: int) -> c.Callable[[Tensors], None]:
 
 
 def noise(share: float) -> c.Callable[[Tensors], None]:
-    """Another base of the same shape: every matrix differs by a share of its own spread."""
+    """Another base of the same shape: every matrix differs by a share of its standard deviation."""
 
     def change(tensors: Tensors) -> None:
         random = numpy.random.default_rng(0)
@@ -93,12 +95,12 @@ def noise(share: float) -> c.Callable[[Tensors], None]:
 
 
 def second_half(directory: pathlib.Path) -> None:
-    """Zeros where a copy broke off."""
+    """Zeros in the second half of the file, as after an aborted copy."""
     data = (directory / WEIGHTS).read_bytes()
     (directory / WEIGHTS).write_bytes(data[: len(data) // 2].ljust(len(data), b"\0"))
 
 
-# What is wrong, by what is changed: the adapter, or its base.
+# Faults of the adapter, and of its base.
 WRONG_ADAPTERS: dict[str, c.Callable[[pathlib.Path], None]] = {
     "alpha 64": config(lora_alpha=64),
     "rsLoRA": config(use_rslora=True),
@@ -113,13 +115,13 @@ WRONG_BASES: dict[str, c.Callable[[pathlib.Path], None]] = {
     "base 10 % off": weights(noise(0.1)),
     "a matrix of the base zeroed": weights(zero("layers.0.mlp.down_proj")),
 }
-# What no golden shows: the digest does.
+# Faults below the noise, which only the digest finds.
 UNSEEN: dict[str, c.Callable[[pathlib.Path], None]] = {
     "sign bit": weights(flip(31)),
     "lowest bit": weights(flip(0)),
 }
-STRENGTH = "works in the recorded direction with another strength"
-SAYS = {
+STRENGTH = "has an effect of the recorded direction but another strength"
+PROBLEMS = {
     "alpha 64": STRENGTH,
     "rsLoRA": STRENGTH,
     "alpha 48": STRENGTH,
@@ -127,13 +129,13 @@ SAYS = {
     "a layer zeroed": STRENGTH,
     "all but nothing": "answers as if the adapter were not there",
     "exponent bit": "",
-    "other adapter": "answers like another adapter than the one that was recorded",
-    **dict.fromkeys(WRONG_BASES, "is on a base that answers otherwise than the training server's, also without the adapter"),
+    "other adapter": "answers like another adapter than the recorded one",
+    **dict.fromkeys(WRONG_BASES, "is on a base whose answers differ from the training server's even without the adapter"),
 }
 
 
 class Table:
-    """Goldens recorded in several dtypes, and the distances of everything else from them."""
+    """Goldens recorded in several dtypes, and the distances of all computations from them."""
 
     def __init__(self, tiny: pathlib.Path, work: pathlib.Path) -> None:
         self.tiny, self.work = tiny, work
@@ -150,7 +152,7 @@ class Table:
             self._measure(dtype, attention, [("plain", tiny / "adapter", tiny / "base")], RECORDED)
         cases = [(name, directory, tiny / "base") for name, directory in self.adapters.items()]
         cases += [(name, plain, base) for name, base in self.bases.items()]
-        # Against the golden of another dtype, which is the harder case.
+        # Compared with the golden of another dtype, which is the harder case.
         self._measure("float32", "sdpa", cases, ["bfloat16"])
 
     def _changed(self, source: pathlib.Path, change: c.Callable[[pathlib.Path], None]) -> pathlib.Path:
@@ -163,30 +165,30 @@ class Table:
         return Target(name, str(directory), WEIGHTS, level, None, str(base), False, **more)
 
     def _record(self, dtype: str) -> dict[str, t.Any]:
-        recording = {"prompts": PROMPTS, "length": 16, "top": 20}
+        recording = Recording(PROMPTS, length=16, top=20)
         target = self._target("plain", self.tiny / "adapter", self.tiny / "base", "model", recording=recording)
-        outcome = load_test(tiny_adapters.PEFT_PYTHON, "cpu", [target], 300, str(self.work), dtype=dtype)
+        outcome = run_worker(tiny_adapters.PEFT_PYTHON, "cpu", [target], 300, str(self.work), dtype=dtype)
         assert outcome.problems == ()
         report = outcome.reports["plain"]
-        assert (report["problems"], report["level"], report["dtype"]) == ([], "model", dtype)
-        return t.cast("dict[str, t.Any]", report["recorded"])
+        assert (report.failures, report.result.level, report.result.dtype) == ([], "model", dtype)
+        return report.recorded or {}
 
     def _measure(
         self, dtype: str, attention: str, cases: list[tuple[str, pathlib.Path, pathlib.Path]], goldens: c.Iterable[str]
     ) -> None:
-        """Ask all questions in one run: each golden of each adapter is an adapter of its own to the program."""
+        """Answer all questions in one run, with a target for each golden of each adapter."""
         targets = [
             self._target(f"{recorded}/{name}", *where, "golden", questions=self.recordings[recorded]["questions"])
             for recorded in goldens
             for name, *where in cases
         ]
-        outcome = load_test(tiny_adapters.PEFT_PYTHON, "cpu", targets, 300, str(self.work), dtype=dtype, attention=attention)
+        outcome = run_worker(tiny_adapters.PEFT_PYTHON, "cpu", targets, 300, str(self.work), dtype=dtype, attention=attention)
         assert outcome.problems == ()
         for name, report in outcome.reports.items():
-            assert (report["problems"], report["level"]) == ([], "golden"), name
+            assert (report.failures, report.result.level) == ([], "golden"), name
             recorded, _slash, case = name.partition("/")
             key = case if case != "plain" else f"{dtype} {attention}"
-            self.found[recorded, key] = distances(self.recordings[recorded]["answer"], report["answer"])
+            self.found[recorded, key] = distances(self.recordings[recorded]["answer"], report.answer or {})
 
 
 @pytest.fixture(scope="module")
@@ -195,14 +197,14 @@ def table(tiny: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> Table
 
 
 @pytest.mark.parametrize("recorded", RECORDED)
-def test_a_recording_has_what_it_is_to_have(table: Table, recorded: str) -> None:
+def test_recording_has_greedy_answers_and_likeliest_tokens(table: Table, recorded: str) -> None:
     found = table.recordings[recorded]
     assert len(found["questions"]) == len(PROMPTS)
     for question in found["questions"]:
         answer = len(question["ids"]) - question["start"]
         assert 1 <= answer == len(question["tokens"]) <= 16
         assert all(20 <= len(tokens) <= 40 and tokens == sorted(set(tokens)) for tokens in question["tokens"])
-        # The answer is the greedy one, so each of its tokens is among those that are compared.
+        # The answer is greedy, so each of its tokens is among the compared ones.
         assert all(token in tokens for token, tokens in zip(question["ids"][question["start"] :], question["tokens"]))
     # The user's prompt went through the chat template of the adapter's tokenizer, which ends the line.
     assert found["questions"][3]["start"] > 1
@@ -215,26 +217,26 @@ def test_a_recording_has_what_it_is_to_have(table: Table, recorded: str) -> None
 
 @pytest.mark.parametrize("recorded", RECORDED)
 @pytest.mark.parametrize("computed", [" ".join(computed) for computed in COMPUTED])
-def test_another_dtype_or_kernel_is_noise(table: Table, recorded: str, computed: str) -> None:
+def test_other_dtype_or_kernel_is_noise(table: Table, recorded: str, computed: str) -> None:
     found = table.found[recorded, computed]
-    assert problems("adapter a", found, PERMITTED) == [], found
-    # With room to spare, or it would be no limit.
+    assert problems(found, PERMITTED) == [], found
+    # With a margin, or the limit would be useless.
     assert found.on < PERMITTED["on"] / 3
     assert found.off < PERMITTED["off"] / 2
 
 
-@pytest.mark.parametrize("wrong", SAYS)
-def test_what_is_wrong_is_told_apart(table: Table, wrong: str) -> None:
+@pytest.mark.parametrize("wrong", PROBLEMS)
+def test_fault_is_identified(table: Table, wrong: str) -> None:
     found = table.found["bfloat16", wrong]
-    said = problems("adapter a", found, PERMITTED)
-    assert len(said) == 1, found
-    assert said[0].problem.startswith(SAYS[wrong]), (said[0], found)
-    assert said[0].remedy
-    # The base alone is what differs, or what does not.
+    reported = problems(found, PERMITTED)
+    assert len(reported) == 1, found
+    assert reported[0][0].startswith(PROBLEMS[wrong]), (reported[0], found)
+    assert reported[0][1]
+    # The distance without the adapter shows whether the base differs.
     assert (found.off > PERMITTED["off"]) == (wrong in WRONG_BASES)
 
 
 @pytest.mark.parametrize("unseen", UNSEEN)
-def test_single_bits_are_below_the_noise(table: Table, unseen: str) -> None:
-    # A golden is no test of integrity: one weight of many changes nothing that could be told from another kernel.
-    assert problems("adapter a", table.found["bfloat16", unseen], PERMITTED) == []
+def test_single_bit_is_below_the_noise(table: Table, unseen: str) -> None:
+    # A golden does not prove integrity: one of many weights changes less than another kernel.
+    assert problems(table.found["bfloat16", unseen], PERMITTED) == []

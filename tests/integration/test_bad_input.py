@@ -413,12 +413,12 @@ TABLE: dict[str, Bad] = {
     ),
     "no CUDA where it is required": Bad(
         "interpreter",
-        ("device cuda: cannot be used", "finds no usable GPU", "ask for device cpu."),
+        ("device cuda: cannot be used", "finds no usable GPU", "set device to cpu."),
         node=settings(agent_level="adapter", agent_device="cuda"),
     ),
     "base not on the node": Bad(
         "interpreter",
-        ("cannot reach level model: base tiny/Llama-64 has no path on this host.", "Set the base's path in the inventory"),
+        ("cannot reach level model: base tiny/Llama-64 has no path on this host.", "Set the path of the base in bases"),
         node=settings(agent_level="model"),
     ),
 }

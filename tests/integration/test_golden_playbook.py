@@ -92,8 +92,8 @@ def test_golden_recorded_delivered_and_stale_after_retraining(golden_fleet: Flee
         assert (adapter["limited_by"], adapter["notes"]) == (None, [])
         assert adapter["distances"]["on"] < 0.001
         assert adapter["distances"]["direction"] > 0.999
-        assert any("recorded tokens it answers as where it was trained" in check for check in adapter["checks"])
-        assert any("The base is the one that it was trained on" in check for check in adapter["checks"])
+        assert any("recorded tokens it answers as on the training server" in check for check in adapter["checks"])
+        assert any("The base is that of the training" in check for check in adapter["checks"])
     receipt = json.loads(next(fleet.stored("jw2-1", CLEANER_3B).glob("receipts/*.json")).read_text(encoding="utf-8"))
     assert (receipt["level"], receipt["distances"]) == ("golden", tested[CLEANER_3B]["distances"])
     assert "| golden |" in (fleet.reports / "MANIFEST.md").read_text(encoding="utf-8")
@@ -162,7 +162,7 @@ def test_golden_on_node_with_another_base_fails(golden_fleet: Fleet) -> None:
     fleet.groups["agents"]["agent_base_binding"] = "report"
     answered = fleet.run("deploy", "--limit", "jw3")
     tested = answered.of("jw3-1", "adapter_load_test")
-    assert "is on a base that answers otherwise than the training server's, also without the adapter (distance " in tested["msg"]
+    assert "is on a base whose answers differ from the training server's even without the adapter (distance " in tested["msg"]
     assert tested["adapters"][0]["level"] == "model"
     assert tested["adapters"][0]["distances"]["off"] > 0.08
     assert any("It was trained on another base" in note for note in tested["adapters"][0]["notes"])
@@ -176,14 +176,14 @@ def test_golden_that_cannot_be_recorded_names_the_reason(golden_fleet: Fleet) ->
     fleet.groups["jw3"].pop("agent_prompts")
     done = fleet.run("golden", "--tags", "3b")
     (message,) = done.failures("sbs29")
-    assert f"adapter {DESCRIBER_3B}: has no prompt(s), 4 or more are needed. Give it more in the inventory" in message
+    assert f"adapter {DESCRIBER_3B}: has no prompt(s), 4 or more are needed. Add prompts of the kind" in message
     assert f"adapter {CLEANER_3B}: was not recorded on cpu: its tokenizer has no chat template." in message
     fleet.groups["training"]["training_memory_limit"] = "700M"
     fleet.groups["jw3"]["agent_prompts"] = PROMPTS["jw3"][:3]
     (message,) = fleet.run("golden", "--tags", "3b").failures("sbs29")
-    assert f"adapter {DESCRIBER_3B}: has 3 prompt(s), 4 or more are needed. Give it more in the inventory" in message
+    assert f"adapter {DESCRIBER_3B}: has 3 prompt(s), 4 or more are needed. Add prompts of the kind" in message
     assert f"adapter {CLEANER_3B}: was not recorded on cpu: the base " in message
-    assert "0.7 GiB are permitted. Make room on cpu" in message
+    assert "0.7 GiB are permitted. Free memory on cpu" in message
     del fleet.base["path"]
     fleet.groups["jw3"]["agent_prompts"] = [*PROMPTS["jw3"], {"user": 7}]
     (message,) = fleet.run("golden", "--tags", "3b").failures("sbs29")

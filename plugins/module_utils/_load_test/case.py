@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""One adapter that is to be load tested: what is known of it, what was found, and what its receipt says."""
+"""One adapter to test: what is known about it before the test, and whether its receipt is valid."""
 
 from __future__ import annotations
 
@@ -19,74 +19,46 @@ from .._errors import DeliveryError, Problem, collected
 from .._golden.golden import Golden, golden_of
 from .._hashing import digest_of
 from .._levels import reaches
-from .._store.paths import AdapterPaths, make_store
-from .._store.receipt import read_receipt, write_receipt
+from .._store.paths import AdapterPaths
+from .._store.receipt import read_receipt
 from .._store.state import read_state
-from .request import Target
-
-# What a receipt keeps of a test, and what the result says of it.
-FACTS = (
-    "level",
-    "device",
-    "device_name",
-    "capability",
-    "dtype",
-    "versions",
-    "load_seconds",
-    "peak_memory_bytes",
-    "effect",
-    "distances",
-    "permitted",
-    "notes",
-    "limited_by",
-    "checks",
-)
+from .options import LoadTestOptions
+from .worker.protocol import Target
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class Case:
-    """One adapter to test: what is known of it before, and C(facts), what the test found."""
+    """One adapter to test.
+
+    The test has to reach level ``required``; if memory does not suffice for it, level ``minimum``
+    is enough. ``directory`` is where the release is on this node, if it is there. ``base_digest``
+    identifies the base and its binding, ``receipt`` is the one of an earlier test.
+    """
 
     declared: Declaration
     base: dict[str, t.Any]
     paths: AdapterPaths
     manifest: Manifest
     required: str
-    least: str
-    golden: t.Optional[Golden]
-    directory: t.Optional[str]
+    minimum: str
+    golden: Golden | None
+    directory: str | None
     base_digest: str
-    receipt: t.Optional[dict[str, t.Any]]
-    notes: list[str] = dataclasses.field(default_factory=list)
-    facts: dict[str, t.Any] = dataclasses.field(default_factory=dict)
-    passed: bool = False
-    from_receipt: bool = False
-    # What was loaded spoke against it.
-    refuted: bool = False
+    receipt: dict[str, t.Any] | None
 
     @property
-    def subject(self) -> str:
-        return f"adapter {self.declared.name}"
-
-    def result(self) -> dict[str, t.Any]:
-        """What the module returns of it."""
-        return {
-            "name": self.declared.name,
-            "release": self.manifest.release,
-            "required_level": self.required,
-            "from_receipt": self.from_receipt,
-            **{fact: self.facts.get(fact) for fact in FACTS},
-            "versions": self.facts.get("versions") or {},
-            "notes": self.facts.get("notes") or self.notes,
-            "checks": self.facts.get("checks") or [],
-        }
+    def name(self) -> str:
+        return self.declared.name
 
     @property
-    def golden_digest(self) -> t.Optional[str]:
+    def golden_digest(self) -> str | None:
         return None if self.golden is None else digest_of(self.manifest.golden)
 
-    def stands(self, level: str, environment_digest: t.Optional[str]) -> bool:
-        """Whether its receipt is of this level, this base and, where anything is loaded, this environment and golden."""
+    def has_valid_receipt(self, level: str, environment_digest: str | None) -> bool:
+        """Whether the receipt reaches a level with this base, environment and golden.
+
+        Level structure loads nothing, so it is valid in any environment.
+        """
         receipt = self.receipt
         if receipt is None or receipt.get("base") != self.base_digest or not reaches(receipt["level"], level):
             return False
@@ -94,15 +66,25 @@ class Case:
             return False
         return level == "structure" or receipt.get("environment") == environment_digest
 
-    def tells_more(self, level: str, environment_digest: t.Optional[str]) -> bool:
-        """Whether a test that reaches this level tells more than the receipt, which must stand for all that it says itself."""
+    def improves_receipt(self, level: str, environment_digest: str | None) -> bool:
+        """Whether a test that reaches this level proves more than a valid receipt."""
         receipt = self.receipt
-        return receipt is None or not (reaches(receipt["level"], level) and self.stands(receipt["level"], environment_digest))
+        if receipt is None or not reaches(receipt["level"], level):
+            return True
+        return not self.has_valid_receipt(receipt["level"], environment_digest)
+
+    def problem(self, problem: str, remedy: str) -> Problem:
+        """Return a problem of this adapter."""
+        return Problem("", problem, remedy, self.name)
+
+    def error(self, problem: str, remedy: str = "") -> DeliveryError:
+        """Return an error about this adapter."""
+        return DeliveryError(self.problem(problem, remedy))
 
     def target(self, directory: str) -> Target:
-        """What is to be loaded of it."""
+        """Return what the worker has to load."""
         return Target(
-            name=self.declared.name,
+            name=self.name,
             directory=directory,
             weights_file=self.manifest.weights_file,
             level=self.required,
@@ -113,115 +95,76 @@ class Case:
         )
 
 
-def cases_of(params: dict[str, t.Any]) -> tuple[list[Case], list[Problem]]:
-    """The cases of all rows of the inventory, and what is wrong with the rest. Raises DeliveryError for a bad manifest."""
+def find_cases(options: LoadTestOptions) -> tuple[list[Case], list[Problem]]:
+    """Return the cases of all adapters, and the problems of those that cannot be tested.
+
+    Raises DeliveryError for a bad manifest.
+    """
     manifests = None
-    if params["manifests"] is not None:
-        manifests = {manifest.name: manifest for manifest in map(Manifest.from_text, params["manifests"])}
+    if options.manifests is not None:
+        manifests = {manifest.name: manifest for manifest in map(Manifest.from_text, options.manifests)}
     cases: list[Case] = []
     problems: list[Problem] = []
-    for row in params["adapters"]:
+    for row in options.adapters:
         with collected(problems, row["name"]):
-            cases.append(_case_of(params, row, manifests))
+            cases.append(_case_of(options, row, manifests))
     return cases, problems
 
 
-def _case_of(params: dict[str, t.Any], row: dict[str, t.Any], manifests: t.Optional[dict[str, Manifest]]) -> Case:
-    """What is to be tested for one row of the inventory. Raises DeliveryError."""
-    known = with_config({row["base"]: params["bases"].get(row["base"]) or {}})[row["base"]]
-    declared = Declaration.from_row(row, known)
-    subject = f"adapter {declared.name}"
-    paths = AdapterPaths(params["models_dir"], params["store"], declared.name)
+def _case_of(options: LoadTestOptions, row: dict[str, t.Any], manifests: dict[str, Manifest] | None) -> Case:
+    """Return the case of one adapter. Raises DeliveryError without the adapter's name."""
+    base = with_config({row["base"]: options.bases.get(row["base"]) or {}})[row["base"]]
+    declared = Declaration.from_row(row, base)
+    paths = AdapterPaths(options.models_dir, options.store, declared.name)
     manifest = _manifest_of(paths, manifests)
-    required = params["level"]
+    required = options.level
     if required == "available":
-        required = "adapter" if not known.get("path") else "model" if manifest.golden is None else "golden"
-    least = params["minimum_level"] or required
-    if not reaches(required, least):
-        required = least
-    if reaches(required, "model") and not known.get("path"):
+        required = "adapter" if not base.get("path") else "model" if manifest.golden is None else "golden"
+    minimum = options.minimum_level or required
+    if not reaches(required, minimum):
+        required = minimum
+    if reaches(required, "model") and not base.get("path"):
         raise DeliveryError.of(
-            subject,
+            "",
             f"cannot reach level {required}: base {declared.base} has no path on this host.",
-            "Set the base's path in the inventory, or ask for level adapter.",
+            "Set the path of the base in bases, or set level to adapter.",
         )
-    if required == "adapter" and not known.get("path") and not known.get("config"):
+    if required == "adapter" and not base.get("path") and not base.get("config"):
         raise DeliveryError.of(
-            subject,
-            f"cannot reach level adapter: of base {declared.base} neither path nor config is known.",
-            "Put one of them into the inventory, or ask for level structure.",
+            "",
+            f"cannot reach level adapter: base {declared.base} has neither path nor config.",
+            "Set one of them in bases, or set level to structure.",
         )
-    places = (paths.release(manifest.release), paths.staged(manifest.release))
+    directories = (paths.release(manifest.release), paths.staged(manifest.release))
     return Case(
         declared=declared,
-        base=known,
+        base=base,
         paths=paths,
         manifest=manifest,
         required=required,
-        least=least,
+        minimum=minimum,
         golden=golden_of(manifest) if required == "golden" else None,
-        directory=next((place for place in places if os.path.isdir(place)), None),
-        # What was only reported is not to stand where it would be refused.
-        base_digest=digest_of([base_fingerprint(known), manifest.base, params["base_binding"]]),
+        directory=next((directory for directory in directories if os.path.isdir(directory)), None),
+        # With the binding, so that a base that was only reported does not pass where it is
+        # enforced.
+        base_digest=digest_of([base_fingerprint(base), manifest.base, options.base_binding]),
         receipt=read_receipt(paths, manifest.release),
     )
 
 
-def _manifest_of(paths: AdapterPaths, manifests: t.Optional[dict[str, Manifest]]) -> Manifest:
-    """The manifest that was given for an adapter, or else the recorded one of its active release. Raises DeliveryError."""
+def _manifest_of(paths: AdapterPaths, manifests: dict[str, Manifest] | None) -> Manifest:
+    """Return an adapter's manifest from the option, or else that of its active release.
+
+    Raises DeliveryError.
+    """
     if manifests is not None:
         if paths.name not in manifests:
-            raise DeliveryError.of(
-                f"adapter {paths.name}", "has no manifest among those given.", "Describe it with adapter_info first."
-            )
+            raise DeliveryError.of("", "has no manifest in manifests.", "Describe the adapter with adapter_info first.")
         return manifests[paths.name]
     active = read_state(paths).active
     if active is None:
-        raise DeliveryError.of(f"adapter {paths.name}", "has no active release on this host.", "Deploy it first.")
+        raise DeliveryError.of("", "has no active release on this host.", "Deploy it first.")
     manifest = paths.read_manifest(active)
     if manifest is None:
-        raise DeliveryError.of(f"adapter {paths.name}", f"has no manifest of its active release {active}.", "Deploy it again.")
+        raise DeliveryError.of("", f"has no manifest of its active release {active}.", "Deploy it again.")
     return manifest
-
-
-def keep_receipt(case: Case, environment_digest: t.Optional[str]) -> None:
-    """Write down what was found. Raises DeliveryError."""
-    bound = {"environment": environment_digest, "base": case.base_digest, "golden": case.golden_digest}
-    receipt = {**{fact: case.result()[fact] for fact in FACTS}, **bound}
-    try:
-        make_store(case.paths)
-        write_receipt(case.paths, case.manifest.release, receipt)
-    except OSError as exc:
-        problem = f"passed, but its receipt cannot be written: {exc}."
-        raise DeliveryError.of(case.subject, problem, "Run with become, and look for space in the store.") from exc
-
-
-def withdraw_receipt(case: Case) -> None:
-    """Take an earlier receipt away, which must not let it pass the next time. Raises DeliveryError."""
-    try:
-        os.unlink(case.paths.receipt(case.manifest.release))
-    except OSError as exc:
-        problem = f"failed, but its earlier receipt cannot be removed: {exc}."
-        raise DeliveryError.of(case.subject, problem, "Run with become, and mount the store writable.") from exc
-
-
-def diff_of(cases: list[Case], after: t.Callable[[Case], str]) -> dict[str, str]:
-    """The receipts of cases before, and C(after) in words."""
-
-    def text(words: t.Callable[[Case], str]) -> str:
-        return "".join(f"{case.declared.name} {case.manifest.release}: {words(case)}\n" for case in cases)
-
-    return {
-        "before_header": "receipts",
-        "after_header": "receipts",
-        "before": text(lambda case: said(case.receipt)),
-        "after": text(after),
-    }
-
-
-def said(receipt: t.Optional[dict[str, t.Any]]) -> str:
-    """A receipt in a few words, for the diff."""
-    if receipt is None:
-        return "not tested"
-    packages = " ".join(f"{name} {version}" for name, version in sorted(receipt["versions"].items()))
-    return " ".join(filter(None, (f"level {receipt['level']}", receipt.get("device"), receipt.get("device_name"), packages)))

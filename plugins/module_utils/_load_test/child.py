@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Runs another Python interpreter as a child that gets nothing of ours but what it needs."""
+"""Run another Python interpreter as a child process with a minimal environment."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ from .._errors import DeliveryError
 if t.TYPE_CHECKING:
     from .serving_user import ServingUser
 
-INSTALL_PEFT = "Install the PEFT environment on this host, or set agent_python to an interpreter that has it."
+INSTALL_PEFT = "Install the PEFT environment on this host, or set python to an interpreter that has it."
 
-# What of our environment the child gets; no secrets, no settings of Python, PEFT or the Hub.
-_KEPT = re.compile(r"PATH|LANG|LD_LIBRARY_PATH|TMPDIR|CUDA_.*|NVIDIA_.*")
-_LAST_LINES = 12
+
+# The variables that the child inherits: no secrets, no settings of Python, PEFT or the Hub.
+_INHERITED = re.compile(r"PATH|LANG|LD_LIBRARY_PATH|TMPDIR|CUDA_.*|NVIDIA_.*")
+_TAIL_LINES = 12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +37,8 @@ class Child:
     code: int
     timed_out: bool
     timeout: int
-    output: str
-    errors: str
+    stdout: str
+    stderr: str
 
     @property
     def ending(self) -> str:
@@ -46,27 +47,28 @@ class Child:
         return f"exit status {self.code}"
 
     @property
-    def last_words(self) -> str:
-        lines = self.errors.strip().splitlines()[-_LAST_LINES:]
-        return " Its last words:\n" + "\n".join(line[:500] for line in lines) + "\n" if lines else ""
+    def stderr_tail(self) -> str:
+        """The end of stderr as a part of a message, empty if there is none."""
+        lines = self.stderr.strip().splitlines()[-_TAIL_LINES:]
+        return " The end of its stderr:\n" + "\n".join(line[:500] for line in lines) + "\n" if lines else ""
 
 
 @contextlib.contextmanager
-def private_directory(scratch: t.Optional[str], user: t.Optional[ServingUser]) -> t.Iterator[str]:
-    """An empty directory, which the user of the child can get to."""
-    # Another user cannot pass through Ansible's own directory, in which scratch lies.
+def private_directory(scratch: str | None, user: ServingUser | None) -> t.Iterator[str]:
+    """Yield an empty temporary directory that the child's user can reach."""
+    # Another user has no access to Ansible's own directory, which contains scratch.
     with tempfile.TemporaryDirectory(dir=None if user is not None and user.is_other else scratch) as directory:
         yield directory
 
 
-def run_python(python: str, arguments: list[str], directory: str, timeout: int, user: t.Optional[ServingUser] = None) -> Child:
-    """Run an interpreter in C(directory) with nothing of ours but what it needs. Raises DeliveryError."""
-    kept = {name: value for name, value in os.environ.items() if _KEPT.fullmatch(name)}
+def run_python(python: str, arguments: list[str], directory: str, timeout: int, user: ServingUser | None = None) -> Child:
+    """Run an interpreter in ``directory`` with a minimal environment. Raises DeliveryError."""
+    inherited = {name: value for name, value in os.environ.items() if _INHERITED.fullmatch(name)}
     identity: dict[str, t.Any] = {}
     if user is not None and user.is_other:
         identity = {"user": user.uid, "group": user.gid, "extra_groups": user.groups}
         user.own(directory)
-    # Files without a name, in which the child can put nothing else in place of what it says.
+    # Unnamed files, so that the child cannot replace them.
     with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
         try:
             child = subprocess.Popen(
@@ -75,23 +77,23 @@ def run_python(python: str, arguments: list[str], directory: str, timeout: int, 
                 stdout=stdout,
                 stderr=stderr,
                 cwd=directory,
-                # Threads that wait by spinning take the cores from what the node serves.
-                env={**kept, "HOME": directory, "OMP_WAIT_POLICY": "PASSIVE"},
+                # Threads that spin while they wait take the cores from the serving processes.
+                env={**inherited, "HOME": directory, "OMP_WAIT_POLICY": "PASSIVE"},
                 start_new_session=True,
                 **identity,
             )
         except FileNotFoundError:
             raise DeliveryError.of(python, "does not exist.", INSTALL_PEFT) from None
         except OSError as exc:
-            whom = f" by user {user.name}" if user is not None and user.is_other else ""
-            raise DeliveryError.of(python, f"cannot be executed{whom}: {exc.strerror}.", INSTALL_PEFT) from exc
+            by = f" by user {user.name}" if user is not None and user.is_other else ""
+            raise DeliveryError.of(python, f"cannot be executed{by}: {exc.strerror}.", INSTALL_PEFT) from exc
         timed_out = False
         try:
             child.wait(timeout)
         except subprocess.TimeoutExpired:
             timed_out = True
         finally:
-            # The group has its leader's number only as long as that is not waited for.
+            # The process group keeps its ID only until its leader is waited for.
             if child.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(child.pid, signal.SIGKILL)
@@ -100,7 +102,7 @@ def run_python(python: str, arguments: list[str], directory: str, timeout: int, 
 
 
 def _end_of(stream: t.BinaryIO) -> str:
-    """The end of what a child wrote."""
+    """Return the last 64 KiB of a stream."""
     size = stream.seek(0, os.SEEK_END)
     stream.seek(max(0, size - (1 << 16)))
     return stream.read().decode(errors="replace")

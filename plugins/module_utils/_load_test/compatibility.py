@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""The libraries of the training against those of a node: what is known to go wrong between them, and what merely differs."""
+"""Compare a node's libraries with those of the training: incompatibilities and differences."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ import typing as t
 from .._errors import Problem
 from .._versions import dotted, major_minor
 
-# Those whose version can change what a model computes.
+# Packages whose version can change what a model computes.
 COMPARED = ("torch", "transformers", "peft", "safetensors")
-# The only tokenizer class that transformers 5 writes and 4 does not know, and one that both know for the same file.
+# The only tokenizer class of transformers 5 that 4 does not have, and one of both for the same
+# file.
 _NEW_CLASS, _COMMON_CLASS = "TokenizersBackend", "PreTrainedTokenizerFast"
 
 Settings = t.Optional[t.Dict[str, t.Any]]
 
 
 def runtime_problems(
-    subject: str,
-    saved_by: t.Optional[str],
+    saved_by: str | None,
     here: t.Mapping[str, str],
     tokenizer_config: Settings,
     base_config: Settings,
     base_tokenizer_config: Settings,
 ) -> list[Problem]:
-    """What would go wrong, or be computed wrongly without a word, with the packages that a node has.
+    """Return what would fail, or be computed wrongly without an error, with a node's packages.
 
-    C(saved_by) is the version of PEFT that adapter_config.json names, C(here) are the node's versions by package.
-    C(tokenizer_config) is the adapter's tokenizer_config.json, the others are files of the base on this node. Each is None
-    where it is not known.
+    ``saved_by`` is the version of PEFT in adapter_config.json, ``here`` are the node's versions by
+    package. ``tokenizer_config`` is the adapter's tokenizer_config.json, the others are files of
+    the base on this node. Each is None if it is unknown.
     """
     found = []
     if saved_by and "peft" in here and major_minor(here["peft"]) < major_minor(saved_by):
         found.append(
             Problem(
-                subject,
-                f"was saved by PEFT {saved_by}, this node has the older PEFT {here['peft']}, which leaves out what is new.",
-                f"Install PEFT {dotted(major_minor(saved_by))} or newer in agent_python.",
+                "",
+                f"was saved by PEFT {saved_by}, this node has the older PEFT {here['peft']}, which ignores newer settings.",
+                f"Install PEFT {dotted(major_minor(saved_by))} or newer in the environment of python.",
             )
         )
     if "transformers" not in here or major_minor(here["transformers"]) >= (5, 0):
@@ -51,26 +51,26 @@ def runtime_problems(
         if settings and settings.get("tokenizer_class") == _NEW_CLASS:
             found.append(
                 Problem(
-                    subject,
-                    f"cannot be used with {old}: {whose} was saved by transformers 5 as {_NEW_CLASS}, which only that knows.",
-                    "Install transformers 5 in agent_python, or set tokenizer_class in tokenizer_config.json to"
-                    f" {_COMMON_CLASS} where it comes from.",
+                    "",
+                    f"cannot be used with {old}: {whose} was saved by transformers 5 as {_NEW_CLASS}, which only that supports.",
+                    "Install transformers 5 in the environment of python, or set tokenizer_class to"
+                    f" {_COMMON_CLASS} in tokenizer_config.json on the training server.",
                 )
             )
     if base_config and base_config.get("rope_parameters") and "rope_theta" not in base_config:
         found.append(
             Problem(
-                subject,
-                f"is on a base that {old} reads wrongly without a word: its config.json was saved by transformers 5 and has"
+                "",
+                f"is on a base that {old} misreads without an error: its config.json was saved by transformers 5 and has"
                 " rope_parameters but no rope_theta.",
-                "Install transformers 5 in agent_python, or bring the base as its authors published it.",
+                "Install transformers 5 in the environment of python, or use the base as its authors published it.",
             )
         )
     return found
 
 
 def runtime_notes(trained: t.Mapping[str, str], here: t.Mapping[str, str]) -> list[str]:
-    """One sentence for each package that differs from the training's; nothing where either version is not known."""
+    """Return a sentence for each package whose known versions differ."""
     return [
         f"The training had {name} {trained[name]}, this node has {here[name]}."
         for name in COMPARED
@@ -79,5 +79,5 @@ def runtime_notes(trained: t.Mapping[str, str], here: t.Mapping[str, str]) -> li
 
 
 def _public(version: str) -> str:
-    """A version without the name of its build: 2.13.0+cpu is the torch that 2.13.0+cu130 is."""
+    """Return a version without its build: 2.13.0+cpu is the same torch as 2.13.0+cu130."""
     return version.partition("+")[0]

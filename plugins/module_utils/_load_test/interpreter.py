@@ -4,25 +4,28 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""What an interpreter and its host have, without an import there: versions of Python and of the packages, and the GPUs."""
+"""The PEFT interpreter of a host: its versions, and the digest of everything a receipt depends on.
+
+Nothing is imported there: torch alone would take seconds.
+"""
 
 from __future__ import annotations
 
-import glob
+import dataclasses
 import json
-import re
 import typing as t
 
+from .._advisories import version_problems, version_warnings
 from .._errors import DeliveryError
+from .._hashing import digest_of
 from .child import INSTALL_PEFT, private_directory, run_python
+from .worker import nvidia
 
 if t.TYPE_CHECKING:
     from .serving_user import ServingUser
 
 PACKAGES = ("torch", "safetensors", "transformers", "peft")
-_NVIDIA = "/proc/driver/nvidia"
 
-# Reads what is installed without importing it: torch alone takes seconds.
 _LIST_VERSIONS = f"""
 import importlib.metadata as metadata, json, platform
 found = {{"python": platform.python_version()}}
@@ -35,50 +38,60 @@ print(json.dumps(found))
 """
 
 
-def check_device(name: str) -> None:
-    """Raises DeliveryError for what is no name of a device."""
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
-        raise DeliveryError.of(f"device is {name}", "expected cpu, cuda, or cuda: and a number.")
+@dataclasses.dataclass(frozen=True)
+class Environment:
+    """What a load test on this host depends on beside the adapter and its base.
 
-
-def library_versions(python: str, user: t.Optional[ServingUser] = None) -> dict[str, str]:
-    """The versions of an interpreter and of the packages that the load test needs; those not installed are left out.
-
-    Raises DeliveryError when the interpreter cannot be started or is none.
+    ``digest`` covers the versions, the device, the driver, the GPUs and the user. A receipt is
+    valid in the environment that it was written in. Without a working interpreter nothing is known.
     """
-    with private_directory(None, user) as directory:
-        child = run_python(python, ["-I", "-c", _LIST_VERSIONS], directory, timeout=60, user=user)
-    try:
-        found = json.loads(child.output)
-        return {str(name): str(version) for name, version in found.items()}
-    except (ValueError, AttributeError):
-        raise DeliveryError.of(
-            python, f"does not work as a Python interpreter: {child.ending}.{child.last_words}", INSTALL_PEFT
-        ) from None
+
+    digest: str | None = None
+    versions: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
-def environment(python: str, device: str, user: t.Optional[ServingUser] = None) -> dict[str, t.Any]:
-    """What a load test depends on beside the adapter and its base: versions, device, GPU models and driver.
+def read_environment(python: str, device: str, user: ServingUser | None, warn: t.Callable[[str], None]) -> Environment:
+    """Return the environment of an interpreter and warn about vulnerable packages.
 
-    Raises DeliveryError when the interpreter does not work or lacks a package.
+    Raises DeliveryError if nothing can be loaded with the interpreter.
     """
     versions = library_versions(python, user)
     missing = [package for package in PACKAGES if package not in versions]
     if missing:
         raise DeliveryError.of(python, f"has no {', '.join(missing)}.", INSTALL_PEFT)
+    vulnerable = version_problems(python, versions)
+    if vulnerable:
+        raise DeliveryError(*vulnerable)
+    for warning in version_warnings(python, versions):
+        warn(warning)
+    return Environment(digest_of(facts(versions, device, user)), versions)
+
+
+def facts(versions: dict[str, str], device: str, user: ServingUser | None = None) -> dict[str, t.Any]:
+    """Return what the digest of an environment covers.
+
+    Any other form would invalidate all receipts.
+    """
     found: dict[str, t.Any] = {"versions": versions, "device": device}
     if user is not None and user.is_other:
         found["user"] = user.name
     if device != "cpu":
-        found["driver"] = _lines(f"{_NVIDIA}/version", "NVRM version")
-        found["gpus"] = [line for path in sorted(glob.glob(f"{_NVIDIA}/gpus/*/information")) for line in _lines(path, "Model")]
+        found["driver"] = nvidia.driver_lines()
+        found["gpus"] = nvidia.gpu_models()
     return found
 
 
-def _lines(path: str, start: str) -> list[str]:
-    """The lines of a file that begin with C(start), with single spaces; none where there is no such file."""
+def library_versions(python: str, user: ServingUser | None = None) -> dict[str, str]:
+    """Return the versions of an interpreter and its packages of ``PACKAGES``, as far as installed.
+
+    Raises DeliveryError if it cannot be started or is no Python.
+    """
+    with private_directory(None, user) as directory:
+        child = run_python(python, ["-I", "-c", _LIST_VERSIONS], directory, timeout=60, user=user)
     try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
-            return [" ".join(line.split()) for line in stream if line.startswith(start)]
-    except OSError:
-        return []
+        found = json.loads(child.stdout)
+        return {str(name): str(version) for name, version in found.items()}
+    except (ValueError, AttributeError):
+        raise DeliveryError.of(
+            python, f"does not work as a Python interpreter: {child.ending}.{child.stderr_tail}", INSTALL_PEFT
+        ) from None

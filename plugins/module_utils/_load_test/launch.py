@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Runs the load test (C(_load_worker)) in another interpreter."""
+"""Start the load test's worker in the PEFT interpreter and read its result."""
 
 from __future__ import annotations
 
@@ -20,104 +20,99 @@ from .._files import open_regular
 from .child import INSTALL_PEFT, Child, private_directory, run_python
 from .interpreter import PACKAGES
 from .program import write_program
-from .request import Target
 from .serving_user import ServingUser
+from .worker.protocol import Report, Request, RunError, RunResult, Target
 
 
 @dataclasses.dataclass(frozen=True)
-class LoadTest:
-    """What a run gave: a report for each adapter that it came to, and problems of the run itself."""
+class WorkerRun:
+    """The outcome of a worker: reports by adapter, and problems of the run as a whole."""
 
-    reports: dict[str, dict[str, t.Any]]
-    versions: dict[str, str]
+    reports: dict[str, Report]
     seconds: float
     problems: tuple[Problem, ...]
 
 
-def load_test(
+def run_worker(
     python: str,
     device: str,
     targets: t.Sequence[Target],
     timeout: int,
     scratch: str,
-    user: t.Optional[ServingUser] = None,
-    memory_limit: t.Optional[int] = None,
-    dtype: t.Optional[str] = None,
-    attention: t.Optional[str] = None,
-) -> LoadTest:
-    """Load all targets in one process of C(python), as C(user); C(scratch) is where its private directory is made.
+    user: ServingUser | None = None,
+    memory_limit: int | None = None,
+    dtype: str | None = None,
+    attention: str | None = None,
+) -> WorkerRun:
+    """Load all targets in one process of ``python``, as ``user``.
 
-    C(memory_limit) are the bytes that may be taken of the device. C(dtype) and C(attention) are what bases are computed
-    with, by default what suits the device.
+    Its private directory is made in ``scratch``. ``memory_limit`` is the number of bytes of the
+    device that may be used; ``dtype`` and ``attention`` default to what suits the device.
 
-    Never raises DeliveryError: what goes wrong with the run as a whole is among the problems, and the reports of the
-    adapters tested before that are kept.
+    Never raises DeliveryError: a failure of the whole run is among the problems, and the reports of
+    the adapters tested before it are kept.
     """
     with private_directory(scratch, user) as directory:
         program = write_program(directory)
-        request, outcome = (os.path.join(directory, name) for name in ("request.json", "result.json"))
-        wanted = {"device": device, "packages": PACKAGES, "memory_limit": memory_limit, "dtype": dtype, "attention": attention}
-        with open(request, "w", encoding="utf-8") as stream:
-            json.dump({**wanted, "adapters": [dataclasses.asdict(target) for target in targets]}, stream)
+        request_path, result_path = (os.path.join(directory, name) for name in ("request.json", "result.json"))
+        request = Request(device, PACKAGES, tuple(targets), memory_limit, dtype, attention)
+        with open(request_path, "w", encoding="utf-8") as stream:
+            json.dump(dataclasses.asdict(request), stream)
         try:
-            child = run_python(python, ["-I", "-B", program, request, outcome], directory, timeout, user)
+            child = run_python(python, ["-I", "-B", program, request_path, result_path], directory, timeout, user)
         except DeliveryError as exc:
-            return LoadTest({}, {}, 0.0, exc.problems)
-        result = _read_result(outcome)
-    problem = _problem(python, device, child, result["current"], result["error"])
-    if problem is None and any(target.name not in result["adapters"] for target in targets):
-        problem = Problem(python, f"ended without a result ({child.ending}).{child.last_words}", INSTALL_PEFT)
-    return LoadTest(result["adapters"], result["versions"], result["seconds"], (problem,) if problem else ())
+            return WorkerRun({}, 0.0, exc.problems)
+        result = _read_result(result_path)
+    problem = _problem(python, device, child, result.current, result.error)
+    if problem is None and any(target.name not in result.reports for target in targets):
+        problem = Problem(python, f"ended without a result ({child.ending}).{child.stderr_tail}", INSTALL_PEFT)
+    return WorkerRun(result.reports, result.seconds, (problem,) if problem else ())
 
 
-def _read_result(path: str) -> dict[str, t.Any]:
-    """What the program has written so far; an empty result where that is nothing, or nothing that it would write."""
-    result: dict[str, t.Any] = {"adapters": {}, "current": None, "error": None, "versions": {}, "seconds": 0.0}
-    # A plain file, since another user could put anything there.
-    with contextlib.suppress(DeliveryError, OSError, ValueError, RecursionError), open_regular(path) as stream:
-        found = json.loads(stream.read())
-        if isinstance(found, dict) and all(isinstance(found.get(key), dict) for key in ("adapters", "versions")):
-            result.update(found)
-    return result
+def _read_result(path: str) -> RunResult:
+    """Return what the worker has written so far; an empty result if there is none."""
+    # Another user can put anything there: only a regular file is read, and only of the right form.
+    errors = (DeliveryError, OSError, ValueError, RecursionError, AttributeError, KeyError, TypeError)
+    with contextlib.suppress(*errors), open_regular(path) as stream:
+        return RunResult.from_json(json.loads(stream.read()))
+    return RunResult()
 
 
-def _problem(
-    python: str, device: str, child: Child, current: t.Optional[str], error: t.Optional[dict[str, str]]
-) -> t.Optional[Problem]:
-    """What went wrong with the run as a whole, or None."""
-    during = f" while it tested {current}" if current else ""
+def _problem(python: str, device: str, child: Child, current: str | None, error: RunError | None) -> Problem | None:
+    """Return the problem of the run as a whole, or None."""
+    during = f" during the test of {current}" if current else ""
     if child.timed_out:
         return Problem(
             python,
-            f"did not finish the load test in {child.timeout} seconds{during} and was killed.{child.last_words}",
-            "Look whether the device hangs (nvidia-smi), or raise the timeout.",
+            f"did not finish the load test in {child.timeout} seconds{during} and was killed.{child.stderr_tail}",
+            "Check whether the device hangs (nvidia-smi), or raise timeout.",
         )
     if child.code == -signal.SIGKILL:
         return Problem(
             python,
-            f"was killed from outside{during}, most likely because memory ran out.",
-            "Look for 'out of memory' in dmesg; free memory, or ask for level adapter.",
+            f"was killed by another process or the kernel{during}, most likely because memory ran out.",
+            "Look for 'out of memory' in dmesg; free memory, or set level to adapter.",
         )
     if child.code < 0:
         return Problem(
             python,
-            f"crashed{during}: {child.ending}.{child.last_words}",
+            f"crashed{during}: {child.ending}.{child.stderr_tail}",
             "Its torch does not fit this host: compare its build with the driver and the CPU, or install it again.",
         )
     if child.code:
         return Problem(
             python,
-            f"failed{during}: {child.ending}.{child.last_words}",
-            "When these lines speak of a package, install that one again.",
+            f"failed{during}: {child.ending}.{child.stderr_tail}",
+            "If these lines name a package, install that package again.",
         )
     if error is None:
         return None
-    if error["kind"] == "package":
-        return Problem(python, f"has no {error['detail']}.", INSTALL_PEFT)
-    if error["kind"] == "import":
-        return Problem(python, f"has a broken package: {error['detail']}.", INSTALL_PEFT)
+    if error.kind == "package":
+        return Problem(python, f"has no {error.detail}.", INSTALL_PEFT)
+    if error.kind == "import":
+        return Problem(python, f"has a broken package: {error.detail}.", INSTALL_PEFT)
     return Problem(
         f"device {device}",
-        f"cannot be used by {python}: {error['detail']}.",
-        "Look at nvidia-smi and at the build of torch there. Where no GPU is meant to be used, ask for device cpu.",
+        f"cannot be used by {python}: {error.detail}.",
+        "Check nvidia-smi and the build of torch there. If no GPU is to be used, set device to cpu.",
     )

@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""One adapter whose golden is recorded: what it is to answer, the golden that is there, and the one that comes of it."""
+"""Record goldens on the training server: the work of module adapter_golden."""
 
 from __future__ import annotations
 
@@ -18,29 +18,54 @@ from .._adapter.hash_cache import cache_path
 from .._adapter.manifest import Manifest
 from .._base.config import with_config
 from .._base.identity import Identities, differences
-from .._errors import DeliveryError, Problem
+from .._errors import DeliveryError, Problem, about, collected
 from .._files import write_json
-from .._golden.golden import (
-    Golden,
-    distances,
-    golden_path,
-    permitted,
-    read_golden,
-)
+from .._golden.comparison import distances, permitted
+from .._golden.golden import Golden, golden_path, read_golden
 from .._hashing import digest_of
 from .._time import now
-from .launch import LoadTest
-from .request import Target
+from .launch import WorkerRun, run_worker
+from .options import check_device
+from .worker.protocol import Recording, Report, Target
 
 # How many tokens are compared at each position, with the adapter and without it.
 _TOP = 20
-# Along the tokens of fewer answers noise is not told from what is wrong.
-_LEAST_PROMPTS = 4
+# With fewer answers, noise and faults cannot be told apart.
+_MINIMUM_PROMPTS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordingOptions:
+    """The options of module adapter_golden, by their names."""
+
+    adapters: list[dict[str, t.Any]]
+    bases: dict[str, t.Any]
+    models_dir: str
+    cache_dir: str
+    golden_dir: str
+    prompts: dict[str, t.Any]
+    length: int
+    python: str
+    device: str
+    timeout: int
+    memory_limit: int | None
+    force: bool
+
+    @classmethod
+    def from_params(cls, params: dict[str, t.Any]) -> RecordingOptions:
+        """Build the options from the module's parameters.
+
+        Raises DeliveryError if they cannot work.
+        """
+        check_device(params["device"])
+        if params["length"] < 1:
+            raise DeliveryError.of(f"length is {params['length']}", "expected 1 or more.")
+        return cls(**{field.name: params[field.name] for field in dataclasses.fields(cls)})
 
 
 @dataclasses.dataclass
-class Recording:
-    """One adapter: what it is, what it is to answer, the golden that is there and the one that was recorded now."""
+class GoldenRecording:
+    """The golden of one adapter: the existing one, whether it is outdated, and the new one."""
 
     declared: Declaration
     directory: str
@@ -49,16 +74,12 @@ class Recording:
     base: dict[str, t.Any]
     prompts: list[t.Any]
     prompts_digest: str
-    before: t.Optional[Golden]
-    due: bool
-    recorded: t.Optional[Golden] = None
-
-    @property
-    def subject(self) -> str:
-        return f"adapter {self.declared.name}"
+    before: Golden | None
+    outdated: bool
+    recorded: Golden | None = None
 
     def target(self, length: int) -> Target:
-        """What is to be loaded of it, and asked."""
+        """Return what the worker has to load and record."""
         return Target(
             name=self.declared.name,
             directory=self.directory,
@@ -67,45 +88,96 @@ class Recording:
             base_config=None,
             base_path=self.base_path,
             allow_pickle=self.declared.allow_pickle,
-            recording={"prompts": self.prompts, "length": length, "top": _TOP},
+            recording=Recording(self.prompts, length, _TOP),
         )
 
-    def result(self, golden_dir: str) -> dict[str, t.Any]:
-        """What the module returns of it."""
-        golden = self.recorded if self.due else self.before
+    def to_json(self, golden_dir: str) -> dict[str, t.Any]:
+        """Return the entry of the module's result."""
+        golden = self.recorded if self.outdated else self.before
         return {
             "name": self.declared.name,
             "release": self.manifest.release,
-            "action": "recorded" if self.due else "kept",
+            "action": "recorded" if self.outdated else "kept",
             "path": golden_path(golden_dir, self.declared.name, self.manifest.release),
             "positions": golden and golden.positions,
             **{key: golden and getattr(golden, key) for key in ("recorded", "noise", "permitted")},
         }
 
+    def describe(self, after: bool) -> str:
+        """Return one line of the diff."""
+        text = "no golden"
+        if after:
+            text = f"a golden of {len(self.prompts)} prompts"
+        elif self.before is not None:
+            text = f"a golden recorded at {self.before.recorded['at']} on {self.before.recorded['device_name']}"
+        return f"{self.declared.name} {self.manifest.release}: {text}\n"
 
-def recording_of(params: dict[str, t.Any], row: dict[str, t.Any], identities: Identities, remember: bool) -> Recording:
-    """What is to be recorded for one row of the inventory. Raises DeliveryError."""
-    base = with_config({row["base"]: params["bases"].get(row["base"]) or {}})[row["base"]]
+
+def record_goldens(options: RecordingOptions, scratch: str, check_mode: bool) -> tuple[dict[str, t.Any], list[Problem]]:
+    """Record all outdated goldens; returns the module's results and the problems.
+
+    ``scratch`` is a directory for temporary files.
+    """
+    recordings: list[GoldenRecording] = []
+    problems: list[Problem] = []
+    identities = Identities()
+    for row in options.adapters:
+        with collected(problems, row["name"]):
+            recordings.append(find_recording(options, row, identities, write_cache=not check_mode))
+
+    outdated = [recording for recording in recordings if recording.outdated]
+    diff = {
+        "before_header": "goldens",
+        "after_header": "goldens",
+        "before": "".join(recording.describe(after=False) for recording in outdated),
+        "after": "".join(recording.describe(after=True) for recording in outdated),
+    }
+    seconds = 0.0
+    if outdated and not check_mode:
+        targets = [recording.target(options.length) for recording in outdated]
+        outcome = run_worker(options.python, options.device, targets, options.timeout, scratch, memory_limit=options.memory_limit)
+        problems.extend(outcome.problems)
+        seconds = outcome.seconds
+        for recording in outdated:
+            try:
+                with about(recording.declared.name):
+                    save_golden(options, recording, outcome)
+            except DeliveryError as exc:
+                problems.extend(exc.problems)
+                recordings.remove(recording)
+    results = {
+        "changed": any(recording.outdated for recording in recordings),
+        "adapters": [recording.to_json(options.golden_dir) for recording in recordings],
+        "seconds": seconds,
+        "diff": diff,
+    }
+    return results, problems
+
+
+def find_recording(
+    options: RecordingOptions, row: dict[str, t.Any], identities: Identities, write_cache: bool
+) -> GoldenRecording:
+    """Return what has to be recorded of one adapter. Raises DeliveryError."""
+    base = with_config({row["base"]: options.bases.get(row["base"]) or {}})[row["base"]]
     declared = Declaration.from_row(row, base)
-    subject = f"adapter {declared.name}"
-    prompts = _prompts_of(subject, params["prompts"].get(declared.name))
+    prompts = _check_prompts(options.prompts.get(declared.name))
     identity = identities.at(base.get("path"))
     if identity is None:
         raise DeliveryError.of(
-            subject,
+            "",
             f"cannot be recorded: base {declared.base} has no path on this host.",
-            "Set the base's path for the training server (training_bases).",
+            "Set the path of the base in bases.",
         )
-    directory = os.path.join(params["models_dir"], declared.name)
-    manifest = describe(directory, declared, {}, cache_path(params["cache_dir"], directory), remember).manifest
-    prompts_digest = digest_of([prompts, params["length"]])
+    directory = os.path.join(options.models_dir, declared.name)
+    manifest = describe(directory, declared, {}, cache_path(options.cache_dir, directory), write_cache).manifest
+    prompts_digest = digest_of([prompts, options.length])
     try:
-        before = read_golden(params["golden_dir"], manifest)
+        before = read_golden(options.golden_dir, manifest)
     except DeliveryError:
-        # Of another form, or damaged: it is recorded anew.
+        # A damaged golden, or one of another form, is recorded again.
         before = None
-    stands = before is not None and before.prompts == prompts_digest and not differences(before.base, identity)[0]
-    return Recording(
+    current = before is not None and before.prompts == prompts_digest and not differences(before.base, identity)[0]
+    return GoldenRecording(
         declared=declared,
         directory=directory,
         manifest=manifest,
@@ -114,75 +186,65 @@ def recording_of(params: dict[str, t.Any], row: dict[str, t.Any], identities: Id
         prompts=prompts,
         prompts_digest=prompts_digest,
         before=before,
-        due=params["force"] or not stands,
+        outdated=options.force or not current,
     )
 
 
-def keep(params: dict[str, t.Any], recording: Recording, outcome: LoadTest) -> None:
-    """Write down what was recorded of one adapter. Raises DeliveryError."""
+def save_golden(options: RecordingOptions, recording: GoldenRecording, outcome: WorkerRun) -> None:
+    """Write the golden of one adapter. Raises DeliveryError."""
     name = recording.declared.name
     if name not in outcome.reports:
-        raise DeliveryError.of(recording.subject, "was not recorded, because the run broke off.", "The cause stands above.")
-    golden = _golden_from(recording, outcome.reports[name], outcome.versions)
-    # What answered must be what the digest was made of.
-    cache = cache_path(params["cache_dir"], recording.directory)
+        problem = "was not recorded, because the run was aborted."
+        raise DeliveryError.of("", problem, "See the other messages for the cause.")
+    golden = _golden_from(recording, outcome.reports[name])
+    # The files that answered must still be those of the digest.
+    cache = cache_path(options.cache_dir, recording.directory)
     if describe(recording.directory, recording.declared, {}, cache).manifest.digest != golden.digest:
-        remedy = "Wait until the training has ended, record again."
-        raise DeliveryError.of(recording.subject, "changed while it was recorded.", remedy)
-    path = golden_path(params["golden_dir"], name, recording.manifest.release)
+        remedy = "Wait until the training has ended, then record again."
+        raise DeliveryError.of("", "changed while it was recorded.", remedy)
+    path = golden_path(options.golden_dir, name, recording.manifest.release)
     try:
         os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
         write_json(path, golden.to_json())
     except OSError as exc:
-        raise DeliveryError.of(path, f"cannot be written: {exc.strerror}.", "Correct training_golden_dir.") from exc
+        raise DeliveryError.of(path, f"cannot be written: {exc.strerror}.", "Correct golden_dir.") from exc
     recording.recorded = golden
 
 
-def said(recording: Recording, after: bool) -> str:
-    """One line of the diff."""
-    words = "no golden"
-    if after:
-        words = f"a golden of {len(recording.prompts)} prompts"
-    elif recording.before is not None:
-        words = f"a golden recorded at {recording.before.recorded['at']} on {recording.before.recorded['device_name']}"
-    return f"{recording.declared.name} {recording.manifest.release}: {words}\n"
-
-
-def _prompts_of(subject: str, prompts: t.Any) -> list[t.Any]:
-    """The prompts as they were given, known to be of a form that can be asked. Raises DeliveryError."""
+def _check_prompts(prompts: t.Any) -> list[t.Any]:
+    """Return the prompts of an adapter, which have a valid form. Raises DeliveryError."""
     given = prompts if isinstance(prompts, list) else []
-    if len(given) < _LEAST_PROMPTS:
+    if len(given) < _MINIMUM_PROMPTS:
         raise DeliveryError.of(
-            subject,
-            f"has {len(given) or 'no'} prompt(s), {_LEAST_PROMPTS} or more are needed.",
-            "Give it more in the inventory (agent_prompts), of the kind that it was trained for.",
+            "",
+            f"has {len(given) or 'no'} prompt(s), {_MINIMUM_PROMPTS} or more are needed.",
+            "Add prompts of the kind that it was trained for to prompts.",
         )
     for prompt in given:
-        words = list(prompt.values()) if isinstance(prompt, dict) else [prompt]
+        texts = list(prompt.values()) if isinstance(prompt, dict) else [prompt]
         keys = set(prompt) if isinstance(prompt, dict) else {"user"}
-        if not {"user"} <= keys <= {"user", "system"} or not all(isinstance(word, str) and word for word in words):
-            remedy = "Give a text, or a dictionary with user and perhaps system."
-            raise DeliveryError.of(subject, f"has a prompt of an unknown form: {prompt!r}.", remedy)
+        if not {"user"} <= keys <= {"user", "system"} or not all(isinstance(text, str) and text for text in texts):
+            remedy = "Set it to a text, or to a dictionary with user and optionally system."
+            raise DeliveryError.of("", f"has a prompt of an unknown form: {prompt!r}.", remedy)
     return given
 
 
-def _golden_from(recording: Recording, report: dict[str, t.Any], versions: dict[str, str]) -> Golden:
-    """The golden that a report of the child holds. Raises DeliveryError when there is none, or it is of no use."""
-    subject, where = recording.subject, f"on {report['device']}"
-    if report["problems"]:
-        raise DeliveryError(
-            *(Problem(subject, f"was not recorded {where}: {one['problem']}", one["remedy"]) for one in report["problems"])
-        )
-    if report["recorded"] is None:
-        remedy = f"Make room on {report['device']}, or name another device."
-        raise DeliveryError.of(subject, f"was not recorded {where}: {report['limited_by']}", remedy)
-    found = report["recorded"]
-    # The same kernel once more gives the same bits; a model that has no other kernel tells nothing of its noise.
+def _golden_from(recording: GoldenRecording, report: Report) -> Golden:
+    """Return the golden of a worker's report.
+
+    Raises DeliveryError if there is none, or it is unusable.
+    """
+    result = report.result
+    where = f"on {result.device}"
+    if report.failures:
+        raise DeliveryError(*(Problem("", f"was not recorded {where}: {one.problem}", one.remedy) for one in report.failures))
+    found = report.recorded
+    if found is None:
+        remedy = f"Free memory on {result.device}, or set another device."
+        raise DeliveryError.of("", f"was not recorded {where}: {result.limited_by}", remedy)
+    # The same kernel would compute the same bits. Without a second kernel, the noise is unknown.
     noise = {found["other_attention"]: distances(found["answer"], found["other"])} if found["other"] else {}
-    try:
-        limits = permitted(list(noise.values()))
-    except DeliveryError as exc:
-        raise DeliveryError(*(dataclasses.replace(one, subject=f"golden of {subject}") for one in exc.problems)) from None
+    limits = permitted(list(noise.values()))
     return Golden(
         name=recording.declared.name,
         digest=recording.manifest.digest,
@@ -190,11 +252,11 @@ def _golden_from(recording: Recording, report: dict[str, t.Any], versions: dict[
         base=recording.base,
         recorded={
             "at": now(),
-            "device": report["device"],
-            "device_name": report["device_name"],
-            "dtype": report["dtype"],
+            "device": result.device,
+            "device_name": result.device_name,
+            "dtype": result.dtype,
             "attention": found["attention"],
-            "versions": {**versions, **({"driver": report["driver"]} if report.get("driver") else {})},
+            "versions": result.versions,
         },
         questions=found["questions"],
         answer=found["answer"],

@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""The user that serves the adapters: taking on its identity, and letting it read what is staged for a while."""
+"""The user that serves the adapters: switching to it, and its temporary read access."""
 
 from __future__ import annotations
 
@@ -30,13 +30,15 @@ class ServingUser:
 
     @classmethod
     def named(cls, name: str) -> ServingUser:
-        """Raises DeliveryError for a user that is not known, or that this process cannot become."""
+        """Raises DeliveryError for an unknown user, or one that this process cannot switch to."""
         try:
             found = pwd.getpwnam(name)
         except KeyError:
-            raise DeliveryError.of(f"user {name}", "is not known on this host.", "Create it there, or name another.") from None
+            raise DeliveryError.of(
+                f"user {name}", "does not exist on this host.", "Create it, or set user to another one."
+            ) from None
         if os.geteuid() not in (0, found.pw_uid):
-            raise DeliveryError.of(f"user {name}", f"cannot be taken on by user {os.geteuid()}.", "Run with become.")
+            raise DeliveryError.of(f"user {name}", f"user {os.geteuid()} cannot switch to it.", "Run with become.")
         return cls(name, found.pw_uid, found.pw_gid, tuple(os.getgrouplist(name, found.pw_gid)))
 
     @property
@@ -44,45 +46,45 @@ class ServingUser:
         return self.uid != os.geteuid()
 
     def own(self, directory: str) -> None:
-        """Make a directory and all in it this user's, whatever the umask made of it."""
+        """Give this user a directory and everything in it, regardless of the umask."""
         for path, _directories, files in os.walk(directory):
             for name in (".", *files):
                 os.chown(os.path.join(path, name), self.uid, self.gid, follow_symlinks=False)
 
-    def may(self, wanted: int, mode: int, uid: int, gid: int) -> bool:
-        """Whether a mode lets this user do C(wanted) (bits as in its last digit) with what has that owner and group."""
+    def may(self, bits: int, mode: int, uid: int, gid: int) -> bool:
+        """Whether a mode with this owner and group grants this user the permission bits."""
         if self.uid == 0:
             return True
         digit = mode >> (6 if uid == self.uid else 3 if gid in self.groups else 0)
-        return digit & wanted == wanted
+        return digit & bits == bits
 
     def may_read(self, directories: t.Iterable[str]) -> contextlib.AbstractContextManager[None]:
-        """Let this user read the plain files in these directories where it cannot, and take that back at the end."""
-        return _lent(list(directories), self) if self.is_other else contextlib.nullcontext()
+        """Grant this user read access to the plain files in these directories for a while."""
+        return _temporary_read_access(list(directories), self) if self.is_other else contextlib.nullcontext()
 
 
 def check_readable(user: ServingUser, permissions: Permissions) -> None:
-    """Raises DeliveryError unless C(user) can read what becomes active with these permissions."""
-    # What gets no owner or group has those of this process.
+    """Raises DeliveryError unless a user can read active releases with these permissions."""
+    # Without a configured owner or group, files get those of this process.
     uid = os.geteuid() if permissions.uid is None else permissions.uid
     gid = os.getegid() if permissions.gid is None else permissions.gid
     for what, mode, wanted in (("files", permissions.file_mode, 0o4), ("directories", permissions.directory_mode, 0o5)):
         if not user.may(wanted, mode, uid, gid):
             raise DeliveryError.of(
                 f"user {user.name}",
-                f"cannot read the {what} that become active: they get mode {mode:04o}, owner {uid} and group {gid}.",
-                "Change that (agent_owner, agent_group, agent_file_mode, agent_directory_mode), or name the user that serves.",
+                f"cannot read the {what} of active releases: they get mode {mode:04o}, owner {uid} and group {gid}.",
+                "Correct owner, group, file_mode or directory_mode, or set user to the one that serves.",
             )
 
 
 @contextlib.contextmanager
-def _lent(directories: list[str], user: ServingUser) -> t.Iterator[None]:
+def _temporary_read_access(directories: list[str], user: ServingUser) -> t.Iterator[None]:
     with contextlib.ExitStack() as undo:
         for path in [*(path for directory in directories for path in _plain_files(directory)), *directories]:
             try:
                 before = os.lstat(path)
             except FileNotFoundError:
-                # Another run took it away: the load test will say that it is not there.
+                # Another run removed it, which the load test will report.
                 continue
             mode, wanted = stat.S_IMODE(before.st_mode), 0o5 if stat.S_ISDIR(before.st_mode) else 0o4
             if not user.may(wanted, mode, before.st_uid, before.st_gid):
@@ -99,7 +101,7 @@ def _plain_files(directory: str) -> list[str]:
 
 
 def _set(path: str, gid: int, mode: int) -> None:
-    # What is staged may be gone when it is taken back.
+    # Staged files may have been removed by the time access is revoked.
     with contextlib.suppress(FileNotFoundError):
         os.chown(path, -1, gid, follow_symlinks=False)
         os.chmod(path, mode)

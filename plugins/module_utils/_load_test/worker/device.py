@@ -4,51 +4,50 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Part of the load test's program (C(_load_worker)): the device, what it is, and whether a test fits its memory.
+"""The device of the load test: open it, describe it, estimate whether a test fits its memory.
 
-Whatever needs no torch here is a plain function of numbers and texts.
+Part of the load test's worker. Functions that need no torch work on plain numbers and texts.
 """
 
 from __future__ import annotations
 
 import platform
 import re
-import subprocess
 import typing as t
 
+from .errors import CannotRun
+from .nvidia import driver_version, free_memory_by_uuid, freest
+from .protocol import LoadTestResult
+
 GIB = 1 << 30
-# What a forward pass over a few tokens and CUDA's libraries take beside the weights.
+# What a forward pass over a few tokens and CUDA's libraries need beside the weights.
 ADAPTER_MARGIN = GIB // 2
 MODEL_MARGIN = GIB
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
-class CannotRun(Exception):
-    """Nothing can be tested here: C(kind) is package, import, cuda or memory."""
-
-    def __init__(self, kind: str, detail: str) -> None:
-        super().__init__(detail)
-        self.kind = kind
-        self.detail = detail
-
-
 def adapter_need(weights: int) -> int:
-    """Bytes that level adapter takes for so many weights: they are computed with in float32."""
+    """Return the bytes that level adapter needs for a number of weights. It computes in float32."""
     return weights * _BYTES["float32"] + ADAPTER_MARGIN
 
 
 def model_need(file_bytes: int, stored: str, loaded: str, adapter_bytes: int) -> int:
-    """Bytes that a base takes whose files are so big, C(stored) in one dtype and C(loaded) in another, with an adapter on it.
+    """Return the bytes that a base and an adapter need.
 
-    A base that is stored wider than it is loaded is taken as it is stored: each weight is that wide while it is read.
+    ``stored`` is the dtype of the base's files, ``loaded`` the one that it is loaded in. A base
+    that is stored in a wider dtype needs the size of its files, because every weight is read in
+    that dtype.
     """
     growth = max(1, _BYTES[loaded] // _BYTES.get(stored, _BYTES[loaded]))
-    # PEFT holds an adapter in float32, be it saved in half precision.
+    # PEFT holds an adapter in float32, even one that is saved in half precision.
     return growth * file_bytes + 2 * adapter_bytes + MODEL_MARGIN
 
 
-def shortage(what: str, need: int, free: t.Optional[int], limit: t.Optional[int], where: str) -> t.Optional[str]:
-    """Why C(need) bytes are too many where C(free) are free and C(limit) are permitted (None: unknown, no limit), or None."""
+def shortage(what: str, need: int, free: int | None, limit: int | None, where: str) -> str | None:
+    """Return why ``need`` bytes are too many, or None if they fit.
+
+    ``free`` is None if the free memory is unknown, ``limit`` is None if there is no limit.
+    """
     if limit is not None and need > limit:
         return f"{what} does not fit: it needs {need / GIB:.1f} GiB of memory on {where}, {limit / GIB:.1f} GiB are permitted."
     if free is not None and need > free:
@@ -56,19 +55,11 @@ def shortage(what: str, need: int, free: t.Optional[int], limit: t.Optional[int]
     return None
 
 
-def free_by_uuid(listing: str) -> dict[str, int]:
-    """Free bytes of each GPU out of C(nvidia-smi --query-gpu=uuid,memory.free --format=csv,noheader,nounits)."""
-    found = re.findall(r"^\s*GPU-([0-9a-f-]+)\s*,\s*(\d+)\s*$", listing, re.MULTILINE)
-    return {uuid: int(mebibytes) << 20 for uuid, mebibytes in found}
-
-
-def freest(visible: t.Sequence[str], free: dict[str, int]) -> int:
-    """Which of the GPUs that torch sees (their UUIDs, in its order) has most memory free; the first of equal ones."""
-    return max(range(len(visible)), key=lambda index: (free.get(visible[index], -1), -index))
-
-
 def open_device(name: str) -> t.Any:
-    """The torch.device, proved by one computation, with exact float32 arithmetic. Raises CannotRun."""
+    """Return the torch.device after one computation on it, with exact float32 arithmetic.
+
+    Raises CannotRun.
+    """
     import torch
 
     device = torch.device(name)
@@ -80,14 +71,17 @@ def open_device(name: str) -> t.Any:
         if device.type == "cuda":
             torch.cuda.set_device(device)
         if torch.ones(8, device=device).sum().item() != 8:
-            raise CannotRun("cuda", f"{name} adds eight ones up to something else")
+            raise CannotRun("cuda", f"{name} computes a wrong sum of eight ones")
     except RuntimeError as exc:
         raise CannotRun("memory" if out_of_memory(exc) else "cuda", f"{name} cannot be used: {exc}") from exc
     return device
 
 
 def _choose_gpu(wanted: t.Any) -> t.Any:
-    """The GPU that was named, or the freest. Nothing is put on any GPU to find out. Raises CannotRun."""
+    """Return the named GPU, or the one with the most free memory.
+
+    Allocates nothing on any GPU. Raises CannotRun.
+    """
     import torch
 
     if not torch.cuda.is_available():
@@ -96,9 +90,9 @@ def _choose_gpu(wanted: t.Any) -> t.Any:
     count = torch.cuda.device_count()
     if wanted.index is not None and wanted.index >= count:
         raise CannotRun("cuda", f"there is no {wanted}: torch sees {count} GPU(s)")
-    # torch itself would have to take some hundred megabytes of every GPU that it is asked about.
+    # torch would allocate some hundred megabytes on every GPU whose free memory it reports.
     visible = [str(getattr(torch.cuda.get_device_properties(index), "uuid", "")) for index in range(count)]
-    free = free_by_uuid(_ask_driver())
+    free = free_memory_by_uuid()
     index = freest(visible, free) if wanted.index is None else wanted.index
     left = free.get(visible[index])
     if left is not None and left < ADAPTER_MARGIN:
@@ -106,39 +100,28 @@ def _choose_gpu(wanted: t.Any) -> t.Any:
     return torch.device("cuda", index)
 
 
-def _ask_driver() -> str:
-    """What nvidia-smi says of the memory of all GPUs; nothing where it cannot be asked."""
-    command = ["nvidia-smi", "--query-gpu=uuid,memory.free", "--format=csv,noheader,nounits"]
-    try:
-        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False).stdout
-    except (OSError, subprocess.SubprocessError):
-        return ""
-
-
-def describe_device(device: t.Any) -> dict[str, t.Any]:
-    """What the report says of the device."""
+def describe_device(device: t.Any, versions: dict[str, str]) -> LoadTestResult:
+    """Return a result that has the device and the versions, with the driver's among them."""
     import torch
 
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
-        return {
-            "device": str(device),
-            "device_name": torch.cuda.get_device_name(device),
-            "capability": f"{major}.{minor}",
-            "driver": driver_version("/proc/driver/nvidia/version"),
-        }
+        driver = driver_version()
+        return LoadTestResult(
+            device=str(device),
+            device_name=torch.cuda.get_device_name(device),
+            capability=f"{major}.{minor}",
+            versions={**versions, **({"driver": driver} if driver else {})},
+        )
     model = first_match("/proc/cpuinfo", r"model name\s*:\s*(.+)")
-    return {"device": str(device), "device_name": model or platform.machine()}
-
-
-def driver_version(path: str) -> t.Optional[str]:
-    """The version of the NVIDIA driver, or None where there is none."""
-    # The name of the open kernel modules ends in that of the processor.
-    return first_match(path, r"Kernel Module\D.*?\s(\d+\.[\d.]+)\s")
+    return LoadTestResult(device=str(device), device_name=model or platform.machine(), versions=dict(versions))
 
 
 def out_of_memory(exc: BaseException) -> bool:
-    """Whether memory of the host or of the device ran out, which CUDA's libraries and the host's allocator say in words only."""
+    """Whether memory of the host or the device ran out.
+
+    CUDA's libraries and the host's allocator report it as text only.
+    """
     import torch
 
     if isinstance(exc, (MemoryError, torch.cuda.OutOfMemoryError)):
@@ -147,8 +130,8 @@ def out_of_memory(exc: BaseException) -> bool:
     return isinstance(exc, (OSError, RuntimeError)) and re.search(words, str(exc)) is not None
 
 
-def free_memory(device: t.Any) -> t.Optional[int]:
-    """Bytes that this process may take on the device without hurting others there; None when that cannot be told."""
+def free_memory(device: t.Any) -> int | None:
+    """Return how many bytes this process can still use on the device, None if unknown."""
     import torch
 
     if device.type == "cuda":
@@ -158,8 +141,8 @@ def free_memory(device: t.Any) -> t.Optional[int]:
     return int(available) * 1024 if available else None
 
 
-def first_match(path: str, pattern: str) -> t.Optional[str]:
-    """The first group of the first place in a file where a pattern fits; None where it fits nowhere or there is no file."""
+def first_match(path: str, pattern: str) -> str | None:
+    """Return the first group of the first match in a file, or None without a match or a file."""
     try:
         with open(path, encoding="utf-8", errors="replace") as stream:
             found = re.search(pattern, stream.read())

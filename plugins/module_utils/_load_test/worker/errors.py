@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Part of the load test's program (C(_load_worker)): what is said against an adapter, its base or the room there is."""
+"""Exceptions of the load test's worker: what is wrong with an adapter, its base, or the device."""
 
 from __future__ import annotations
 
@@ -12,11 +12,20 @@ import contextlib
 import os
 import typing as t
 
-TRY_VERSIONS = "Try with the versions of PEFT and transformers that it was trained with."
+TRY_VERSIONS = "Try the versions of PEFT and transformers that the adapter was trained with."
 
 
-class Refused(Exception):
-    """One thing that is wrong with an adapter or its base."""
+class CannotRun(Exception):
+    """Nothing can be tested on this host: ``kind`` is package, import, cuda or memory."""
+
+    def __init__(self, kind: str, detail: str) -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.detail = detail
+
+
+class CheckFailed(Exception):
+    """A check of an adapter or its base failed."""
 
     def __init__(self, problem: str, remedy: str) -> None:
         super().__init__(problem)
@@ -24,24 +33,25 @@ class Refused(Exception):
         self.remedy = remedy
 
 
-class BaseRefused(Refused):
-    """One thing that is wrong with a base: it says nothing of the adapter."""
+class BaseCheckFailed(CheckFailed):
+    """A check of a base failed; the adapter may be fine."""
 
 
 class Shortage(Exception):
-    """Memory does not suffice: it says nothing of the adapter nor of its base."""
+    """There is too little memory; adapter and base may be fine."""
 
 
 @contextlib.contextmanager
 def reading_base() -> t.Iterator[None]:
-    """Makes a BaseRefused of what the user of this process may not read of a base."""
+    """Turn a PermissionError for a file of the base into BaseCheckFailed."""
     try:
         yield
     except PermissionError as exc:
         problem = f"its base cannot be read by user {os.geteuid()}: {exc.filename}: {exc.strerror}."
-        raise BaseRefused(problem, "Let this user read the whole base, and pass through all directories above it.") from exc
+        remedy = "Give this user read access to all files of the base, and search permission on the directories above."
+        raise BaseCheckFailed(problem, remedy) from exc
 
 
-def in_words(exc: BaseException) -> str:
-    """An exception in one line."""
+def summary(exc: BaseException) -> str:
+    """Return an exception in one line."""
     return f"{type(exc).__name__}: {' '.join(str(exc).split())}".rstrip(". :")[:500]

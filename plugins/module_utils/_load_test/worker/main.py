@@ -4,24 +4,18 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""The load test's program: a process of its own that takes a request.json and writes a result.json.
+"""The load test's worker: reads a request.json and writes a result.json (see ``protocol``).
 
-It runs in the interpreter that serves the adapters, so it knows nothing of Ansible or of this collection and imports
-torch, transformers, peft and safetensors only inside functions. C(_load_test) starts it and reads its result; what it does
-with one adapter stands in C(_examine).
-
-Request: C(device), C(memory_limit) (bytes, or null), C(dtype) and C(attention) (null: what suits the device), and
-C(adapters), each with C(name), C(directory), C(weights_file), C(allow_pickle), C(level) (adapter, model or golden),
-C(base_config) and C(base_path) (either may be null, not both), C(questions) (for level golden, see C(_golden_level)) and
-C(recording) (null, or C(prompts), C(length) and C(top): record a golden once level model is reached).
-Result: C(adapters) (name to report), C(current) (the adapter in work, for a crash), C(versions), C(seconds) and
-C(error) (what stopped the whole run: C(kind), C(detail)). It is written after every adapter.
+It runs in the PEFT interpreter, so it uses neither Ansible nor the rest of this collection, and
+imports torch, transformers, peft and safetensors only inside functions. ``launch`` starts it and
+reads its result; ``levels`` tests one adapter.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import faulthandler
 import json
 import os
@@ -32,15 +26,20 @@ import sys
 import time
 import typing as t
 
-# Relative, because the program is a package of its own where it runs: these files and nothing else of the collection.
+# Relative imports, because the worker is a package of its own where it runs.
 from ..._base.weights import base_weights
-from .device import GIB, CannotRun, first_match, open_device
-from .levels import empty_report, examine
+from .device import GIB, first_match, open_device
+from .errors import CannotRun
+from .levels import run_levels
 from .model_level import LoadedBase
+from .protocol import LoadTestResult, Report, Request, RunError, RunResult, Target
 
 
 def go_offline(home: str) -> None:
-    """Must run before the first import: huggingface_hub reads these while it is imported."""
+    """Switch off access to the Hub.
+
+    Must run before huggingface_hub is imported, which reads these variables.
+    """
     for name in list(os.environ):
         if name.startswith(("HF_", "HUGGING", "TRANSFORMERS_")):
             del os.environ[name]
@@ -52,9 +51,9 @@ def go_offline(home: str) -> None:
         HF_HUB_DISABLE_PROGRESS_BARS="1",
         DO_NOT_TRACK="1",
         TOKENIZERS_PARALLELISM="false",
-        # cuda:1 is the one that nvidia-smi calls 1, not the second fastest.
+        # Number the GPUs as nvidia-smi does, not by speed.
         CUDA_DEVICE_ORDER="PCI_BUS_ID",
-        # With a fixed workspace cuBLAS gives the same bits for the same input.
+        # With a fixed workspace cuBLAS computes the same bits for the same input.
         CUBLAS_WORKSPACE_CONFIG=":4096:8",
     )
 
@@ -76,56 +75,58 @@ def versions(packages: t.Iterable[str]) -> dict[str, str]:
     return found
 
 
-def run(request: dict[str, t.Any], save: t.Callable[[dict[str, t.Any]], None]) -> None:
-    """Test all adapters of a request; C(save) gets the whole result whenever there is more of it."""
+def run(request: Request, save: t.Callable[[RunResult], None]) -> None:
+    """Test all adapters of a request. ``save`` gets the whole result after every adapter."""
     started = time.monotonic()
-    result: dict[str, t.Any] = {"adapters": {}, "current": None, "versions": {}, "error": None, "seconds": 0.0}
+    result = RunResult()
     try:
-        result["versions"] = versions(request["packages"])
-        device, limit = open_device(request["device"]), request.get("memory_limit")
-        bases = sorted({adapter["base_path"] or "" for adapter in request["adapters"]})
-        for path in bases:
-            group = [adapter for adapter in request["adapters"] if (adapter["base_path"] or "") == path]
-            options = (request.get("dtype"), request.get("attention"))
-            base = LoadedBase(path, device, max(map(_size, group)), limit, *options) if path else None
-            for adapter in group:
-                result["current"] = adapter["name"]
+        found = versions(request.packages)
+        device = open_device(request.device)
+        for path in sorted({target.base_path or "" for target in request.targets}):
+            group = [target for target in request.targets if (target.base_path or "") == path]
+            base = None
+            if path:
+                adapter_bytes = max(map(_size, group))
+                base = LoadedBase(path, device, adapter_bytes, request.memory_limit, request.dtype, request.attention)
+            for target in group:
+                result.current = target.name
                 save(result)
-                result["adapters"][adapter["name"]] = examine(adapter, base, device, limit)
+                result.reports[target.name] = run_levels(target, base, device, found, request.memory_limit)
             if base is not None:
                 base.drop()
     except CannotRun as exc:
         if exc.kind == "memory":
-            nothing = empty_report(device=request["device"], limited_by=f"{exc.detail}.")
-            result["adapters"] = {adapter["name"]: nothing for adapter in request["adapters"]}
+            nothing = Report(LoadTestResult(device=request.device, limited_by=f"{exc.detail}."))
+            result.reports = {target.name: nothing for target in request.targets}
         else:
-            result["error"] = {"kind": exc.kind, "detail": exc.detail}
-    result["current"] = None
-    result["seconds"] = round(time.monotonic() - started, 3)
+            result.error = RunError(exc.kind, exc.detail)
+    result.current = None
+    result.seconds = round(time.monotonic() - started, 3)
     save(result)
 
 
 def die_with_parent() -> None:
-    """Whoever started this may be killed, and a process left alone would hold the GPU's memory."""
+    """Have the kernel end this process with its parent; an orphan would keep the GPU's memory."""
     set_parent_death_signal = 1
     ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
-def confine(adapters: list[dict[str, t.Any]]) -> None:
-    """Give up what this process does not need, and let nothing that serves on this host pay for its mistakes."""
+def confine(targets: t.Sequence[Target]) -> None:
+    """Drop privileges and limit memory, to protect the processes that serve on this host."""
     set_no_new_privileges = 38
     ctypes.CDLL(None).prctl(set_no_new_privileges, 1, 0, 0, 0)
-    # A core dump of this would be as large as the base.
+    # A core dump would be as large as the base.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as stream:
-        # Whoever makes memory run out, the kernel ends this process first.
+        # When memory runs out, the kernel ends this process first, whichever process used it up.
         stream.write("1000")
     available = first_match("/proc/meminfo", r"MemAvailable:\s*(\d+) kB")
     if available:
-        # Not the whole address space: CUDA reserves far more of it than there is memory. Files of weights are mapped, and count.
-        most = int(available) * 1024 + sum(map(_size, adapters)) + 2 * GIB
-        for base in {adapter["base_path"] for adapter in adapters if adapter["base_path"]}:
-            # What may not be read is said when it is to be loaded.
+        # Not the address space: CUDA reserves far more of it than there is memory. Mapped files of
+        # weights count.
+        most = int(available) * 1024 + sum(map(_size, targets)) + 2 * GIB
+        for base in {target.base_path for target in targets if target.base_path}:
+            # An unreadable base is reported when it is loaded.
             with contextlib.suppress(PermissionError):
                 most += sum(os.path.getsize(path) for path in base_weights(base) if os.path.isfile(path))
         hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
@@ -138,18 +139,18 @@ def main() -> None:
     request_path, result_path = map(os.path.abspath, sys.argv[1:])
     go_offline(os.path.join(os.path.dirname(result_path), "huggingface"))
     with open(request_path, encoding="utf-8") as stream:
-        request = json.load(stream)
-    confine(request["adapters"])
+        request = Request.from_json(json.load(stream))
+    confine(request.targets)
 
-    def save(result: dict[str, t.Any]) -> None:
+    def save(result: RunResult) -> None:
         temporary = f"{result_path}.new"
         with open(temporary, "w", encoding="utf-8") as opened:
-            json.dump(result, opened)
+            json.dump(dataclasses.asdict(result), opened)
         os.replace(temporary, result_path)
 
     run(request, save)
 
 
-def _size(adapter: dict[str, t.Any]) -> int:
-    path = os.path.join(adapter["directory"], adapter["weights_file"])
+def _size(target: Target) -> int:
+    path = os.path.join(target.directory, target.weights_file)
     return os.path.getsize(path) if os.path.isfile(path) else 0

@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Part of the load test's program (C(_load_worker)): the tensors of a weights file, read as data and never as code."""
+"""Read the tensors of a weights file as data, never as code. Part of the load test's worker."""
 
 from __future__ import annotations
 
@@ -13,37 +13,40 @@ import typing as t
 
 from ..._versions import dotted, major_minor
 from .device import out_of_memory
-from .errors import Refused, in_words
+from .errors import CheckFailed, summary
+from .protocol import Target
 
-# With older ones even torch.load(weights_only=True) corrupts memory (CVE-2026-24747) or runs code (CVE-2025-32434).
+# Before 2.10 even torch.load(weights_only=True) corrupts memory (CVE-2026-24747) or runs code
+# (CVE-2025-32434).
 _SAFE_PICKLE_TORCH = (2, 10)
 
 
-def read_tensors(adapter: dict[str, t.Any]) -> dict[str, t.Any]:
-    """All tensors of the weights file on the CPU, by name. Raises Refused."""
+def read_tensors(target: Target) -> dict[str, t.Any]:
+    """Return all tensors of the weights file on the CPU, by name. Raises CheckFailed."""
     import torch
     from safetensors import SafetensorError, safe_open
 
-    path = os.path.join(adapter["directory"], adapter["weights_file"])
+    path = os.path.join(target.directory, target.weights_file)
     if path.endswith(".safetensors"):
         try:
             with safe_open(path, framework="pt", device="cpu") as opened:
-                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  # it is no dict
+                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  # not a dict
         except (SafetensorError, OSError) as exc:
             if out_of_memory(exc):
                 raise
-            raise Refused(f"{path} cannot be read: {exc}.", "Deliver it again.") from exc
+            raise CheckFailed(f"{path} cannot be read: {exc}.", "Deliver it again.") from exc
     else:
-        tensors = _unpickle(path, adapter["allow_pickle"])
+        tensors = _unpickle(path, target.allow_pickle)
     if not tensors:
-        raise Refused(f"{path} holds no tensors.", "Save the adapter again on the training server.")
+        raise CheckFailed(f"{path} holds no tensors.", "Save the adapter again on the training server.")
     for name, tensor in tensors.items():
-        # NaN and infinity go through to the least and greatest value, in a fifth of the time of looking at each.
+        # NaN and infinity propagate to the minimum or maximum; this takes a fifth of the time of
+        # isfinite.
         if not all(torch.isfinite(extreme) for extreme in torch.aminmax(tensor)):
-            raise Refused(f"tensor {name} holds NaN or infinity.", "Train or save the adapter again.")
-    gains = [tensor for name, tensor in tensors.items() if "lora_B" in name or "lora_embedding_B" in name]
-    if gains and not any(tensor.any() for tensor in gains):
-        raise Refused("all lora_B tensors are zero: the adapter has no effect.", "It was never trained; save it again.")
+            raise CheckFailed(f"tensor {name} holds NaN or infinity.", "Train or save the adapter again.")
+    up_matrices = [tensor for name, tensor in tensors.items() if "lora_B" in name or "lora_embedding_B" in name]
+    if up_matrices and not any(tensor.any() for tensor in up_matrices):
+        raise CheckFailed("all lora_B tensors are zero: the adapter has no effect.", "It was never trained; save it again.")
     return tensors
 
 
@@ -52,21 +55,21 @@ def _unpickle(path: str, allowed: bool) -> dict[str, t.Any]:
 
     remedy = "Save the adapter as safetensors on the training server."
     if not allowed:
-        raise Refused(f"{path} is a pickle, which may carry code.", f"{remedy} Or set allow_pickle for this adapter.")
+        raise CheckFailed(f"{path} is a pickle, which may carry code.", f"{remedy} Or set allow_pickle for this adapter.")
     if major_minor(torch.__version__) < _SAFE_PICKLE_TORCH:
-        raise Refused(
+        raise CheckFailed(
             f"{path} is a pickle and torch {torch.__version__} cannot read one safely.",
             f"{remedy} Or install torch {dotted(_SAFE_PICKLE_TORCH)} or newer on the node.",
         )
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    # A damaged or hostile pickle raises nearly anything.
+    # A damaged or hostile pickle can raise any exception.
     except Exception as exc:
         if out_of_memory(exc):
             raise
-        raise Refused(f"{path} cannot be read: {in_words(exc)}.", remedy) from exc
+        raise CheckFailed(f"{path} cannot be read: {summary(exc)}.", remedy) from exc
     if not isinstance(loaded, dict) or not all(
         isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in loaded.items()
     ):
-        raise Refused(f"{path} holds something else than tensors with names.", remedy)
+        raise CheckFailed(f"{path} holds something other than named tensors.", remedy)
     return {name: tensor.detach() for name, tensor in loaded.items()}

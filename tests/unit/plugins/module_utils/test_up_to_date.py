@@ -19,10 +19,15 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.descri
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import Manifest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._files import write_json
-from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.case import cases_of, keep_receipt
-from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.host import look_at_host
+from ansible_collections.lorafleet.delivery.plugins.module_utils._levels import LEVELS
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.attempt import Attempt
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.case import find_cases
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.interpreter import read_environment
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.options import LoadTestOptions
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.worker.protocol import LoadTestResult
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.paths import make_store
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan import Request
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.permissions import permissions_of
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan import Options, Request
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.receipt import read_receipt
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.recovery import pending_path
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.state import ACTIVATE, Intent, read_state, write_state
@@ -86,13 +91,15 @@ class Served(Node):
 
     def verify(self, level: str, manifest: Manifest) -> None:
         """Write the receipt that a load test would write."""
-        [case], _problems = cases_of({**self.params, "manifests": [manifest.to_text()], "level": level})
-        case.facts = {"level": level, "versions": {}}
-        digest = None if level == "structure" else look_at_host(self.params["python"], "cpu", None, print).digest
-        keep_receipt(case, digest)
+        options = LoadTestOptions.from_params({**self.params, "manifests": [manifest.to_text()], "level": level})
+        [case], _problems = find_cases(options)
+        digest = None if level == "structure" else read_environment(options.python, "cpu", None, print).digest
+        Attempt(case, LoadTestResult(level=level)).write_receipt(digest)
 
     def check(self, **params: t.Any) -> list[dict[str, t.Any]]:
-        return check_up_to_date({**self.params, **params}, self.warnings.append)
+        params = {**self.params, **params}
+        activation = Options(LEVELS[0], params["activation"], params["keep"], permissions_of(params))
+        return check_up_to_date(LoadTestOptions.from_params(params), activation, self.warnings.append)
 
 
 @pytest.fixture

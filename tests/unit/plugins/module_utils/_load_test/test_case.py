@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is tested of an adapter, and for what its receipt stands."""
+"""The cases of a load test and the validity of their receipts."""
 
 from __future__ import annotations
 
@@ -13,14 +13,9 @@ import typing as t
 
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
-from ansible_collections.lorafleet.delivery.plugins.module_utils._golden.golden import PERMITTED
-from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.case import (
-    Case,
-    cases_of,
-    keep_receipt,
-    said,
-    withdraw_receipt,
-)
+from ansible_collections.lorafleet.delivery.plugins.module_utils._golden.comparison import PERMITTED
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.case import Case, find_cases
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.options import LoadTestOptions
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.state import State, write_state
 
 from tests.support.releases import manifest_of, stage
@@ -53,23 +48,25 @@ def node(tmp_path: pathlib.Path) -> Node:
 
 @pytest.fixture
 def case_of(node: Node, tiny: pathlib.Path) -> t.Callable[..., Case]:
-    """The case of the adapter on a node that has the base, but for the keywords given. Raises DeliveryError."""
+    """Return a function that makes the adapter's case on a node with the base. Raises DeliveryError."""
 
     def make(**params: t.Any) -> Case:
         row = {"name": NAME, "base": BASE, "rank": 16, "alpha": 32}
         plain = {"target_modules": None, "peft_config": None, "extra_files": None, "allow_pickle": False}
-        whole = {
+        options = {
             "adapters": [{**row, **plain}],
             "bases": {BASE: {"path": str(tiny / "base")}},
             "manifests": [MANIFEST.to_text()],
             "models_dir": str(node.models),
             "store": str(node.store),
+            "python": "python",
+            "device": "cpu",
             "level": "available",
             "minimum_level": None,
             "base_binding": "enforce",
             **params,
         }
-        cases, problems = cases_of(whole)
+        cases, problems = find_cases(LoadTestOptions(**options))
         if problems:
             raise DeliveryError(*problems)
         (case,) = cases
@@ -89,15 +86,17 @@ def case_of(node: Node, tiny: pathlib.Path) -> t.Callable[..., Case]:
         ({"level": "model", "minimum_level": "structure"}, "model"),
     ],
 )
-def test_the_level_that_is_required(case_of: t.Callable[..., Case], params: dict[str, t.Any], required: str) -> None:
+def test_find_cases_derives_required_and_minimum_level(
+    case_of: t.Callable[..., Case], params: dict[str, t.Any], required: str
+) -> None:
     case = case_of(**params)
     assert case.required == required
-    assert case.least == (params.get("minimum_level") or required)
-    # Questions are asked where there is something to compare with.
+    assert case.minimum == (params.get("minimum_level") or required)
+    # Only level golden has questions.
     assert (case.target("directory").questions is not None) == (required == "golden")
 
 
-def test_what_is_staged_is_tested_until_it_is_in_the_store(node: Node, case_of: t.Callable[..., Case]) -> None:
+def test_find_cases_prefers_the_store_to_staging(node: Node, case_of: t.Callable[..., Case]) -> None:
     assert case_of().directory is None
     stage(node.paths, 1)
     staged = node.paths.staged(MANIFEST.release)
@@ -106,40 +105,40 @@ def test_what_is_staged_is_tested_until_it_is_in_the_store(node: Node, case_of: 
     assert case_of().directory == str(node.release(1))
 
 
-def test_an_active_release_without_its_manifest(node: Node, case_of: t.Callable[..., Case]) -> None:
+def test_find_cases_active_release_without_manifest_is_an_error(node: Node, case_of: t.Callable[..., Case]) -> None:
     stage(node.paths, 1)
     write_state(node.paths, State().activated(MANIFEST.release, "exchange"))
     with pytest.raises(DeliveryError, match=rf"has no manifest of its active release {MANIFEST.release}\. Deploy it again\."):
         case_of(manifests=None)
 
 
-def test_for_what_a_receipt_stands(case_of: t.Callable[..., Case]) -> None:
+def test_receipt_is_valid_for_its_level_base_environment_and_golden(case_of: t.Callable[..., Case]) -> None:
     case = case_of(manifests=[WITH_GOLDEN.to_text()])
-    assert not case.stands("structure", "here")
-    assert case.tells_more("structure", "here")
+    assert not case.has_valid_receipt("structure", "here")
+    assert case.improves_receipt("structure", "here")
 
     found = {"environment": "here", "base": case.base_digest, "golden": case.golden_digest}
-    case.receipt = {"level": "golden", **found}
-    assert all(case.stands(level, "here") for level in ("structure", "adapter", "model", "golden"))
-    # What the files alone show, no environment changes.
-    assert [case.stands(level, "another") for level in ("structure", "adapter", "golden")] == [True, False, False]
-    assert not case.tells_more("adapter", "here")
-    assert case.tells_more("structure", "another")
+    case = dataclasses.replace(case, receipt={"level": "golden", **found})
+    assert all(case.has_valid_receipt(level, "here") for level in ("structure", "adapter", "model", "golden"))
+    # Level structure does not depend on the environment.
+    assert [case.has_valid_receipt(level, "another") for level in ("structure", "adapter", "golden")] == [True, False, False]
+    assert not case.improves_receipt("adapter", "here")
+    assert case.improves_receipt("structure", "another")
 
-    case.receipt = {"level": "golden", **found, "golden": "of another recording"}
-    assert [case.stands(level, "here") for level in ("model", "golden")] == [True, False]
-    # It says golden, for which it does not stand: less that is true is more.
-    assert case.tells_more("model", "here")
+    case = dataclasses.replace(case, receipt={"level": "golden", **found, "golden": "of another recording"})
+    assert [case.has_valid_receipt(level, "here") for level in ("model", "golden")] == [True, False]
+    # The receipt claims golden, for which it is invalid: a lower level is an improvement.
+    assert case.improves_receipt("model", "here")
 
-    case.receipt = {"level": "adapter", **found}
-    assert [case.stands(level, "here") for level in ("adapter", "model")] == [True, False]
-    assert [case.tells_more(level, "here") for level in ("adapter", "model")] == [False, True]
+    case = dataclasses.replace(case, receipt={"level": "adapter", **found})
+    assert [case.has_valid_receipt(level, "here") for level in ("adapter", "model")] == [True, False]
+    assert [case.improves_receipt(level, "here") for level in ("adapter", "model")] == [False, True]
 
-    case.receipt = {"level": "golden", **found, "base": "another"}
-    assert not case.stands("structure", "here")
+    case = dataclasses.replace(case, receipt={"level": "golden", **found, "base": "another"})
+    assert not case.has_valid_receipt("structure", "here")
 
 
-def test_another_base_or_binding_is_not_what_a_receipt_is_of(case_of: t.Callable[..., Case]) -> None:
+def test_base_digest_depends_on_base_and_binding(case_of: t.Callable[..., Case]) -> None:
     known = [
         case_of(),
         case_of(base_binding="report"),
@@ -147,28 +146,3 @@ def test_another_base_or_binding_is_not_what_a_receipt_is_of(case_of: t.Callable
         case_of(manifests=[dataclasses.replace(MANIFEST, base={"tensors": 1}).to_text()]),
     ]
     assert len({case.base_digest for case in known}) == 4
-
-
-def test_a_receipt_says_what_was_found_and_can_be_withdrawn(case_of: t.Callable[..., Case]) -> None:
-    case = case_of()
-    case.facts.update(level="model", device="cpu", device_name="a CPU", versions={"torch": "2.13.0", "peft": "0.21.2"})
-    case.notes.append("something to know")
-    assert said(case.receipt) == "not tested"
-    keep_receipt(case, "here")
-    case = case_of()
-    assert said(case.receipt) == "level model cpu a CPU peft 0.21.2 torch 2.13.0"
-    assert (case.receipt or {})["notes"] == ["something to know"]
-    assert case.stands("model", "here")
-    withdraw_receipt(case)
-    assert case_of().receipt is None
-
-
-def test_a_receipt_that_cannot_be_written_or_removed_is_an_error(node: Node, case_of: t.Callable[..., Case]) -> None:
-    case = case_of()
-    case.facts.update(level="model")
-    node.store.write_text("no directory")
-    with pytest.raises(DeliveryError, match=r"passed, but its receipt cannot be written: .*Run with become"):
-        keep_receipt(case, "here")
-    # Left where it is, it would let a release pass that was refuted.
-    with pytest.raises(DeliveryError, match=r"failed, but its earlier receipt cannot be removed: .*Run with become"):
-        withdraw_receipt(case)

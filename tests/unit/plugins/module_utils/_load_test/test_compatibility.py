@@ -2,6 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
+"""Known incompatibilities between the libraries of the training and of a node."""
+
 from __future__ import annotations
 
 import typing as t
@@ -11,19 +13,19 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.comp
 
 HERE = {"python": "3.12.3", "torch": "2.10.0", "transformers": "5.23.0", "peft": "0.21.2", "safetensors": "0.8.0"}
 V5_TOKENIZER = {"tokenizer_class": "TokenizersBackend"}
-# As transformers 5 writes config.json; 4 takes rope_theta=10000 for it without a word.
+# As transformers 5 writes config.json; 4 uses rope_theta=10000 for it without an error.
 V5_BASE = {"model_type": "llama", "rope_parameters": {"rope_theta": 500000.0, "rope_type": "llama3"}}
 V4_BASE = {"model_type": "llama", "rope_theta": 500000.0, "rope_scaling": {"rope_type": "llama3"}}
 
 
 @pytest.mark.parametrize(
-    ("here", "facts", "says"),
+    ("here", "facts", "problem"),
     [
         ({}, {}, None),
         ({}, {"tokenizer_config": V5_TOKENIZER, "base_tokenizer_config": V5_TOKENIZER, "base_config": V5_BASE}, None),
         ({"transformers": "4.57.6"}, {"tokenizer_config": {"tokenizer_class": "PreTrainedTokenizerFast"}}, None),
         ({"transformers": "4.57.6"}, {"base_config": V4_BASE}, None),
-        # Both spellings, as a careful hand leaves them: 4 reads the one that it knows.
+        # Both spellings: 4 reads the one that it knows.
         ({"transformers": "4.57.6"}, {"base_config": {**V5_BASE, **V4_BASE}}, None),
         ({"transformers": "4.57.6"}, {"base_config": {"model_type": "gpt2"}}, None),
         ({"transformers": "4.57.6"}, {"tokenizer_config": V5_TOKENIZER}, "its tokenizer was saved by transformers 5"),
@@ -38,24 +40,26 @@ V4_BASE = {"model_type": "llama", "rope_theta": 500000.0, "rope_scaling": {"rope
         ({"peft": "0.9.0"}, {"saved_by": None}, None),
     ],
 )
-def test_the_known_traps_are_refused(here: dict[str, str], facts: dict[str, t.Any], says: t.Optional[str]) -> None:
+def test_runtime_problems_finds_known_incompatibilities(
+    here: dict[str, str], facts: dict[str, t.Any], problem: str | None
+) -> None:
     known = {"saved_by": None, "tokenizer_config": None, "base_config": None, "base_tokenizer_config": None, **facts}
-    found = runtime_problems("adapter a", here={**HERE, **here}, **known)
-    if says is None:
+    found = runtime_problems(here={**HERE, **here}, **known)
+    if problem is None:
         assert found == []
         return
     assert len(found) == 1
-    assert says in found[0].problem
-    assert "agent_python" in found[0].remedy
+    assert problem in found[0].problem
+    assert "in the environment of python" in found[0].remedy
 
 
-def test_where_nothing_is_installed_nothing_is_said() -> None:
-    assert runtime_problems("adapter a", "0.21.2", {}, V5_TOKENIZER, V5_BASE, V5_TOKENIZER) == []
+def test_runtime_problems_without_installed_packages_is_empty() -> None:
+    assert runtime_problems("0.21.2", {}, V5_TOKENIZER, V5_BASE, V5_TOKENIZER) == []
 
 
-def test_every_other_difference_is_reported() -> None:
+def test_runtime_notes_names_every_version_difference() -> None:
     assert runtime_notes(HERE, HERE) == []
-    # Another build of the same version, another Python and what is not known are no difference.
+    # Another build of the same version, another Python and unknown versions are no difference.
     assert runtime_notes({**HERE, "torch": "2.10.0+cpu", "python": "3.11.2"}, {**HERE, "torch": "2.10.0+cu130"}) == []
     assert runtime_notes({"peft": "0.21.2"}, {"torch": "2.10.0"}) == []
     assert runtime_notes({**HERE, "torch": "2.9.1", "safetensors": "0.7.0"}, HERE) == [

@@ -2,10 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Running the load test in interpreters that are missing, broken, slow or killed: what the operator is told."""
+"""Run the worker in interpreters that are missing, broken, slow or killed: the messages."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -16,9 +17,9 @@ import typing as t
 
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
-from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.interpreter import environment, library_versions
-from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.launch import LoadTest, load_test
-from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.request import Target
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.interpreter import library_versions, read_environment
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.launch import WorkerRun, run_worker
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.worker.protocol import LoadTestResult, Report, Target
 
 from tests.support.paths import CHECKOUT
 
@@ -31,7 +32,7 @@ def target(name: str, directory: t.Union[str, pathlib.Path] = "/nonexistent") ->
 
 @pytest.fixture
 def scratch(tmp_path: pathlib.Path) -> t.Iterator[pathlib.Path]:
-    """Where load tests keep their private directories; all of them are to be gone in the end."""
+    """The directory of the workers' private directories, all of which are gone at the end."""
     path = tmp_path / "scratch"
     path.mkdir()
     yield path
@@ -40,7 +41,7 @@ def scratch(tmp_path: pathlib.Path) -> t.Iterator[pathlib.Path]:
 
 @pytest.fixture
 def interpreter(tmp_path: pathlib.Path) -> t.Callable[[str], str]:
-    """Makes an interpreter of a shell script; $4 is the request there, $5 the result."""
+    """Return a function that makes an interpreter of a shell script; $4 is the request, $5 the result."""
 
     def make(script: str) -> str:
         path = tmp_path / "python"
@@ -51,140 +52,143 @@ def interpreter(tmp_path: pathlib.Path) -> t.Callable[[str], str]:
     return make
 
 
-def only_problem(outcome: LoadTest) -> str:
+def only_problem(outcome: WorkerRun) -> str:
     assert len(outcome.problems) == 1
     assert outcome.problems[0].remedy
     return str(outcome.problems[0])
 
 
-def test_an_interpreter_that_is_missing(scratch: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_run_worker_missing_interpreter_is_a_problem(scratch: pathlib.Path, tmp_path: pathlib.Path) -> None:
     python = str(tmp_path / "none")
-    outcome = load_test(python, "cpu", [target("a")], 60, str(scratch))
+    outcome = run_worker(python, "cpu", [target("a")], 60, str(scratch))
     assert only_problem(outcome).startswith(f"{python}: does not exist. Install the PEFT environment")
     with pytest.raises(DeliveryError, match="does not exist"):
         library_versions(python)
 
 
-def test_an_interpreter_that_cannot_be_executed(scratch: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_run_worker_interpreter_not_executable_is_a_problem(scratch: pathlib.Path, tmp_path: pathlib.Path) -> None:
     python = tmp_path / "python"
     python.write_text("no program", encoding="utf-8")
     assert "cannot be executed: Permission denied." in only_problem(
-        load_test(str(python), "cpu", [target("a")], 60, str(scratch))
+        run_worker(str(python), "cpu", [target("a")], 60, str(scratch))
     )
     python.chmod(0o755)
     with pytest.raises(DeliveryError, match="cannot be executed: Exec format error"):
         library_versions(str(python))
 
 
-def test_an_interpreter_without_the_packages(scratch: pathlib.Path) -> None:
-    outcome = load_test(sys.executable, "cpu", [target("a")], 60, str(scratch))
+def test_run_worker_interpreter_without_packages_is_a_problem(scratch: pathlib.Path) -> None:
+    outcome = run_worker(sys.executable, "cpu", [target("a")], 60, str(scratch))
     assert only_problem(outcome).startswith(f"{sys.executable}: has no torch. Install the PEFT environment")
     with pytest.raises(DeliveryError, match="has no torch,"):
-        environment(sys.executable, "cpu")
+        read_environment(sys.executable, "cpu", None, print)
 
 
-def test_an_interpreter_that_is_no_python(scratch: pathlib.Path, interpreter: t.Callable[[str], str]) -> None:
+def test_run_worker_interpreter_not_python_is_a_problem(scratch: pathlib.Path, interpreter: t.Callable[[str], str]) -> None:
     python = interpreter("echo hello; echo careful >&2")
-    problem = only_problem(load_test(python, "cpu", [target("a")], 60, str(scratch)))
-    assert "ended without a result (exit status 0). Its last words:\ncareful" in problem
+    problem = only_problem(run_worker(python, "cpu", [target("a")], 60, str(scratch)))
+    assert "ended without a result (exit status 0). The end of its stderr:\ncareful" in problem
     with pytest.raises(DeliveryError, match="does not work as a Python interpreter: exit status 0"):
         library_versions(python)
 
 
-def test_a_result_that_is_none(scratch: pathlib.Path, interpreter: t.Callable[[str], str]) -> None:
-    for text in ("[1]", '"x"', "{broken", '{"adapters": [1], "versions": {}}'):
-        outcome = load_test(interpreter(f"echo '{text}' > $5"), "cpu", [target("a")], 60, str(scratch))
+def test_run_worker_malformed_result_is_a_problem(scratch: pathlib.Path, interpreter: t.Callable[[str], str]) -> None:
+    for text in ("[1]", '"x"', "{broken", '{"reports": [1]}', '{"reports": {"a": {"passed": true}}, "error": null}'):
+        outcome = run_worker(interpreter(f"echo '{text}' > $5"), "cpu", [target("a")], 60, str(scratch))
         assert "ended without a result (exit status 0)" in only_problem(outcome)
         assert outcome.reports == {}
 
 
-def test_a_hang_ends_with_all_that_it_started(
+def test_run_worker_timeout_kills_the_process_group(
     scratch: pathlib.Path, tmp_path: pathlib.Path, interpreter: t.Callable[[str], str]
 ) -> None:
     alive = tmp_path / "alive"
     os.mkfifo(alive)
     reader = os.open(alive, os.O_RDONLY | os.O_NONBLOCK)
-    outcome = load_test(interpreter(f"exec 3>{alive}; sleep 600 & wait"), "cpu", [target("a")], 2, str(scratch))
+    outcome = run_worker(interpreter(f"exec 3>{alive}; sleep 600 & wait"), "cpu", [target("a")], 2, str(scratch))
     assert "did not finish the load test in 2 seconds and was killed" in only_problem(outcome)
-    # Readable without data is the end of the file: nobody that has it open for writing is left.
+    # Readable without data is the end of the file: no process has it open for writing.
     assert select.select([reader], [], [], 60)[0] == [reader]
     assert os.read(reader, 1) == b""
     os.close(reader)
 
 
-def test_a_crash_keeps_what_was_tested_before(scratch: pathlib.Path, interpreter: t.Callable[[str], str]) -> None:
-    result = {"adapters": {"a": {"passed": True}}, "current": "b", "versions": {"torch": "2"}, "error": None, "seconds": 1}
+def test_run_worker_crash_keeps_earlier_reports(scratch: pathlib.Path, interpreter: t.Callable[[str], str]) -> None:
+    report = Report(LoadTestResult(level="adapter", versions={"torch": "2"}), passed=True)
+    result = {"reports": {"a": dataclasses.asdict(report)}, "current": "b", "error": None, "seconds": 1}
     python = interpreter(f"echo '{json.dumps(result)}' > $5; echo Fatal Python error >&2; kill -SEGV $$")
-    outcome = load_test(python, "cpu", [target("a"), target("b"), target("c")], 60, str(scratch))
+    outcome = run_worker(python, "cpu", [target("a"), target("b"), target("c")], 60, str(scratch))
     problem = only_problem(outcome)
-    assert "crashed while it tested b: killed by SIGSEGV. Its last words:\nFatal Python error" in problem
-    assert outcome.reports == {"a": {"passed": True}}
-    assert outcome.versions == {"torch": "2"}
+    assert "crashed during the test of b: killed by SIGSEGV. The end of its stderr:\nFatal Python error" in problem
+    assert outcome.reports == {"a": report}
 
 
-def test_the_oom_killer_is_named(scratch: pathlib.Path, interpreter: t.Callable[[str], str]) -> None:
-    problem = only_problem(load_test(interpreter("kill -KILL $$"), "cpu", [target("a")], 60, str(scratch)))
-    assert "was killed from outside, most likely because memory ran out. Look for 'out of memory' in dmesg" in problem
+def test_run_worker_sigkill_names_out_of_memory(scratch: pathlib.Path, interpreter: t.Callable[[str], str]) -> None:
+    problem = only_problem(run_worker(interpreter("kill -KILL $$"), "cpu", [target("a")], 60, str(scratch)))
+    assert (
+        "was killed by another process or the kernel, most likely because memory ran out. Look for 'out of memory' in dmesg"
+        in problem
+    )
 
 
-def test_a_real_crash_is_no_kill_and_no_hang(scratch: pathlib.Path, interpreter: t.Callable[[str], str]) -> None:
+def test_run_worker_segfault_shows_faulthandler_output(scratch: pathlib.Path, interpreter: t.Callable[[str], str]) -> None:
     python = interpreter(f"exec {sys.executable} -X faulthandler -c 'import ctypes; ctypes.string_at(0)'")
-    problem = only_problem(load_test(python, "cpu", [target("a")], 60, str(scratch)))
-    assert "crashed: killed by SIGSEGV. Its last words:\nFatal Python error: Segmentation fault" in problem
+    problem = only_problem(run_worker(python, "cpu", [target("a")], 60, str(scratch)))
+    assert "crashed: killed by SIGSEGV. The end of its stderr:\nFatal Python error: Segmentation fault" in problem
     assert "Its torch does not fit this host" in problem
 
 
-def test_what_it_prints_is_not_taken_for_its_result(scratch: pathlib.Path, interpreter: t.Callable[[str], str]) -> None:
-    noise = 'head -c 3000000 /dev/urandom; echo \'{"adapters": {"a": {"passed": true}}, "versions": {}}\''
-    outcome = load_test(interpreter(noise), "cpu", [target("a")], 60, str(scratch))
+def test_run_worker_ignores_stdout(scratch: pathlib.Path, interpreter: t.Callable[[str], str]) -> None:
+    noise = "head -c 3000000 /dev/urandom; echo '{\"reports\": {}}'"
+    outcome = run_worker(interpreter(noise), "cpu", [target("a")], 60, str(scratch))
     assert "ended without a result (exit status 0)" in only_problem(outcome)
     assert outcome.reports == {}
-    # Noise in front of the real program does no harm.
-    outcome = load_test(interpreter(f'{noise}; exec {sys.executable} "$@"'), "cpu", [target("a")], 60, str(scratch))
+    # Output before the real program does no harm.
+    outcome = run_worker(interpreter(f'{noise}; exec {sys.executable} "$@"'), "cpu", [target("a")], 60, str(scratch))
     assert "has no torch" in only_problem(outcome)
 
 
 @pytest.mark.slow
-def test_the_limit_on_memory_ends_an_adapter_and_not_the_host(
+def test_run_worker_memory_limit_ends_the_adapter_only(
     scratch: pathlib.Path, tmp_path: pathlib.Path, interpreter: t.Callable[[str], str]
 ) -> None:
     size = 8 << 30
     header = json.dumps({"a.lora_A": {"dtype": "F32", "shape": [size // 4], "data_offsets": [0, size]}}).encode()
     weights = tmp_path / "adapter_model.safetensors"
     weights.write_bytes(len(header).to_bytes(8, "little") + header)
-    # Sparse: it takes no space.
+    # A sparse file, which needs no space.
     os.truncate(weights, 8 + len(header) + size)
-    # In kB; the program itself sets a limit from the memory that is free, and leaves a lower one as it is.
+    # In kB; the worker sets a limit by the free memory, and keeps a lower one.
     python = interpreter(f'ulimit -d 4000000; exec {PEFT_PYTHON} "$@"')
-    outcome = load_test(python, "cpu", [target("a", tmp_path)], 120, str(scratch))
+    outcome = run_worker(python, "cpu", [target("a", tmp_path)], 120, str(scratch))
     assert outcome.problems == ()
     report = outcome.reports["a"]
-    assert (report["passed"], report["level"], report["problems"]) == (False, None, [])
-    assert report["limited_by"].startswith("memory ran out on cpu: RuntimeError: ")
+    assert (report.passed, report.result.level, report.failures) == (False, None, [])
+    assert (report.result.limited_by or "").startswith("memory ran out on cpu: RuntimeError: ")
 
 
-def test_the_program_gives_up_what_it_does_not_need() -> None:
-    look = (
+def test_confine_drops_privileges_and_sets_limits() -> None:
+    script = (
         "import resource, sys; sys.path.insert(0, sys.argv[1]);"
         "from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.worker.main import confine; confine([]);"
         "print(open('/proc/self/status').read(), 'oom', open('/proc/self/oom_score_adj').read(),"
         " 'core', resource.getrlimit(resource.RLIMIT_CORE), 'data', resource.getrlimit(resource.RLIMIT_DATA)[0] > 0)"
     )
-    command = [sys.executable, "-c", look, str(CHECKOUT / ".collections")]
+    command = [sys.executable, "-c", script, str(CHECKOUT / ".collections")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert "NoNewPrivs:\t1\n" in done.stdout
     assert "oom 1000\n core (0, 0) data True" in done.stdout
 
 
-def test_a_traceback_is_shown(scratch: pathlib.Path, interpreter: t.Callable[[str], str]) -> None:
-    # The real program, given a request that it cannot read.
+def test_run_worker_traceback_is_in_the_problem(scratch: pathlib.Path, interpreter: t.Callable[[str], str]) -> None:
+    # The real worker with a malformed request.
     python = interpreter(f'echo "[" > $4; exec {sys.executable} "$@"')
-    problem = only_problem(load_test(python, "cpu", [target("a")], 60, str(scratch)))
-    assert "failed: exit status 1. Its last words:\n" in problem
+    problem = only_problem(run_worker(python, "cpu", [target("a")], 60, str(scratch)))
+    assert "failed: exit status 1. The end of its stderr:\n" in problem
     assert "JSONDecodeError" in problem
 
 
-def test_the_child_gets_nothing_of_ours(
+def test_run_worker_environment_is_minimal(
     scratch: pathlib.Path, tmp_path: pathlib.Path, interpreter: t.Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "secret")
@@ -192,7 +196,7 @@ def test_the_child_gets_nothing_of_ours(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     seen = tmp_path / "seen"
     script = f'env > {seen}; pwd >> {seen}; cat >> {seen}; ls -ld . >> {seen}; echo "$@" >> {seen}'
-    load_test(interpreter(script), "cpu", [target("a")], 60, str(scratch))
+    run_worker(interpreter(script), "cpu", [target("a")], 60, str(scratch))
     text = seen.read_text(encoding="utf-8")
     assert "secret" not in text
     assert "PYTHONPATH" not in text
@@ -204,14 +208,14 @@ def test_the_child_gets_nothing_of_ours(
 
 
 @pytest.mark.slow
-def test_a_gpu_that_is_not_there(scratch: pathlib.Path) -> None:
-    outcome = load_test(PEFT_PYTHON, "cuda:63", [target("a")], 120, str(scratch))
+def test_run_worker_missing_gpu_is_a_problem(scratch: pathlib.Path) -> None:
+    outcome = run_worker(PEFT_PYTHON, "cuda:63", [target("a")], 120, str(scratch))
     problem = only_problem(outcome)
     assert problem.startswith(f"device cuda:63: cannot be used by {PEFT_PYTHON}: ")
-    assert "ask for device cpu" in problem
+    assert "set device to cpu" in problem
 
 
-def test_the_program_dies_with_whoever_started_it() -> None:
+def test_die_with_parent_ends_an_orphan() -> None:
     child = (
         "import sys, time; sys.path.insert(0, sys.argv[1]);"
         "from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.worker.main import die_with_parent;"
@@ -222,7 +226,7 @@ def test_the_program_dies_with_whoever_started_it() -> None:
         "p = subprocess.Popen([sys.executable, '-c', sys.argv[1], sys.argv[2]], stdout=subprocess.PIPE,"
         " stderr=sys.stderr, start_new_session=True); p.stdout.readline(); os.kill(os.getpid(), signal.SIGKILL)"
     )
-    # The child holds the other end of stderr: reading comes to an end when it is dead.
+    # The child holds the other end of stderr: reading ends with the child.
     command = [sys.executable, "-c", parent, child, str(CHECKOUT / ".collections")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (-9, "")

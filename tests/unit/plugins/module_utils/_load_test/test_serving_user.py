@@ -2,10 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The load test as another user: what its process is, what it may read, and what is left of that afterwards."""
+"""The load test as another user: its identity, its read access, and that the access is temporary."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -18,9 +19,9 @@ import typing as t
 
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
-from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.launch import load_test
-from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.request import Target
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.launch import run_worker
 from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.serving_user import ServingUser, check_readable
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.worker.protocol import Report, Target
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.permissions import Permissions
 
 from tests.support import tiny_adapters
@@ -31,7 +32,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become ano
 
 @pytest.fixture
 def open_path() -> t.Iterator[pathlib.Path]:
-    """A directory that every user can pass through, which those of pytest are not."""
+    """A directory that every user can reach, unlike pytest's."""
     with tempfile.TemporaryDirectory() as directory:
         path = pathlib.Path(directory)
         path.chmod(0o755)
@@ -40,7 +41,7 @@ def open_path() -> t.Iterator[pathlib.Path]:
 
 @pytest.fixture
 def staged(open_path: pathlib.Path) -> pathlib.Path:
-    """A staged release, as adapter_sync leaves it: for root alone."""
+    """A staged release as adapter_sync leaves it: accessible to root only."""
     directory = open_path / "staging"
     directory.mkdir(mode=0o700)
     (directory / "adapter_model.safetensors").write_text("the weights", encoding="utf-8")
@@ -49,60 +50,65 @@ def staged(open_path: pathlib.Path) -> pathlib.Path:
     return directory
 
 
-def look(path: pathlib.Path) -> tuple[int, int, int]:
+def permissions_of(path: pathlib.Path) -> tuple[int, int, int]:
     found = path.lstat()
     return stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid
 
 
 def run(open_path: pathlib.Path, staged: pathlib.Path, script: str) -> str:
-    """What an interpreter that is this script says in its result when it runs as nobody."""
+    """Run a script in place of the interpreter as user nobody; returns the output in its report."""
     python = open_path / "python"
     python.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
     python.chmod(0o755)
     user = ServingUser.named(NAME)
     target = Target("a", str(staged), "adapter_model.safetensors", "adapter", {}, None, False)
     with user.may_read([str(staged)]):
-        outcome = load_test(str(python), "cpu", [target], 60, "/nonexistent", user=user)
-    return str(outcome.reports["a"]["said"])
+        outcome = run_worker(str(python), "cpu", [target], 60, "/nonexistent", user=user)
+    return outcome.reports["a"].warnings[0]
+
+
+def result_with(output: str) -> dict[str, t.Any]:
+    report = dataclasses.asdict(Report(warnings=[output]))
+    return {"reports": {"a": report}, "current": None, "error": None, "seconds": 0}
 
 
 def report(command: str) -> str:
-    """Shell commands that write a result whose one report holds the output of C(command)."""
-    result = json.dumps({"adapters": {"a": {"said": "%s"}}, "versions": {}, "current": None, "error": None, "seconds": 0})
+    """Return shell commands that write a result whose one report has the output of ``command``."""
+    result = json.dumps(result_with("%s"))
     return f"""printf '{result}' "$({{ {command}; }} | tr '\\n' ' ')" > "$5" """
 
 
 @as_root
-def test_the_child_is_that_user_with_all_its_groups(open_path: pathlib.Path, staged: pathlib.Path) -> None:
+def test_worker_has_user_and_all_groups(open_path: pathlib.Path, staged: pathlib.Path) -> None:
     known = pwd.getpwnam(NAME)
     groups = " ".join(map(str, os.getgrouplist(NAME, known.pw_gid)))
     assert run(open_path, staged, report("id -u; id -g; id -G")) == f"{known.pw_uid} {known.pw_gid} {groups} "
 
 
 @as_root
-def test_it_reads_what_is_staged_only_as_long_as_it_runs(open_path: pathlib.Path, staged: pathlib.Path) -> None:
+def test_may_read_grants_access_to_staged_files_temporarily(open_path: pathlib.Path, staged: pathlib.Path) -> None:
     weights = staged / "adapter_model.safetensors"
-    before = [look(path) for path in (staged, weights)]
+    before = [permissions_of(path) for path in (staged, weights)]
     assert before == [(0o700, 0, 0), (0o600, 0, 0)]
     assert run(open_path, staged, report(f"cat {weights}; touch {weights} {staged}/new 2>&1 | wc -l")) == "the weights2 "
-    assert [look(path) for path in (staged, weights)] == before
+    assert [permissions_of(path) for path in (staged, weights)] == before
     assert pathlib.Path("/etc/shadow").stat().st_gid != pwd.getpwnam(NAME).pw_gid
 
 
 @as_root
-def test_it_reads_its_program_whatever_the_umask(open_path: pathlib.Path, staged: pathlib.Path) -> None:
+def test_worker_reads_its_program_with_any_umask(open_path: pathlib.Path, staged: pathlib.Path) -> None:
     before = os.umask(0o077)
     try:
-        said = run(open_path, staged, report('cat "$3" "$4" > /dev/null && echo read'))
+        output = run(open_path, staged, report('cat "$3" "$4" > /dev/null && echo read'))
     finally:
         os.umask(before)
-    assert said == "read "
+    assert output == "read "
 
 
 @as_root
-def test_its_result_is_no_way_to_read_what_it_may_not(open_path: pathlib.Path, staged: pathlib.Path) -> None:
+def test_worker_result_link_or_fifo_is_not_read(open_path: pathlib.Path, staged: pathlib.Path) -> None:
     secret = open_path / "secret"
-    secret.write_text(json.dumps({"adapters": {"a": {"said": "secret"}}, "versions": {}}), encoding="utf-8")
+    secret.write_text(json.dumps(result_with("secret")), encoding="utf-8")
     secret.chmod(0o600)
     for trick in (f"ln -s {secret} $5", "mkfifo $5"):
         with pytest.raises(KeyError):
@@ -110,50 +116,50 @@ def test_its_result_is_no_way_to_read_what_it_may_not(open_path: pathlib.Path, s
 
 
 @as_root
-def test_an_interpreter_that_the_user_may_not_execute(open_path: pathlib.Path) -> None:
+def test_run_worker_interpreter_not_executable_by_user_is_a_problem(open_path: pathlib.Path) -> None:
     (open_path / "python").write_text("#!/bin/sh\n", encoding="utf-8")
     (open_path / "python").chmod(0o700)
-    outcome = load_test(str(open_path / "python"), "cpu", [], 60, "/nonexistent", user=ServingUser.named(NAME))
+    outcome = run_worker(str(open_path / "python"), "cpu", [], 60, "/nonexistent", user=ServingUser.named(NAME))
     assert f"cannot be executed by user {NAME}: Permission denied" in str(outcome.problems[0])
 
 
 @as_root
-def test_what_it_can_read_is_left_alone(staged: pathlib.Path) -> None:
-    # A release that is served: whoever reads it through its group must go on doing so.
+def test_may_read_keeps_readable_files_unchanged(staged: pathlib.Path) -> None:
+    # An active release: its group must keep its access.
     weights, config = staged / "adapter_model.safetensors", staged / "adapter_config.json"
     config.touch()
     for path, mode in ((staged, 0o755), (weights, 0o644), (config, 0o640)):
         path.chmod(mode)
     os.chown(weights, 0, 1)
-    before = [look(path) for path in (staged, weights, config)]
+    before = [permissions_of(path) for path in (staged, weights, config)]
     with ServingUser.named(NAME).may_read([str(staged)]):
-        assert [look(path) for path in (staged, weights)] == before[:2]
-        assert look(config) == (0o640, 0, pwd.getpwnam(NAME).pw_gid)
-    assert [look(path) for path in (staged, weights, config)] == before
+        assert [permissions_of(path) for path in (staged, weights)] == before[:2]
+        assert permissions_of(config) == (0o640, 0, pwd.getpwnam(NAME).pw_gid)
+    assert [permissions_of(path) for path in (staged, weights, config)] == before
 
 
 @as_root
-def test_what_vanishes_is_not_lent(open_path: pathlib.Path, staged: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_may_read_ignores_vanished_files(open_path: pathlib.Path, staged: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     user = ServingUser.named(NAME)
     with user.may_read([str(open_path / "gone")]):
         pass
-    # Another run takes it away while this one looks.
+    # Another run removes the file during the scan.
     weights, scandir = staged / "adapter_model.safetensors", os.scandir
 
-    def seen_and_gone(path: str) -> list[os.DirEntry[str]]:
-        seen = list(scandir(path))
+    def scan_and_unlink(path: str) -> list[os.DirEntry[str]]:
+        entries = list(scandir(path))
         weights.unlink()
-        return seen
+        return entries
 
-    monkeypatch.setattr(os, "scandir", seen_and_gone)
+    monkeypatch.setattr(os, "scandir", scan_and_unlink)
     with user.may_read([str(staged)]):
-        assert look(staged) == (0o750, 0, user.gid)
-    assert look(staged) == (0o700, 0, 0)
+        assert permissions_of(staged) == (0o750, 0, user.gid)
+    assert permissions_of(staged) == (0o700, 0, 0)
 
 
 @as_root
 @pytest.mark.slow
-def test_a_base_that_the_user_may_not_read(tmp_path: pathlib.Path, tiny: pathlib.Path) -> None:
+def test_worker_unreadable_base_is_a_failure(tmp_path: pathlib.Path, tiny: pathlib.Path) -> None:
     closed = {"directory": ".", "config": "config.json", "weights": "model.safetensors", "index": "model.safetensors.index.json"}
     targets = []
     for name, path in closed.items():
@@ -165,17 +171,17 @@ def test_a_base_that_the_user_may_not_read(tmp_path: pathlib.Path, tiny: pathlib
         (base / path).chmod(0o700 if path == "." else 0o600)
         os.chown(base / path, pwd.getpwnam(NAME).pw_uid, -1)
         targets.append(Target(name, str(tiny / "adapter"), "adapter_model.safetensors", "model", None, str(base), False))
-    # The environment may lie where only root gets to: its user is root without the right to read all.
+    # The PEFT environment may be accessible to root only, so the user is root without capabilities.
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nexec setpriv --bounding-set=-all {tiny_adapters.PEFT_PYTHON} "$@"\n', encoding="utf-8")
     python.chmod(0o755)
-    outcome = load_test(str(python), "cpu", targets, 120, str(tmp_path))
+    outcome = run_worker(str(python), "cpu", targets, 120, str(tmp_path))
     assert outcome.problems == ()
     for name, path in closed.items():
-        (problem,) = outcome.reports[name]["problems"]
+        (failure,) = outcome.reports[name].failures
         unreadable = tmp_path / name / ("config.json" if path == "." else path)
-        assert problem["problem"] == f"its base cannot be read by user 0: {unreadable}: Permission denied."
-        assert problem["remedy"] == "Let this user read the whole base, and pass through all directories above it."
+        assert failure.problem == f"its base cannot be read by user 0: {unreadable}: Permission denied."
+        assert failure.remedy.startswith("Give this user read access to all files of the base")
 
 
 KNOWN = ServingUser("serving", 1000, 1000, (1000, 2000))
@@ -187,23 +193,23 @@ KNOWN = ServingUser("serving", 1000, 1000, (1000, 2000))
         (Permissions(0o644, 0o755, 0, 0), None),
         (Permissions(0o640, 0o750, 0, 2000), None),
         (Permissions(0o400, 0o500, 1000, 0), None),
-        (Permissions(0o640, 0o755, 0, 0), "files that become active: they get mode 0640, owner 0 and group 0."),
-        (Permissions(0o644, 0o750, 0, 0), "directories that become active: they get mode 0750, owner 0 and group 0."),
-        (Permissions(0o644, 0o644, 0, 0), "directories that become active: they get mode 0644, owner 0 and group 0."),
-        # The first class that fits is the one that counts.
-        (Permissions(0o044, 0o755, 1000, 2000), "files that become active: they get mode 0044, owner 1000 and group 2000."),
-        (Permissions(0o604, 0o755, 0, 1000), "files that become active: they get mode 0604, owner 0 and group 1000."),
+        (Permissions(0o640, 0o755, 0, 0), "files of active releases: they get mode 0640, owner 0 and group 0."),
+        (Permissions(0o644, 0o750, 0, 0), "directories of active releases: they get mode 0750, owner 0 and group 0."),
+        (Permissions(0o644, 0o644, 0, 0), "directories of active releases: they get mode 0644, owner 0 and group 0."),
+        # The first matching class of permissions counts.
+        (Permissions(0o044, 0o755, 1000, 2000), "files of active releases: they get mode 0044, owner 1000 and group 2000."),
+        (Permissions(0o604, 0o755, 0, 1000), "files of active releases: they get mode 0604, owner 0 and group 1000."),
     ],
 )
-def test_whether_it_will_be_able_to_read_what_becomes_active(permissions: Permissions, problem: t.Optional[str]) -> None:
+def test_check_readable_compares_mode_owner_and_group(permissions: Permissions, problem: str | None) -> None:
     if problem is None:
         check_readable(KNOWN, permissions)
     else:
-        with pytest.raises(DeliveryError, match=f"user serving: cannot read the {problem} .*agent_group"):
+        with pytest.raises(DeliveryError, match=f"user serving: cannot read the {problem} .*Correct owner, group"):
             check_readable(KNOWN, permissions)
 
 
-def test_what_gets_no_owner_belongs_to_whoever_delivers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_readable_defaults_to_owner_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     check_readable(KNOWN, Permissions(0o600, 0o700))
     monkeypatch.setattr(os, "geteuid", lambda: 3000)
@@ -218,7 +224,7 @@ def test_what_gets_no_owner_belongs_to_whoever_delivers(monkeypatch: pytest.Monk
 @pytest.mark.parametrize("owner", [0, 65534])
 @pytest.mark.parametrize("group", [0, 65534])
 @pytest.mark.parametrize("mode", [0o400, 0o040, 0o004, 0o044, 0o404, 0o440])
-def test_the_kernel_says_the_same(open_path: pathlib.Path, owner: int, group: int, mode: int) -> None:
+def test_may_agrees_with_the_kernel(open_path: pathlib.Path, owner: int, group: int, mode: int) -> None:
     user = ServingUser.named(NAME)
     path = open_path / "file"
     path.touch()
@@ -229,11 +235,11 @@ def test_the_kernel_says_the_same(open_path: pathlib.Path, owner: int, group: in
     assert user.may(4, mode, owner, group) == (done.returncode == 0)
 
 
-def test_users_that_cannot_be_taken_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(DeliveryError, match="user no-such-user: is not known on this host"):
+def test_named_unknown_or_foreign_user_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DeliveryError, match="user no-such-user: does not exist on this host"):
         ServingUser.named("no-such-user")
     own = pwd.getpwuid(os.geteuid()).pw_name
     assert not ServingUser.named(own).is_other
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
-    with pytest.raises(DeliveryError, match=r"cannot be taken on by user 12345\. Run with become"):
+    with pytest.raises(DeliveryError, match=r"user 12345 cannot switch to it\. Run with become"):
         ServingUser.named(own)

@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The load test itself, on adapters that PEFT trained and saved, whole and damaged; the real PEFT loads them all.
+"""The worker on adapters that PEFT trained and saved, intact and damaged, with the real PEFT.
 
-To import torch and its like takes seconds, so all adapters are loaded in one run, and each test looks at one report.
+Importing torch takes seconds, so one run loads all adapters, and each test checks one report.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ import typing as t
 import numpy as np
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.interpreter import PACKAGES
-from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.launch import LoadTest, load_test
-from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.request import Target
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.launch import WorkerRun, run_worker
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.worker.protocol import Target
 
 from tests.support.damage import NORM, Q0_A, Q0_B, Damage, add, damaged, drop, put, reshape, rewrite, zero
 from tests.support.tiny_adapters import PEFT_PYTHON
 
-# Nearly all of them look at what one process has said: it is started once.
+# One process serves nearly all tests.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("load_worker")]
 
 FAULTS: dict[str, Damage] = {
     "missing": drop(Q0_B),
-    # PEFT itself reports neither missing nor unexpected keys for this, and the base is another one from then on.
+    # PEFT reports neither missing nor unexpected keys for this, and the base is changed afterwards.
     "overwriting": add(NORM, (64,), 3),
     "unknown": add(Q0_A.replace("s.0.", "s.9."), (16, 64)),
     "misshapen": reshape(Q0_A, (8, 64)),
@@ -42,7 +42,7 @@ FAULTS: dict[str, Damage] = {
 
 
 class Hostile:
-    """Creates a file when it is unpickled."""
+    """Creates a file if it is unpickled."""
 
     def __init__(self, victim: pathlib.Path) -> None:
         self.victim = victim
@@ -61,12 +61,12 @@ def with_config(source: pathlib.Path, where: pathlib.Path, **changes: t.Any) -> 
 
 @pytest.fixture(scope="module")
 def victim(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """What the hostile pickle would create."""
+    """The file that the hostile pickle would create."""
     return tmp_path_factory.mktemp("victim") / "was-here"
 
 
 @pytest.fixture(scope="module")
-def run(tiny: pathlib.Path, victim: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> LoadTest:
+def run(tiny: pathlib.Path, victim: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> WorkerRun:
     work = tmp_path_factory.mktemp("worker")
     base = str(tiny / "base")
     targets = [
@@ -93,7 +93,7 @@ def run(tiny: pathlib.Path, victim: pathlib.Path, tmp_path_factory: pytest.TempP
     pickled = {"directory": str(work / "pickle"), "weights_file": "adapter_model.bin"}
     also("pickle", **pickled, allow_pickle=True)
     also("pickle-refused", **pickled)
-    # Nothing that lies beside the weights is ever imported.
+    # Nothing beside the weights is ever imported.
     shutil.copytree(tiny / "adapter", work / "carries-code")
     for name in ("torch", "peft", "json", "sitecustomize", "usercustomize", "modeling_llama"):
         (work / "carries-code" / f"{name}.py").write_text(f"open({str(victim)!r}, 'w')", encoding="utf-8")
@@ -109,7 +109,7 @@ def run(tiny: pathlib.Path, victim: pathlib.Path, tmp_path_factory: pytest.TempP
     rewrite(work / "cut" / "model.safetensors", lambda tensors: tensors.pop("model.norm.weight") and None)
     also("base-cut", base_path=str(work / "cut"))
     shutil.copytree(tiny / "base", work / "huge")
-    # Sparse: it takes no space, and nothing may try to read it.
+    # A sparse file, which needs no space; nothing may try to read it.
     os.truncate(work / "huge" / "model.safetensors", 8 << 40)
     also("base-huge", base_path=str(work / "huge"))
     shutil.copytree(tiny / "base", work / "garbled")
@@ -117,12 +117,12 @@ def run(tiny: pathlib.Path, victim: pathlib.Path, tmp_path_factory: pytest.TempP
     also("base-garbled", base_path=str(work / "garbled"))
     shutil.copytree(tiny / "base", work / "empty", ignore=shutil.ignore_patterns("*.safetensors"))
     also("base-empty", base_path=str(work / "empty"))
-    # Once more at the end of its base's group: none of those before has left anything in the base.
+    # Once more at the end of the base's group: the adapters before left nothing in the base.
     also("zz-again")
 
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(work / "carries-code")
-        outcome = load_test(PEFT_PYTHON, "cpu", targets, 300, str(work))
+        outcome = run_worker(PEFT_PYTHON, "cpu", targets, 300, str(work))
     assert outcome.problems == ()
     assert set(outcome.reports) == {target.name for target in targets}
     return outcome
@@ -135,20 +135,21 @@ def run(tiny: pathlib.Path, victim: pathlib.Path, tmp_path_factory: pytest.TempP
         *("pickle", "carries-code"),
     ],
 )
-def test_whole_adapters_reach_level_model(run: LoadTest, name: str) -> None:
+def test_worker_intact_adapter_reaches_level_model(run: WorkerRun, name: str) -> None:
     report = run.reports[name]
-    assert report["problems"] == []
-    assert (report["passed"], report["level"], report["limited_by"]) == (True, "model", None)
-    assert (report["device"], bool(report["device_name"]), report["peak_memory_bytes"]) == ("cpu", True, None)
-    assert report["effect"] > 0.01
-    assert report["load_seconds"] > 0
-    assert len(report["checks"]) >= 7
+    result = report.result
+    assert report.failures == []
+    assert (report.passed, result.level, result.limited_by) == (True, "model", None)
+    assert (result.device, bool(result.device_name), result.peak_memory_bytes) == ("cpu", True, None)
+    assert (result.effect or 0) > 0.01
+    assert (result.load_seconds or 0) > 0
+    assert len(result.checks) >= 7
 
 
-def test_level_adapter_needs_no_weights_of_the_base(run: LoadTest) -> None:
+def test_worker_level_adapter_needs_no_base_weights(run: WorkerRun) -> None:
     report = run.reports["no-base-weights"]
-    assert (report["passed"], report["level"], report["effect"]) == (True, "adapter", None)
-    assert report["checks"] == [
+    assert (report.passed, report.result.level, report.result.effect) == (True, "adapter", None)
+    assert report.result.checks == [
         "28 tensors have the names and shapes that PEFT expects.",
         "28 tensors are bit-equal to the file on cpu.",
         "14 modules compute the same as float64, within 0.0001.",
@@ -167,45 +168,44 @@ def test_level_adapter_needs_no_weights_of_the_base(run: LoadTest) -> None:
         ("absent", None, "cannot be read"),
         ("r8", None, "PEFT expects [8, 64]"),
         ("other-base", None, "has shape [128, 16], PEFT expects [96, 16]"),
-        ("base-unheard-of", None, "its base is of type 'unheard-of', with which transformers cannot do anything"),
+        ("base-unheard-of", None, "its base has model_type 'unheard-of', which transformers cannot load"),
         ("pickle-refused", None, "which may carry code"),
         ("hostile", None, "cannot be read: UnpicklingError"),
-        ("code-in-base", None, "has auto_map, which can bring in code"),
+        ("code-in-base", None, "has auto_map, which can make transformers load code"),
         ("base-cut", "adapter", "lacks model.norm.weight."),
         ("base-empty", "adapter", "has no safetensors weights"),
         ("base-garbled", "adapter", "garbled cannot be loaded: "),
     ],
 )
-def test_what_is_wrong_is_refused_with_a_remedy(run: LoadTest, name: str, level: t.Optional[str], problem: str) -> None:
+def test_worker_fault_is_a_failure_with_remedy(run: WorkerRun, name: str, level: str | None, problem: str) -> None:
     report = run.reports[name]
-    assert (report["passed"], report["level"]) == (False, level)
-    assert len(report["problems"]) == 1
-    assert report["problems"][0]["subject"] == name
-    assert problem in report["problems"][0]["problem"]
-    assert report["problems"][0]["remedy"]
+    assert (report.passed, report.result.level) == (False, level)
+    (failure,) = report.failures
+    assert problem in failure.problem
+    assert failure.remedy
 
 
-def test_nothing_that_an_adapter_carries_ran(run: LoadTest, victim: pathlib.Path) -> None:
-    assert run.reports["hostile"]["problems"]
+def test_worker_runs_no_code_of_adapters(run: WorkerRun, victim: pathlib.Path) -> None:
+    assert run.reports["hostile"].failures
     assert not victim.exists()
 
 
-def test_a_base_that_does_not_fit_is_no_fault_of_the_adapter(run: LoadTest) -> None:
+def test_worker_too_large_base_is_not_a_failure(run: WorkerRun) -> None:
     report = run.reports["base-huge"]
-    assert (report["passed"], report["level"], report["problems"]) == (False, "adapter", [])
-    assert "huge does not fit: it needs 8193.0 GiB of memory on cpu, " in report["limited_by"]
+    assert (report.passed, report.result.level, report.failures) == (False, "adapter", [])
+    assert "huge does not fit: it needs 8193.0 GiB of memory on cpu, " in (report.result.limited_by or "")
 
 
-def test_another_scaling_cannot_be_seen_here(run: LoadTest) -> None:
-    # It is no fault of loading: the configuration is compared with the inventory before anything is loaded.
-    assert run.reports["other-alpha"]["passed"]
-    assert run.reports["other-alpha"]["effect"] != run.reports["adapter"]["effect"]
+def test_worker_other_alpha_passes_with_another_effect(run: WorkerRun) -> None:
+    # Not a fault of loading: the configuration is compared with the inventory before.
+    assert run.reports["other-alpha"].passed
+    assert run.reports["other-alpha"].result.effect != run.reports["adapter"].result.effect
 
 
-def test_adapters_leave_nothing_in_the_base_that_they_share(run: LoadTest) -> None:
-    assert run.reports["zz-again"]["effect"] == run.reports["adapter"]["effect"]
+def test_worker_shared_base_is_unchanged_by_adapters(run: WorkerRun) -> None:
+    assert run.reports["zz-again"].result.effect == run.reports["adapter"].result.effect
 
 
-def test_the_versions_are_told(run: LoadTest) -> None:
-    assert set(PACKAGES) <= set(run.versions)
+def test_worker_reports_versions(run: WorkerRun) -> None:
+    assert {"python", *PACKAGES} <= set(run.reports["adapter"].result.versions)
     assert run.seconds > 0

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What PEFT does right today is never seen to fail. Here the load test's program runs with single parts of it changed."""
+"""The worker with single parts of it changed: each check fails for the fault that it is for."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ import subprocess
 import typing as t
 
 import pytest
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.worker.protocol import Report
 
 from tests.support.damage import NORM, Q0_A, Q0_B, Damage, add, damaged, drop
 from tests.support.tiny_adapters import CHECKOUT, PEFT_PYTHON
 
-# All look at what one process has said.
+# One process serves all tests.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("tampered_worker")]
 DAMAGED: dict[str, Damage] = {
     "missing": drop(Q0_B),
@@ -28,16 +29,16 @@ DAMAGED: dict[str, Damage] = {
 
 
 class Tampered(t.NamedTuple):
-    """What was said of each part that was changed, and the whole reports of adapters."""
+    """The failures by changed part, and the reports."""
 
-    said: dict[str, list[str]]
-    reports: dict[str, t.Any]
+    failures: dict[str, list[str]]
+    reports: dict[str, Report]
 
 
 @pytest.fixture(scope="module")
 def tampered(tiny: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> Tampered:
     work = tmp_path_factory.mktemp("tampered")
-    shutil.copytree(tiny / "adapter", work / "whole")
+    shutil.copytree(tiny / "adapter", work / "intact")
     for name, damage in DAMAGED.items():
         damaged(tiny / "adapter", work / name, damage)
     done = subprocess.run(
@@ -49,20 +50,21 @@ def tampered(tiny: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> Ta
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return Tampered(*json.loads(done.stdout))
+    failures, reports = json.loads(done.stdout)
+    return Tampered(failures, {name: Report.from_json(report) for name, report in reports.items()})
 
 
 @pytest.mark.parametrize(
     ("what", "problem"),
     [
-        ("whole", None),
-        ("tolerance", "computes something else on cpu than in float64"),
-        ("scaling", "scales base_model.model.model.layers.0.self_attn.q_proj by 2.0, the configuration means 1.0"),
+        ("intact", None),
+        ("tolerance", "computes another result on cpu than in float64"),
+        ("scaling", "scales base_model.model.model.layers.0.self_attn.q_proj by 2.0, the configuration specifies 1.0"),
         ("missing", "PEFT reports missing keys"),
         ("unknown", "PEFT reports unexpected keys"),
-        ("overwriting", "the base is another one once the adapter is taken out of it"),
+        ("overwriting", "the base has changed after the adapter was removed"),
         ("silent", "does not change the model's answer"),
-        ("on meta", "PEFT left without values: base_model"),
+        ("on meta", "PEFT loaded no values for base_model"),
         ("shared", None),
         ("equal", None),
         ("widened", None),
@@ -71,12 +73,12 @@ def tampered(tiny: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> Ta
         ("elsewhere", "is on meta after loading"),
     ],
 )
-def test_each_check_sees_what_it_is_for(tampered: Tampered, what: str, problem: t.Optional[str]) -> None:
+def test_check_fails_for_its_fault(tampered: Tampered, what: str, problem: str | None) -> None:
     if problem is None:
-        assert tampered.said[what] == []
+        assert tampered.failures[what] == []
     else:
-        assert len(tampered.said[what]) == 1
-        assert problem in tampered.said[what][0]
+        assert len(tampered.failures[what]) == 1
+        assert problem in tampered.failures[what][0]
 
 
 @pytest.mark.parametrize(
@@ -91,13 +93,13 @@ def test_each_check_sees_what_it_is_for(tampered: Tampered, what: str, problem: 
         ("full", None, "cpu cannot be used: CUDA error: out of memory."),
     ],
 )
-def test_a_lack_of_memory_is_no_fault_of_the_adapter(tampered: Tampered, what: str, level: t.Optional[str], why: str) -> None:
-    assert tampered.said[what] == []
+def test_out_of_memory_is_not_a_failure(tampered: Tampered, what: str, level: str | None, why: str) -> None:
+    assert tampered.failures[what] == []
     report = tampered.reports[what]
-    assert (report["passed"], report["level"], report["effect"]) == (False, level, None)
-    assert report["limited_by"].startswith(why)
+    assert (report.passed, report.result.level, report.result.effect) == (False, level, None)
+    assert (report.result.limited_by or "").startswith(why)
 
 
 @pytest.mark.parametrize("where", ["host", "device"])
-def test_where_memory_ran_out_all_of_it_is_given_back(tampered: Tampered, where: str) -> None:
-    assert tampered.said[f"{where} gives back"] == []
+def test_out_of_memory_frees_all_memory(tampered: Tampered, where: str) -> None:
+    assert tampered.failures[f"{where} gives back"] == []

@@ -1,0 +1,166 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# BSD-2-Clause (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+
+# This module util is PRIVATE to the collection: it may change or vanish in any release.
+
+"""What goes to the load test's worker process and what comes back.
+
+The node and the worker both import this file, so it needs the standard library only. Both files
+between them, ``request.json`` and ``result.json``, hold these classes as JSON.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+
+
+@dataclasses.dataclass(frozen=True)
+class Recording:
+    """How to record a golden: at most ``length`` tokens are recorded of the answer to each prompt.
+
+    ``top`` is how many of the likeliest tokens are compared at each position, with the adapter and
+    without it.
+    """
+
+    prompts: list[t.Any]
+    length: int
+    top: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """One adapter to load.
+
+    ``level`` is adapter, model or golden. ``base_path`` is the directory of the base with its
+    weights; ``base_config`` suffices for level adapter. Level golden needs ``questions``, see
+    ``golden_level``. With ``recording`` a golden is recorded once level model is reached.
+    """
+
+    name: str
+    directory: str
+    weights_file: str
+    level: str
+    base_config: dict[str, t.Any] | None
+    base_path: str | None
+    allow_pickle: bool
+    questions: list[dict[str, t.Any]] | None = None
+    recording: Recording | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What the worker has to do, in the form of ``request.json``.
+
+    ``memory_limit`` is the number of bytes of the device that may be used. ``dtype`` and
+    ``attention`` are those of the bases, by default what suits the device.
+    """
+
+    device: str
+    packages: tuple[str, ...]
+    targets: tuple[Target, ...]
+    memory_limit: int | None = None
+    dtype: str | None = None
+    attention: str | None = None
+
+    @classmethod
+    def from_json(cls, data: dict[str, t.Any]) -> Request:
+        """Build a request from parsed JSON."""
+        targets = []
+        for target in data["targets"]:
+            recording = target["recording"] and Recording(**target["recording"])
+            targets.append(Target(**{**target, "recording": recording}))
+        return cls(**{**data, "packages": tuple(data["packages"]), "targets": tuple(targets)})
+
+
+@dataclasses.dataclass
+class LoadTestResult:
+    """The facts of a load test that module results, receipts and reports share."""
+
+    level: str | None = None
+    device: str | None = None
+    device_name: str | None = None
+    capability: str | None = None
+    dtype: str | None = None
+    versions: dict[str, str] = dataclasses.field(default_factory=dict)
+    load_seconds: float | None = None
+    peak_memory_bytes: int | None = None
+    effect: float | None = None
+    distances: dict[str, float] | None = None
+    permitted: dict[str, float] | None = None
+    notes: list[str] = dataclasses.field(default_factory=list)
+    limited_by: str | None = None
+    checks: list[str] = dataclasses.field(default_factory=list)
+
+    def to_json(self) -> dict[str, t.Any]:
+        """Return the facts as a dictionary."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_receipt(cls, receipt: dict[str, t.Any]) -> LoadTestResult:
+        """Read the facts back from a receipt; what it lacks is unknown."""
+        found = {field.name: receipt.get(field.name) for field in dataclasses.fields(cls)}
+        return cls(**{name: value for name, value in found.items() if value is not None})
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """One failed check of an adapter or its base, and the remedy."""
+
+    problem: str
+    remedy: str
+
+
+@dataclasses.dataclass
+class Report:
+    """What the worker found out about one adapter.
+
+    ``passed`` means that the level of the target was reached. ``answer`` is the answer to the
+    questions of level golden, ``recorded`` a recorded golden; ``golden_level`` describes both.
+    ``warnings`` are those of PEFT.
+    """
+
+    result: LoadTestResult = dataclasses.field(default_factory=LoadTestResult)
+    passed: bool = False
+    failures: list[Failure] = dataclasses.field(default_factory=list)
+    answer: dict[str, t.Any] | None = None
+    recorded: dict[str, t.Any] | None = None
+    warnings: list[str] = dataclasses.field(default_factory=list)
+
+    @classmethod
+    def from_json(cls, data: dict[str, t.Any]) -> Report:
+        """Build a report from parsed JSON. Raises TypeError or KeyError for another form."""
+        failures = [Failure(**failure) for failure in data["failures"]]
+        return cls(**{**data, "result": LoadTestResult(**data["result"]), "failures": failures})
+
+
+@dataclasses.dataclass(frozen=True)
+class RunError:
+    """Why nothing could be tested: ``kind`` is package, import or cuda."""
+
+    kind: str
+    detail: str
+
+
+@dataclasses.dataclass
+class RunResult:
+    """The result of the worker, in the form of ``result.json``.
+
+    ``reports`` has the adapters that were tested, by name. ``current`` is the adapter under test,
+    for the message about a crash.
+    """
+
+    reports: dict[str, Report] = dataclasses.field(default_factory=dict)
+    current: str | None = None
+    error: RunError | None = None
+    seconds: float = 0.0
+
+    @classmethod
+    def from_json(cls, data: dict[str, t.Any]) -> RunResult:
+        """Build a result from parsed JSON.
+
+        Raises TypeError, KeyError or AttributeError for another form.
+        """
+        reports = {name: Report.from_json(report) for name, report in data["reports"].items()}
+        return cls(**{**data, "reports": reports, "error": data["error"] and RunError(**data["error"])})
