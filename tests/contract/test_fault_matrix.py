@@ -1,5 +1,6 @@
 # Copyright (c) 2026, The lorafleet.delivery authors
-# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or
+# https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """The fault matrix: each fault of an adapter, the lowest level that finds it, and its message.
@@ -62,7 +63,8 @@ class Fault:
     files: t.Callable[[pathlib.Path], t.Any] = lambda adapter: None
     # Where the inventory (or the base) differs from that of the plain adapter.
     declared: dict[str, t.Any] = dataclasses.field(default_factory=dict)
-    # Whether level structure finds it without knowing the base. Otherwise level adapter must find it.
+    # Whether level structure finds it without knowing the base. Otherwise level adapter must find
+    # it.
     without_base: bool = True
 
     def apply(self, adapter: pathlib.Path) -> None:

@@ -1,5 +1,6 @@
 # Copyright (c) 2026, The lorafleet.delivery authors
-# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or
+# https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Level golden: every legitimate computation against every wrong adapter and base, with margins.
@@ -206,7 +207,8 @@ def test_recording_has_greedy_answers_and_likeliest_tokens(table: Table, recorde
         assert all(20 <= len(tokens) <= 40 and tokens == sorted(set(tokens)) for tokens in question["tokens"])
         # The answer is greedy, so each of its tokens is among the compared ones.
         assert all(token in tokens for token, tokens in zip(question["ids"][question["start"] :], question["tokens"]))
-    # The user's prompt went through the chat template of the adapter's tokenizer, which ends the line.
+    # The user's prompt went through the chat template of the adapter's tokenizer, which ends the
+    # line.
     assert found["questions"][3]["start"] > 1
     assert (found["attention"], found["other_attention"]) == ("sdpa", "eager")
     assert all(math.exp(value) <= 1 for rows in found["answer"]["on"] for row in rows for value in row)

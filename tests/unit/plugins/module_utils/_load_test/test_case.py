@@ -1,5 +1,6 @@
 # Copyright (c) 2026, The lorafleet.delivery authors
-# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or
+# https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """The cases of a load test and the validity of their receipts."""
@@ -48,7 +49,10 @@ def node(tmp_path: pathlib.Path) -> Node:
 
 @pytest.fixture
 def case_of(node: Node, tiny: pathlib.Path) -> t.Callable[..., Case]:
-    """Return a function that makes the adapter's case on a node with the base. Raises DeliveryError."""
+    """Return a function that makes the adapter's case on a node with the base.
+
+    Raises DeliveryError.
+    """
 
     def make(**params: t.Any) -> Case:
         row = {"name": NAME, "base": BASE, "rank": 16, "alpha": 32}

@@ -1,11 +1,13 @@
 # Copyright (c) 2026, The lorafleet.delivery authors
-# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or
+# https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """The worker with single parts of it changed.
 
-Run as ``PYTHONPATH=.collections python tampered_worker.py ADAPTERS BASE`` in the PEFT interpreter, on
-the adapters intact, missing, unknown and overwriting. Prints the failures of each change, and the reports.
+Run as ``PYTHONPATH=.collections python tampered_worker.py ADAPTERS BASE`` in the PEFT interpreter,
+on the adapters intact, missing, unknown and overwriting. Prints the failures of each change, and
+the reports.
 """
 
 from __future__ import annotations
