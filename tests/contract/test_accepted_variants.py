@@ -3,7 +3,7 @@
 # https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Adapters that must pass: many kinds and families of bases, PEFT 0.14 to 0.21, transformers 4 and 5.
+"""Adapters that must pass: many kinds and bases, PEFT 0.14 to 0.21, transformers 4 and 5.
 
 They are in ``tests/fixtures``, with the script that made them.
 """
@@ -56,7 +56,7 @@ def message_of(adapter: pathlib.Path, one: Declaration, work: pathlib.Path) -> s
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> WorkerRun:
-    """All adapters at level model, and one that lacks a module, on a base unknown to level structure."""
+    """All adapters at level model, and one without a module of an unknown base family."""
     work = tmp_path_factory.mktemp("variants")
     targets = [
         Target(

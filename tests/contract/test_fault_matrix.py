@@ -55,7 +55,7 @@ WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """One fault: its changes to tensors, configuration and files, and words of level structure's message."""
+    """One fault: its changes to an adapter, and words of level structure's message."""
 
     words: tuple[str, ...] = ()
     tensors: t.Optional[Damage] = None
@@ -280,7 +280,7 @@ FAULTS: dict[str, Fault] = {
 
 
 class Row(t.NamedTuple):
-    """A row of the matrix: a fault, PEFT 0.21's reaction, the lowest level that finds it, its FAULTS.
+    """A row of the matrix: PEFT 0.21's reaction to a fault, and the lowest level that finds it.
 
     PEFT is silent (S), warns (W) or raises (E). The faults of level golden are in BLIND.
     """

@@ -20,7 +20,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._store.paths im
 
 @pytest.fixture
 def case(adapter: pathlib.Path, declare: t.Callable[..., Declaration], tiny: pathlib.Path, tmp_path: pathlib.Path) -> Case:
-    """The plain adapter, which has to reach level model on the base of this host, without a receipt."""
+    """The plain adapter without a receipt. It has to reach level model on the base of this host."""
     declared = declare()
     manifest = describe(str(adapter), declared, {}, str(tmp_path / "cache")).manifest
     return Case(

@@ -42,7 +42,7 @@ def scratch(tmp_path: pathlib.Path) -> t.Iterator[pathlib.Path]:
 
 @pytest.fixture
 def interpreter(tmp_path: pathlib.Path) -> t.Callable[[str], str]:
-    """Return a function that makes an interpreter of a shell script; $4 is the request, $5 the result."""
+    """Return a function that makes an interpreter of a script; $4 is the request, $5 the result."""
 
     def make(script: str) -> str:
         path = tmp_path / "python"

@@ -3,7 +3,7 @@
 # https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The load test as another user: its identity, its read access, and that the access is temporary."""
+"""The load test as another user: its identity and its temporary read access."""
 
 from __future__ import annotations
 
