@@ -89,7 +89,7 @@ def structure_problems(
 
 
 def structure_checks(tensors: t.Sequence[TensorScan], config: Config) -> list[str]:
-    """Return what is proved if neither ``config_problems`` nor ``structure_problems`` finds any."""
+    """Return what is proved if ``config_problems`` and ``structure_problems`` find nothing."""
     return [
         f"The configuration is LoRA as declared: rank {config['r']}, alpha {config['lora_alpha']}, no key that can load code.",
         f"The weights are strict safetensors: {count(len(tensors), 'tensor')} with the names and shapes of"
