@@ -36,7 +36,7 @@ TESTS = {
     "_store/fetch": ["module_utils/_store/test_staging"],
     "_store/paths": ["module_utils/_store/test_paths", "module_utils/_store/test_transaction"],
     "_store/plan": ["module_utils/_store/test_transaction"],
-    "_store/preflight": ["module_utils/_linux/test_mounts", "module_utils/_store/test_transaction"],
+    "_store/preflight": ["module_utils/_store/test_preflight", "module_utils/_store/test_transaction"],
     "_store/recovery": ["module_utils/_store/test_recovery", "module_utils/_store/test_transaction"],
     "_store/retention": ["module_utils/_store/test_transaction"],
     "_store/staging": ["module_utils/_store/test_staging"],
