@@ -16,6 +16,9 @@ import collections.abc as c
 import dataclasses
 import typing as t
 
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.worker.protocol import (
+    LoadTestResult,
+)
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan import (
     ACTIVATED,
     REPAIRED,
@@ -42,10 +45,7 @@ NOT_REACHED = "not_reached"
 NOT_SELECTED = "not_selected"
 
 # What receipts and load tests have in common.
-_OF_TEST = (
-    "level", "device", "device_name", "capability", "dtype", "versions", "load_seconds", "peak_memory_bytes", "effect",
-    "distances", "permitted", "checks", "notes", "limited_by",
-)  # fmt: skip
+_OF_TEST = tuple(field.name for field in dataclasses.fields(LoadTestResult))
 _OF_RELEASE = ("release", "digest", "size", "files", "previous", "since", "history", "activation", "path")
 
 Data = dict[str, t.Any]

@@ -1,0 +1,81 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Module adapter_up_to_date_info in this process."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import typing as t
+
+import pytest
+
+from tests.support.served import Served
+
+Run = t.Callable[..., t.Dict[str, t.Any]]
+
+
+@pytest.fixture
+def node(tmp_path: pathlib.Path, tiny: pathlib.Path, declare: t.Callable[..., t.Any]) -> Served:
+    return Served(tmp_path, tiny, declare())
+
+
+@pytest.fixture
+def run(node: Served, run_module: Run) -> Run:
+    """Return a function that runs the module on the node with changed options."""
+
+    def run(**changes: t.Any) -> dict[str, t.Any]:
+        options = {key: value for key, value in {**node.params, **changes}.items() if value is not None}
+        return run_module("adapter_up_to_date_info", options)
+
+    return run
+
+
+def test_up_to_date_node_returns_whole_result(node: Served, run: Run) -> None:
+    result = run()
+    (adapter,) = result["adapters"]
+    receipt, history = adapter.pop("receipt"), adapter.pop("history")
+    assert (receipt["level"], receipt["release"]) == ("structure", node.manifest.release)
+    assert [entry["release"] for entry in history] == [node.manifest.release]
+    assert result == {
+        "changed": False,
+        "up_to_date": True,
+        "reasons": [],
+        "adapters": [
+            {
+                "name": node.manifest.name,
+                "release": node.manifest.release,
+                "required_level": "structure",
+                **node.manifest.content(),
+                "previous": None,
+                "activation": "exchange",
+                "path": node.paths.release(node.manifest.release),
+            }
+        ],
+    }
+
+
+def test_node_without_receipt_returns_reason(node: Served, run: Run) -> None:
+    os.unlink(node.paths.receipt(node.manifest.release))
+    assert run() == {
+        "changed": False,
+        "up_to_date": False,
+        "reasons": ["adapter adapter: no valid receipt for level structure on this node."],
+        "adapters": [],
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"device": "tpu"}, "device is tpu: expected cpu, cuda, or cuda: and a number."),
+        ({"keep": 0}, "keep: is 0."),
+        ({"user": "no-such-user"}, "user no-such-user: does not exist on this host."),
+    ],
+)
+def test_invalid_options_are_reasons(run: Run, options: dict[str, t.Any], reason: str) -> None:
+    result = run(**options)
+    assert (result["up_to_date"], len(result["reasons"])) == (False, 1)
+    assert result["reasons"][0].startswith(reason)
