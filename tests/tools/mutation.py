@@ -25,6 +25,7 @@ TESTS = {
     "_adapter/hash_cache": ["module_utils/_adapter/test_hash_cache"],
     "_adapter/manifest": ["module_utils/_adapter/test_manifest"],
     "_adapter/manifest_diff": ["module_utils/_adapter/test_manifest_diff"],
+    "_files": ["module_utils/test_files", "module_utils/test_hashing"],
     "_formats/safetensors": ["module_utils/_formats/test_safetensors"],
     "_formats/tensor_scan": ["module_utils/_formats/test_tensor_scan"],
     "_hashing": ["module_utils/test_hashing"],
