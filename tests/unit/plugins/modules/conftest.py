@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import pathlib
 import typing as t
 
 import pytest
-from ansible.module_utils import basic
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.lorafleet.delivery.plugins.module_utils._module import DeliveryModule
 
 Result = t.Dict[str, t.Any]
 RunModule = t.Callable[..., Result]
@@ -21,22 +23,32 @@ RunModule = t.Callable[..., Result]
 @pytest.fixture
 def run_module(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> RunModule:
-    """Return a function that runs a module with options and returns its whole result."""
+) -> t.Iterator[RunModule]:
+    """Return a function that runs a module with options and returns the JSON that it prints.
 
-    def run(name: str, options: dict[str, t.Any], check_mode: bool = False, diff: bool = False) -> Result:
+    The result has no ``invocation``, and ``warnings`` only if there are any.
+    """
+    umask = os.umask(0o022)
+
+    def run(name: str, options: dict[str, t.Any], check_mode: bool = False, diff: bool = False, verbosity: int = 0) -> Result:
         module = importlib.import_module(f"ansible_collections.lorafleet.delivery.plugins.modules.{name}")
         scratch: pathlib.Path = tmp_path_factory.mktemp("tmpdir")
-        internal = {"_ansible_check_mode": check_mode, "_ansible_diff": diff, "_ansible_tmpdir": str(scratch)}
-        arguments = json.dumps({"ANSIBLE_MODULE_ARGS": {**options, **internal}}).encode()
-        monkeypatch.setattr(basic, "_ANSIBLE_ARGS", arguments)
-        # ansible-core 2.19 asks for the form of the result; older versions have no such variable.
-        monkeypatch.setattr(basic, "_ANSIBLE_PROFILE", "legacy", raising=False)
+        internal = {
+            "_ansible_check_mode": check_mode,
+            "_ansible_diff": diff,
+            "_ansible_tmpdir": str(scratch),
+            "_ansible_verbosity": verbosity,
+        }
+        warnings: list[str] = []
+        # AnsibleModule.warn() prints a warning instead if the controller's code has been imported.
+        monkeypatch.setattr(DeliveryModule, "warn", lambda _module, warning: warnings.append(warning))
         capsys.readouterr()
-        with pytest.raises(SystemExit):
+        with patch_module_args({**options, **internal}), pytest.raises(SystemExit) as ended:
             module.main()
-        result = json.loads(capsys.readouterr().out)
-        result.pop("invocation", None)
-        return t.cast("Result", result)
+        result: Result = json.loads(capsys.readouterr().out)
+        assert ended.value.code == (1 if result.get("failed") else 0)
+        result.pop("invocation")
+        return {**result, "warnings": warnings} if warnings else result
 
-    return run
+    yield run
+    os.umask(umask)

@@ -1,0 +1,195 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Options and results of adapter_release; module_utils/_store/test_transaction.py tests what it does."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import typing as t
+
+import pytest
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.state import read_state
+
+from tests.support.releases import NAME, WEIGHTS, manifest_of, release_of, stage, version_at
+from tests.support.transactions import Node
+
+from .conftest import Result, RunModule
+
+
+@pytest.fixture
+def node(tmp_path: pathlib.Path) -> Node:
+    (tmp_path / "node").mkdir()
+    return Node(tmp_path / "node")
+
+
+@pytest.fixture
+def run(node: Node, run_module: RunModule) -> RunModule:
+    """Return a function that runs the module on the node."""
+
+    def run(check_mode: bool = False, verbosity: int = 0, **options: t.Any) -> Result:
+        options.update(models_dir=str(node.models), store=str(node.store))
+        return run_module("adapter_release", options, check_mode, verbosity=verbosity)
+
+    return run
+
+
+def adapter_of(node: Node, version: int, action: str, **more: t.Any) -> Result:
+    """One entry of ``adapters``."""
+    manifest = manifest_of(version, node.paths.name)
+    state = read_state(node.paths)
+    return {
+        "name": node.paths.name,
+        "release": manifest.release,
+        "digest": manifest.digest,
+        "size": sum(entry.size for entry in manifest.files),
+        "files": [{"path": entry.path, "size": entry.size, "sha256": entry.sha256} for entry in manifest.files],
+        "previous": None,
+        "history": [{"release": entry.release, "at": entry.at} for entry in state.history],
+        "action": action,
+        "activation": "exchange",
+        "path": str(node.release(version)),
+        "served": node.paths.served,
+        "receipt": json.loads(pathlib.Path(node.paths.receipt(manifest.release)).read_text(encoding="utf-8")),
+        "adopted": None,
+        "pruned": [],
+        "drift": [],
+        **more,
+    }
+
+
+def untimed(result: Result) -> Result:
+    """The result without the times of activations, which cannot be predicted."""
+    adapters = [{**adapter, "history": [entry["release"] for entry in adapter["history"]]} for adapter in result["adapters"]]
+    return {**result, "adapters": adapters}
+
+
+def test_adapter_release_activates_staged_release(node: Node, run: RunModule) -> None:
+    manifest = stage(node.paths, 1)
+    options: Result = {"manifests": [manifest.to_text()], "required_level": "model", "run": "the test"}
+    staged = node.snapshot()
+    predicted = run(check_mode=True, **options)
+    assert node.snapshot() == staged
+
+    done = run(**options)
+    assert done == {"changed": True, "adapters": [adapter_of(node, 1, "activated")], "diff": done["diff"]}
+    assert untimed(done) == untimed(predicted)
+    [diff] = done["diff"]
+    assert (diff["before_header"], diff["after"]["rank"]) == (f"active release of {NAME}", 16)
+    assert version_at(node.served) == version_at(node.release(1)) == 1
+
+
+def test_adapter_release_of_active_release_changes_nothing(node: Node, run: RunModule) -> None:
+    node.deploy(1)
+    active = node.snapshot()
+    for check_mode in (True, False):
+        again = run(manifests=[manifest_of(1).to_text()], check_mode=check_mode)
+        assert again == {"changed": False, "adapters": [adapter_of(node, 1, "unchanged")], "diff": again["diff"]}
+        assert again["diff"][0]["before"] == again["diff"][0]["after"]
+        assert node.snapshot() == active
+
+
+def test_adapter_release_diff_lists_tensors_with_verbosity(node: Node, run: RunModule) -> None:
+    node.deploy(1)
+    manifest = stage(node.paths, 2)
+    short, long = (run(manifests=[manifest.to_text()], check_mode=True, verbosity=number)["diff"][0] for number in (0, 2))
+    assert len(json.dumps(long)) > len(json.dumps(short))
+
+
+def test_adapter_release_rolls_back_without_manifests(node: Node, run: RunModule) -> None:
+    node.deploy(1)
+    node.deploy(2)
+    done = run(state="rolled_back", names=[NAME])
+    expected = adapter_of(node, 1, "rolled_back", previous=release_of(2))
+    assert done == {"changed": True, "adapters": [expected], "diff": done["diff"]}
+    assert version_at(node.served) == 1
+    named: Result = {"state": "rolled_back", "names": [NAME], "release": release_of(2)}
+    assert run(**named)["changed"]
+    assert not run(**named)["changed"]
+    assert version_at(node.served) == 2
+
+
+def test_adapter_release_without_required_level_fails_with_remedy(node: Node, run: RunModule) -> None:
+    manifest = stage(node.paths, 1, level="structure")
+    done = run(manifests=[manifest.to_text()], required_level="model")
+    [problem] = done["problems"]
+    assert done == {
+        "failed": True,
+        "changed": False,
+        "adapters": [],
+        "diff": [],
+        "msg": f"{problem['subject']}: {problem['problem']} {problem['remedy']}",
+        "problems": [
+            {
+                "adapter": NAME,
+                "subject": problem["subject"],
+                "problem": "was verified at level structure only on this node, level model is required.",
+                "remedy": "Run the load test at that level first; nothing was activated.",
+            }
+        ],
+    }
+    assert f"{NAME}, release {manifest.release}" in problem["subject"]
+    assert not node.served.exists()
+
+
+def test_adapter_release_failure_returns_adapters_completed_before(node: Node, run: RunModule) -> None:
+    other = Node(node.base, "other_lora")
+    manifests = [stage(node.paths, 1), stage(other.paths, 2)]
+    # It blocks the first file that is written for the second adapter, which no check reads.
+    pathlib.Path(other.paths.manifest(manifests[1].release) + ".new").mkdir()
+    done = run(manifests=[manifest.to_text() for manifest in manifests])
+    assert (done["failed"], done["changed"], done["adapters"]) == (True, True, [adapter_of(node, 1, "activated")])
+    [problem] = done["problems"]
+    assert (problem["adapter"], problem["subject"]) == ("other_lora", f"adapter other_lora, release {release_of(2)}")
+    assert "is unchanged." in done["msg"]
+    assert (version_at(node.served), other.served.exists()) == (1, False)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"file_mode": "420"}, "file_mode: is '420'. Write it with four octal digits in quotes"),
+        ({"owner": "no such user"}, "owner no such user: does not exist on this node."),
+        ({"keep": 0}, "keep: is 0. Keep at least one release."),
+        ({"state": "rolled_back", "names": ["../x"]}, "adapter '../x': is not a valid name."),
+        (
+            {"state": "rolled_back", "names": [NAME, "b"], "release": "0123456789ab"},
+            "release 0123456789ab: not a valid release ID.",
+        ),
+        ({"state": "rolled_back", "names": [NAME], "release": "../x"}, "release ../x: not a valid release ID."),
+    ],
+)
+def test_adapter_release_with_bad_option_fails(node: Node, run: RunModule, options: Result, message: str) -> None:
+    if "state" not in options:
+        options = {**options, "manifests": [manifest_of(1).to_text()]}
+    done = run(**options)
+    assert done["failed"]
+    assert message in done["msg"]
+    assert os.listdir(node.base) == ["models"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "state is active but all of the following are missing: manifests"),
+        ({"state": "rolled_back"}, "state is rolled_back but all of the following are missing: names"),
+        ({"manifests": [], "names": []}, "parameters are mutually exclusive: manifests|names"),
+        ({"manifests": [], "required_level": "available"}, "value of required_level must be one of: structure, adapter"),
+    ],
+)
+def test_adapter_release_with_bad_arguments_fails(run: RunModule, options: Result, message: str) -> None:
+    done = run(**options)
+    assert done["failed"]
+    assert message in done["msg"]
+
+
+def test_adapter_release_of_altered_manifest_fails(node: Node, run: RunModule) -> None:
+    data = stage(node.paths, 1).to_json()
+    next(entry for entry in data["files"] if entry["path"] == WEIGHTS)["sha256"] = "0" * 64
+    done = run(manifests=[json.dumps(data)])
+    assert done["failed"]
+    assert "It was changed after it was made. Run adapter_info again." in done["msg"]
+    assert not node.served.exists()

@@ -1,0 +1,138 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Options and results of adapter_release_info; module_utils/test_release_info.py tests the comparison."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import typing as t
+
+import pytest
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.state import read_state
+
+from tests.support.releases import NAME, WEIGHTS, manifest_of, release_of, write_version
+from tests.support.transactions import Node
+
+from .conftest import Result, RunModule
+
+
+@pytest.fixture
+def node(tmp_path: pathlib.Path) -> Node:
+    base = tmp_path / "node"
+    base.mkdir()
+    return Node(base)
+
+
+@pytest.fixture
+def run(node: Node, run_module: RunModule) -> RunModule:
+    """Return a function that runs the module on the node."""
+
+    def run(check_mode: bool = False, **options: t.Any) -> Result:
+        options = {"names": [NAME], "models_dir": str(node.models), "store": str(node.store), **options}
+        return run_module("adapter_release_info", options, check_mode)
+
+    return run
+
+
+def info_of(node: Node, version: int) -> Result:
+    """The whole result for a node that serves this version, with nothing that differs."""
+    manifest, release = manifest_of(version), release_of(version)
+    receipt = json.loads(pathlib.Path(node.paths.receipt(release)).read_text(encoding="utf-8"))
+    [activation] = read_state(node.paths).history
+    return {
+        "changed": False,
+        "adapters": [
+            {
+                "name": NAME,
+                "release": release,
+                "digest": manifest.digest,
+                "size": sum(entry.size for entry in manifest.files),
+                "files": [{"path": entry.path, "size": entry.size, "sha256": entry.sha256} for entry in manifest.files],
+                "previous": None,
+                "since": activation.at,
+                "activation": "exchange",
+                "history": [{"release": release, "at": activation.at}],
+                "receipt": receipt,
+                "differences": [],
+            }
+        ],
+        "active": [NAME],
+        "differences": [],
+        "others": [],
+        "summary": {NAME: [f"release {release} active since {activation.at}", f"level model on cpu verified {receipt['at']}"]},
+    }
+
+
+@pytest.mark.parametrize("content", [True, False])
+@pytest.mark.parametrize("check_mode", [True, False])
+def test_adapter_release_info_returns_active_release(node: Node, run: RunModule, content: bool, check_mode: bool) -> None:
+    node.deploy(1)
+    before = node.snapshot()
+    assert run(check_mode=check_mode, content=content) == info_of(node, 1)
+    assert node.snapshot() == before
+
+
+def test_adapter_release_info_hashes_content_by_default(node: Node, run: RunModule) -> None:
+    node.deploy(1)
+    weights = node.served / WEIGHTS
+    weights.write_bytes(weights.read_bytes()[::-1])
+    weights.chmod(0o600)
+    assert run(content=False) == info_of(node, 1)
+    found = run()
+    [adapter] = found["adapters"]
+    changed, mode = adapter["differences"]
+    assert changed.startswith(f"changed  {weights}  sha256 ")
+    assert mode == f"mode     {weights}  0600 instead of 0644"
+    assert found["differences"] == [f"{NAME}: {changed}", f"{NAME}: {mode}"]
+    assert found["summary"][NAME][2:] == [changed, mode]
+
+
+def test_adapter_release_info_of_lower_level_is_difference(node: Node, run: RunModule) -> None:
+    node.deploy(1)
+    assert run(required_level="model") == info_of(node, 1)
+    assert run(required_level="golden")["differences"] == [f"{NAME}: lower    verified at level model, level golden is required"]
+
+
+def test_adapter_release_info_lists_unexpected_adapters(node: Node, run: RunModule) -> None:
+    node.deploy(1)
+    write_version(node.models / "by_hand", 1)
+    found = run()
+    assert found["others"] == ["by_hand"]
+    assert found["summary"]["by_hand"] == ["extra    not expected on this node"]
+    assert run(expected=[NAME, "by_hand"]) == info_of(node, 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "subject", "problem"),
+    [
+        ({"names": ["../x"]}, "adapter '../x'", "is not a valid name."),
+        ({"file_mode": "rw"}, "file_mode", "is 'rw'."),
+    ],
+)
+def test_adapter_release_info_with_bad_option_fails(run: RunModule, options: Result, subject: str, problem: str) -> None:
+    failed = run(**options)
+    [found] = failed["problems"]
+    assert (found["adapter"], found["subject"], found["problem"]) == (None, subject, problem)
+    assert failed == {"failed": True, "msg": f"{subject}: {problem} {found['remedy']}", "problems": [found]}
+
+
+def test_adapter_release_info_without_read_permission_fails(node: Node, run: RunModule, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(path: str) -> list[str]:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr("os.listdir", denied)
+    assert run() == {
+        "failed": True,
+        "msg": f"{node.models}: cannot be read: Permission denied. Run with become.",
+        "problems": [
+            {
+                "adapter": None,
+                "subject": str(node.models),
+                "problem": "cannot be read: Permission denied.",
+                "remedy": "Run with become.",
+            }
+        ],
+    }
