@@ -2,10 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Everything that is made here goes below .cache, .collections and .ansible; `make clean` takes it away.
+# Everything is created below .cache, .collections and .ansible; `make clean` removes it.
 
-# The torch for the demo's and the tests' load tests. On Linux, the package index gives a CUDA build of some gigabytes; name an
-# index that has CPU builds to get a small one: make demo PIP_EXTRA_INDEX_URL=URL (pytorch.org's installation page names it).
+# The torch of the load tests. On Linux, the package index has a CUDA build of several gigabytes.
+# For a small CPU build, name an index that has one (see pytorch.org's installation page):
+# make demo PIP_EXTRA_INDEX_URL=URL
 TORCH ?= torch==2.13.0
 
 CONTROLLER := .cache/venv/controller
@@ -18,18 +19,18 @@ NOX := $(CONTROLLER)/bin/nox
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check
 PEFT_REQUIREMENTS := roles/runtime/files/requirements.txt
 
-# The lab's hosts are containers. Their image is made from this one; empty: from Debian's packages, no registry is asked.
-# For example, where there is no mmdebstrap: make lab LAB_BASE=docker.io/library/debian:bookworm-slim
+# The base image of the lab's hosts. If empty, it is built from Debian packages, not pulled.
+# Without mmdebstrap, for example: make lab LAB_BASE=docker.io/library/debian:bookworm-slim
 LAB_BASE ?=
 LAB_PACKAGES := openssh-server,rsync,python3,python3-venv,sudo,iproute2,procps
 LAB := .cache/lab
-# no: make test leaves out the tests of the lab, and says so.
+# no: make test skips the lab's tests, with a message.
 WITH_LAB ?= yes
 LAB_PLAYBOOK := $(CONTROLLER)/bin/ansible-playbook -i inventories/lab extensions/molecule
 export CONTAINERS_CONF := $(CURDIR)/extensions/molecule/containers.conf
 
-# Python's name is looked for only where a rule uses it. The distribution's comes first: it is built to be fast, which one that a
-# version manager has built often is not; Ansible takes a third longer with such a one.
+# Evaluated only by rules that use it. The distribution's Python comes first because it is
+# optimized: with one built by a version manager Ansible often takes a third longer.
 PYTHON ?= $(or $(shell for python in /usr/bin/python3 python3.11 python3.12 python3.13 python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null && echo $$python && break; \
 	done),$(error Python 3.11 or newer is needed: install it, or name it: make PYTHON=/path/to/python3))
@@ -47,7 +48,7 @@ define APT_INSTALL
 		$$packages > /dev/null
 endef
 
-# $(call NEED,command:package ...) installs the packages whose command is missing.
+# $(call NEED,command:package ...) installs the packages of missing commands.
 define NEED
 	@PATH=$$PATH:/usr/sbin packages=; for pair in $(1); do \
 		command -v "$${pair%:*}" > /dev/null || packages="$$packages $$(echo "$${pair#*:}" | tr + ' ')"; \
@@ -55,22 +56,22 @@ define NEED
 	if test -n "$$packages"; then $(APT_INSTALL); fi
 endef
 
-# $(call VENV,directory) makes a virtual environment unless a working one is there.
+# $(call VENV,directory) creates a virtual environment unless a working one exists.
 define VENV
 	@$(1)/bin/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear $(1)
 endef
 
 .PHONY: help
-help:  ## Say what can be made
+help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 .PHONY: setup
-setup: system $(CONTROLLER)/.installed $(PEFT)/.installed $(COLLECTION)  ## Install what the playbooks and the load test need
+setup: system $(CONTROLLER)/.installed $(PEFT)/.installed $(COLLECTION)  ## Install Ansible and PEFT
 
 .PHONY: demo
 demo: setup $(PEFT)/.installed-demo  ## Deliver six real adapters to a fleet on this machine
 	@$(PEFT)/bin/python demo/prepare_base.py $(BASE)
-	@# PEFT writes target_modules in the order of a set: without a fixed seed each training would give another digest.
+	@# PEFT writes target_modules in the order of a set. A fixed seed makes digests reproducible.
 	@PYTHONHASHSEED=0 $(PEFT)/bin/python demo/train_adapters.py $(BASE) .cache/demo/sbs29/home/models
 	@mkdir -p $(DEMO_NODES:%=.cache/demo/%/home/models)
 	@$(CONTROLLER)/bin/ansible-playbook -i inventories/demo playbooks/golden.yml
@@ -81,7 +82,7 @@ demo: setup $(PEFT)/.installed-demo  ## Deliver six real adapters to a fleet on 
 		fi; exit $$result
 
 .PHONY: lint
-lint: setup-test  ## Run the linters and the type checker
+lint: setup-test  ## Run the linters, the type checker and the spelling check
 	@$(NOX) -s lint
 
 .PHONY: check
@@ -90,14 +91,14 @@ check: setup-test  ## Run the fast checks: linters and quick unit tests
 
 .PHONY: test
 test: system system-test  ## Run all checks and tests (about half an hour)
-	@# The packages of Debian are there by now, so these do not get into each other's way. Without the lab's parts, which only root
-	@# can make, its tests are skipped, and say why.
+	@# Debian packages have been installed, so these do not compete for apt's lock. The lab's parts
+	@# need root; without them its tests are skipped with a message.
 	@$(MAKE) --no-print-directory --jobs=2 setup-test $(if $(filter 0,$(shell id -u)),$(if $(filter no,$(WITH_LAB)),,lab-parts)) || \
-		{ echo "== Not all could be made. Where it is the lab that cannot be, go on without it: make test WITH_LAB=no" >&2; exit 1; }
-	@# Side by side: most gates keep one core busy and no more, and take what the tests leave while these wait for their hosts.
+		{ echo "== Set-up failed. If the lab cannot be built here, skip its tests: make test WITH_LAB=no" >&2; exit 1; }
+	@# In parallel: most gates use one core, and the tests often wait for their hosts.
 	@$(MAKE) --no-print-directory --jobs=2 gates tests
 
-# What they say is shown when all are done, not between the lines of the tests.
+# Their output is shown at the end, not between the lines of the tests.
 .PHONY: gates
 gates: setup-test
 	@nice $(NOX) -t gates > .cache/gates.log 2>&1; result=$$?; cat .cache/gates.log; exit $$result
@@ -107,14 +108,14 @@ tests: setup-test
 	@$(NOX) -s tests
 
 .PHONY: lab
-lab: setup lab-parts  ## Bring up the fleet as containers, and leave it up (as root)
+lab: setup lab-parts  ## Create the test environment of containers (as root)
 	@$(LAB_PLAYBOOK)/default/create.yml
 	@$(LAB_PLAYBOOK)/resources/runtime.yml
 	@printf '\n== The lab is up. Deploy to it:\n%s -i inventories/lab playbooks/deploy.yml\nLog in:\nssh -F %s jw2-1\n' \
 		$(CONTROLLER)/bin/ansible-playbook $(LAB)/ssh_config
 
 .PHONY: lab-down
-lab-down: $(CONTROLLER)/.installed-lab  ## Take the lab down, with all that it was made of
+lab-down: $(CONTROLLER)/.installed-lab  ## Remove the lab's containers, network and images
 	@$(LAB_PLAYBOOK)/default/destroy.yml
 	@podman image rm --force --ignore localhost/lorafleet-lab localhost/lorafleet-lab-base > /dev/null
 	@rm -rf $(LAB)
@@ -124,7 +125,7 @@ lab-parts: $(CONTROLLER)/.installed-lab lab-image $(LAB)/wheelhouse/.filled
 
 .PHONY: lab-image
 lab-image: system-lab
-	@test "$$(id -u)" = 0 || { echo "The lab's hosts have addresses of their own: that needs root. Run sudo make lab." >&2; exit 1; }
+	@test "$$(id -u)" = 0 || { echo "The lab's hosts have their own addresses, which needs root. Run sudo make lab." >&2; exit 1; }
 	@mkdir -p $(LAB)
 	@test -n "$(LAB_BASE)" || podman image exists localhost/lorafleet-lab-base || { \
 		echo "== Making the lab's base image from Debian's packages (about 1 minute)" && \
@@ -134,17 +135,17 @@ lab-image: system-lab
 		--build-arg BASE=$(or $(LAB_BASE),localhost/lorafleet-lab-base) extensions/molecule/image > /dev/null
 
 .PHONY: fuzz
-fuzz: setup-test  ## Try random files on the readers for SECONDS=60
+fuzz: setup-test  ## Fuzz the file readers for SECONDS=60
 	$(SAY) "Fuzzing (about $(SECONDS) s)"
 	@$(CONTROLLER)/bin/python tests/tools/fuzz.py $(SECONDS)
 
 .PHONY: bench
-bench: setup-test $(CONTROLLER)/.installed-lab $(CONTROLLER)/.installed-bench  ## Measure against doing the same by hand
+bench: setup-test $(CONTROLLER)/.installed-lab $(CONTROLLER)/.installed-bench  ## Run the benchmarks
 	$(SAY) "Measuring (about 20 minutes)"
 	@for script in tests/benchmarks/bench_*.py tests/benchmarks/plot.py; do $(CONTROLLER)/bin/python "$$script" || exit; done
 
 .PHONY: docs
-docs: setup-test  ## Make pages of all modules, plugins and roles below .cache/docs
+docs: setup-test  ## Render the reference of modules, plugins and roles to .cache/docs
 	@$(NOX) -s docs
 
 .PHONY: readmes
@@ -152,7 +153,7 @@ readmes: setup-test  ## Write the README.md of each role from its argument specs
 	@$(CONTROLLER)/bin/python tests/tools/readmes.py
 
 .PHONY: clean
-clean:  ## Remove everything that was made here
+clean:  ## Remove everything that make has created
 	rm -rf .cache .collections .ansible .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 .PHONY: setup-test
@@ -185,7 +186,7 @@ $(CONTROLLER)/.installed-test: requirements/locked/test.txt $(CONTROLLER)/.insta
 	@$(CONTROLLER)/bin/python $(PIP_INSTALL) -r $<
 	@touch $@
 
-# These hold the test tools too.
+# The lock file includes the test tools.
 $(CONTROLLER)/.installed-lab: requirements/locked/lab.txt $(CONTROLLER)/.installed-test
 	$(SAY) "Installing molecule and Ansible's collections into $(CONTROLLER) (about 30 s)"
 	@$(CONTROLLER)/bin/python $(PIP_INSTALL) --no-compile -r $<
@@ -196,7 +197,7 @@ $(CONTROLLER)/.installed-bench: requirements/bench.txt $(CONTROLLER)/.installed
 	@$(CONTROLLER)/bin/python $(PIP_INSTALL) -r $<
 	@touch $@
 
-# The lab's hosts are Debian 12 with Python 3.11, whatever this machine is.
+# The lab's hosts are Debian 12 with Python 3.11, independently of this machine.
 $(LAB)/wheelhouse/.filled: $(PEFT_REQUIREMENTS) | $(CONTROLLER)/.installed
 	$(SAY) "Collecting the wheels of the PEFT environment (about 20 s)"
 	@mkdir -p $(@D)
@@ -205,7 +206,7 @@ $(LAB)/wheelhouse/.filled: $(PEFT_REQUIREMENTS) | $(CONTROLLER)/.installed
 	@touch $@
 
 $(PEFT)/.installed: $(PEFT_REQUIREMENTS) | system
-	$(SAY) "Installing PEFT and $(TORCH) into $(PEFT) (1 to 2 minutes; longer where a CUDA build is downloaded)"
+	$(SAY) "Installing PEFT and $(TORCH) into $(PEFT) (1 to 2 minutes, longer for a CUDA build)"
 	$(call VENV,$(PEFT))
 	@$(PEFT)/bin/python $(PIP_INSTALL) '$(TORCH)' -r $<
 	@touch $@
@@ -216,7 +217,7 @@ $(PEFT)/.installed-demo: requirements/demo.txt requirements/demo-no-deps.txt $(P
 	@$(PEFT)/bin/python $(PIP_INSTALL) --no-deps -r requirements/demo-no-deps.txt
 	@touch $@
 
-# ansible.cfg and the tests find the checkout under the collection's full name through this link.
+# Through this symlink, ansible.cfg and the tests find the checkout by the collection's full name.
 $(COLLECTION):
 	@mkdir -p $(@D)
 	@ln -sfn ../../.. $@

@@ -2,9 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Every check of the collection, declared once. C(make check) and C(make test) run them; C(nox --list) names them.
+"""Every check of the collection. ``make check`` and ``make test`` run these sessions.
 
-nox lives in the controller's environment, and so does what the sessions without an environment of their own run.
+nox and the tools of sessions without a virtual environment are installed in the controller's
+environment.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ import nox
 CHECKOUT = pathlib.Path(__file__).parent
 BIN = pathlib.Path(sys.executable).parent
 PATH = os.environ["PATH"]
-# pyenv's own commands work only for the versions that it was told to use; these are all that it has.
+# pyenv's shims run only the versions selected in its configuration; these are all installed ones.
 PYENV = sorted(map(str, pathlib.Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser().glob("versions/3.*/bin")))
-# The distribution's own come first, as in the Makefile.
+# The distribution's Pythons come first, as in the Makefile.
 os.environ["PATH"] = os.pathsep.join([str(BIN), "/usr/bin", *PYENV, PATH])
-# Certificates of the machine, as pip has them.
+# Use the system's certificates, as pip does.
 os.environ.setdefault("UV_SYSTEM_CERTS", "1")
 
 nox.needs_version = ">=2025.5"
@@ -36,13 +37,14 @@ nox.options.reuse_venv = "yes"
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False
 
-# The oldest and the newest ansible-core, each with a Python to run it and the oldest that it knows on a node.
+# The oldest and the newest ansible-core, each with a Python to run it and the oldest Python that it
+# supports on a node.
 CORES = {"2.18.0": ("3.11", "3.8"), "2.21.*": ("3.13", "3.9")}
-# What is installed together.
+# Requirements that are locked together, because one environment holds them.
 LOCKS = {"test": ["test", "lint"], "lab": ["test", "lint", "lab"], "galaxy": ["galaxy"]}
-# What ansible-test would download from a server of its own installs pip; Python has brought one along.
+# Replaces the script that ansible-test would download to install pip: Python brings pip with it.
 GET_PIP = "import subprocess, sys\nsubprocess.run([sys.executable, '-m', 'ensurepip'], check=True)\n"
-# The tests that load adapters with the packages of the interpreter that they are given.
+# The tests that load adapters with the interpreter under test.
 LOADING = [
     "tests/contract/test_accepted_variants.py",
     "tests/unit/plugins/module_utils/_load_test/worker/test_main.py",
@@ -65,35 +67,38 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(tags=["fast"], default=False)
 def quick(session: nox.Session) -> None:
-    """Unit tests, but for the slow ones."""
+    """Unit tests without the slow ones."""
     session.run("pytest", "-q", "-n", "2", "--dist", "loadgroup", "-m", "not slow", "tests/unit", env={"PATH": PATH})
 
 
 @nox.session(tags=["gates"])
 def ansible_lint(session: nox.Session) -> None:
-    """Playbooks and roles by ansible-lint's profile for production."""
+    """Playbooks and roles: ansible-lint with its production profile."""
     session.run("ansible-lint")
 
 
 @nox.session(tags=["gates"])
 def sanity(session: nox.Session) -> None:
-    """All of ansible-test's sanity tests, nothing ignored, with every Python that this machine has."""
+    """All sanity tests of ansible-test, without exceptions, on every Python of this machine."""
     home = CHECKOUT / ".cache" / "ansible-test"
     core = BIN.parent / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages" / "ansible_test"
     (pip,) = re.findall(r"pip='([\d.]+)'", (core / "_internal" / "python_requirements.py").read_text())
     get_pip = home / ".ansible" / "test" / "cache" / f"get_pip_{pip.replace('.', '_')}.py"
     get_pip.parent.mkdir(parents=True, exist_ok=True)
     get_pip.write_text(GET_PIP)
-    # Environments and the like stay below .cache; what the user has told pip stands.
+    # Everything stays below .cache, but the user's pip configuration still applies.
     (home / ".config").unlink(missing_ok=True)
     (home / ".config").symlink_to(pathlib.Path("~/.config").expanduser())
-    # Outside of the checkout: inside, ansible-test would take git's word that there is nothing to test below .cache.
+    # Outside the checkout: git ignores .cache, so ansible-test would find no files there.
     with tempfile.TemporaryDirectory() as directory, session.chdir(copy_of_checkout(session, directory)):
         session.run("ansible-test", "sanity", "--color", "no", env={"HOME": str(home), "LC_ALL": "C.UTF-8"})
 
 
 def copy_of_checkout(session: nox.Session, directory: str) -> pathlib.Path:
-    """The files of the checkout, and no others, where ansible-test wants a collection: a link to the checkout does not pass."""
+    """Copy the checkout's files, without ignored ones, to the path that ansible-test requires.
+
+    A symlink to the checkout fails some sanity tests.
+    """
     copy = pathlib.Path(directory, "ansible_collections", "lorafleet", "delivery")
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = session.run(*command, silent=True, external=True) or ""
@@ -105,7 +110,10 @@ def copy_of_checkout(session: nox.Session, directory: str) -> pathlib.Path:
 
 @nox.session(venv_backend="uv", tags=["gates"])
 def galaxy(session: nox.Session) -> None:
-    """What Galaxy and Automation Hub ask of the built collection: licences, changelog, documentation, import, dependencies."""
+    """Requirements of Galaxy and Automation Hub.
+
+    Licences, changelog, documentation, import and dependencies of the built collection.
+    """
     session.install("--require-hashes", "-r", "requirements/locked/galaxy.txt")
     session.run("reuse", "lint", "--lines")
     session.run("antsibull-changelog", "lint")
@@ -113,7 +121,7 @@ def galaxy(session: nox.Session) -> None:
     with tempfile.NamedTemporaryFile() as generated:
         session.run("antsibull-changelog", "generate", "--output", generated.name)
         if not filecmp.cmp(generated.name, "CHANGELOG.md", shallow=False):
-            session.error("CHANGELOG.md is not what changelogs/changelog.yaml gives. Run antsibull-changelog generate.")
+            session.error("CHANGELOG.md differs from changelogs/changelog.yaml. Run antsibull-changelog generate.")
     with tempfile.TemporaryDirectory() as directory, session.chdir(directory):
         session.run("ansible-galaxy", "collection", "build", CHECKOUT, silent=True)
         (artifact,) = pathlib.Path().glob("*.tar.gz")
@@ -128,12 +136,12 @@ def galaxy(session: nox.Session) -> None:
 
 @nox.session(venv_backend="uv", default=False)
 def docs(session: nox.Session) -> None:
-    """Pages of all modules, plugins and roles with their options, below .cache/docs."""
+    """HTML pages of all modules, plugins and roles, below .cache/docs."""
     session.install("--require-hashes", "-r", "requirements/locked/galaxy.txt")
     with tempfile.TemporaryDirectory() as sources:
         form = ["--use-current", "--squash-hierarchy", "--fail-on-error", "--dest-dir", sources]
         session.run("antsibull-docs", "collection", *form, "lorafleet.delivery", env={"ANSIBLE_COLLECTIONS_PATH": ".collections"})
-        # Links into Ansible's own pages lead nowhere without a network.
+        # Links to Ansible's own pages cannot be resolved without a network.
         settings = ["extensions=sphinx_antsibull_ext", "project=lorafleet.delivery", "suppress_warnings=ref.ref"]
         options = [word for setting in settings for word in ("-D", setting)]
         session.run("sphinx-build", "-q", "-W", "-C", *options, "-b", "html", sources, ".cache/docs")
@@ -142,13 +150,13 @@ def docs(session: nox.Session) -> None:
 @nox.session(venv_backend="uv", tags=["gates"])
 @nox.parametrize("python, core", [(python, core) for core, (python, _node) in CORES.items()], ids=list(CORES))
 def cores(session: nox.Session, core: str) -> None:
-    """Quick unit tests, and the built collection delivering, on the oldest and the newest ansible-core."""
+    """Quick unit tests and a delivery by the built collection, on oldest and newest ansible-core."""
     session.install("-r", "requirements/test.txt", f"ansible-core=={core}")
     node = shutil.which(f"python{CORES[core][1]}") or ""
     session.log(f"The nodes have {node or 'the Python of the controller'}.")
     selected = ["-m", "not slow and not fuzz", "tests/unit", "tests/integration/test_built_collection.py"]
     if sys.version.startswith(f"{session.python}."):
-        # What knows nothing of Ansible is tested with this Python in any case.
+        # These tests do not import Ansible, and run on this Python in session quick and tests.
         selected.append("--ignore=tests/unit/plugins/module_utils")
     session.run("pytest", "-q", "-n", "2", "--dist", "loadgroup", *selected, env={"LORAFLEET_TEST_NODE_PYTHON": node})
 
@@ -156,12 +164,12 @@ def cores(session: nox.Session, core: str) -> None:
 @nox.session(venv_backend="uv")
 @nox.parametrize(
     "resolution",
-    # The newest are what setup takes, so that all other tests have them.
+    # `make setup` installs the newest, so all other tests use them.
     [nox.param("lowest-direct", id="oldest", tags=["gates"]), nox.param("highest", id="newest")],
 )
 def peft(session: nox.Session, resolution: str) -> None:
-    """The load test with the oldest or the newest packages that the role runtime permits, but for torch."""
-    # The one of setup: the package index has other versions of torch for CUDA alone, gigabytes each.
+    """The load test with the oldest or newest packages that role runtime permits, except torch."""
+    # torch comes from `make setup`: the index has its other versions for CUDA only, gigabytes each.
     no_torch = pathlib.Path(session.create_tmp(), "no-torch.txt")
     no_torch.write_text("torch; sys_platform == 'none'\n")
     wanted = ["-r", "roles/runtime/files/requirements.txt", "--overrides", str(no_torch)]
@@ -177,15 +185,15 @@ def peft(session: nox.Session, resolution: str) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """All tests."""
-    # The order of tests/conftest.py stays (--no-loadscope-reorder). The third process is for the lab's
-    # tests, which wait for its hosts most of the time.
+    # --no-loadscope-reorder keeps the order of tests/conftest.py. The third worker is for the lab's
+    # tests, which mostly wait for their hosts.
     workers = ["-n", "3", "--dist", "loadgroup", "--no-loadscope-reorder"]
     session.run("pytest", *workers, *(session.posargs or ["tests"]), env={"PATH": PATH})
 
 
 @nox.session(default=False)
 def coverage(session: nox.Session) -> None:
-    """Branch coverage of plugins by unit and integration tests, on the controller and in modules."""
+    """Branch coverage of plugins by unit and integration tests, in modules too."""
     session.run("coverage", "erase")
     command = ["pytest", "-q", "-n", "3", "--dist", "loadgroup", *(session.posargs or ["tests/unit", "tests/integration"])]
     session.run("coverage", "run", "-m", *command, env={"PATH": PATH}, success_codes=[0, 1])
@@ -195,7 +203,7 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session(venv_backend="uv", default=False)
 def mutation(session: nox.Session) -> None:
-    """Small changes to a module_util that its unit tests do not notice: -- NAME [HOW MANY CHANGES]."""
+    """Small changes to a module_util that its unit tests do not detect: -- NAME [CHANGES]."""
     session.install("-r", "requirements/mutation.txt")
     with tempfile.TemporaryDirectory() as directory, session.chdir(copy_of_checkout(session, directory)):
         pathlib.Path(".cache").symlink_to(CHECKOUT / ".cache")
@@ -205,7 +213,7 @@ def mutation(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def lock(session: nox.Session) -> None:
-    """Take the newest versions that requirements/*.txt allow into requirements/locked, with their hashes."""
+    """Update requirements/locked to the newest versions that requirements/*.txt allow."""
     for name, files in LOCKS.items():
         sources = [f"requirements/{source}.txt" for source in files]
         form = ["--universal", "--python-version", "3.11", "--generate-hashes", "--no-header", "--quiet"]

