@@ -16,9 +16,7 @@ import collections.abc as c
 import dataclasses
 import typing as t
 
-from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.worker.protocol import (
-    LoadTestResult,
-)
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.worker.protocol import LoadTestResult
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan import (
     ACTIVATED,
     REPAIRED,

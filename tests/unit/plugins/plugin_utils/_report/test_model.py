@@ -6,12 +6,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import typing as t
 
 import jsonschema
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import Problem
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.worker.protocol import LoadTestResult
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report import model
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.model import Data, Node, Run, groups_of, report_of
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._steps import (
@@ -286,3 +288,5 @@ def test_schema_has_every_key_state_and_step() -> None:
     assert set(states) == {*model.ACTIONS, *STATES}
     steps = schema()["$defs"]["node"]["properties"]["seconds"]["propertyNames"]["enum"]
     assert steps == [step.key for step in STEPS]
+    facts = {field.name for field in dataclasses.fields(LoadTestResult)}
+    assert schema()["$defs"]["test"]["properties"].keys() == facts | {"at", "from_receipt", "required_level"}
