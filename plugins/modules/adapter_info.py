@@ -12,18 +12,20 @@ version_added: 0.1.0
 author:
   - The lorafleet.delivery authors (@lorafleet)
 description:
-  - Makes a manifest of each adapter directory that the inventory declares - files with size and sha256, tensors with
-    dtype, shape and sha256, the parsed adapter_config.json, and the digest that names the release.
-  - Refuses a directory that is not the adapter that is declared, is damaged, or is still being written. What PEFT would let
-    pass in silence (unexpected or missing tensors, tensors that overwrite the base, NaN, all-zero weights, another scaling
-    or base) is refused here.
-  - Which files belong to an adapter is decided by what is there. adapter_config.json and exactly one weights file are
-    required, the tokenizer's files go along where they exist, everything else stays behind.
-  - The hashes are cached by inode, size, mtime and ctime of each file.
-  - Where a task is delegated, hosts of the play that ask the same of one host get one answer - it is asked once.
-  - A manifest also carries what does not belong to the content but goes with it, as far as it is known here - the identity of
-    the base in C(bases[].path), the library versions of the training, and the golden that
-    M(lorafleet.delivery.adapter_golden) has recorded of this very release.
+  - Makes a manifest of each adapter directory that the inventory declares. It has the size and sha256
+    of each file, the dtype, shape and sha256 of each tensor, the parsed adapter_config.json, and the
+    digest that names the release.
+  - Rejects a directory that does not hold the declared adapter, is damaged, or is still being written.
+    It also rejects what PEFT would accept silently - unexpected or missing tensors, tensors that
+    overwrite the base, NaN, all-zero weights, another scaling or another base.
+  - An adapter consists of adapter_config.json and exactly one weights file, both required, and of the
+    tokenizer's files where they exist. All other files are excluded.
+  - Caches the hashes by inode, size, mtime and ctime of each file.
+  - If several hosts of a play delegate the task to one host with the same options, it runs there once,
+    and all of them get its result.
+  - A manifest also carries data that is not part of the digest, as far as it is known on this host -
+    the identity of the base in C(bases[].path), the library versions of the training, and the golden
+    that M(lorafleet.delivery.adapter_golden) recorded for this release.
 extends_documentation_fragment:
   - lorafleet.delivery._options.declared
   - lorafleet.delivery._options.source
@@ -35,7 +37,7 @@ attributes:
       - lorafleet.delivery.source
   check_mode:
     support: full
-    details: The module only looks. In check mode it does not write its cache either.
+    details: The module only reads. In check mode it does not write its cache either.
   diff_mode:
     support: N/A
     details: The module changes nothing.
@@ -43,13 +45,15 @@ attributes:
     support: full
 options:
   require_golden:
-    description: Refuse an adapter of which no golden was recorded as it is now. Without it a stale golden is a warning.
+    description:
+      - Reject an adapter whose current release has no golden. When V(false), the module only warns about
+        an adapter that has goldens of other releases.
     type: bool
     default: false
   python:
     description:
-      - The interpreter of the training environment. When set, the versions of its torch, transformers, peft and safetensors
-        go into the manifests.
+      - The interpreter of the training environment. When set, the versions of its torch, transformers,
+        peft and safetensors are added to the manifests.
     type: path
 seealso:
   - module: lorafleet.delivery.adapter_golden
@@ -57,7 +61,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Describe what the training server offers
+- name: Describe an adapter on the training server
   lorafleet.delivery.adapter_info:
     models_dir: /home/models
     adapters:
@@ -68,14 +72,19 @@ EXAMPLES = r"""
     bases:
       meta-llama/Llama-3.2-3B-Instruct:
         path: /data/base/Llama-3.2-3B-Instruct
-  register: frozen
+  delegate_to: sbs29
+  register: described
+
+- name: Show its digest
+  ansible.builtin.debug:
+    msg: "{{ (described.manifests[0] | ansible.builtin.from_json).digest }}"
 """
 
 RETURN = r"""
 manifests:
   description:
-    - The manifest of each adapter that was found to be as declared, in the order of O(adapters), each as JSON text.
-    - Hand them on as they are. To look into one, use P(ansible.builtin.from_json#filter); its keys are those below.
+    - The manifests of the accepted adapters as JSON text, in the order of O(adapters).
+    - Pass them on unchanged. P(ansible.builtin.from_json#filter) parses one; its keys are the following.
   returned: always
   type: list
   elements: str
@@ -89,11 +98,12 @@ manifests:
       type: str
       sample: llama32_3b_grammar_lora
     digest:
-      description: sha256 over the paths, sizes and sha256s of its files. Its first 12 digits name the release.
+      description:
+        - The sha256 over the paths, sizes and sha256s of its files. Its first 12 digits name the release.
       type: str
       sample: 5f1c0f1f0f0b7e3b2f9d1f6f0c3a55ef1d6e1b0e7a4c8b4b6f1f7c2d3e4f5a6b
     size:
-      description: Bytes of all files.
+      description: Size of all files in bytes.
       type: int
       sample: 114312871
     files:
@@ -107,35 +117,37 @@ manifests:
     tensors:
       description:
         - Tensors with C(name), C(dtype), C(shape) and C(sha256) of their bytes. Empty for a pickle.
-        - C(norm) is the Euclidean norm of a tensor's values, known to about one percent from some thousand of them.
+        - C(norm) is the Euclidean norm of a tensor's values, estimated to about one percent from some
+          thousand of them.
       type: list
       elements: dict
     config:
       description: The parsed adapter_config.json.
       type: dict
     versions:
-      description: The trainer's library versions as far as they are known.
+      description: The library versions of the training, as far as they are known.
       type: dict
       sample:
         peft: 0.21.2
     base:
       description:
-        - Identity of the base at the training server, with C(config) (its config.json), C(weights) (sha256 over a sample of every
-          tensor), C(tensors) (their number) and C(vocabulary) (sha256 of its tokenizer's vocabulary).
-        - Not set when the training server has no path for the base and no golden tells it.
+        - Identity of the base on the training server, with C(config) (its config.json), C(weights)
+          (sha256 over a sample of every tensor), C(tensors) (their number) and C(vocabulary) (sha256
+          of its tokenizer's vocabulary).
+        - Not set if the base has no path on the training server and there is no golden.
       type: dict
     golden:
-      description: What the adapter answered on the training server. Not set when that was not recorded.
+      description: The recorded answers of the adapter. Not set if none were recorded.
       type: dict
 goldens:
   description:
-    - For each adapter V(recorded), V(none), or V(stale) when there are goldens of other releases of it only.
+    - V(recorded), V(none), or V(stale) if all goldens belong to other releases, for each adapter.
   returned: always
   type: dict
   sample:
     llama32_3b_grammar_lora: recorded
 excluded:
-  description: For each adapter the names in its directory that do not belong to it and do not travel.
+  description: The names in each adapter's directory that are not part of the adapter and are not delivered.
   returned: always
   type: dict
   sample:
@@ -143,55 +155,47 @@ excluded:
       - README.md
       - training_args.bin
 cached:
-  description: Names of the adapters whose files were not read again because nothing about them had changed.
+  description: Names of the adapters whose hashes were taken from the cache, because no file had changed.
   returned: always
   type: list
   elements: str
 problems:
-  description: What is wrong, one entry for each thing, over all adapters.
+  description: What is wrong with the adapters, one entry for each problem.
   returned: failure
   type: list
   elements: dict
-  sample:
-    - subject: llama32_3b_grammar_lora
-      problem: "lora_alpha is 64, the inventory declares 32."
-      remedy: Correct the inventory, or train and save the adapter again.
+  contains:
+    adapter:
+      description: The adapter that the problem belongs to, V(none) if it belongs to the host.
+      type: str
+      sample: llama32_3b_grammar_lora
+    subject:
+      description: The adapter, file, base or option.
+      type: str
+      sample: adapter llama32_3b_grammar_lora, lora_alpha in adapter_config.json
+    problem:
+      description: What is wrong with it.
+      type: str
+      sample: is 64; the inventory declares alpha 32.
+    remedy:
+      description: What to do.
+      type: str
+      sample: Deliver the adapter that was meant, or correct the inventory.
 """
 
-import dataclasses
 import os
 import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.declaration import Declaration
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.describe import describe
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.hash_cache import cache_path
-from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import Manifest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import DECLARED, SOURCE
 from ansible_collections.lorafleet.delivery.plugins.module_utils._base.config import with_config
 from ansible_collections.lorafleet.delivery.plugins.module_utils._base.identity import Identities
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem, collected
-from ansible_collections.lorafleet.delivery.plugins.module_utils._golden.golden import other_releases, read_golden
+from ansible_collections.lorafleet.delivery.plugins.module_utils._golden.attach import STALE, attach_golden
 from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.interpreter import library_versions
 from ansible_collections.lorafleet.delivery.plugins.module_utils._module import DeliveryModule
-
-
-def with_golden(
-    manifest: Manifest, golden_dir: str, identity: t.Optional[dict[str, t.Any]], require: bool
-) -> tuple[Manifest, str, t.Optional[str]]:
-    """The manifest with all that goes with it, V(recorded), V(stale) or V(none), and a warning. Raises DeliveryError."""
-    golden = read_golden(golden_dir, manifest)
-    if golden is not None:
-        versions = {**golden.recorded["versions"], **manifest.versions}
-        whole = dataclasses.replace(manifest, golden=golden.to_json(), base=identity or golden.base, versions=versions)
-        return whole, "recorded", None
-    others = other_releases(golden_dir, manifest)
-    state, problem = "none", "has no golden."
-    if others:
-        state, problem = "stale", f"has a stale golden: recorded was release {', '.join(others)}, it is {manifest.release} now."
-    error = DeliveryError.of(f"adapter {manifest.name}", problem, "Record it on the training server (playbook golden.yml).")
-    if require:
-        raise error
-    return dataclasses.replace(manifest, base=identity), state, str(error) if others else None
 
 
 def main() -> None:
@@ -219,11 +223,12 @@ def main() -> None:
             directory = os.path.join(module.params["models_dir"], declared.name)
             cache = cache_path(module.params["cache_dir"], directory)
             found = describe(directory, declared, versions, cache, write_cache=not module.check_mode)
-            manifest, goldens[declared.name], warning = with_golden(
-                found.manifest, module.params["golden_dir"], identities.at(base.get("path")), module.params["require_golden"]
-            )
-            if warning:
-                module.warn(warning)
+            golden_dir, identity = module.params["golden_dir"], identities.at(base.get("path"))
+            manifest, goldens[declared.name], problem = attach_golden(found.manifest, golden_dir, identity)
+            if problem and module.params["require_golden"]:
+                raise DeliveryError(problem)
+            if problem and goldens[declared.name] == STALE:
+                module.warn(str(problem))
             manifests.append(manifest.to_text())
             excluded[declared.name] = found.excluded
             if found.cached:

@@ -55,7 +55,7 @@ def test_golden_recorded_delivered_and_stale_after_retraining(golden_fleet: Flee
     refused = fleet.run("deploy", "--limit", "jw3")
     assert refused.rc != 0
     (message,) = refused.failures("jw3-1")
-    assert f"adapter {DESCRIBER_3B}: has no golden. Record it on the training server (playbook golden.yml)." in message
+    assert f"adapter {DESCRIBER_3B}: has no golden. Record one on the training server with adapter_golden." in message
     assert not fleet.home("jw3-1").joinpath(".lorafleet").exists()
 
     before = identity(fleet.source)
@@ -115,7 +115,7 @@ def test_golden_recorded_delivered_and_stale_after_retraining(golden_fleet: Flee
     change_weights(fleet.source / CLEANER_3B, 1.01)
     old = tested[CLEANER_3B]["release"]
     stale = fleet.run("deploy", "--limit", "jw2")
-    assert f"adapter {CLEANER_3B}: has a stale golden: recorded was release {old}, it is " in stale.failures("jw2-1")[0]
+    assert f"adapter {CLEANER_3B}: has a stale golden: it belongs to release {old}, not to " in stale.failures("jw2-1")[0]
     assert contents(fleet.served("jw2-1", CLEANER_3B)) == served
     # At a lower level a stale golden is only a warning.
     described = fleet.run("describe")
