@@ -24,9 +24,10 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import 
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._progress.events import Event, Meter, emit
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._steps import VERIFYING, WAITING
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.become import Become
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.relay import End, Way
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.relay import End
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.rsync import TransferOptions
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.session import Session, no_zstd
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.slots import stream
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.slots import transfer_slot
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.ssh import OPTIONS
 
 display = Display()
@@ -93,7 +94,7 @@ class ActionModule(ActionBase):
         """Move all that is missing, and say so in C(result). Raises DeliveryError when it cannot be done."""
         source, node = str(self._task.args["source"]), variables["inventory_hostname"]
         asked = plan["options"]
-        way = Way(asked["transfer_timeout"], asked["transfer_bwlimit"], asked["transfer_compress"])
+        way = TransferOptions(asked["transfer_timeout"], asked["transfer_bwlimit"], asked["transfer_compress"])
         if way.compress and not plan["zstd"]:
             raise no_zstd(node, plan["rsync"])
         with contextlib.ExitStack() as held:
@@ -107,11 +108,11 @@ class ActionModule(ActionBase):
                 way,
                 asked["transfer_tries"],
             )
-            held.callback(session.hang_up)
+            held.callback(session.close)
             with _timed(result["seconds"], "wait"):
                 waiting = functools.partial(emit, Event(node, WAITING))
-                held.enter_context(stream(C.DEFAULT_LOCAL_TMP, source, asked["transfer_streams"], waiting))
-            held.callback(lambda: result.update(session.account()))
+                held.enter_context(transfer_slot(C.DEFAULT_LOCAL_TMP, source, asked["transfer_streams"], waiting))
+            held.callback(lambda: result.update(session.summary()))
             held.enter_context(_timed(result["seconds"], "transfer"))
             for adapter in plan["adapters"]:
                 if adapter["sent"]:
@@ -120,7 +121,7 @@ class ActionModule(ActionBase):
                     # How many bytes compressed files make is known only when they are through.
                     expected = 0 if way.compress else adapter["sent_bytes"] - adapter["staged_bytes"]
                     meter = Meter(node, adapter["name"], expected)
-                    session.bring(adapter["name"], adapter["sent"], directory, adapter["staging"], meter)
+                    session.fetch(adapter["name"], adapter["sent"], directory, adapter["staging"], meter)
                     meter.done()
         _warn_of(source, session.source_rsync)
 
@@ -167,7 +168,7 @@ def _end(host: str, connection: t.Any, control_path: str) -> End:
     options = {option: connection.get_option(option) for option in OPTIONS}
     if not _answers(connection):
         options["password"] = None
-    return End(options, control_path, programs=C.DEFAULT_LOCAL_TMP)
+    return End(options, control_path, askpass_dir=C.DEFAULT_LOCAL_TMP)
 
 
 def _answers(connection: t.Any) -> bool:

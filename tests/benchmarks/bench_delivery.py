@@ -18,7 +18,8 @@ import tempfile
 CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(CHECKOUT / ".collections"), str(CHECKOUT)]
 
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.relay import End, Way, transfer  # noqa: E402
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.relay import End, transfer  # noqa: E402
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.rsync import TransferOptions  # noqa: E402
 
 from tests.benchmarks.loopback import WEIGHTS, Loopback  # noqa: E402
 from tests.benchmarks.side_by_side import Action, measure, show  # noqa: E402
@@ -143,7 +144,7 @@ def one_stream(fleet: Loopback, server: sshd.Server) -> None:
 
     def ours() -> None:
         names = [path.name for path in source.iterdir()]
-        outcome = transfer(End(None), End(server.options()), names, str(source), str(target), Way(60))
+        outcome = transfer(End(None), End(server.options()), names, str(source), str(target), TransferOptions(60))
         if outcome.returncode:
             sys.exit(outcome.reason(60))
 

@@ -388,7 +388,7 @@ TABLE: dict[str, Bad] = {
     ),
     "gone at the source after it was described": Bad(
         "node",
-        ("could not be brought from sbs29:", "a file is missing at the source", "run again to go on from there."),
+        ("could not be transferred from sbs29:", "a file is missing or truncated at the source", "run again to resume."),
         node=before_module("adapter_sync", "rm -r $source"),
     ),
     "changed on the node before the load test": Bad(

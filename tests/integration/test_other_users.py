@@ -22,7 +22,8 @@ from ansible.plugins.loader import become_loader, init_plugin_loader, shell_load
 from ansible.utils.collection_loader import AnsibleCollectionConfig
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.become import Become
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.relay import End, Outcome, Way, transfer
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.relay import End, transfer
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.rsync import TransferOptions, TransferResult
 
 from tests.support import sshd as sshd_server
 from tests.support.fleet import CLEANER_3B, CLEANER_8B, TRAVELS, WEIGHTS, Fleet, contents, travelling
@@ -135,7 +136,7 @@ def test_deploy_as_operator_becoming_root(fleet: Fleet, accounts: Accounts) -> N
     refused = fleet.run("deploy", "--limit", "jw2")
     assert refused.rc != 0
     [message] = refused.failures("jw2-1")
-    assert f"{CLEANER_3B}: could not be brought from sbs29:{source / CLEANER_3B}" in message
+    assert f"{CLEANER_3B}: could not be transferred from sbs29:{source / CLEANER_3B}" in message
     assert "the user that Ansible connects as cannot read it there" in message
     assert contents(home / "node/models" / CLEANER_3B) == travelling(fleet.source / CLEANER_3B)
     (source / CLEANER_3B / WEIGHTS).chmod(0o644)
@@ -193,8 +194,8 @@ class Places:
     source: pathlib.Path
     staging: pathlib.Path
 
-    def bring(self, node: End) -> Outcome:
-        return transfer(End(None), node, ["weights"], str(self.source), str(self.staging), Way(30))
+    def bring(self, node: End) -> TransferResult:
+        return transfer(End(None), node, ["weights"], str(self.source), str(self.staging), TransferOptions(30))
 
     @property
     def arrived(self) -> bool:
@@ -218,7 +219,7 @@ def end(server: sshd_server.Server, accounts: Accounts, **options: t.Any) -> End
 def test_transfer_with_wrong_password_tries_once(accounts: Accounts, places: Places) -> None:
     with accounts.served("by-password", *BY_PASSWORD) as server:
         outcome = places.bring(end(server, accounts, password="another"))  # noqa: S106
-        assert (outcome.returncode, outcome.passing) == (255, False)
+        assert (outcome.returncode, outcome.transient) == (255, False)
         assert f"{accounts.operator}@127.0.0.1: Permission denied (publickey,password)" in outcome.reason(30)
         assert sum(line.startswith("Failed password") for line in server.log) == 1
 
@@ -247,7 +248,7 @@ def test_transfer_does_not_give_the_password_to_a_jump_host(
         reached = end(target, accounts, password=SECRET)
         refused = places.bring(through(""))
         assert refused.returncode == 255
-        assert f"not answered, the password is for {accounts.operator}@127.0.0.1 alone" in refused.messages
+        assert f"not answered, the password is only for {accounts.operator}@127.0.0.1: " in refused.stderr
         assert any(line.startswith("Failed ") for line in bastion.log)
         assert not any(line.startswith("Accepted ") for line in bastion.log)
         assert not any("Connection from" in line for line in target.log)
@@ -284,8 +285,8 @@ def test_transfer_with_sudo_password(accounts: Accounts, places: Places) -> None
 @pytest.mark.parametrize(
     ("password", "message"),
     [
-        ("another", "jw2-1: does not take the password that was given to become root."),
-        (None, "jw2-1: asks for a password to become root."),
+        ("another", "jw2-1: rejected the password to become root."),
+        (None, "jw2-1: requires a password to become root."),
     ],
 )
 def test_transfer_refused_by_sudo_names_the_reason(

@@ -29,8 +29,8 @@ pytestmark = pytest.mark.xdist_group("lab")
 
 CLEANER, DESCRIBER, PARAPHRASER = NODES
 UNTOUCHED = "The served files were not changed."
-FULL = "the node's file system has no space left, or no inodes"
-RESUME = f"What had arrived is kept; run again to go on from there. {UNTOUCHED}"
+FULL = "the node's file system has no space or no inodes left"
+RESUME = f"The received files were kept; run again to resume. {UNTOUCHED}"
 NOT_AS_DESCRIBED = "the received files do not match the manifest:"
 
 
@@ -66,9 +66,9 @@ def test_link_down__hung_receiver__source_truncated(lab: Lab) -> None:
     lab.check(
         done,
         {
-            CLEANER: (first_of(CLEANER), f"not be brought from {SOURCE}:", f"to {CLEANER}: an ssh connection failed", RESUME),
-            DESCRIBER: (first_of(DESCRIBER), f"not be brought from {SOURCE}:", "no byte came for 5 seconds", RESUME),
-            PARAPHRASER: (first_of(PARAPHRASER), "or was cut short there", f'{EXTRA}": No data available', RESUME),
+            CLEANER: (first_of(CLEANER), f"not be transferred from {SOURCE}:", f"to {CLEANER}: an ssh connection failed", RESUME),
+            DESCRIBER: (first_of(DESCRIBER), f"not be transferred from {SOURCE}:", "no data for 5 seconds", RESUME),
+            PARAPHRASER: (first_of(PARAPHRASER), "is missing or truncated at the source", f'{EXTRA}": No data available', RESUME),
         },
     )
 

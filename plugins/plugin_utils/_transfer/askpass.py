@@ -4,11 +4,12 @@
 
 # This plugin util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Gives an ssh password to the one host that it is for, and to no jump host, key or token that asks on the way there.
+"""Gives an ssh password to one host only, never to a jump host, key or token that prompts on the way.
 
-A program for ssh's SSH_ASKPASS (OpenSSH 8.4 or newer) is asked in the place of a terminal. The text of a prompt begins with
-words of ssh itself, which name user and host (sshconnect2.c); but these can be the same for a jump host with forwarded ports,
-so the ssh that asks must also be the very one that was started for this: its arguments have the path of its control socket.
+ssh runs the program in SSH_ASKPASS instead of prompting on a terminal (forced since OpenSSH 8.4). A
+prompt begins with ssh's own text, which names user and host (sshconnect2.c). These can be the same for
+a jump host with forwarded ports, so the program also checks that its parent is the ssh process in
+question: the path of the control socket is among that process's arguments.
 """
 
 from __future__ import annotations
@@ -24,22 +25,23 @@ import typing as t
 
 _PROGRAM = """\
 #!/bin/sh
-case $(tr '\\0' '\\n' < /proc/$PPID/cmdline) in *{mark}*)
+case $(tr '\\0' '\\n' < /proc/$PPID/cmdline) in *{marker}*)
     case $1 in {password} | {keyboard}*) exec cat {secret} ;; esac
 esac
-printf 'not answered, the password is for %s alone: %s\\n' {name} "$1" >&2
+printf 'not answered, the password is only for %s: %s\\n' {name} "$1" >&2
 exit 1
 """
 
 
 @contextlib.contextmanager
-def answering(argv: c.Sequence[str], mark: str, password: str, directory: str) -> t.Iterator[dict[str, str]]:
-    """What the environment of the ssh command C(argv) has to have more, to be given C(password).
+def askpass(argv: c.Sequence[str], marker: str, password: str, directory: str) -> t.Iterator[dict[str, str]]:
+    """The variables that make the ssh command ``argv`` use ``password`` within the context.
 
-    C(mark) is a part of C(argv) that no other ssh is started with. The program lies in C(directory), which must not be
-    mounted noexec; the password itself is on no disk, in no argument and in no environment.
+    ``marker`` is a part of ``argv`` that no other ssh process has. The program is created in ``directory``,
+    which must not be mounted noexec. The password itself exists in memory only, not in a file, an
+    argument or the environment.
     """
-    name = _asked_for(argv)
+    name = _login_name(argv)
     descriptor = os.memfd_create("password", os.MFD_CLOEXEC)
     try:
         os.fchmod(descriptor, 0o400)
@@ -47,7 +49,7 @@ def answering(argv: c.Sequence[str], mark: str, password: str, directory: str) -
         with tempfile.TemporaryDirectory(dir=directory) as private:
             program = pathlib.Path(private, "askpass")
             words = {
-                "mark": mark,
+                "marker": marker,
                 "password": f"{name}'s password: ",
                 "keyboard": f"({name}) ",
                 "secret": f"/proc/{os.getpid()}/fd/{descriptor}",
@@ -60,8 +62,8 @@ def answering(argv: c.Sequence[str], mark: str, password: str, directory: str) -
         os.close(descriptor)
 
 
-def _asked_for(argv: c.Sequence[str]) -> str:
-    """USER@HOST as ssh has it in its prompts. What it makes of wrong arguments it says itself when it is started."""
+def _login_name(argv: c.Sequence[str]) -> str:
+    """USER@HOST as ssh prints it in prompts. Wrong arguments are ignored: ssh reports them when it runs."""
     done = subprocess.run([argv[0], "-G", *argv[1:]], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     found = dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
     return f"{found.get('user', '')}@{found.get('hostkeyalias') or found.get('hostname', '')}"

@@ -4,17 +4,17 @@
 
 # This plugin util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Moves files from one host to another through the controller: two ends of rsync, joined crosswise.
+"""Transfers files from one host to another by two rsync processes that the controller connects.
 
-The node runs the rsync client, the source the server, and neither needs to know of the other or hold a key for it: each
-talks to the controller alone, over the connection that Ansible has for it, or as a process here where that is local.
-Nothing is spooled; the bytes are handed on as they come::
+The node runs the rsync client, the source the server. Neither knows the other or holds a key for it: each
+talks only to the controller, over Ansible's connection settings for that host, or as a local process.
+The data is streamed, never stored on the controller::
 
     source: rsync --server --sender  ---->  controller  ---->  rsync SOURCE:files STAGING/ :node
                                      <----              <----
 
-On the node it runs as the user that the task becomes there, so that files are received by whom modules run as.
-The client asks for files and chooses where they go, so a hostile source cannot write elsewhere on a node.
+On the node, rsync runs as the user that the task becomes, so files belong to the user that modules run as.
+The client requests files and chooses where they go, so a hostile source cannot write elsewhere on a node.
 """
 
 from __future__ import annotations
@@ -24,9 +24,7 @@ import contextlib
 import dataclasses
 import fcntl
 import os
-import re
 import select
-import signal
 import subprocess
 import tempfile
 import time
@@ -34,74 +32,42 @@ import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._rsync import Rsync
 
-from .askpass import answering
+from .askpass import askpass
 from .become import Become
-from .ssh import control_path_option, hang_up, ssh_argv
-
-# Kept out of both ends: each of these changes what rsync does without being seen in its arguments.
-_UNSET = (
-    *("OLD_ARGS", "PROTECT_ARGS", "RSH", "PARTIAL_DIR", "ICONV"),
-    *("CHECKSUM_LIST", "COMPRESS_LIST", "MAX_ALLOC"),
+from .rsync import (
+    END_OF_VERSION,
+    SYNTAX_ERROR,
+    TIMEOUT,
+    TransferOptions,
+    TransferResult,
+    client_command,
+    decisive_status,
+    keepalive_timeout,
+    server_command,
 )
-_ENV = ("env", *(word for name in _UNSET for word in ("-u", f"RSYNC_{name}")), "LC_ALL=C")
+from .ssh import close_connection, control_path_option, ssh_argv
 
-# What is handed on at a time, and what the pipes hold: with the usual 64 KiB, half of the time goes into taking turns.
+# The bytes moved at a time, and the size of the pipes. With pipes of the usual 64 KiB, half of the
+# time goes into switching between the processes.
 _CHUNK = 1 << 18
-# The ends of rsync keep each other alive with messages of four bytes: so few bytes are no progress. Nor is a time without any
-# a failure, while one end hashes what an earlier transfer left, until it is so many times the time limit.
-_SIGNS_OF_LIFE = 1 << 10
-_PATIENCE = 10
-# Seconds that are waited for an end that cannot be killed.
-_LEAVE = 10
-_SYNTAX = 1
-_BUSY = 75
-_STALLED = 30
-_UNUSABLE = 11
-_CONNECTION_FAILED = 255
-# Descriptors 3 and 4 are the way to the controller; rsync's own messages go to standard error. Descriptor 6 is a lock on the
-# staging directory ($0), held for as long as a receiver lives, even one that lost its connection and nobody waits for.
-_CLIENT_SHELL = (
-    f'test -r "$0" || {{ echo "$0 cannot be opened" >&2; exit {_UNUSABLE}; }}; '
-    f'exec 3<&0 4>&1 6<"$0"; flock --timeout "$1" --conflict-exit-code {_BUSY} 6 || exit; shift; exec "$@" </dev/null >&2'
-)
-# The source's end says first what it is, in its messages: for that alone no further command is worth its while.
-_END_OF_VERSION = "-- end of version --"
-_SERVER_SHELL = f'rsync --version >&2; echo "{_END_OF_VERSION}" >&2; exec "$@"'
-# What rsync starts as its "remote shell": it joins rsync to those descriptors, and ends when the source's end does.
-# Each of the two holds one direction alone: were the other open in it, a source whose client was killed would wait for ever.
-_JOIN = "sh -c 'exec 5<&0 6<&-; cat <&5 >&4 3<&- 4>&- 5<&- & exec cat <&3 3<&- 4>&- 5<&-'"
-
-# Exit codes of rsync and ssh after which another try goes on where this one stopped.
-_PASSING = frozenset({10, 12, 20, 30, 35, _CONNECTION_FAILED})
-_DENIED = ": Permission denied ("
-_FULL = "No space left on device"
-_REASONS = {
-    3: "the staging directory or a source file cannot be used",
-    _UNUSABLE: "reading or writing failed on the node",
-    12: "the connection between the two ends broke",
-    20: "it was interrupted",
-    23: "a file is missing at the source or was cut short there, or the user that Ansible connects as cannot read it there,"
-    " or the one that it becomes cannot write it on the node",
-    24: "a source file vanished while it was sent",
-    _STALLED: "no byte came for {timeout} seconds, or nothing but signs of life for {longer}",
-    _BUSY: "another run is still writing there",
-    127: "there is no rsync, or no flock, on one of the two hosts",
-    _CONNECTION_FAILED: "an ssh connection failed",
-}
+# A keepalive of rsync has four bytes. Up to this many bytes are not counted as progress.
+_KEEPALIVE_BYTES = 1 << 10
+# Seconds to wait for a process that cannot be killed.
+_KILL_TIMEOUT = 10
 
 
 @dataclasses.dataclass(frozen=True)
 class End:
-    """One end of a transfer: the options of its ssh connection, or None where it is this machine.
+    """One end of a transfer. ``ssh`` holds the options of its ssh connection, or None for this machine.
 
-    Transfers with the same C(control_path) share one connection, until it is hung up. C(become) is for the node's end alone.
-    C(programs) is a directory of this run alone: what answers for a password has to lie somewhere.
+    Transfers with the same ``control_path`` share one connection until it is closed. ``become`` is set at
+    the node's end only. ``askpass_dir`` is a private directory of this run for the askpass program.
     """
 
-    ssh: t.Optional[c.Mapping[str, t.Any]]
+    ssh: c.Mapping[str, t.Any] | None
     control_path: str = "none"
-    become: t.Optional[Become] = None
-    programs: str = ""
+    become: Become | None = None
+    askpass_dir: str = ""
 
     def argv(self, command: c.Sequence[str]) -> list[str]:
         if self.become:
@@ -109,112 +75,19 @@ class End:
         return list(command) if self.ssh is None else ssh_argv(self.ssh, command, self.control_path)
 
     def environment(self, argv: c.Sequence[str]) -> contextlib.AbstractContextManager[dict[str, str]]:
-        """What the environment of a command has to have more while it runs."""
+        """The variables to add to the environment of a command while it runs."""
         if self.ssh is None or not self.ssh.get("password"):
             return contextlib.nullcontext({})
-        return answering(argv, control_path_option(self.control_path), str(self.ssh["password"]), self.programs)
+        return askpass(argv, control_path_option(self.control_path), str(self.ssh["password"]), self.askpass_dir)
 
-    def hang_up(self) -> None:
+    def close(self) -> None:
+        """Close the shared connection, if there is one."""
         if self.ssh is not None and os.path.exists(self.control_path):
-            hang_up(self.ssh, self.control_path)
+            close_connection(self.ssh, self.control_path)
 
     def path(self, path: str) -> str:
-        """A path at this end, as rsync knows it: no shell makes anything of ~ there, but over ssh commands begin in the home."""
+        """Resolve ``~`` for rsync, which no shell does here. Over ssh, commands start in the home directory."""
         return os.path.expanduser(path) if self.ssh is None else path.removeprefix("~/")
-
-
-@dataclasses.dataclass(frozen=True)
-class Way:
-    """How bytes travel.
-
-    C(timeout) is in seconds without a byte, C(bwlimit) in what rsync's option of that name takes (empty: as fast as it goes).
-    C(compress) is for links slower than a core: both ends need an rsync that knows zstd.
-    """
-
-    timeout: int
-    bwlimit: str = ""
-    compress: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """How a transfer ended.
-
-    C(received) are the bytes that the node was handed, C(commands) what was run, node's end first, and C(source) the rsync of
-    the source where that came so far as to say.
-    """
-
-    returncode: int
-    received: int
-    messages: str
-    commands: tuple[list[str], list[str]]
-    source: t.Optional[Rsync] = None
-
-    @property
-    def passing(self) -> bool:
-        """True when the same transfer may well succeed if it is tried again."""
-        # Who is not let in will not be the next time either, and a password that is tried too often may lock its user out.
-        denied = self.returncode == _CONNECTION_FAILED and _DENIED in self.messages
-        return (self.returncode in _PASSING and not denied) or self._signal > 0
-
-    @property
-    def _signal(self) -> int:
-        """What killed the end, 0 if nothing did. A shell at the other end of ssh tells it in its own way."""
-        if self.returncode < 0:
-            return -self.returncode
-        return self.returncode - 128 if 128 < self.returncode < 128 + signal.NSIG else 0
-
-    def reason(self, timeout: int) -> str:
-        """Why it failed, in words."""
-        said = " ".join(self.messages.split())
-        if _FULL in said:
-            # rsync has one status for a file system without space and another for one without inodes, and both for other things.
-            reason = "the node's file system has no space left, or no inodes"
-        else:
-            ended = f"signal {self._signal}" if self._signal else f"status {self.returncode}"
-            reason = _REASONS.get(self.returncode, f"rsync ended with {ended}")
-            reason = reason.format(timeout=timeout, longer=_PATIENCE * timeout)
-        return f"{reason}: {said[-600:]}" if said else reason
-
-
-def why(failed: c.Sequence[Outcome], timeout: int) -> str:
-    """Why a transfer failed that was tried one or more times, in words."""
-    *earlier, last = failed
-    if last.returncode != _BUSY or not earlier:
-        return last.reason(timeout)
-    return f"{why(earlier, timeout)}, and what was started on the node for it still runs: end that rsync (fuser -v shows it)"
-
-
-def client_command(names: c.Sequence[str], source_dir: str, staging: str, way: Way, wait: int = 0) -> list[str]:
-    """The node's end: fetch C(names) of the source's directory into the staging directory.
-
-    C(wait) are the seconds that another receiver has to leave that directory.
-
-    --inplace is what resumes after a killed receiver; it is safe because staging is named by the digest of what it is
-    to hold and shares no inode with any release. -s keeps every name out of a remote shell; before rsync 3.2.6 its long
-    name was another. A file that is read-only at the source must not become so here while it may have to be gone on with.
-    """
-    return [
-        "sh", "-c", _CLIENT_SHELL, staging, str(wait),
-        *_ENV, "rsync", "-s", "--inplace", "--no-whole-file", "--ignore-times", "--blocking-io",
-        "--no-links", "--no-devices", "--no-specials", "--no-perms", "--chmod=F600", "--no-owner", "--no-group",
-        f"--timeout={way.timeout}",
-        *([f"--bwlimit={way.bwlimit}"] if way.bwlimit else []),
-        *(["--compress", "--compress-choice=zstd", "--compress-level=1"] if way.compress else []),
-        "--rsh", _JOIN,
-        *(f"source:{_literally(os.path.join(source_dir, name))}" for name in names),
-        os.path.join(staging, ""),
-    ]  # fmt: skip
-
-
-def _literally(path: str) -> str:
-    """A path at the source as rsync takes it for one: it looks for wildcards there, and for backslashes only beside them."""
-    return re.sub(r"[\\*?\[]", r"\\\g<0>", path) if re.search(r"[*?\[]", path) else path
-
-
-def server_command() -> list[str]:
-    """The source's end; what is asked for comes from the client, through the pipe."""
-    return [*_ENV, "sh", "-c", _SERVER_SHELL, "sh", "rsync", "--server", "--sender", "-s"]
 
 
 def transfer(
@@ -223,86 +96,87 @@ def transfer(
     names: c.Sequence[str],
     source_dir: str,
     staging: str,
-    way: Way,
+    options: TransferOptions,
     progress: c.Callable[[int], None] = lambda count: None,
-    wait: int = 0,
-) -> Outcome:
-    """Bring files from the source's directory to the node's staging directory; returns when both ends have ended.
+    lock_timeout: int = 0,
+) -> TransferResult:
+    """Transfer files from the source's directory to the node's staging directory.
 
-    C(wait) is that of C(client_command), and less than the time limit. C(progress) is called with the number of bytes each time
-    that some were handed to the node.
+    Returns when both ends have ended. ``lock_timeout`` is that of ``client_command`` and must be less than
+    the time limit. ``progress`` is called with the number of bytes each time some were passed to the node.
     """
-    commands = (node.argv(client_command(names, source_dir, staging, way, wait)), source.argv(server_command()))
+    commands = (node.argv(client_command(names, source_dir, staging, options, lock_timeout)), source.argv(server_command()))
     received = 0
 
-    def handed(count: int) -> None:
+    def count_received(count: int) -> None:
         nonlocal received
         received += count
         progress(count)
 
-    with tempfile.TemporaryFile() as client_said, tempfile.TemporaryFile() as server_said:
+    timeout = options.timeout
+    with tempfile.TemporaryFile() as client_stderr, tempfile.TemporaryFile() as server_stderr:
         with contextlib.ExitStack() as running:
-            client = _start(running, node, commands[0], subprocess.PIPE, client_said)
-            if node.become and not node.become.wait(client, client_said, way.timeout):
+            client = _start(running, node, commands[0], subprocess.PIPE, client_stderr)
+            if node.become and not node.become.wait(client, client_stderr, timeout):
                 codes = (client.wait(), 0)
             else:
-                server = _start(running, source, commands[1], client.stdout, server_said)
-                # What the node asks for goes to the source directly: with a copy open here it would not see the node go.
+                server = _start(running, source, commands[1], client.stdout, server_stderr)
+                # The node's requests go to the source directly. With this copy open, the source would
+                # not notice that the node has gone.
                 t.cast("t.IO[bytes]", client.stdout).close()
-                moved = _pump(t.cast("t.IO[bytes]", server.stdout), t.cast("t.IO[bytes]", client.stdin), way.timeout, handed)
-                codes = (_end_of(client, way.timeout), _end_of(server, way.timeout)) if moved else (_STALLED, 0)
-        # A server that was asked for nothing complains of that, which is not why the client ended.
-        never_asked = codes[0] and codes[1] == _SYNTAX
-        if never_asked:
+                moved = _pump(t.cast("t.IO[bytes]", server.stdout), t.cast("t.IO[bytes]", client.stdin), timeout, count_received)
+                codes = (_exit_status(client, timeout), _exit_status(server, timeout)) if moved else (TIMEOUT, 0)
+        # A server that received no request complains about its syntax. That is not why the client ended.
+        no_request = codes[0] and codes[1] == SYNTAX_ERROR
+        if no_request:
             codes = (codes[0], 0)
-        before, _mark, after = _text(server_said).rpartition(f"{_END_OF_VERSION}\n")
-        messages = [] if never_asked else [after]
-        messages.append(_text(client_said))
-    return Outcome(
-        # The end that failed by itself says more than the one whose partner went away.
-        returncode=_decisive(codes),
+        version, _marker, server_messages = _text(server_stderr).rpartition(f"{END_OF_VERSION}\n")
+        stderr = [] if no_request else [server_messages]
+        stderr.append(_text(client_stderr))
+    return TransferResult(
+        returncode=decisive_status(codes),
         received=received,
-        messages="\n".join(messages).strip(),
+        stderr="\n".join(stderr).strip(),
         commands=commands,
-        source=Rsync.parse(before),
+        source_rsync=Rsync.parse(version),
     )
 
 
 def _start(
-    running: contextlib.ExitStack, end: End, command: list[str], stdin: t.Any, said: t.IO[bytes]
+    running: contextlib.ExitStack, end: End, command: list[str], stdin: t.Any, stderr: t.IO[bytes]
 ) -> subprocess.Popen[bytes]:
     environment = {**os.environ, **running.enter_context(end.environment(command))}
-    process = subprocess.Popen(command, env=environment, stdin=stdin, stdout=subprocess.PIPE, stderr=said)
-    running.callback(_let_go, process)
+    process = subprocess.Popen(command, env=environment, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr)
+    running.callback(_stop, process)
     for pipe in filter(None, (process.stdin, process.stdout)):
-        # It is merely slower where this user has used up what the kernel gives for pipes.
+        # Refused if the user has used up the kernel's limit for pipes. The transfer is merely slower then.
         with contextlib.suppress(PermissionError):
             fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _CHUNK)
     return process
 
 
-def _let_go(process: subprocess.Popen[bytes]) -> None:
-    """End a process. One that has become another user here cannot be killed, but ends when nobody talks to it any more."""
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End a process. A local one of another user cannot be killed, but ends when its pipes are closed."""
     for pipe in (process.stdin, process.stdout):
         if pipe:
             pipe.close()
     with contextlib.suppress(PermissionError):
         process.kill()
     with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(_LEAVE)
+        process.wait(_KILL_TIMEOUT)
 
 
-def _pump(source: t.IO[bytes], node: t.IO[bytes], timeout: int, handed: c.Callable[[int], None]) -> bool:
-    """Hand on what the source sends until one of the two ends; False when nothing moved for C(timeout) seconds.
+def _pump(source: t.IO[bytes], node: t.IO[bytes], timeout: int, received: c.Callable[[int], None]) -> bool:
+    """Move data from the source to the node until one of them ends. False when the time limit has expired.
 
-    rsync's own time limit is not enough: its ends keep each other alive with empty messages while no file moves. These alone
-    are handed on for C(_PATIENCE) times as long.
+    rsync's own time limit does not suffice: its ends keep each other alive with empty messages while no
+    file data moves. A stream of keepalives alone is accepted for ``keepalive_timeout`` seconds.
     """
     with source, node:
         os.set_blocking(node.fileno(), False)
         readable, writable = select.poll(), select.poll()
         readable.register(source, select.POLLIN)
-        # Asks for nothing, and so tells only that the node has gone.
+        # Without requested events, poll reports only that the node has gone.
         readable.register(node, 0)
         writable.register(node, select.POLLOUT)
         moved, since = 0, time.monotonic()
@@ -315,7 +189,7 @@ def _pump(source: t.IO[bytes], node: t.IO[bytes], timeout: int, handed: c.Callab
             if not writable.poll(timeout * 1000):
                 return False
             try:
-                # From pipe to pipe in the kernel: the bytes never come here.
+                # From pipe to pipe in the kernel, without copying the data into this process.
                 count = os.splice(source.fileno(), node.fileno(), _CHUNK)
             except BlockingIOError:
                 continue
@@ -323,26 +197,20 @@ def _pump(source: t.IO[bytes], node: t.IO[bytes], timeout: int, handed: c.Callab
                 return True
             if not count:
                 return True
-            handed(count)
+            received(count)
             moved += count
-            if moved > _SIGNS_OF_LIFE:
+            if moved > _KEEPALIVE_BYTES:
                 moved, since = 0, time.monotonic()
-            elif time.monotonic() - since > _PATIENCE * timeout:
+            elif time.monotonic() - since > keepalive_timeout(timeout):
                 return False
 
 
-def _end_of(process: subprocess.Popen[bytes], timeout: int) -> int:
-    """The exit status of an end that has nobody to talk to any more: it is not waited for without end."""
+def _exit_status(process: subprocess.Popen[bytes], timeout: int) -> int:
+    """Wait for an end whose partner has gone, but not forever."""
     try:
         return process.wait(timeout)
     except subprocess.TimeoutExpired:
-        return _STALLED
-
-
-def _decisive(codes: tuple[int, int]) -> int:
-    """The exit status to report: of two failures, the one that is not merely 'the other end went away' (10, 12)."""
-    failures = [code for code in codes if code]
-    return next((code for code in failures if code not in (10, 12)), failures[0] if failures else 0)
+        return TIMEOUT
 
 
 def _text(stream: t.IO[bytes]) -> str:

@@ -4,7 +4,7 @@
 
 # This plugin util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""All that one node gets from one source: one connection to each, tried again where it breaks, and an account of it."""
+"""All transfers from one source to one node: one connection to each, retries, and a summary."""
 
 from __future__ import annotations
 
@@ -15,26 +15,30 @@ import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 
-from .relay import End, Outcome, Way, transfer, why
+from .relay import End, transfer
+from .rsync import TransferOptions, TransferResult, failure_reason
 from .ssh import without_secrets
 
-# Seconds between a broken connection and the next: a host that refuses one now would refuse all that come at once.
-_PAUSE = 2
+# Seconds before a retry: a host that has just refused a connection would refuse the next one too.
+_RETRY_DELAY = 2
 
 
 @dataclasses.dataclass
 class Session:
-    """Transfers from C(source) to C(node), which are names for messages. C(outcomes) are those of all tries up to now."""
+    """Transfers from ``source`` to ``node``, which are names for messages.
+
+    ``results`` holds the result of every attempt up to now.
+    """
 
     source: str
     node: str
     source_end: End
     node_end: End
-    way: Way
+    options: TransferOptions
     tries: int
-    outcomes: list[Outcome] = dataclasses.field(default_factory=list)
+    results: list[TransferResult] = dataclasses.field(default_factory=list)
 
-    def bring(
+    def fetch(
         self,
         adapter: str,
         names: c.Sequence[str],
@@ -42,52 +46,53 @@ class Session:
         staging: str,
         progress: c.Callable[[int], None] = lambda count: None,
     ) -> None:
-        """Move files of an adapter, going on after a broken connection. Raises DeliveryError when it cannot be done.
+        """Transfer files of an adapter; resume after a broken connection. Raises DeliveryError on failure.
 
-        C(progress) is that of C(transfer), for all tries.
+        ``progress`` is that of ``transfer``, over all attempts.
         """
-        failed: list[Outcome] = []
+        failed: list[TransferResult] = []
         path = self.source_end.path(source_dir)
         for number in range(self.tries):
-            wait = 0
+            lock_timeout = 0
             if number:
-                time.sleep(_PAUSE)
-                # The receiver of the try before may not have noticed yet that nobody sends to it any more: it does when it sends
-                # its next sign of life, after half of the time limit.
-                wait = self.way.timeout * 3 // 4
-            outcome = transfer(self.source_end, self.node_end, names, path, staging, self.way, progress, wait)
-            self.outcomes.append(outcome)
-            if outcome.returncode == 0:
+                time.sleep(_RETRY_DELAY)
+                # The receiver of the last attempt may not know yet that its connection is gone. It
+                # notices when it sends its next keepalive, after half of the time limit.
+                lock_timeout = self.options.timeout * 3 // 4
+            result = transfer(self.source_end, self.node_end, names, path, staging, self.options, progress, lock_timeout)
+            self.results.append(result)
+            if result.returncode == 0:
                 return
-            if self.way.compress and outcome.source and not outcome.source.zstd:
-                raise no_zstd(self.source, outcome.source.version)
-            failed.append(outcome)
-            # What is left of them may stand still; the next try is to find out by itself.
-            self.hang_up()
-            if not outcome.passing:
+            if self.options.compress and result.source_rsync and not result.source_rsync.zstd:
+                raise no_zstd(self.source, result.source_rsync.version)
+            failed.append(result)
+            # The connections may hang. The next attempt opens new ones.
+            self.close()
+            if not result.transient:
                 break
         raise DeliveryError.of(
             "",
-            f"could not be brought from {self.source}:{source_dir} to {self.node}: {why(failed, self.way.timeout)}.",
-            "What had arrived is kept; run again to go on from there. What is served was not touched.",
+            f"could not be transferred from {self.source}:{source_dir} to {self.node}:"
+            f" {failure_reason(failed, self.options.timeout)}.",
+            "The received files were kept; run again to resume. The served files were not changed.",
             adapter,
         )
 
-    def hang_up(self) -> None:
+    def close(self) -> None:
         for end in (self.source_end, self.node_end):
-            end.hang_up()
+            end.close()
 
     @property
     def source_rsync(self) -> str:
-        """The version of rsync at the source, empty as long as it has not said it."""
-        return next((outcome.source.version for outcome in self.outcomes if outcome.source), "")
+        """The version of rsync at the source; empty until the source has reported it."""
+        return next((result.source_rsync.version for result in self.results if result.source_rsync), "")
 
-    def account(self) -> dict[str, t.Any]:
-        """What was done, as the result of a task."""
+    def summary(self) -> dict[str, t.Any]:
+        """The summary of all attempts, for the result of the task."""
         return {
-            "wire_bytes": sum(outcome.received for outcome in self.outcomes),
+            "wire_bytes": sum(result.received for result in self.results),
             "source_rsync": self.source_rsync,
-            "commands": [without_secrets(command) for outcome in self.outcomes for command in outcome.commands],
+            "commands": [without_secrets(command) for result in self.results for command in result.commands],
         }
 
 
@@ -95,5 +100,6 @@ def no_zstd(host: str, version: str) -> DeliveryError:
     return DeliveryError.of(
         host,
         f"has an rsync ({version}) that cannot compress with zstd.",
-        "Turn agent_transfer_compress off (zlib would be slower than the link), or install rsync 3.2 or newer with zstd there.",
+        "Set transfer_compress to false (zlib would be slower than the link), or install rsync 3.2 or newer"
+        " with zstd on that host.",
     )

@@ -4,7 +4,13 @@
 
 # This plugin util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""A bound on the transfers that one source serves at the same time, held across Ansible's worker processes."""
+"""A limit on the transfers that one source serves at the same time, across Ansible's worker processes.
+
+Ansible's ``throttle:`` on the task cannot do this. It counts by the task's uuid, and ``include_role`` and
+``include_tasks`` make a new one for every group of hosts, so the limit is exceeded. With strategy ``free``,
+a task whose throttle is full stops the whole loop: nodes that have their files wait to be verified and
+loaded. And it would count planning and hashing on the nodes too, not the transfers alone.
+"""
 
 from __future__ import annotations
 
@@ -16,31 +22,31 @@ import time
 import typing as t
 import urllib.parse
 
-_PAUSE = 0.1
+_POLL_INTERVAL = 0.1
 
 
 @contextlib.contextmanager
-def stream(directory: str, source: str, bound: int, waiting: c.Callable[[], None] = lambda: None) -> c.Iterator[None]:
-    """Wait until fewer than C(bound) streams from a source are open, and count as one of them.
+def transfer_slot(directory: str, source: str, slots: int, on_wait: c.Callable[[], None] = lambda: None) -> c.Iterator[None]:
+    """Hold one of the source's slots; wait while all of them are taken.
 
-    C(waiting) is called first where it has to be waited for. C(directory) is one that all workers of a run share. In it are a
-    file for each stream, C(SOURCE.0) and so on, and C(SOURCE.next) for whoever gets the next one. A lock on a file ends with
-    its process, however that ends.
+    ``on_wait`` is called once before waiting. ``directory`` is shared by all workers of a run. It holds a
+    file for each slot (``SOURCE.0`` and so on), and ``SOURCE.next`` for the worker that is next in line. A
+    slot is a lock on its file, which the kernel releases when the process ends for whatever reason.
     """
     with contextlib.ExitStack() as held:
         path = os.path.join(directory, urllib.parse.quote(source, safe=""))
-        files = [held.enter_context(open(f"{path}.{number}", "wb")) for number in range(bound)]
+        files = [held.enter_context(open(f"{path}.{number}", "wb")) for number in range(slots)]
         with open(f"{path}.next", "wb") as turn:
-            if not _taken(turn) or not any(_taken(file) for file in files):
-                waiting()
+            if not _try_lock(turn) or not any(_try_lock(file) for file in files):
+                on_wait()
                 fcntl.flock(turn, fcntl.LOCK_EX)
-                while not any(_taken(file) for file in files):
-                    time.sleep(_PAUSE)
+                while not any(_try_lock(file) for file in files):
+                    time.sleep(_POLL_INTERVAL)
         yield
 
 
-def _taken(file: t.IO[bytes]) -> bool:
-    """Take a lock, if nobody has it."""
+def _try_lock(file: t.IO[bytes]) -> bool:
+    """Lock a file unless another process has locked it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -4,7 +4,7 @@
 
 # This plugin util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""The ssh command line of a transfer, made of the settings that Ansible's own ssh connection plugin has."""
+"""The ssh command line of a transfer, built from the options of Ansible's ssh connection plugin."""
 
 from __future__ import annotations
 
@@ -17,33 +17,34 @@ import signal
 import subprocess
 import typing as t
 
-# ssh takes the first value it is given for an option, so nothing in the user's arguments can weaken these.
+# ssh uses the first value of an option, so the user's arguments cannot weaken these.
 _FIRST = (
     "StrictHostKeyChecking=yes",
     "Compression=no",
     "ServerAliveInterval=15",
     "ServerAliveCountMax=4",
-    # Never Ansible's own connection, which was opened with -C mostly and would compress every byte of the weights. The first
-    # command opens this one, the others go through it, and it ends by itself where nobody is left to hang up.
+    # Not Ansible's own connection: by default that is opened with -C and would compress the weights.
+    # The first command opens this one, the others share it. It ends by itself if it is never closed.
     "ControlMaster=auto",
     "ControlPersist=60",
 )
-# Who has no password answers no prompt. A password is given once: another time it would be as wrong, and count against the user.
+# Without a password, no prompt is answered. A password is given once: a wrong one stays wrong, and each
+# attempt counts towards locking the account.
 _NO_PROMPT = ("BatchMode=yes",)
 _PASSWORD = ("BatchMode=no", "NumberOfPasswordPrompts=1")
-# Likewise the user's own value, where there is one, wins over these.
+# For the same reason, the user's own value wins over these.
 _LAST = ("Ciphers=^aes128-gcm@openssh.com",)
 
-# Flags of ssh that take no value, of which one word can hold several.
+# Flags of ssh that take no value. One word can combine several of them.
 _FLAGS = re.compile(r"-[46AaCfGgKkMNnqsTtVvXxYy]+")
 
-# Options whose value is a command, or for one's environment; -o may stand behind other flags in its word.
+# Options whose value is a command or an environment. -o may follow other flags in its word.
 _COMMANDS = re.compile(
     r"^((?:-[46AaCfGgKkMNnqsTtVvXxYy]*o)?\s*(?:ProxyCommand|KnownHostsCommand|LocalCommand|SetEnv)[\s=]+).*",
     re.IGNORECASE | re.DOTALL,
 )
 
-# Options of ansible.builtin.ssh that are read here.
+# The options of ansible.builtin.ssh that the command line depends on.
 OPTIONS = (
     "host",
     "password",
@@ -59,10 +60,11 @@ OPTIONS = (
 
 
 def ssh_argv(options: c.Mapping[str, t.Any], command: c.Sequence[str], control_path: str = "none") -> list[str]:
-    """Return the argv that runs C(command) on the host of an ssh connection.
+    """Return the argv that runs ``command`` on the host of an ssh connection.
 
-    C(options) are values of the connection plugin's options named in OPTIONS. Commands with the same C(control_path) share
-    one connection. Host keys are always checked. A password is not part of it: ssh asks for that, see _askpass.
+    ``options`` are the values of the connection plugin's options named in ``OPTIONS``. Commands with the
+    same ``control_path`` share one connection. Host keys are always checked. A password is no argument:
+    ssh prompts for it, see ``askpass``.
     """
     argv = [str(options["ssh_executable"])]
     for option in (*(_PASSWORD if options.get("password") else _NO_PROMPT), *_FIRST, control_path_option(control_path)):
@@ -79,19 +81,20 @@ def ssh_argv(options: c.Mapping[str, t.Any], command: c.Sequence[str], control_p
     argv += _words(options.get("ssh_common_args")) + _words(options.get("ssh_extra_args"))
     for option in _LAST:
         argv += ["-o", option]
-    # The remote side is a shell: one string, quoted for it.
+    # The remote side is a shell: pass one string, quoted for it.
     return [*argv, "--", str(options["host"]), shlex.join(command)]
 
 
-def hang_up(options: c.Mapping[str, t.Any], control_path: str) -> None:
-    """End the connection that the commands with this C(control_path) share, if there is one.
+def close_connection(options: c.Mapping[str, t.Any], control_path: str) -> None:
+    """Close the connection that the commands with this ``control_path`` share, if there is one.
 
-    It is killed: asked to exit, it would first wait until the other side has taken what is on the way, which may be never.
+    Its process is killed: ``-O exit`` would first wait for the other side to read all data in transit,
+    which may never happen.
     """
-    asked = [str(options["ssh_executable"]), "-F", "none", "-o", control_path_option(control_path)]
-    asked += ["-O", "check", "--", str(options["host"])]
-    said = subprocess.run(asked, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False)
-    master = re.search(r"\(pid=(\d+)\)", said.stderr)
+    check = [str(options["ssh_executable"]), "-F", "none", "-o", control_path_option(control_path)]
+    check += ["-O", "check", "--", str(options["host"])]
+    done = subprocess.run(check, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False)
+    master = re.search(r"\(pid=(\d+)\)", done.stderr)
     with contextlib.suppress(OSError):
         if master:
             os.kill(int(master[1]), signal.SIGKILL)
@@ -99,7 +102,7 @@ def hang_up(options: c.Mapping[str, t.Any], control_path: str) -> None:
 
 
 def without_secrets(argv: c.Sequence[str]) -> list[str]:
-    """The same command for people to read: a command in an option may be one that has a password among its arguments."""
+    """The command for display: without commands in options, whose arguments may contain a password."""
     return [_COMMANDS.sub(r"\1...", word) for word in argv]
 
 
@@ -108,6 +111,6 @@ def control_path_option(path: str) -> str:
 
 
 def _words(arguments: t.Any) -> list[str]:
-    """Split arguments as Ansible does, without -C: given as a flag it would win over Compression=no."""
+    """Split arguments as Ansible does, without ``-C``: as a flag it would win over ``Compression=no``."""
     words = shlex.split(str(arguments or ""))
     return [word for word in (w.replace("C", "") if _FLAGS.fullmatch(w) else w for w in words) if word != "-"]

@@ -64,16 +64,16 @@ def command(of_source: dict[str, t.Any], **keywords: t.Any) -> list[str]:
     return action(keywords)._source_end("sbs29", {"hostvars": {"sbs29": variables}}, "/run/source").argv(["true"])
 
 
-def test_the_controller_is_the_source() -> None:
+def test_source_end_local_connection_runs_on_controller() -> None:
     assert command({"ansible_connection": "local", "ansible_user": "trainer"}) == ["true"]
 
 
-def test_the_whole_play_is_local() -> None:
+def test_source_end_local_play_runs_on_controller() -> None:
     assert command({}, connection="local") == ["true"]
 
 
 @pytest.mark.parametrize("kind", [{}, {"ansible_connection": "ssh"}])
-def test_a_host_of_its_own(kind: dict[str, t.Any]) -> None:
+def test_source_end_ssh_default_options(kind: dict[str, t.Any]) -> None:
     assert command({"ansible_host": "192.0.2.4", **kind}) == [
         *ALWAYS,
         *("-o", "ConnectTimeout=10"),
@@ -82,7 +82,7 @@ def test_a_host_of_its_own(kind: dict[str, t.Any]) -> None:
     ]
 
 
-def test_port_user_key_and_ssh() -> None:
+def test_source_end_ssh_variables_of_inventory() -> None:
     variables = {
         "ansible_host": "192.0.2.4",
         "ansible_port": 2222,
@@ -103,7 +103,7 @@ def test_port_user_key_and_ssh() -> None:
     ]
 
 
-def test_a_jump_host() -> None:
+def test_source_end_jump_host() -> None:
     assert command({"ansible_ssh_common_args": "-o ProxyJump=me@bastion", "ansible_ssh_extra_args": "-4"}) == [
         *ALWAYS,
         *("-o", "ConnectTimeout=10"),
@@ -114,7 +114,7 @@ def test_a_jump_host() -> None:
     ]
 
 
-def test_an_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_source_end_ssh_agent(monkeypatch: pytest.MonkeyPatch) -> None:
     # ssh finds it in the environment, which is the one of Ansible, or where the inventory says.
     monkeypatch.setenv("SSH_AUTH_SOCK", "/run/agent")
     assert command({}) == [*ALWAYS, *("-o", "ConnectTimeout=10"), *FAST, *("--", "sbs29", "true")]
@@ -122,7 +122,7 @@ def test_an_agent(monkeypatch: pytest.MonkeyPatch) -> None:
     assert other == [*ALWAYS, *("-o", "ConnectTimeout=10"), *("-o", "IdentityAgent=/run/other"), *FAST, *("--", "sbs29", "true")]
 
 
-def test_ssh_arguments_of_the_inventory_take_the_place_of_ansibles() -> None:
+def test_source_end_ssh_args_of_inventory_replace_defaults() -> None:
     assert command({"ansible_ssh_args": "-C -F /etc/fleet/ssh_config"}) == [
         *ALWAYS[: ALWAYS.index('ControlPath="/run/source"') + 1],
         *("-F", "/etc/fleet/ssh_config"),
@@ -132,7 +132,7 @@ def test_ssh_arguments_of_the_inventory_take_the_place_of_ansibles() -> None:
     ]
 
 
-def test_keywords_of_the_play_are_for_the_source_too_as_for_delegated_tasks() -> None:
+def test_source_end_play_keywords_apply_like_in_delegated_tasks() -> None:
     from_play = command({}, remote_user="deploy", port=2022)
     assert 'User="deploy"' in from_play
     assert "Port=2022" in from_play
@@ -142,7 +142,7 @@ def test_keywords_of_the_play_are_for_the_source_too_as_for_delegated_tasks() ->
 
 
 @pytest.mark.parametrize("variable", ["ansible_password", "ansible_ssh_pass"])
-def test_what_is_said_for_the_node_alone_is_not_for_the_source(variable: str) -> None:
+def test_source_end_node_variables_do_not_apply(variable: str) -> None:
     made = action({})
     of_node = {variable: "s3cret", "ansible_timeout": 77, "ansible_user": "served", "ansible_port": 77}
     # As Ansible does before it runs the task for that node.
@@ -155,7 +155,7 @@ def test_what_is_said_for_the_node_alone_is_not_for_the_source(variable: str) ->
     assert end.argv(["true"]) == [*ALWAYS, *("-o", "ConnectTimeout=10"), *FAST, *("--", "sbs29", "true")]
 
 
-def test_a_password_that_was_asked_for_is_for_the_source_too() -> None:
+def test_source_end_ask_pass_password_applies() -> None:
     made = action({})
     made._play_context.password = "s3cret"  # noqa: S105
     end = made._source_end("sbs29", {"hostvars": {"sbs29": {"inventory_hostname": "sbs29"}}}, "/run/source")
@@ -183,7 +183,7 @@ def at_node(end: End) -> list[str]:
     return [word.replace(mark, "MARK").replace(key, "KEY") for word in argv]
 
 
-def test_the_node_becomes_nobody() -> None:
+def test_node_end_without_become() -> None:
     assert at_node(node_end()) == [
         *(word.replace("source", "node") for word in ALWAYS),
         *("-o", "ConnectTimeout=10"),
@@ -193,7 +193,7 @@ def test_the_node_becomes_nobody() -> None:
     assert at_node(node_end("local")) == ["true"]
 
 
-def test_the_node_becomes_another_user() -> None:
+def test_node_end_with_become() -> None:
     serving = ["sh", "-c", "sudo -H -S -n  -u serving /bin/sh -c 'echo MARK ; true'"]
     [*connects, becomes] = at_node(node_end(become={"ansible_become_user": "serving"}))
     assert connects == at_node(node_end())[:-1]
@@ -201,7 +201,7 @@ def test_the_node_becomes_another_user() -> None:
     assert at_node(node_end("local", become={"ansible_become_user": "serving"})) == serving
 
 
-def test_the_password_to_become_another_user_is_no_argument() -> None:
+def test_node_end_become_password_is_no_argument() -> None:
     become = {"ansible_become_password": "s3cret", "ansible_become_user": "serving", "ansible_become_flags": "-S"}
     end = node_end("local", become=become)
     assert end.become is not None
@@ -210,18 +210,18 @@ def test_the_password_to_become_another_user_is_no_argument() -> None:
     assert at_node(end) == ["sh", "-c", f"{asks} /bin/sh -c 'echo MARK ; true'"]
 
 
-def test_who_is_the_user_already_does_not_become_it() -> None:
+def test_node_end_become_same_user_is_skipped() -> None:
     assert at_node(node_end(become={}, ansible_user="root"))[-1] == "true"
     assert "sudo" in at_node(node_end(become={}, ansible_user="deploy"))[-1]
 
 
-def test_a_way_to_become_another_user_that_wants_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_node_end_become_method_with_terminal_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(become_loader.get("sudo", class_only=True), "require_tty", True)
     with pytest.raises(DeliveryError, match=r"jw2-1: is given no terminal.*become method sudo wants one\. Set ansible_become_m"):
         node_end(become={})
 
 
-def test_the_source_becomes_nobody() -> None:
+def test_source_end_ignores_become() -> None:
     # It is started as the user of the connection, as the docs say: that user needs no other right than to read.
     assert command({"ansible_become": True}, become=True) == command({})
 
@@ -230,25 +230,25 @@ PASSWORD = ["-o", "BatchMode=no", "-o", "NumberOfPasswordPrompts=1"]
 
 
 @pytest.mark.parametrize("variable", ["ansible_password", "ansible_ssh_pass", "ansible_ssh_password"])
-def test_a_password(variable: str) -> None:
+def test_end_with_ssh_password_allows_one_prompt(variable: str) -> None:
     assert command({variable: "s3cret"}) == [ALWAYS[0], *PASSWORD, *command({})[3:]]
     assert at_node(node_end(**{variable: "s3cret"})) == [ALWAYS[0], *PASSWORD, *at_node(node_end())[3:]]
 
 
 @pytest.mark.parametrize("use", [{"ansible_ssh_password_mechanism": "disable"}, {"ansible_ssh_pkcs11_provider": "/lib/token.so"}])
-def test_a_password_that_is_not_for_the_host(use: dict[str, str]) -> None:
+def test_node_end_password_for_other_purpose_is_not_used(use: dict[str, str]) -> None:
     if not use.keys() <= set(C.config.get_plugin_vars("connection", "ssh")):
         pytest.skip("this ansible-core has no such option")
     assert at_node(node_end(ansible_password="s3cret", **use)) == at_node(node_end())  # noqa: S106
 
 
-def test_connections_that_rsync_cannot_pass_through() -> None:
+def test_source_end_unsupported_connection_is_refused() -> None:
     with pytest.raises(AnsibleActionFail, match="sbs29: adapters cannot be sent over connection 'psrp'"):
         command({"ansible_connection": "psrp"})
     with pytest.raises(AnsibleActionFail, match="sbs29: connection plugin none_such does not exist"):
         command({"ansible_connection": "none_such"})
 
 
-def test_a_source_that_is_nowhere() -> None:
+def test_source_end_unknown_source_is_refused() -> None:
     with pytest.raises(AnsibleActionFail, match="source 'sbs29' is no host of the inventory"):
         action({})._source_end("sbs29", {"hostvars": {"jw2": {}}}, "none")

@@ -14,7 +14,7 @@ from tests.support.paths import CHECKOUT
 ROW = {"name": "a"}
 
 
-def test_an_agents_prompts_are_those_of_all_its_adapters() -> None:
+def test_golden_prompts_agent_prompts_apply_to_all_its_adapters() -> None:
     hosts = {
         "one": {"agent_adapters": [ROW, {"name": "b"}], "agent_prompts": ["x"]},
         "two": {"agent_adapters": [ROW], "agent_prompts": ["x"]},
@@ -23,7 +23,7 @@ def test_an_agents_prompts_are_those_of_all_its_adapters() -> None:
     assert golden_prompts(list(hosts), hosts) == {"a": ["x"], "b": ["x"]}
 
 
-def test_two_hosts_that_do_not_agree() -> None:
+def test_golden_prompts_conflicting_hosts_are_refused() -> None:
     hosts = {name: {"agent_adapters": [ROW], "agent_prompts": [name]} for name in ("one", "two")}
     with pytest.raises(AnsibleFilterError, match=r"adapter a: two declares other prompts .*Declare them once"):
         golden_prompts(list(hosts), hosts)
@@ -31,7 +31,7 @@ def test_two_hosts_that_do_not_agree() -> None:
 
 @pytest.mark.parametrize("inventory", ["etri", "demo"])
 @pytest.mark.parametrize("group", ["jw2", "jw3", "kcloud"])
-def test_every_agent_of_the_inventories_has_prompts(inventory: str, group: str) -> None:
+def test_inventories_every_agent_has_prompts(inventory: str, group: str) -> None:
     path = CHECKOUT / "inventories" / inventory / "group_vars" / f"{group}.yml"
     prompts = yaml.safe_load(path.read_text(encoding="utf-8"))["agent_prompts"]
     assert len(prompts) >= 4

@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which prompt gets the password: the program that answers, asked as ssh asks it. Real logins are in tests/integration."""
+"""Which prompts the askpass program answers when it is run as ssh runs it.
+
+Real logins are in tests/integration.
+"""
 
 from __future__ import annotations
 
@@ -13,22 +16,22 @@ import stat
 import subprocess
 
 import pytest
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.askpass import answering
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.askpass import askpass
 
 pytestmark = pytest.mark.skipif(shutil.which("ssh") is None, reason="no ssh on this machine")
 
 SECRET = "pass' $HOME `id` \\ %s \u00fc"  # noqa: S105
-MARK = 'ControlPath="/run/it\'s [a] * $HOME/node"'
-# In the place of ssh: its arguments are those of ssh, and it asks what it finds in its environment.
+MARKER = 'ControlPath="/run/it\'s [a] * $HOME/node"'
+# Runs instead of ssh, with ssh's arguments, and passes the prompt from its environment.
 ASKS = '"$SSH_ASKPASS" "$prompt"; exit $?'
 
 
 def ssh(host: str, *options: str) -> list[str]:
-    return ["ssh", "-F", "none", "-o", MARK, *(word for option in options for word in ("-o", option)), "--", host, "true"]
+    return ["ssh", "-F", "none", "-o", MARKER, *(word for option in options for word in ("-o", option)), "--", host, "true"]
 
 
 def ask(environment: dict[str, str], prompt: str, *arguments: str) -> str | None:
-    """What an ssh with these arguments is answered, None for nothing at all."""
+    """The answer to an ssh process with these arguments, None if it is not answered."""
     done = subprocess.run(
         ["sh", "-c", ASKS, *(arguments or ssh("jw2"))],
         env={**os.environ, **environment, "prompt": prompt},
@@ -55,14 +58,14 @@ def ask(environment: dict[str, str], prompt: str, *arguments: str) -> str | None
         (ssh("jw2", "User=deploy", """HostKeyAlias="it's $(id);*[x]?" """), "deploy@it's $(id);*[x]?"),
     ],
 )
-def test_the_host_itself_is_answered_and_no_other(tmp_path: pathlib.Path, argv: list[str], name: str) -> None:
-    with answering(argv, MARK, SECRET, str(tmp_path)) as environment:
+def test_askpass_answers_prompts_of_its_host_only(tmp_path: pathlib.Path, argv: list[str], name: str) -> None:
+    with askpass(argv, MARKER, SECRET, str(tmp_path)) as environment:
         for prompt in (f"{name}'s password: ", f"({name}) Password: ", f"({name}) "):
             assert ask(environment, prompt, *argv) == f"{SECRET}\n"
         for prompt in (
             "deploy@bastion's password: ",
             "(deploy@bastion) Password: ",
-            # What a server says comes after what ssh says.
+            # A server's own text follows ssh's.
             f"(deploy@bastion) ({name}) Password: ",
             f"(deploy@bastion) {name}'s password: ",
             f"Enter passphrase for key '{name}': ",
@@ -77,17 +80,17 @@ def test_the_host_itself_is_answered_and_no_other(tmp_path: pathlib.Path, argv: 
             assert ask(environment, prompt, *argv) is None
 
 
-def test_a_jump_host_of_the_same_name_is_not_answered(tmp_path: pathlib.Path) -> None:
-    """One address with forwarded ports: ssh names no port in its prompts."""
-    with answering(ssh("jw2", "User=deploy", "ProxyJump=deploy@jw2:2222"), MARK, SECRET, str(tmp_path)) as environment:
-        # As ssh itself starts the ssh to a jump host.
+def test_askpass_jump_host_with_same_name_is_not_answered(tmp_path: pathlib.Path) -> None:
+    """Two hosts behind one address with forwarded ports: ssh's prompts do not name the port."""
+    with askpass(ssh("jw2", "User=deploy", "ProxyJump=deploy@jw2:2222"), MARKER, SECRET, str(tmp_path)) as environment:
+        # As ssh starts the process that connects to a jump host.
         jump = ["ssh", "-l", "deploy", "-p", "2222", "-F", "none", "-W", "[jw2]:22", "jw2"]
         assert ask(environment, "deploy@jw2's password: ", *jump) is None
 
 
-def test_the_password_is_nowhere_but_in_memory(tmp_path: pathlib.Path) -> None:
+def test_askpass_password_exists_in_memory_only(tmp_path: pathlib.Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
-    with answering(ssh("jw2"), MARK, SECRET, str(tmp_path)) as environment:
+    with askpass(ssh("jw2"), MARKER, SECRET, str(tmp_path)) as environment:
         assert SECRET not in str(environment)
         assert environment["SSH_ASKPASS_REQUIRE"] == "force"
         program = pathlib.Path(environment["SSH_ASKPASS"])
@@ -98,12 +101,12 @@ def test_the_password_is_nowhere_but_in_memory(tmp_path: pathlib.Path) -> None:
         [memory] = [word.rstrip(";") for word in text.split() if word.startswith("/proc/") and "/fd/" in word]
         assert pathlib.Path(memory).read_text(encoding="utf-8") == f"{SECRET}\n"
         assert stat.S_IMODE(os.stat(memory).st_mode) == 0o400
-        # What is started meanwhile does not get it handed down.
+        # Processes started meanwhile do not inherit the descriptor.
         assert subprocess.run(["ls", "/proc/self/fd"], capture_output=True, text=True, check=True).stdout.split() == list("0123")
     assert list(tmp_path.iterdir()) == []
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_arguments_that_ssh_does_not_understand_answer_nothing(tmp_path: pathlib.Path) -> None:
-    with answering(ssh("jw2", "NoSuchOption=1"), MARK, SECRET, str(tmp_path)) as environment:
+def test_askpass_invalid_ssh_arguments_answer_nothing(tmp_path: pathlib.Path) -> None:
+    with askpass(ssh("jw2", "NoSuchOption=1"), MARKER, SECRET, str(tmp_path)) as environment:
         assert ask(environment, "deploy@jw2's password: ") is None

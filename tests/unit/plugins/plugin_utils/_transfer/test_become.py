@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What comes before a command of another user: Ansible's own plugin, and in the place of sudo programs that behave in many ways.
+"""Becoming another user by Ansible's own plugin, with fake sudo programs that behave in many ways.
 
 The real sudo and its passwords are in tests/integration.
 """
@@ -25,7 +25,7 @@ from tests.support.playbooks import CHECKOUT
 
 SECRET = "s3cret ü"  # noqa: S105
 LIMIT = 30
-# Its last argument is the command, the one after -p the prompt.
+# The last argument is the command; the one after -p is the prompt.
 SUDO = """\
 #!/bin/sh
 prompt=; while [ $# -gt 1 ]; do test "$1" != -p || prompt=$2; shift; done
@@ -43,7 +43,7 @@ def _plugins() -> None:
 
 @dataclasses.dataclass
 class Waited:
-    """What came of it: what the command then said on standard output, given the standard input C(after)."""
+    """The return value of ``Become.wait``, and the command's output for the input ``after``."""
 
     became: bool
     output: str
@@ -60,78 +60,78 @@ def wait(directory: pathlib.Path, behaves: str, password: str | None = None, tim
     become = Become("jw2-1", plugin, shell)
     argv = become.argv(["cat"])
     assert SECRET not in str(argv)
-    with tempfile.TemporaryFile() as said, contextlib.ExitStack() as stack:
+    with tempfile.TemporaryFile() as stderr, contextlib.ExitStack() as stack:
         process = stack.enter_context(
-            subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, cwd=directory)
+            subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, cwd=directory)
         )
         stack.callback(process.kill)
-        became = become.wait(process, said, timeout)
+        became = become.wait(process, stderr, timeout)
         output, _nothing = process.communicate(after.encode(), LIMIT)
         return Waited(became, output.decode())
 
 
 @pytest.mark.parametrize("password", [None, SECRET])
 @pytest.mark.parametrize("noise", [":", "echo Welcome; echo to this host", "printf 'no newline: '", "echo motd >&2"])
-def test_nobody_asks_and_nothing_of_the_command_is_lost(tmp_path: pathlib.Path, noise: str, password: str | None) -> None:
-    # All that it is given is the command's own, and a password that nobody asked for would have come first.
+def test_become_without_prompt_passes_all_input_to_command(tmp_path: pathlib.Path, noise: str, password: str | None) -> None:
+    # A password without a prompt would come first in the command's input.
     assert wait(tmp_path, noise, password, after="its input\n") == Waited(became=True, output="its input\n")
 
 
 @pytest.mark.parametrize("noise", [":", "echo 'a lecture on power' >&2", "echo Welcome"])
-def test_the_password_is_given_when_it_is_asked_for(tmp_path: pathlib.Path, noise: str) -> None:
+def test_become_prompt_is_answered_with_password(tmp_path: pathlib.Path, noise: str) -> None:
     behaves = f'{noise}; {ASKS}; test "$word" = "{SECRET}" || exit 1'
     assert wait(tmp_path, behaves, SECRET, after="its input\n") == Waited(became=True, output="its input\n")
 
 
 REFUSALS: dict[str, tuple[str, str | None, str]] = {
-    "a wrong password, in sudo's words": (
+    "a wrong password, reported in English": (
         f'{ASKS}; echo "Sorry, try again." >&2; {ASKS}; exit 1',
         SECRET,
-        "does not take the password that was given to become serving. Correct ansible_become_password",
+        "rejected the password to become serving. Correct ansible_become_password",
     ),
-    "a wrong password, in any language": (
+    "a wrong password, reported in another language": (
         f'{ASKS}; echo "다시 시도하십시오." >&2; {ASKS}; exit 1',
         SECRET,
-        "does not take the password that was given to become serving. Correct ansible_become_password",
+        "rejected the password to become serving. Correct ansible_become_password",
     ),
-    "a password that nobody has": (
+    "no password set": (
         'echo "sudo: a password is required" >&2; exit 1',
         None,
-        "asks for a password to become serving. Set ansible_become_password",
+        "requires a password to become serving. Set ansible_become_password",
     ),
     "no such user": (
         'echo "sudo: unknown user serving" >&2; exit 1',
         SECRET,
-        "did not let this user become serving: sudo: unknown user serving. Look at ansible_become_user",
+        "did not let this user become serving: sudo: unknown user serving. Check ansible_become_user",
     ),
-    "another command in its place": ("exit 0", None, "did not let this user become serving: no word of why."),
+    "another program than sudo": ("exit 0", None, "did not let this user become serving: no reason given."),
 }
 
 
 @pytest.mark.parametrize("why", REFUSALS)
-def test_who_is_not_let_in_is_told_why(tmp_path: pathlib.Path, why: str) -> None:
+def test_become_refusal_names_reason_and_remedy(tmp_path: pathlib.Path, why: str) -> None:
     behaves, password, message = REFUSALS[why]
     with pytest.raises(DeliveryError) as caught:
         wait(tmp_path, behaves, password)
     assert str(caught.value).startswith(f"jw2-1: {message}")
-    assert str(caught.value).endswith("What is served was not touched.")
+    assert str(caught.value).endswith("The served files were not changed.")
     assert SECRET not in str(caught.value)
 
 
-def test_a_wrong_password_is_given_once(tmp_path: pathlib.Path) -> None:
-    """Who fails too often may be locked out."""
+def test_become_wrong_password_is_given_once(tmp_path: pathlib.Path) -> None:
+    """Repeated failures may lock the account."""
     behaves = f'for _try in 1 2 3; do {ASKS} || exit 1; echo "$word" >> given; done; exit 1'
-    with pytest.raises(DeliveryError, match="does not take the password"):
+    with pytest.raises(DeliveryError, match="rejected the password"):
         wait(tmp_path, behaves, SECRET)
     assert (tmp_path / "given").read_text(encoding="utf-8") == f"{SECRET}\n"
 
 
 @pytest.mark.parametrize("password", [None, SECRET])
-def test_no_answer_is_not_waited_for_without_end(tmp_path: pathlib.Path, password: str | None) -> None:
+def test_become_without_answer_times_out(tmp_path: pathlib.Path, password: str | None) -> None:
     with pytest.raises(DeliveryError, match=r"jw2-1: did not let this user become serving within 1 seconds: it hangs\."):
         wait(tmp_path, "echo it hangs >&2; read -r word", password, timeout=1)
 
 
 @pytest.mark.parametrize("ends", ["exit 255", "kill -KILL $$"])
-def test_a_connection_that_breaks_is_no_refusal(tmp_path: pathlib.Path, ends: str) -> None:
+def test_become_broken_connection_is_no_refusal(tmp_path: pathlib.Path, ends: str) -> None:
     assert wait(tmp_path, ends).became is False

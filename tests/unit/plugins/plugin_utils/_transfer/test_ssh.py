@@ -13,7 +13,7 @@ import typing as t
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.ssh import OPTIONS, ssh_argv, without_secrets
 
-# As ansible.builtin.ssh has them when nothing is set but the host.
+# The values of ansible.builtin.ssh when only the host is set.
 DEFAULTS: dict[str, t.Any] = {
     "host": "jw2",
     "password": None,
@@ -46,7 +46,7 @@ def argv(*command: str, **options: t.Any) -> list[str]:
 
 
 def understood(**options: t.Any) -> dict[str, str]:
-    """What ssh itself makes of it: its settings after all arguments."""
+    """The settings that ssh itself derives from the arguments."""
     if shutil.which("ssh") is None:
         pytest.skip("no ssh on this machine")
     words = argv(**{"ssh_extra_args": "-F none", **options})
@@ -54,15 +54,15 @@ def understood(**options: t.Any) -> dict[str, str]:
     return dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
 
 
-def test_reads_the_options_that_it_names() -> None:
+def test_options_are_those_read() -> None:
     assert set(OPTIONS) == set(DEFAULTS)
 
 
-def test_plain() -> None:
+def test_ssh_argv_default_options() -> None:
     assert argv() == [*FIRST, *ANSIBLES, "-o", "ConnectTimeout=10", *LAST, "--", "jw2", "true"]
 
 
-def test_port_user_and_key() -> None:
+def test_ssh_argv_port_user_and_key() -> None:
     assert argv(port=2222, remote_user="deploy", private_key_file="~/keys/fleet key") == [
         *FIRST,
         *ANSIBLES,
@@ -75,7 +75,7 @@ def test_port_user_and_key() -> None:
     ]
 
 
-def test_jump_host_and_extra_arguments() -> None:
+def test_ssh_argv_proxy_command_and_extra_arguments() -> None:
     assert argv(ssh_common_args="-o ProxyCommand='ssh -W %h:%p -q bastion'", ssh_extra_args="-4 -v", timeout=None) == [
         *FIRST,
         *ANSIBLES,
@@ -86,13 +86,13 @@ def test_jump_host_and_extra_arguments() -> None:
     ]
 
 
-def test_no_arguments_at_all() -> None:
+def test_ssh_argv_without_user_arguments() -> None:
     assert argv(ssh_args=None, ssh_common_args=None, ssh_extra_args=None, timeout=None) == [*FIRST, *LAST, "--", "jw2", "true"]
 
 
 @pytest.mark.parametrize("option", ["ssh_args", "ssh_common_args", "ssh_extra_args"])
 @pytest.mark.parametrize("flag", ["-C", "-4C", "-Cq"])
-def test_weights_are_never_compressed(option: str, flag: str) -> None:
+def test_ssh_argv_user_flags_cannot_enable_compression(option: str, flag: str) -> None:
     assert understood(**{option: f"-F none {flag} -o Compression=yes"})["compression"] == "no"
 
 
@@ -109,11 +109,11 @@ def test_weights_are_never_compressed(option: str, flag: str) -> None:
         ("-J bastion", "proxyjump", "bastion"),
     ],
 )
-def test_what_the_users_arguments_can_change_and_what_not(option: str, arguments: str, setting: str, expected: str) -> None:
+def test_ssh_argv_user_arguments_override_only_some_settings(option: str, arguments: str, setting: str, expected: str) -> None:
     assert understood(**{option: f"-F none {arguments}"})[setting] == expected
 
 
-def test_ssh_understands_what_is_set() -> None:
+def test_ssh_argv_settings_are_accepted_by_ssh() -> None:
     settings = understood(port=2222, remote_user="deploy", private_key_file="/keys/fleet key")
     assert settings["user"] == "deploy"
     assert settings["port"] == "2222"
@@ -122,7 +122,7 @@ def test_ssh_understands_what_is_set() -> None:
     assert settings["ciphers"].startswith("aes128-gcm@openssh.com,")
 
 
-def test_a_jump_host_is_reached_by_ssh_itself() -> None:
+def test_ssh_argv_proxy_jump_is_passed_on() -> None:
     assert argv(ssh_common_args="-o ProxyJump=me@bastion:2222") == [
         *FIRST,
         *ANSIBLES,
@@ -133,7 +133,7 @@ def test_a_jump_host_is_reached_by_ssh_itself() -> None:
     ]
 
 
-def test_without_a_shared_connection() -> None:
+def test_ssh_argv_without_control_path_shares_no_connection() -> None:
     assert 'ControlPath="none"' in ssh_argv(DEFAULTS, ("true",))
 
 
@@ -150,11 +150,11 @@ def test_without_a_shared_connection() -> None:
         (["-o", 'User="deploy"', "-J", "bastion"], ["-o", 'User="deploy"', "-J", "bastion"]),
     ],
 )
-def test_what_may_hold_a_secret_is_not_shown(words: list[str], shown: list[str]) -> None:
+def test_without_secrets_omits_commands_in_options(words: list[str], shown: list[str]) -> None:
     assert without_secrets(words) == shown
 
 
-def test_a_password_is_asked_for_once_and_is_no_argument() -> None:
+def test_ssh_argv_password_is_prompted_once_and_no_argument() -> None:
     once = ["-o", "BatchMode=no", "-o", "NumberOfPasswordPrompts=1"]
     expected = [*FIRST[:1], *once, *FIRST[3:], *ANSIBLES, "-o", "ConnectTimeout=10", *LAST, "--", "jw2", "true"]
     assert argv(password="secret") == expected  # noqa: S106
@@ -164,7 +164,7 @@ def test_a_password_is_asked_for_once_and_is_no_argument() -> None:
 
 
 @pytest.mark.parametrize("command", [["echo", "a b", "$HOME", "it's", 'say "x"', "*", "", "a;b", "-n", "ä", "\\"]])
-def test_the_remote_shell_gets_every_word_as_it_is(command: list[str]) -> None:
+def test_ssh_argv_command_words_reach_remote_shell_unchanged(command: list[str]) -> None:
     *_options, host, remote = argv(*command)
     assert host == "jw2"
     assert shlex.split(remote) == command
@@ -173,5 +173,5 @@ def test_the_remote_shell_gets_every_word_as_it_is(command: list[str]) -> None:
     assert done.stdout.split("\0")[:-1] == command
 
 
-def test_a_host_is_never_taken_for_an_option() -> None:
+def test_ssh_argv_host_is_never_an_option() -> None:
     assert argv(host="-oProxyCommand=id")[-3:] == ["--", "-oProxyCommand=id", "true"]

@@ -1,0 +1,195 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This plugin util is PRIVATE to the collection: it may change or vanish in any release.
+
+"""The rsync command lines of a transfer, and what their exit statuses mean."""
+
+from __future__ import annotations
+
+import collections.abc as c
+import dataclasses
+import os
+import re
+import signal
+
+from ansible_collections.lorafleet.delivery.plugins.module_utils._rsync import Rsync
+
+# Removed from the environment of both ends: each of these changes what rsync does without showing
+# in its arguments.
+_UNSET = (
+    *("OLD_ARGS", "PROTECT_ARGS", "RSH", "PARTIAL_DIR", "ICONV"),
+    *("CHECKSUM_LIST", "COMPRESS_LIST", "MAX_ALLOC"),
+)
+_ENV = ("env", *(word for name in _UNSET for word in ("-u", f"RSYNC_{name}")), "LC_ALL=C")
+
+# Exit statuses of rsync, of ssh, and (BUSY) of the client script below.
+SYNTAX_ERROR = 1
+SOCKET_ERROR = 10
+FILE_ERROR = 11
+PROTOCOL_ERROR = 12
+TIMEOUT = 30
+BUSY = 75
+CONNECTION_FAILED = 255
+# After these, another try resumes the transfer where it stopped.
+_TRANSIENT = frozenset({SOCKET_ERROR, PROTOCOL_ERROR, 20, TIMEOUT, 35, CONNECTION_FAILED})
+_LOGIN_DENIED = ": Permission denied ("
+_NO_SPACE = "No space left on device"
+_REASONS = {
+    3: "the staging directory or a source file cannot be used",
+    FILE_ERROR: "reading or writing failed on the node",
+    PROTOCOL_ERROR: "the connection between the two ends broke",
+    20: "it was interrupted",
+    23: "a file is missing or truncated at the source, or the user that Ansible connects as cannot read it"
+    " there, or the become user cannot write it on the node",
+    24: "a source file vanished during the transfer",
+    TIMEOUT: "no data for {timeout} seconds, or only rsync keepalives for {keepalive_timeout}",
+    BUSY: "another run is still writing to the staging directory",
+    127: "rsync or flock is not installed on one of the two hosts",
+    CONNECTION_FAILED: "an ssh connection failed",
+}
+
+# The two ends of rsync exchange keepalives also while no file data moves, for instance while one of
+# them hashes what an earlier transfer left. So a transfer without data is given this many times the
+# time limit.
+_KEEPALIVE_FACTOR = 10
+
+# The scripts below are passed to ``sh -c`` instead of being copied to the hosts, which would cost a
+# round trip each. They stay on one line: a login shell such as csh, which ssh passes them through,
+# does not accept a newline within quotes.
+#
+# Descriptors of the client's processes on the node:
+#   0, 1  of the script, from and to the controller; saved as 3 and 4, so that rsync's own messages
+#         can go to standard error
+#   5     in _JOIN: what rsync writes, for the background ``cat``
+#   6     the lock
+_CLIENT_SCRIPT = " ".join(
+    [
+        # $0 is the staging directory, $1 the seconds to wait for its lock, the rest the rsync command.
+        f'test -r "$0" || {{ echo "$0 cannot be opened" >&2; exit {FILE_ERROR}; }};',
+        'exec 3<&0 4>&1 6<"$0";',
+        # Every process of the receiver inherits the lock. It is held as long as one of them lives,
+        # even if the connection to the controller is lost.
+        f'flock --timeout "$1" --conflict-exit-code {BUSY} 6 || exit;',
+        'shift; exec "$@" </dev/null >&2',
+    ]
+)
+# rsync starts this as its "remote shell". It connects rsync's pipes with the descriptors that lead to
+# the controller, and ends when the source's end does. Each ``cat`` keeps only the descriptors of its
+# own direction open: otherwise a source whose client was killed would never see the end of its input.
+_JOIN = "sh -c 'exec 5<&0 6<&-; cat <&5 >&4 3<&- 4>&- 5<&- & exec cat <&3 3<&- 4>&- 5<&-'"
+# The source first reports the version of its rsync on standard error, which saves a command.
+END_OF_VERSION = "-- end of version --"
+_SERVER_SCRIPT = f'rsync --version >&2; echo "{END_OF_VERSION}" >&2; exec "$@"'
+
+
+@dataclasses.dataclass(frozen=True)
+class TransferOptions:
+    """How files are transferred.
+
+    ``timeout`` is in seconds without data. ``bwlimit`` is the value of rsync's option of that name, empty
+    for no limit. ``compress`` needs an rsync with zstd at both ends.
+    """
+
+    timeout: int
+    bwlimit: str = ""
+    compress: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class TransferResult:
+    """How one attempt at a transfer ended.
+
+    ``received`` is the number of bytes passed to the node, ``stderr`` the messages of both ends,
+    ``commands`` the command of the node's end and that of the source's end. ``source_rsync`` is None if
+    the source did not get as far as reporting its version.
+    """
+
+    returncode: int
+    received: int
+    stderr: str
+    commands: tuple[list[str], list[str]]
+    source_rsync: Rsync | None = None
+
+    @property
+    def transient(self) -> bool:
+        """True if the same transfer may succeed when it is tried again."""
+        # A denied login stays denied, and repeated wrong passwords may lock the account.
+        denied = self.returncode == CONNECTION_FAILED and _LOGIN_DENIED in self.stderr
+        return (self.returncode in _TRANSIENT and not denied) or self._signal > 0
+
+    @property
+    def _signal(self) -> int:
+        """The signal that killed the end, or 0. A shell behind ssh reports it as 128 + signal."""
+        if self.returncode < 0:
+            return -self.returncode
+        return self.returncode - 128 if 128 < self.returncode < 128 + signal.NSIG else 0
+
+    def reason(self, timeout: int) -> str:
+        """Describe why the attempt failed."""
+        stderr = " ".join(self.stderr.split())
+        if _NO_SPACE in stderr:
+            # rsync exits with 11 without space and 23 without inodes, and uses both for other errors.
+            reason = "the node's file system has no space or no inodes left"
+        else:
+            status = f"signal {self._signal}" if self._signal else f"status {self.returncode}"
+            reason = _REASONS.get(self.returncode, f"rsync ended with {status}")
+            reason = reason.format(timeout=timeout, keepalive_timeout=keepalive_timeout(timeout))
+        return f"{reason}: {stderr[-600:]}" if stderr else reason
+
+
+def keepalive_timeout(timeout: int) -> int:
+    """The seconds after which a transfer that carries nothing but keepalives is aborted."""
+    return _KEEPALIVE_FACTOR * timeout
+
+
+def failure_reason(failed: c.Sequence[TransferResult], timeout: int) -> str:
+    """Describe why a transfer failed after one or more attempts."""
+    *earlier, last = failed
+    if last.returncode != BUSY or not earlier:
+        return last.reason(timeout)
+    reason = failure_reason(earlier, timeout)
+    return f"{reason}, and the rsync that it started on the node is still running: end it (fuser -v shows it)"
+
+
+def client_command(
+    names: c.Sequence[str], source_dir: str, staging: str, options: TransferOptions, lock_timeout: int = 0
+) -> list[str]:
+    """The node's end: fetch files of the source's directory into the staging directory.
+
+    ``lock_timeout`` is how many seconds to wait for another receiver to leave that directory.
+
+    ``--inplace`` makes the transfer resumable after a killed receiver. It is safe because a staging
+    directory is named by the digest of its future content and shares no inode with any release. ``-s``
+    keeps file names away from the remote shell; its long name changed in rsync 3.2.6. ``--chmod`` keeps
+    a file that is read-only at the source writable, because an interrupted transfer has to resume it.
+    """
+    return [
+        "sh", "-c", _CLIENT_SCRIPT, staging, str(lock_timeout),
+        *_ENV, "rsync", "-s", "--inplace", "--no-whole-file", "--ignore-times", "--blocking-io",
+        "--no-links", "--no-devices", "--no-specials", "--no-perms", "--chmod=F600", "--no-owner", "--no-group",
+        f"--timeout={options.timeout}",
+        *([f"--bwlimit={options.bwlimit}"] if options.bwlimit else []),
+        *(["--compress", "--compress-choice=zstd", "--compress-level=1"] if options.compress else []),
+        "--rsh", _JOIN,
+        *(f"source:{_escape_wildcards(os.path.join(source_dir, name))}" for name in names),
+        os.path.join(staging, ""),
+    ]  # fmt: skip
+
+
+def _escape_wildcards(path: str) -> str:
+    """Make rsync take a path of the source literally. It unescapes only paths that have wildcards."""
+    return re.sub(r"[\\*?\[]", r"\\\g<0>", path) if re.search(r"[*?\[]", path) else path
+
+
+def server_command() -> list[str]:
+    """The source's end. The client requests files from it through the pipe."""
+    return [*_ENV, "sh", "-c", _SERVER_SCRIPT, "sh", "rsync", "--server", "--sender", "-s"]
+
+
+def decisive_status(codes: c.Iterable[int]) -> int:
+    """The exit status to report for both ends: a cause rather than its consequence at the other end."""
+    failures = [code for code in codes if code]
+    consequences = (SOCKET_ERROR, PROTOCOL_ERROR)
+    return next((code for code in failures if code not in consequences), failures[0] if failures else 0)
