@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""What the rsync of a host says of itself."""
+"""The version and abilities of a host's rsync."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import typing as t
 
 
 class Rsync(t.NamedTuple):
-    """Its version, and whether it can compress with zstd (from 3.2 on, where it was built with that)."""
+    """Its version, and whether it can compress with zstd (3.2 or newer, if built with zstd)."""
 
     version: str
     zstd: bool
 
     @classmethod
-    def parse(cls, said: str) -> t.Optional[Rsync]:
-        """Read the output of C(rsync --version); None when it is none."""
-        version = re.search(r"^rsync +version v?(\S+)", said, re.MULTILINE)
-        zstd = re.search(r"^Compress list:\n.*\bzstd\b", said, re.MULTILINE)
+    def parse(cls, output: str) -> Rsync | None:
+        """Parse the output of ``rsync --version``. None if it is something else."""
+        version = re.search(r"^rsync +version v?(\S+)", output, re.MULTILINE)
+        zstd = re.search(r"^Compress list:\n.*\bzstd\b", output, re.MULTILINE)
         return cls(version[1], bool(zstd)) if version else None

@@ -4,12 +4,12 @@
 
 # This plugin util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Gives an ssh password to one host only, never to a jump host, key or token that prompts on the way.
+"""Gives an ssh password to one host only, never to a jump host, key or token on the way.
 
 ssh runs the program in SSH_ASKPASS instead of prompting on a terminal (forced since OpenSSH 8.4). A
-prompt begins with ssh's own text, which names user and host (sshconnect2.c). These can be the same for
-a jump host with forwarded ports, so the program also checks that its parent is the ssh process in
-question: the path of the control socket is among that process's arguments.
+prompt begins with ssh's own text, which names user and host (sshconnect2.c). These can be the same
+for a jump host with forwarded ports, so the program also checks that its parent is the ssh process
+in question: the path of the control socket is among that process's arguments.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def askpass(argv: c.Sequence[str], marker: str, password: str, directory: str) -
 
 
 def _login_name(argv: c.Sequence[str]) -> str:
-    """USER@HOST as ssh prints it in prompts. Wrong arguments are ignored: ssh reports them when it runs."""
+    """USER@HOST as ssh prints it in prompts. ssh itself reports wrong arguments when it runs."""
     done = subprocess.run([argv[0], "-G", *argv[1:]], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     found = dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
     return f"{found.get('user', '')}@{found.get('hostkeyalias') or found.get('hostname', '')}"

@@ -20,7 +20,8 @@ import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 
-# Prompts arrive on standard error, which is a file: the seconds between two reads of it, and their size.
+# Prompts arrive on standard error, which is a file: the seconds between two reads of it, and their
+# size.
 _POLL_INTERVAL = 0.1
 _READ_SIZE = 1 << 16
 # Higher exit statuses are those of ssh itself (255) or mean a signal.
@@ -29,22 +30,26 @@ _REGULAR_EXIT = range(128)
 
 @dataclasses.dataclass(frozen=True)
 class Become:
-    """``plugin`` and ``shell`` are those of Ansible's connection. ``host`` is a name for messages."""
+    """``plugin`` and ``shell`` are those of Ansible's connection.
+
+    ``host`` is a name for messages.
+    """
 
     host: str
     plugin: t.Any
     shell: t.Any
 
     def argv(self, command: c.Sequence[str]) -> list[str]:
-        """Wrap ``command`` so that it runs as the other user, after a success line on standard output."""
+        """Wrap ``command`` to run as the other user, after a success line on standard output."""
         return ["sh", "-c", self.plugin.build_become_command(shlex.join(command), self.shell)]
 
     def wait(self, process: subprocess.Popen[bytes], stderr: t.IO[bytes], timeout: int) -> bool:
         """Wait for the success line of ``process``; leave everything after that line unread.
 
-        ``stderr`` is the file that the process's standard error goes to. The password is written only after
-        its prompt: without a prompt, the command itself would read it. Returns False if the connection
-        broke. Raises DeliveryError if the host refuses, or does not answer within ``timeout`` seconds.
+        ``stderr`` is the file that the process's standard error goes to. The password is written
+        only after its prompt: without a prompt, the command itself would read it. Returns False if
+        the connection broke. Raises DeliveryError if the host refuses, or does not answer within
+        ``timeout`` seconds.
         """
         stdout, stdin = (t.cast("t.IO[bytes]", pipe).fileno() for pipe in (process.stdout, process.stdin))
         password = self.plugin.get_option("become_pass")

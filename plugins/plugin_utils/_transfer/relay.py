@@ -6,15 +6,16 @@
 
 """Transfers files from one host to another by two rsync processes that the controller connects.
 
-The node runs the rsync client, the source the server. Neither knows the other or holds a key for it: each
-talks only to the controller, over Ansible's connection settings for that host, or as a local process.
-The data is streamed, never stored on the controller::
+The node runs the rsync client, the source the server. Neither knows the other or holds a key for
+it: each talks only to the controller, over Ansible's connection settings for that host, or as a
+local process. The data is streamed, never stored on the controller::
 
     source: rsync --server --sender  ---->  controller  ---->  rsync SOURCE:files STAGING/ :node
                                      <----              <----
 
-On the node, rsync runs as the user that the task becomes, so files belong to the user that modules run as.
-The client requests files and chooses where they go, so a hostile source cannot write elsewhere on a node.
+On the node, rsync runs as the user that the task becomes, so files belong to the user that modules
+run as. The client requests files and chooses where they go, so a hostile source cannot write
+elsewhere on a node.
 """
 
 from __future__ import annotations
@@ -58,10 +59,12 @@ _KILL_TIMEOUT = 10
 
 @dataclasses.dataclass(frozen=True)
 class End:
-    """One end of a transfer. ``ssh`` holds the options of its ssh connection, or None for this machine.
+    """One end of a transfer.
 
-    Transfers with the same ``control_path`` share one connection until it is closed. ``become`` is set at
-    the node's end only. ``askpass_dir`` is a private directory of this run for the askpass program.
+    ``ssh`` holds the options of its ssh connection; it is None for this machine.
+    Transfers with the same ``control_path`` share one connection until it is closed. ``become`` is
+    set at the node's end only. ``askpass_dir`` is a private directory of this run for the askpass
+    program.
     """
 
     ssh: c.Mapping[str, t.Any] | None
@@ -86,7 +89,10 @@ class End:
             close_connection(self.ssh, self.control_path)
 
     def path(self, path: str) -> str:
-        """Resolve ``~`` for rsync, which no shell does here. Over ssh, commands start in the home directory."""
+        """Resolve ``~`` for rsync, which no shell does here.
+
+        Over ssh, commands start in the home directory.
+        """
         return os.path.expanduser(path) if self.ssh is None else path.removeprefix("~/")
 
 
@@ -102,8 +108,9 @@ def transfer(
 ) -> TransferResult:
     """Transfer files from the source's directory to the node's staging directory.
 
-    Returns when both ends have ended. ``lock_timeout`` is that of ``client_command`` and must be less than
-    the time limit. ``progress`` is called with the number of bytes each time some were passed to the node.
+    Returns when both ends have ended. ``lock_timeout`` is that of ``client_command`` and must be
+    less than the time limit. ``progress`` is called with the number of bytes each time some were
+    passed to the node.
     """
     commands = (node.argv(client_command(names, source_dir, staging, options, lock_timeout)), source.argv(server_command()))
     received = 0
@@ -121,12 +128,13 @@ def transfer(
                 codes = (client.wait(), 0)
             else:
                 server = _start(running, source, commands[1], client.stdout, server_stderr)
-                # The node's requests go to the source directly. With this copy open, the source would
-                # not notice that the node has gone.
+                # The node's requests go to the source directly. With this copy open, the source
+                # would not notice that the node has gone.
                 t.cast("t.IO[bytes]", client.stdout).close()
                 moved = _pump(t.cast("t.IO[bytes]", server.stdout), t.cast("t.IO[bytes]", client.stdin), timeout, count_received)
                 codes = (_exit_status(client, timeout), _exit_status(server, timeout)) if moved else (TIMEOUT, 0)
-        # A server that received no request complains about its syntax. That is not why the client ended.
+        # A server that received no request complains about its syntax. That is not why the client
+        # ended.
         no_request = codes[0] and codes[1] == SYNTAX_ERROR
         if no_request:
             codes = (codes[0], 0)
@@ -149,14 +157,18 @@ def _start(
     process = subprocess.Popen(command, env=environment, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr)
     running.callback(_stop, process)
     for pipe in filter(None, (process.stdin, process.stdout)):
-        # Refused if the user has used up the kernel's limit for pipes. The transfer is merely slower then.
+        # Refused if the user has used up the kernel's limit for pipes. The transfer is merely
+        # slower then.
         with contextlib.suppress(PermissionError):
             fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _CHUNK)
     return process
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End a process. A local one of another user cannot be killed, but ends when its pipes are closed."""
+    """End a process.
+
+    A local one of another user cannot be killed, but ends when its pipes are closed.
+    """
     for pipe in (process.stdin, process.stdout):
         if pipe:
             pipe.close()
@@ -167,10 +179,11 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def _pump(source: t.IO[bytes], node: t.IO[bytes], timeout: int, received: c.Callable[[int], None]) -> bool:
-    """Move data from the source to the node until one of them ends. False when the time limit has expired.
+    """Move data from the source to the node until one ends. False if the time limit expired.
 
-    rsync's own time limit does not suffice: its ends keep each other alive with empty messages while no
-    file data moves. A stream of keepalives alone is accepted for ``keepalive_timeout`` seconds.
+    rsync's own time limit does not suffice: its ends keep each other alive with empty messages
+    while no file data moves. A stream of keepalives alone is accepted for ``keepalive_timeout``
+    seconds.
     """
     with source, node:
         os.set_blocking(node.fileno(), False)

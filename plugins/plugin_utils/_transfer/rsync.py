@@ -66,7 +66,8 @@ _KEEPALIVE_FACTOR = 10
 #   6     the lock
 _CLIENT_SCRIPT = " ".join(
     [
-        # $0 is the staging directory, $1 the seconds to wait for its lock, the rest the rsync command.
+        # $0 is the staging directory, $1 the seconds to wait for its lock, the rest the rsync
+        # command.
         f'test -r "$0" || {{ echo "$0 cannot be opened" >&2; exit {FILE_ERROR}; }};',
         'exec 3<&0 4>&1 6<"$0";',
         # Every process of the receiver inherits the lock. It is held as long as one of them lives,
@@ -75,9 +76,10 @@ _CLIENT_SCRIPT = " ".join(
         'shift; exec "$@" </dev/null >&2',
     ]
 )
-# rsync starts this as its "remote shell". It connects rsync's pipes with the descriptors that lead to
-# the controller, and ends when the source's end does. Each ``cat`` keeps only the descriptors of its
-# own direction open: otherwise a source whose client was killed would never see the end of its input.
+# rsync starts this as its "remote shell". It connects rsync's pipes with the descriptors that lead
+# to the controller, and ends when the source's end does. Each ``cat`` keeps only the descriptors of
+# its own direction open: otherwise a source whose client was killed would never see the end of its
+# input.
 _JOIN = "sh -c 'exec 5<&0 6<&-; cat <&5 >&4 3<&- 4>&- 5<&- & exec cat <&3 3<&- 4>&- 5<&-'"
 # The source first reports the version of its rsync on standard error, which saves a command.
 END_OF_VERSION = "-- end of version --"
@@ -88,8 +90,8 @@ _SERVER_SCRIPT = f'rsync --version >&2; echo "{END_OF_VERSION}" >&2; exec "$@"'
 class TransferOptions:
     """How files are transferred.
 
-    ``timeout`` is in seconds without data. ``bwlimit`` is the value of rsync's option of that name, empty
-    for no limit. ``compress`` needs an rsync with zstd at both ends.
+    ``timeout`` is in seconds without data. ``bwlimit`` is the value of rsync's option of that name,
+    empty for no limit. ``compress`` needs an rsync with zstd at both ends.
     """
 
     timeout: int
@@ -102,8 +104,8 @@ class TransferResult:
     """How one attempt at a transfer ended.
 
     ``received`` is the number of bytes passed to the node, ``stderr`` the messages of both ends,
-    ``commands`` the command of the node's end and that of the source's end. ``source_rsync`` is None if
-    the source did not get as far as reporting its version.
+    ``commands`` the command of the node's end and that of the source's end. ``source_rsync`` is
+    None if the source did not get as far as reporting its version.
     """
 
     returncode: int
@@ -130,7 +132,8 @@ class TransferResult:
         """Describe why the attempt failed."""
         stderr = " ".join(self.stderr.split())
         if _NO_SPACE in stderr:
-            # rsync exits with 11 without space and 23 without inodes, and uses both for other errors.
+            # rsync exits with 11 without space and 23 without inodes, and uses both for other
+            # errors.
             reason = "the node's file system has no space or no inodes left"
         else:
             status = f"signal {self._signal}" if self._signal else f"status {self.returncode}"
@@ -161,9 +164,10 @@ def client_command(
     ``lock_timeout`` is how many seconds to wait for another receiver to leave that directory.
 
     ``--inplace`` makes the transfer resumable after a killed receiver. It is safe because a staging
-    directory is named by the digest of its future content and shares no inode with any release. ``-s``
-    keeps file names away from the remote shell; its long name changed in rsync 3.2.6. ``--chmod`` keeps
-    a file that is read-only at the source writable, because an interrupted transfer has to resume it.
+    directory is named by the digest of its future content and shares no inode with any release.
+    ``-s`` keeps file names away from the remote shell; its long name changed in rsync 3.2.6.
+    ``--chmod`` keeps a file that is read-only at the source writable, because an interrupted
+    transfer has to resume it.
     """
     return [
         "sh", "-c", _CLIENT_SCRIPT, staging, str(lock_timeout),
@@ -179,7 +183,10 @@ def client_command(
 
 
 def _escape_wildcards(path: str) -> str:
-    """Make rsync take a path of the source literally. It unescapes only paths that have wildcards."""
+    """Make rsync take a path of the source literally.
+
+    It unescapes only paths that have wildcards.
+    """
     return re.sub(r"[\\*?\[]", r"\\\g<0>", path) if re.search(r"[*?\[]", path) else path
 
 
@@ -189,7 +196,7 @@ def server_command() -> list[str]:
 
 
 def decisive_status(codes: c.Iterable[int]) -> int:
-    """The exit status to report for both ends: a cause rather than its consequence at the other end."""
+    """The exit status to report: the cause rather than its consequence at the other end."""
     failures = [code for code in codes if code]
     consequences = (SOCKET_ERROR, PROTOCOL_ERROR)
     return next((code for code in failures if code not in consequences), failures[0] if failures else 0)

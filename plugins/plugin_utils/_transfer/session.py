@@ -46,9 +46,9 @@ class Session:
         staging: str,
         progress: c.Callable[[int], None] = lambda count: None,
     ) -> None:
-        """Transfer files of an adapter; resume after a broken connection. Raises DeliveryError on failure.
+        """Transfer files of an adapter; resume after a broken connection.
 
-        ``progress`` is that of ``transfer``, over all attempts.
+        Raises DeliveryError on failure. ``progress`` is that of ``transfer``, over all attempts.
         """
         failed: list[TransferResult] = []
         path = self.source_end.path(source_dir)

@@ -23,13 +23,14 @@ _FIRST = (
     "Compression=no",
     "ServerAliveInterval=15",
     "ServerAliveCountMax=4",
-    # Not Ansible's own connection: by default that is opened with -C and would compress the weights.
-    # The first command opens this one, the others share it. It ends by itself if it is never closed.
+    # Not Ansible's own connection: by default that is opened with -C and would compress the
+    # weights. The first command opens this one, the others share it. It ends by itself if it is
+    # never closed.
     "ControlMaster=auto",
     "ControlPersist=60",
 )
-# Without a password, no prompt is answered. A password is given once: a wrong one stays wrong, and each
-# attempt counts towards locking the account.
+# Without a password, no prompt is answered. A password is given once: a wrong one stays wrong, and
+# each attempt counts towards locking the account.
 _NO_PROMPT = ("BatchMode=yes",)
 _PASSWORD = ("BatchMode=no", "NumberOfPasswordPrompts=1")
 # For the same reason, the user's own value wins over these.
@@ -62,9 +63,9 @@ OPTIONS = (
 def ssh_argv(options: c.Mapping[str, t.Any], command: c.Sequence[str], control_path: str = "none") -> list[str]:
     """Return the argv that runs ``command`` on the host of an ssh connection.
 
-    ``options`` are the values of the connection plugin's options named in ``OPTIONS``. Commands with the
-    same ``control_path`` share one connection. Host keys are always checked. A password is no argument:
-    ssh prompts for it, see ``askpass``.
+    ``options`` are the values of the connection plugin's options named in ``OPTIONS``. Commands
+    with the same ``control_path`` share one connection. Host keys are always checked. A password is
+    no argument: ssh prompts for it, see ``askpass``.
     """
     argv = [str(options["ssh_executable"])]
     for option in (*(_PASSWORD if options.get("password") else _NO_PROMPT), *_FIRST, control_path_option(control_path)):
@@ -88,8 +89,8 @@ def ssh_argv(options: c.Mapping[str, t.Any], command: c.Sequence[str], control_p
 def close_connection(options: c.Mapping[str, t.Any], control_path: str) -> None:
     """Close the connection that the commands with this ``control_path`` share, if there is one.
 
-    Its process is killed: ``-O exit`` would first wait for the other side to read all data in transit,
-    which may never happen.
+    Its process is killed: ``-O exit`` would first wait for the other side to read all data in
+    transit, which may never happen.
     """
     check = [str(options["ssh_executable"]), "-F", "none", "-o", control_path_option(control_path)]
     check += ["-O", "check", "--", str(options["host"])]
@@ -102,7 +103,7 @@ def close_connection(options: c.Mapping[str, t.Any], control_path: str) -> None:
 
 
 def without_secrets(argv: c.Sequence[str]) -> list[str]:
-    """The command for display: without commands in options, whose arguments may contain a password."""
+    """The command for display. Commands within options are left out: they may contain passwords."""
     return [_COMMANDS.sub(r"\1...", word) for word in argv]
 
 
@@ -111,6 +112,6 @@ def control_path_option(path: str) -> str:
 
 
 def _words(arguments: t.Any) -> list[str]:
-    """Split arguments as Ansible does, without ``-C``: as a flag it would win over ``Compression=no``."""
+    """Split arguments as Ansible does, without ``-C``, which would win over ``Compression=no``."""
     words = shlex.split(str(arguments or ""))
     return [word for word in (w.replace("C", "") if _FLAGS.fullmatch(w) else w for w in words) if word != "-"]

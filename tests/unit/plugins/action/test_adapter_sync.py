@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Who connects to whom: the exact command of each end, from the variables of an inventory and the keywords of a play."""
+"""The exact command of each end, from the variables of an inventory and the keywords of a play."""
 
 from __future__ import annotations
 
@@ -222,7 +222,8 @@ def test_node_end_become_method_with_terminal_is_refused(monkeypatch: pytest.Mon
 
 
 def test_source_end_ignores_become() -> None:
-    # It is started as the user of the connection, as the docs say: that user needs no other right than to read.
+    # It is started as the user of the connection, as the docs say: that user needs no other right
+    # than to read.
     assert command({"ansible_become": True}, become=True) == command({})
 
 

@@ -224,7 +224,8 @@ def test_transfer_after_killed_receiver_resumes(source: pathlib.Path, staging: p
         receivers = _processes_with(f"{staging}/")
         client = receivers & _children()
         assert client
-        # The client first: it would report the end of the others, and without it they end by themselves.
+        # The client first: it would report the end of the others, and without it they end by
+        # themselves.
         for receiver in [*client, *(receivers - client)]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(receiver, signal.SIGKILL)
@@ -517,7 +518,7 @@ def test_transfer_unknown_host_key_is_refused(
 def _over_ssh_at(
     remote: str, sshd: Server, source: pathlib.Path, staging: pathlib.Path, known_hosts: pathlib.Path, weakened: str
 ) -> TransferResult:
-    """A transfer from or to an ssh server with a wrong key, where the user's arguments weaken the check."""
+    """A transfer with a wrong host key at one end, where the user's arguments weaken the check."""
     (source / "file").write_text("bytes")
     arguments = f"-F none -o IdentitiesOnly=yes -o UserKnownHostsFile={known_hosts} -o GlobalKnownHostsFile=/dev/null {weakened}"
     over_ssh = End(sshd.options(ssh_common_args=arguments, ssh_args=weakened))

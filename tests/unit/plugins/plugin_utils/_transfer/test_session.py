@@ -81,8 +81,8 @@ class StoppedOnce(End):
 class StoppedWithin(End):
     """An end over ssh that simulates a link that is down for a while.
 
-    sshd's process for the first connection is stopped as soon as ``receiving`` has content, and continued
-    when the next connection is made.
+    sshd's process for the first connection is stopped as soon as ``receiving`` has content, and
+    continued when the next connection is made.
     """
 
     pid_file: str = ""
