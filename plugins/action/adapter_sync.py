@@ -85,8 +85,8 @@ class ActionModule(ActionBase):
         if plugin.require_tty:
             raise DeliveryError.of(
                 node,
-                f"is given no terminal for a transfer, and become method {plugin.name} wants one.",
-                "Set ansible_become_method to one that does without, as sudo does.",
+                f"has no terminal for a transfer, but become method {plugin.name} requires one.",
+                "Set ansible_become_method to one that needs no terminal, such as sudo.",
             )
         return dataclasses.replace(end, become=Become(node, plugin, self._connection._shell))
 

@@ -217,7 +217,7 @@ def test_node_end_become_same_user_is_skipped() -> None:
 
 def test_node_end_become_method_with_terminal_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(become_loader.get("sudo", class_only=True), "require_tty", True)
-    with pytest.raises(DeliveryError, match=r"jw2-1: is given no terminal.*become method sudo wants one\. Set ansible_become_m"):
+    with pytest.raises(DeliveryError, match=r"jw2-1: has no terminal.*become method sudo requires one\. Set ansible_become_m"):
         node_end(become={})
 
 
