@@ -150,7 +150,7 @@ def docs(session: nox.Session) -> None:
 @nox.session(venv_backend="uv", tags=["gates"])
 @nox.parametrize("python, core", [(python, core) for core, (python, _node) in CORES.items()], ids=list(CORES))
 def cores(session: nox.Session, core: str) -> None:
-    """Quick unit tests and a delivery by the built collection, on oldest and newest ansible-core."""
+    """Quick unit tests and a delivery by the built collection, oldest and newest ansible-core."""
     session.install("-r", "requirements/test.txt", f"ansible-core=={core}")
     node = shutil.which(f"python{CORES[core][1]}") or ""
     session.log(f"The nodes have {node or 'the Python of the controller'}.")
