@@ -4,7 +4,7 @@
 
 # This doc fragment is PRIVATE to the collection: it may change or vanish in any release.
 
-"""The attributes that every module and action of the collection states."""
+"""The attributes that every module of the collection documents."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ class ModuleDocFragment:
 options: {}
 attributes:
   check_mode:
-    description: Can run in check mode and tell what would change, changing nothing.
+    description: Predicts changes in check mode without making them.
   diff_mode:
-    description: Tells in diff mode what changes.
+    description: Shows the changes in diff mode.
   idempotent:
-    description: A second call right after the first changes nothing.
+    description: A second run directly after the first changes nothing.
   platform:
-    description: What it runs on.
+    description: The platforms that it supports.
     support: full
     platforms: linux
   action_group:
     description:
-      - Use C(group/GROUP) in C(module_defaults), with any of these groups, to set defaults of the options that all modules of the
-        group have. For example, C(group/lorafleet.delivery.node) takes C(models_dir) and C(store).
+      - Use C(group/GROUP) in C(module_defaults), with any of these groups, to set defaults of the
+        options that all modules of the group have. For example, C(group/lorafleet.delivery.node)
+        takes C(models_dir) and C(store).
     support: full
 """

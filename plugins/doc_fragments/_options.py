@@ -4,7 +4,7 @@
 
 # This doc fragment is PRIVATE to the collection: it may change or vanish in any release.
 
-"""The options that several modules share: one fragment for each constant of module_utils/_argspec.py."""
+"""Options that several modules share: a fragment for each constant of module_utils/_argspec.py."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ options:
         elements: str
       peft_config:
         description:
-          - Keys of adapter_config.json that may differ from plain LoRA, and the values that they must
-            have, for example C(use_rslora=true). All other keys must have their defaults.
+          - Keys of adapter_config.json that may differ from plain LoRA, and the values that they
+            must have, for example C(use_rslora=true). All other keys must have their defaults.
         type: dict
       extra_files:
         description: Names of further files of the adapter, which are delivered where they exist.
@@ -73,9 +73,9 @@ options:
   bases:
     description:
       - The base models, a dictionary. Its keys are the names that O(adapters[].base) uses.
-      - Each value is a dictionary with the optional keys C(path) (directory of the base on this host),
-        C(config) (the base's config.json, as far as the shapes of its modules need it; read from
-        C(path) when not set) and C(aliases) (other spellings of the name that
+      - Each value is a dictionary with the optional keys C(path) (directory of the base on this
+        host), C(config) (the base's config.json, as far as the shapes of its modules need it; read
+        from C(path) when not set) and C(aliases) (other spellings of the name that
         C(base_model_name_or_path) of adapter_config.json may have).
     type: dict
     default: {}
@@ -94,8 +94,8 @@ options:
     default: ~/.cache/lorafleet
   golden_dir:
     description:
-      - Directory of the goldens that M(lorafleet.delivery.adapter_golden) records, by name and release
-        of their adapters.
+      - Directory of the goldens that M(lorafleet.delivery.adapter_golden) records, by name and
+        release of their adapters.
     type: path
     default: ~/.local/share/lorafleet/goldens
 """
@@ -109,8 +109,8 @@ options:
     required: true
   store:
     description:
-      - Directory of releases, receipts and staged files. It must be outside O(models_dir) and on the
-        same file system.
+      - Directory of releases, receipts and staged files. It must be outside O(models_dir) and on
+        the same file system.
     type: path
     required: true
 """
@@ -120,8 +120,8 @@ options:
 options:
   device:
     description:
-      - The device to load on. V(cuda) is the GPU with the most free memory, V(cuda:1) the second GPU
-        that the interpreter sees, in PCI bus order, and V(cpu) uses no GPU.
+      - The device to load on. V(cuda) is the GPU with the most free memory, V(cuda:1) the second
+        GPU that the interpreter sees, in PCI bus order, and V(cpu) uses no GPU.
     type: str
     default: cuda
 """
@@ -132,7 +132,8 @@ options:
         + r"""
   memory_limit:
     description:
-      - The most device memory that may be used, for example V(20G). It never uses more than is free.
+      - The most device memory that may be used, for example V(20G). It never uses more than is
+        free.
     type: bytes
 """
     )
@@ -171,14 +172,15 @@ options:
         reach the level fails.
       - V(structure) checks the files only - names, shapes and values of all tensors, and the
         configuration. It needs no PEFT.
-      - V(adapter) lets PEFT build its layers over a base without weights, loads all tensors onto the
-        device, compares them with the file bit by bit and computes with each module. It takes less
-        than 1 GB of device memory.
-      - V(model) also loads the base from O(bases) and the adapter with PEFT, and compares the answers
-        of the model with and without the adapter. It checks first that there is enough free memory.
-      - V(golden) also compares the log-probabilities along the recorded answers, with and without the
-        adapter, with those that M(lorafleet.delivery.adapter_golden) recorded on the training server.
-        It needs a golden in the manifest.
+      - V(adapter) lets PEFT build its layers over a base without weights, loads all tensors onto
+        the device, compares them with the file bit by bit and computes with each module. It takes
+        less than 1 GB of device memory.
+      - V(model) also loads the base from O(bases) and the adapter with PEFT, and compares the
+        answers of the model with and without the adapter. It checks first that there is enough free
+        memory.
+      - V(golden) also compares the log-probabilities along the recorded answers, with and without
+        the adapter, with those that M(lorafleet.delivery.adapter_golden) recorded on the training
+        server. It needs a golden in the manifest.
       - V(available) is V(golden) for an adapter whose base has a C(path) and whose manifest has a
         golden, V(model) for one whose base has a C(path), and V(adapter) for others.
     type: str
@@ -191,9 +193,9 @@ options:
     default: available
   minimum_level:
     description:
-      - The level that is enough where the memory is too small for O(level). The test then goes as far
-        as the memory permits, the result states the level and the reason, and each later run tries
-        O(level) again.
+      - The level that is enough where the memory is too small for O(level). The test then goes as
+        far as the memory permits, the result states the level and the reason, and each later run
+        tries O(level) again.
       - When not set, only O(level) is enough. A failed test is a failure whatever this option is.
     type: str
     choices:
@@ -203,9 +205,9 @@ options:
       - golden
   base_binding:
     description:
-      - What to do if the base on this host is not the one that the adapter was trained on, as far as
-        the manifest identifies it. The config.json and a sample of every tensor are compared, before
-        anything is loaded.
+      - What to do if the base on this host is not the one that the adapter was trained on, as far
+        as the manifest identifies it. The config.json and a sample of every tensor are compared,
+        before anything is loaded.
       - V(enforce) rejects the adapter. V(report) adds a note to the result and warns.
     type: str
     choices:
@@ -230,14 +232,15 @@ options:
         atomically with the directory it replaces.
       - V(symlink) serves a relative link to the release.
       - V(auto) keeps the method that the adapter was last activated with on this node. For a new
-        adapter it is V(exchange) where the file system supports it, otherwise V(symlink). Check mode
-        assumes that it does.
+        adapter it is V(exchange) where the file system supports it, otherwise V(symlink). Check
+        mode assumes that it does.
     type: str
     choices: [auto, exchange, symlink]
     default: auto
   keep:
     description:
-      - How many verified releases of each adapter stay in the store, the most recently active first.
+      - How many verified releases of each adapter stay in the store, the most recently active
+        first.
       - The active and the previous release, and releases that a process has open, always stay.
     type: int
     default: 3

@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Options that several modules share. doc_fragments/_options.py documents them under the same names."""
+"""Options that several modules share, documented in doc_fragments/_options.py."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ import typing as t
 class Problem:
     """One thing that is wrong: its subject, what is wrong with it, and what to do about it.
 
-    ``adapter`` is the name of the adapter that it belongs to. ``subject`` is the part of that adapter
-    or of the host; it may be empty if the problem concerns the adapter as a whole.
+    ``adapter`` is the name of the adapter that it belongs to. ``subject`` is the part of that
+    adapter or of the host. It is empty if the problem concerns the adapter as a whole.
     """
 
     subject: str
@@ -29,7 +29,7 @@ class Problem:
 
     @property
     def full_subject(self) -> str:
-        """The subject with the adapter in front, unless the subject (a path, often) names it already."""
+        """The subject after the name of the adapter, unless the subject (a path, often) has it."""
         # Whole names only: an adapter named "a" or "adapter" is not named by "adapter_config.json".
         if self.adapter is None or re.search(rf"(?<![\w.-]){re.escape(self.adapter)}(?![\w-])", self.subject):
             return self.subject
@@ -82,7 +82,7 @@ def about(adapter: str) -> t.Iterator[None]:
 
 @contextlib.contextmanager
 def collected(problems: list[Problem], adapter: str) -> t.Iterator[None]:
-    """Append the problems of a DeliveryError to ``problems``, attributed to an adapter, and go on."""
+    """Append the problems of a DeliveryError to ``problems``, and continue after the block."""
     try:
         yield
     except DeliveryError as exc:

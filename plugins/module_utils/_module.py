@@ -23,7 +23,7 @@ class DeliveryModule(AnsibleModule):
         super().__init__(argument_spec, supports_check_mode=True, **kwargs)
 
     def fail(self, problems: t.Iterable[Problem], **results: t.Any) -> t.NoReturn:
-        """Fail with everything that is wrong, as a message and as data, and with what was done before."""
+        """Fail with the problems, as a message and as data, and with results of what was done."""
         error = DeliveryError(*problems)
         self.fail_json(msg=str(error), problems=error.to_json(), **results)
         raise AssertionError("fail_json does not return")

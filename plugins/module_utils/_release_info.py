@@ -33,8 +33,8 @@ def release_info(
 ) -> dict[str, t.Any]:
     """Return the active release of each adapter, as module adapter_release_info returns it.
 
-    With ``permissions`` every file is hashed, and modes and owners are compared. Without, only names
-    and sizes are. Raises DeliveryError where the store or the models directory may not be read.
+    With ``permissions``, hash every file and compare modes and owners. Without, compare names and
+    sizes only. Raises DeliveryError where the store or the models directory may not be read.
     """
     try:
         found = {name: _inspect(AdapterPaths(models_dir, store, name), required_level, permissions) for name in names}
@@ -54,7 +54,7 @@ def release_info(
 
 
 def _inspect(paths: AdapterPaths, required_level: str, permissions: Permissions | None) -> Active:
-    """Inspect one adapter. A damaged record is a difference, so that it does not hide the other adapters."""
+    """Inspect one adapter. A damaged record is a difference: it must not hide other adapters."""
     try:
         found = inspect_active(paths)
     except DeliveryError as exc:

@@ -12,20 +12,20 @@ version_added: 0.1.0
 author:
   - The lorafleet.delivery authors (@lorafleet)
 description:
-  - Makes a manifest of each adapter directory that the inventory declares. It has the size and sha256
-    of each file, the dtype, shape and sha256 of each tensor, the parsed adapter_config.json, and the
-    digest that names the release.
-  - Rejects a directory that does not hold the declared adapter, is damaged, or is still being written.
-    It also rejects what PEFT would accept silently - unexpected or missing tensors, tensors that
-    overwrite the base, NaN, all-zero weights, another scaling or another base.
-  - An adapter consists of adapter_config.json and exactly one weights file, both required, and of the
-    tokenizer's files where they exist. All other files are excluded.
+  - Makes a manifest of each adapter directory that the inventory declares. It has the size and
+    sha256 of each file, the dtype, shape and sha256 of each tensor, the parsed adapter_config.json,
+    and the digest that names the release.
+  - Rejects a directory that does not hold the declared adapter, is damaged, or is still being
+    written. It also rejects what PEFT would accept silently - unexpected or missing tensors,
+    tensors that overwrite the base, NaN, all-zero weights, another scaling or another base.
+  - An adapter consists of adapter_config.json and exactly one weights file, both required, and of
+    the tokenizer's files where they exist. All other files are excluded.
   - Caches the hashes by inode, size, mtime and ctime of each file.
-  - If several hosts of a play delegate the task to one host with the same options, it runs there once,
-    and all of them get its result.
-  - A manifest also carries data that is not part of the digest, as far as it is known on this host -
-    the identity of the base in C(bases[].path), the library versions of the training, and the golden
-    that M(lorafleet.delivery.adapter_golden) recorded for this release.
+  - If several hosts of a play delegate the task to one host with the same options, it runs there
+    once, and all of them get its result.
+  - A manifest also carries data that is not part of the digest, as far as it is known on this host
+    - the identity of the base in C(bases[].path), the library versions of the training, and the
+    golden that M(lorafleet.delivery.adapter_golden) recorded for this release.
 extends_documentation_fragment:
   - lorafleet.delivery._options.declared
   - lorafleet.delivery._options.source
@@ -46,14 +46,14 @@ attributes:
 options:
   require_golden:
     description:
-      - Reject an adapter whose current release has no golden. When V(false), the module only warns about
-        an adapter that has goldens of other releases.
+      - Reject an adapter whose current release has no golden. When V(false), the module only warns
+        about an adapter that has goldens of other releases.
     type: bool
     default: false
   python:
     description:
-      - The interpreter of the training environment. When set, the versions of its torch, transformers,
-        peft and safetensors are added to the manifests.
+      - The interpreter of the training environment. When set, the versions of its torch,
+        transformers, peft and safetensors are added to the manifests.
     type: path
 seealso:
   - module: lorafleet.delivery.adapter_golden
@@ -84,7 +84,8 @@ RETURN = r"""
 manifests:
   description:
     - The manifests of the accepted adapters as JSON text, in the order of O(adapters).
-    - Pass them on unchanged. P(ansible.builtin.from_json#filter) parses one; its keys are the following.
+    - Pass them on unchanged. P(ansible.builtin.from_json#filter) parses one; its keys are the
+      following.
   returned: always
   type: list
   elements: str
@@ -99,7 +100,8 @@ manifests:
       sample: llama32_3b_grammar_lora
     digest:
       description:
-        - The sha256 over the paths, sizes and sha256s of its files. Its first 12 digits name the release.
+        - The sha256 over the paths, sizes and sha256s of its files. Its first 12 digits name the
+          release.
       type: str
       sample: 5f1c0f1f0f0b7e3b2f9d1f6f0c3a55ef1d6e1b0e7a4c8b4b6f1f7c2d3e4f5a6b
     size:
@@ -117,8 +119,8 @@ manifests:
     tensors:
       description:
         - Tensors with C(name), C(dtype), C(shape) and C(sha256) of their bytes. Empty for a pickle.
-        - C(norm) is the Euclidean norm of a tensor's values, estimated to about one percent from some
-          thousand of them.
+        - C(norm) is the Euclidean norm of a tensor's values, estimated to about one percent from
+          some thousand of them.
       type: list
       elements: dict
     config:
@@ -132,8 +134,8 @@ manifests:
     base:
       description:
         - Identity of the base on the training server, with C(config) (its config.json), C(weights)
-          (sha256 over a sample of every tensor), C(tensors) (their number) and C(vocabulary) (sha256
-          of its tokenizer's vocabulary).
+          (sha256 over a sample of every tensor), C(tensors) (their number) and C(vocabulary)
+          (sha256 of its tokenizer's vocabulary).
         - Not set if the base has no path on the training server and there is no golden.
       type: dict
     golden:
@@ -147,7 +149,8 @@ goldens:
   sample:
     llama32_3b_grammar_lora: recorded
 excluded:
-  description: The names in each adapter's directory that are not part of the adapter and are not delivered.
+  description:
+    - The names in each adapter's directory that are not part of the adapter and are not delivered.
   returned: always
   type: dict
   sample:
@@ -155,7 +158,8 @@ excluded:
       - README.md
       - training_args.bin
 cached:
-  description: Names of the adapters whose hashes were taken from the cache, because no file had changed.
+  description:
+    - Names of the adapters whose hashes were taken from the cache, because no file had changed.
   returned: always
   type: list
   elements: str

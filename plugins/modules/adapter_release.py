@@ -12,7 +12,8 @@ version_added: 0.1.0
 author:
   - The lorafleet.delivery authors (@lorafleet)
 description:
-  - Serves staged and verified releases as C(MODELS_DIR/NAME). Each adapter is replaced in one atomic step.
+  - Serves staged and verified releases as C(MODELS_DIR/NAME). Each adapter is replaced in one
+    atomic step.
   - Keeps what the release replaces. A directory with the files of a known release is kept as that
     release in the store. Anything else is moved to C(adopted-TIME) in the store and never deleted.
   - Hashes every file of the release in the store and of C(MODELS_DIR/NAME) in each run, and repairs
@@ -34,16 +35,19 @@ attributes:
   check_mode:
     support: full
     details:
-      - A release that is not staged or has no receipt is assumed to be staged and verified by earlier tasks.
+      - A release that is not staged or has no receipt is assumed to be staged and verified by
+        earlier tasks.
       - Does not probe whether the file system can exchange two directories. See O(activation).
   diff_mode:
     support: full
-    details: >-
-      Shows the number of changed tensors and the changes of the configuration. With C(-vv) it lists every tensor and file.
+    details:
+      - Shows the number of changed tensors and the changes of the configuration. With C(-vv) it
+        lists every tensor and file.
   idempotent:
     support: partial
     details:
-      - Two runs of O(state=rolled_back) without O(release) return to the release that was active at first.
+      - Two runs of O(state=rolled_back) without O(release) return to the release that was active at
+        first.
 options:
   state:
     description:
@@ -55,8 +59,8 @@ options:
     default: active
   manifests:
     description:
-      - The manifests of the releases to activate, as RV(lorafleet.delivery.adapter_info#module:manifests)
-        returns them.
+      - The manifests of the releases to activate, as
+        RV(lorafleet.delivery.adapter_info#module:manifests) returns them.
     type: list
     elements: str
   names:
@@ -64,7 +68,9 @@ options:
     type: list
     elements: str
   release:
-    description: The release to roll back to instead of the previous one. Requires exactly one adapter in O(names).
+    description:
+      - The release to roll back to instead of the previous one. Requires exactly one adapter in
+        O(names).
     type: str
   required_level:
     description: The level of the load test that a release must have passed on this node.
@@ -151,7 +157,8 @@ adapters:
       sample: exchange
     path:
       description:
-        - The directory of the release in the store, whose files never change. Configure the inference engine with this path.
+        - The directory of the release in the store, whose files never change. Configure the
+          inference engine with this path.
       type: str
       sample: /home/.lorafleet/llama32_3b_grammar_lora/releases/0a1b2c3d4e5f
     served:
@@ -168,7 +175,8 @@ adapters:
       elements: dict
     history:
       description:
-        - The releases in the store with the time when each was last activated, the latest at the end.
+        - The releases in the store with the time when each was last activated, the latest at the
+          end.
       type: list
       elements: dict
       sample:
@@ -178,7 +186,8 @@ adapters:
           at: "2026-01-31T12:00:00+00:00"
     receipt:
       description:
-        - The load test that the release passed on this node. V(none) in check mode if it was not tested yet.
+        - The load test that the release passed on this node. V(none) in check mode if it was not
+          tested yet.
       type: dict
       sample:
         level: model
@@ -186,7 +195,8 @@ adapters:
         at: "2026-01-31T12:00:00+00:00"
     adopted:
       description:
-        - Where an unknown directory that the release replaced was quarantined. V(none) if there was none.
+        - Where an unknown directory that the release replaced was quarantined. V(none) if there was
+          none.
         - In check mode, a path of this form.
       type: str
       sample: /home/.lorafleet/llama32_3b_grammar_lora/adopted-20260131T120000Z
@@ -200,7 +210,8 @@ adapters:
       type: list
       elements: str
       sample:
-        - changed  /home/models/llama32_3b_grammar_lora/adapter_model.safetensors  sha256 0a1b2c3d4e5f.. instead of 9f3c5d7e1a2b..
+        - changed  /home/models/llama32_3b_grammar_lora/adapter_model.safetensors  sha256
+          0a1b2c3d4e5f.. instead of 9f3c5d7e1a2b..
 problems:
   description: What went wrong, one entry for each problem.
   returned: failure

@@ -134,7 +134,8 @@ adapters:
       sample: exchange
     history:
       description:
-        - The releases in the store with the time when each was last activated, the latest at the end.
+        - The releases in the store with the time when each was last activated, the latest at the
+          end.
       type: list
       elements: dict
       sample:
@@ -146,7 +147,8 @@ adapters:
       description: The load test that it passed on this node, V(none) if there is no receipt.
       type: dict
     differences:
-      description: What differs from the manifest, the permissions or O(required_level), one line each.
+      description:
+        - What differs from the manifest, the permissions or O(required_level), one line each.
       type: list
       elements: str
       sample:
@@ -173,7 +175,8 @@ others:
   sample: []
 summary:
   description:
-    - A few lines about each adapter in O(names), with its differences, and about each in RV(others).
+    - A few lines about each adapter in O(names), with its differences, and about each in
+      RV(others).
   returned: success
   type: dict
   sample:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Options and results of adapter_info; module_utils/_adapter/test_describe.py tests the description."""
+"""Options and results of adapter_info; test_describe.py tests the description itself."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NAME = "a_lora"
 
 @pytest.fixture
 def source(adapter: pathlib.Path) -> pathlib.Path:
-    """The models directory of a training server, with one adapter that is old enough to be cached."""
+    """The models directory of a training server, with an adapter old enough to be cached."""
     shutil.move(adapter, adapter.with_name("models") / NAME)
     models = adapter.with_name("models")
     (models / NAME / "README.md").write_text("not part of it", encoding="utf-8")

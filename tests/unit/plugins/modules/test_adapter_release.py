@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Options and results of adapter_release; module_utils/_store/test_transaction.py tests what it does."""
+"""Options and results of adapter_release; test_transaction.py tests the transaction itself."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Options and results of adapter_release_info; module_utils/test_release_info.py tests the comparison."""
+"""Options and results of adapter_release_info; test_release_info.py tests the comparison."""
 
 from __future__ import annotations
 
