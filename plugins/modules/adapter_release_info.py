@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: adapter_release_info
 short_description: Report the active releases of a node and compare them with what was verified
-version_added: 0.1.0
+version_added: 0.2.0
 author:
   - The lorafleet.delivery authors (@lorafleet)
 description:
