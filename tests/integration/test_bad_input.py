@@ -340,7 +340,7 @@ TABLE: dict[str, Bad] = {
         "node", ("/home/nowhere: is not a directory.", "Create the models directory on this node first."), node=without_models_dir
     ),
     "models directory unwritable": Bad(
-        "node", ("/home/models: cannot be written by user", "give that user the right to write there."), node=unwritable
+        "node", ("/home/models: cannot be written by user", "give that user write permission."), node=unwritable
     ),
     "file system read-only": Bad(
         "node", ("is on a read-only file system.", "Mount it writable on this node"), node=on_tmpfs("size=128m", "remount,ro")

@@ -80,7 +80,7 @@ def _promote(plan: Plan, state: State, options: Options) -> str | None:
     found = options.permissions.differences(staged, plan.manifest)
     if found:
         raise DeliveryError.of(
-            f"{paths.name}, release {release}",
+            f"release {release}",
             f"changed in {staged} after it was checked: {found[0].line()}.",
             "Deploy it again from the training server.",
         )
@@ -188,7 +188,7 @@ def copy_release(source: str, target: str, manifest: Manifest, permissions: Perm
     found = permissions.differences(target, manifest)
     if found:
         raise DeliveryError.of(
-            f"{manifest.name}, release {manifest.release}",
+            f"release {manifest.release}",
             f"the copy of {source} does not match the manifest: {found[0].line()}.",
             "Check the disk of this node.",
         )

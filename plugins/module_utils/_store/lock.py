@@ -22,17 +22,17 @@ _POLL_SECONDS = 0.05
 
 
 @contextlib.contextmanager
-def locked(path: str, subject: str, run: str, timeout: float) -> t.Iterator[None]:
+def locked(path: str, run: str, timeout: float) -> t.Iterator[None]:
     """Hold the lock at ``path`` for the duration of the block.
 
     The kernel releases it when the process ends, so a dead holder is no obstacle. Raises a
     DeliveryError that names the holder when the lock is not free within ``timeout`` seconds.
-    ``subject`` and ``run`` are used in that message only.
+    ``run`` describes this run to others that wait for the lock.
     """
     deadline = time.monotonic() + timeout
     while (descriptor := _try(path)) is None:
         if time.monotonic() >= deadline:
-            raise _busy(path, subject, timeout)
+            raise _busy(path, timeout)
         time.sleep(_POLL_SECONDS)
     try:
         _write_holder(descriptor, run)
@@ -86,7 +86,7 @@ def _write_holder(descriptor: int, run: str) -> None:
     os.pwrite(descriptor, json.dumps(holder).encode() + b"\n", 0)
 
 
-def _busy(path: str, subject: str, timeout: float) -> DeliveryError:
+def _busy(path: str, timeout: float) -> DeliveryError:
     try:
         with open(path, encoding="utf-8") as stream:
             holder = json.load(stream)
@@ -95,7 +95,7 @@ def _busy(path: str, subject: str, timeout: float) -> DeliveryError:
     except (OSError, ValueError, KeyError, TypeError):
         who = f"an unknown process (no valid entry in {path})"
     return DeliveryError.of(
-        subject,
+        "",
         f"is being changed by another run: {who}. Waited {timeout:g} s.",
         "Wait for it to finish, or end that process on this node; nothing was changed.",
     )

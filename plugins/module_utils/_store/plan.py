@@ -177,12 +177,12 @@ def _rollback_manifest(request: Request, before: State, state: State) -> Manifes
         # The releases are still there when the recorded state was lost.
         others = ", ".join(name for name in paths.release_names() if name != state.active)
         remedy = f"Name one of those in the store: {others}." if others else "Deploy the release that you want instead."
-        raise DeliveryError.of(paths.name, "has no previous release on this node to roll back to.", remedy)
+        raise DeliveryError.of("", "has no previous release on this node to roll back to.", remedy)
     manifest = paths.read_manifest(wanted)
     if manifest is None or manifest.release != wanted:
         known = ", ".join(paths.release_names()) or "none"
         raise DeliveryError.of(
-            f"{paths.name}, release {wanted}",
+            f"release {wanted}",
             f"is not in the store of this node (available: {known}).",
             "Roll back to an available release, or deploy this one from the training server.",
         )
@@ -195,7 +195,7 @@ def _receipt(paths: AdapterPaths, release: str, level: str, lenient: bool) -> di
         return receipt
     found = "was not verified" if receipt is None else f"was verified at level {receipt['level']} only"
     raise DeliveryError.of(
-        f"{paths.name}, release {release}",
+        f"release {release}",
         f"{found} on this node, level {level} is required.",
         "Run the load test at that level first; nothing was activated.",
     )
@@ -204,7 +204,7 @@ def _receipt(paths: AdapterPaths, release: str, level: str, lenient: bool) -> di
 def not_exchangeable(paths: AdapterPaths, reason: str) -> DeliveryError:
     """Return the error for a served directory that cannot be replaced atomically."""
     remedy = f"In a maintenance window, move it aside (mv {paths.served} {paths.served}.old) and run again."
-    return DeliveryError.of(f"{paths.name}: {paths.served}", reason, remedy)
+    return DeliveryError.of(paths.served, reason, remedy)
 
 
 def _method(paths: AdapterPaths, options: Options, state: State, served: Served, can_exchange: t.Callable[[], bool]) -> str:
@@ -221,7 +221,7 @@ def _method(paths: AdapterPaths, options: Options, state: State, served: Served,
         return EXCHANGE
     if options.activation == EXCHANGE:
         raise DeliveryError.of(
-            f"{paths.name}: {paths.served}",
+            paths.served,
             "cannot be exchanged in one step: the file system or kernel of this node does not support it.",
             "Set activation to auto or symlink.",
         )
@@ -247,7 +247,7 @@ def _source(
         return SERVED
     if check_mode and request.manifest is not None:
         return NOT_STAGED
-    subject = f"{paths.name}, release {release}"
+    subject = f"release {release}"
     remedy = "Deploy it again from the training server."
     if os.path.lexists(paths.release(release)):
         problem = f"is damaged in the store: {in_content(in_store)[0].line()}. There is no intact copy on this node."

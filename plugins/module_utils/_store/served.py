@@ -43,18 +43,16 @@ def inspect_served(paths: AdapterPaths) -> Served:
         release = linked_release(paths, paths.served)
         if release is None:
             raise DeliveryError.of(
-                f"{paths.name}: {paths.served}",
+                paths.served,
                 f"is a link to {os.readlink(paths.served)}, which is not in this store.",
                 "Remove or rename the link if it is no longer needed; foreign links are never replaced.",
             )
         return Served(LINK, release)
     if not stat.S_ISDIR(mode):
-        raise DeliveryError.of(
-            f"{paths.name}: {paths.served}", "is not a directory.", "Move it aside; plain files are never replaced."
-        )
+        raise DeliveryError.of(paths.served, "is not a directory.", "Move it aside; plain files are never replaced.")
     if is_mount_point(paths.served):
         raise DeliveryError.of(
-            f"{paths.name}: {paths.served}",
+            paths.served,
             "is a mount point, which cannot be replaced.",
             "Unmount it, and mount the models directory instead of single adapters.",
         )

@@ -72,10 +72,11 @@ def verify_staged(fetch: Fetch) -> list[Problem]:
         raise _staging_error(fetch, exc) from exc
     return [
         Problem(
-            fetch.manifest.name,
+            "",
             f"the received files do not match the manifest: {difference.line()}.",
             "They changed at the source after they were described, in transit, or on the node: run again."
             " The served files were not changed.",
+            fetch.manifest.name,
         )
         for difference in found
     ]
@@ -84,16 +85,18 @@ def verify_staged(fetch: Fetch) -> list[Problem]:
 def _check_no_receiver(fetch: Fetch) -> None:
     if has_receiver(fetch.staging):
         raise DeliveryError.of(
-            fetch.manifest.name,
+            "",
             f"is being transferred to this node by another run: an rsync writes to {fetch.staging}.",
             "Wait for it to finish, or end that process (fuser -v shows it), and run again.",
+            fetch.manifest.name,
         )
 
 
 def _staging_error(fetch: Fetch, exc: OSError) -> DeliveryError:
     return DeliveryError.of(
-        fetch.manifest.name,
+        "",
         f"cannot be staged in {exc.filename or fetch.staging}: {exc.strerror}.",
         "Check the space, the permissions and the mount of this file system on the node, then run again."
         " The served files were not changed.",
+        fetch.manifest.name,
     )

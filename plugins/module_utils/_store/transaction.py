@@ -84,7 +84,7 @@ def carry_out(requests: t.Sequence[Request], options: Options, check_mode: bool,
         for request in sorted(requests, key=lambda request: request.paths.name):
             with _os_errors(request.paths, "cannot be locked"):
                 make_store(request.paths)
-                locks.enter_context(locked(request.paths.lock, request.paths.name, options.run, options.lock_timeout))
+                locks.enter_context(locked(request.paths.lock, options.run, options.lock_timeout))
         before, quarantined = [], []
         for request in requests:
             with _os_errors(request.paths, "recovery of an earlier run failed"):

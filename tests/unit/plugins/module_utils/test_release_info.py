@@ -91,7 +91,7 @@ def test_release_info_of_changed_link_names_both_releases(node: Node) -> None:
     node.served.unlink()
     node.served.symlink_to("elsewhere")
     [line] = differences(node)
-    assert line.startswith(f"changed  {NAME}: {node.served}: is a link to elsewhere")
+    assert line.startswith(f"changed  {node.served}: is a link to elsewhere")
 
 
 def test_release_info_with_permissions_finds_changed_byte_and_mode(node: Node) -> None:

@@ -19,7 +19,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._store.lock imp
 HOLDER = """
 import sys
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.lock import locked
-with locked(sys.argv[1], "adapter", "deploy by alice", 0):
+with locked(sys.argv[1], "deploy by alice", 0):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -45,7 +45,7 @@ def holder(path: pathlib.Path) -> t.Iterator[subprocess.Popen[str]]:
 
 
 def take(path: pathlib.Path, timeout: float = 0) -> None:
-    with locked(str(path), "adapter", "me", timeout):
+    with locked(str(path), "me", timeout):
         pass
 
 
@@ -58,7 +58,6 @@ def test_second_process_is_refused_and_told_who_holds_it(lock: pathlib.Path) -> 
     with holder(lock) as process:
         with pytest.raises(DeliveryError) as caught:
             take(lock)
-        assert caught.value.problems[0].subject == "adapter"
         assert f"deploy by alice from 192.0.2.7, process {process.pid} since 20" in str(caught.value)
 
 
@@ -92,7 +91,7 @@ def test_file_stays_and_can_be_taken_again(lock: pathlib.Path) -> None:
 
 
 def test_freed_after_an_error(lock: pathlib.Path) -> None:
-    with pytest.raises(KeyError), locked(str(lock), "adapter", "me", 0):
+    with pytest.raises(KeyError), locked(str(lock), "me", 0):
         raise KeyError
     take(lock)
 

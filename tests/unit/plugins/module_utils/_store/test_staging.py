@@ -370,7 +370,7 @@ def test_what_did_not_arrive_is_named(node: Node) -> None:
     item = node.prepared()
     arrive(item, 1, CONFIG, TOKENIZER)
     [problem] = verify_staged(item)
-    assert problem.subject == NAME
+    assert problem.adapter == NAME
     assert "missing" in problem.problem
     assert WEIGHTS in problem.problem
     assert "The served files were not changed" in problem.remedy

@@ -391,7 +391,9 @@ def test_refusal_of_one_comes_before_activation_of_any(node: Node) -> None:
     stage(other.paths, 1, level="structure")
     with pytest.raises(DeliveryError) as caught:
         node.carry_out_all([node.request(1), other.request(1)], level="model")
-    assert [problem.subject for problem in caught.value.problems] == [f"other_lora, release {release_of(1)}"]
+    assert [(problem.adapter, problem.subject) for problem in caught.value.problems] == [
+        ("other_lora", f"release {release_of(1)}")
+    ]
     assert os.listdir(node.models) == []
     outcomes = node.carry_out_all([other.request(1), node.request(1)], level="structure")
     assert [outcome["name"] for outcome in outcomes] == ["other_lora", NAME]
@@ -405,7 +407,7 @@ def test_same_name_twice(node: Node) -> None:
 
 def test_locked_by_another_run(node: Node) -> None:
     stage(node.paths, 1)
-    with locked(node.paths.lock, NAME, "deploy by bob", 0), pytest.raises(DeliveryError, match="deploy by bob"):
+    with locked(node.paths.lock, "deploy by bob", 0), pytest.raises(DeliveryError, match="deploy by bob"):
         node.carry_out(1)
     assert not node.served.exists()
     assert node.carry_out(1)["action"] == "activated"
