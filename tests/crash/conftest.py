@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Fixtures for the tests of what faults do to a node's transaction."""
+"""Fixtures of the crash tests, and a summary of their faults."""
 
 from __future__ import annotations
 
@@ -22,12 +22,15 @@ Count = t.Callable[[str, int], None]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--all-faults", action="store_true", help="let every call of every scenario fail, in minutes more")
+    parser.addoption("--all-faults", action="store_true", help="let every call of every scenario fail (takes minutes longer)")
 
 
 @pytest.fixture
 def strace(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Skips a test where nothing can be traced. Without threads, and alone on the machine: so each call has its number."""
+    """Skip the test where strace is unavailable.
+
+    The transaction runs without threads and sees no other processes, so that its calls have fixed numbers.
+    """
     reason = traced.why_not()
     if reason:
         pytest.skip(reason)
@@ -41,7 +44,7 @@ def strace(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def directory(tmp_path: pathlib.Path) -> t.Iterator[pathlib.Path]:
-    """In memory where that can be: a killed process leaves the same there, and hundreds of fsyncs take no time."""
+    """A directory, in memory if possible: a kill leaves the same state there, and fsync takes no time."""
     memory = pathlib.Path("/dev/shm")  # noqa: S108
     with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else tmp_path) as name:
         directory = pathlib.Path(name, "node")
@@ -51,7 +54,7 @@ def directory(tmp_path: pathlib.Path) -> t.Iterator[pathlib.Path]:
 
 @pytest.fixture
 def count(record_property: t.Callable[[str, object], None]) -> Count:
-    """Counts faults of a kind, for the summary."""
+    """Count faults by kind for the summary."""
 
     def add(kind: str, number: int) -> None:
         record_property("faults", (kind, number))
@@ -60,7 +63,7 @@ def count(record_property: t.Callable[[str, object], None]) -> Count:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say how many faults there were: a test that struck nowhere would pass too."""
+    """Print the number of faults: a test without any would pass too."""
     total: collections.Counter[str] = collections.Counter()
     for reports in terminalreporter.stats.values():
         for report in reports:

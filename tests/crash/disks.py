@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Power cuts: a scenario on a file system in an image file. A copy of that file is what a disk holds when the power goes."""
+"""Power cuts: scenarios on a file system in an image file, whose copy is the disk after a power cut."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from tests.crash.scenarios import Scenario, Stage
 from tests.crash.traced import Ended, traced
 from tests.support.transactions import Method
 
-# How to make each kind, and the least size that it can have.
+# How to create each kind of file system, and its minimum size.
 _MAKE = {
     "ext4": (["mkfs.ext4", "-q", "-F", "-J", "size=1"], 8 << 20),
     "xfs": (["mkfs.xfs", "-q"], 300 << 20),
     "btrfs": (["mkfs.btrfs", "-q", "--mixed"], 109 << 20),
 }
 KINDS = tuple(_MAKE)
-# After each of these the disk may hold something else.
+# The calls that may change the disk.
 _CALLS = (
     *("fsync", "fdatasync", "write", "ftruncate", "ioctl", "copy_file_range", "?sendfile"),
     *("fchmod", "fchown", "?chmod", "?mkdir", "mkdirat", "?symlink", "symlinkat"),
@@ -36,7 +36,7 @@ _BLOCK = 1 << 16
 
 
 def why_not(kind: str) -> t.Optional[str]:
-    """Why no such file system can be mounted here, or None."""
+    """Return why no such file system can be mounted here, or None."""
     make, _size = _MAKE[kind]
     if os.geteuid() != 0:
         return "only root can mount file systems"
@@ -47,10 +47,10 @@ def why_not(kind: str) -> t.Optional[str]:
 
 
 def violations(directory: pathlib.Path, kind: str, scenario: Scenario, method: Method, neighbour: bool) -> t.Iterator[list[str]]:
-    """What each power cut broke: one after each system call that left the disk with something else, and one after the end.
+    """Yield the violations of each power cut: after each call that changed the disk, and after the end.
 
-    With C(neighbour), another program flushes a file of its own before each cut, which brings names to the disk, but not the
-    bytes of files that nobody flushed.
+    With ``neighbour``, another program flushes a file of its own before each cut. That makes names
+    durable, but not the content of files that were not flushed.
     """
     disk, mounted_at = directory / "disk", directory / "mounted"
     mounted_at.mkdir()
@@ -73,16 +73,18 @@ def _cuts(
     number = 0
     seen = ""
     trace = ",".join(_CALLS)
-    with traced(stage.run, "-o", str(directory / "calls"), "-e", f"trace={trace}", "-e", f"inject={trace}:signal=STOP") as begun:
-        while begun.stopped():
-            # A flush by the neighbour changes the disk every time, so it is only worth it where the run changed something.
+    with traced(
+        stage.run, "-o", str(directory / "calls"), "-e", f"trace={trace}", "-e", f"inject={trace}:signal=STOP"
+    ) as started:
+        while started.stopped():
+            # A flush by the neighbour always changes the disk, so compare what the run changed instead.
             before = stage.disk() if neighbour else _fingerprint(disk)
             if before != seen:
                 seen, number = before, number + 1
                 _flush(neighbour)
                 yield _copy(disk, directory / f"cut-{number}"), Ended(None)
-            os.kill(begun.process, signal.SIGCONT)
-        ended = begun.ended()
+            os.kill(started.process, signal.SIGCONT)
+        ended = started.ended()
     _flush(neighbour)
     yield _copy(disk, directory / "cut-at the end"), ended
 
@@ -112,7 +114,7 @@ def _mounted(disk: pathlib.Path, at: pathlib.Path) -> t.Iterator[None]:
 
 
 def _data(disk: pathlib.Path) -> t.Iterator[tuple[int, bytes]]:
-    """The blocks of a sparse file that are not zero, and where they are."""
+    """Yield the offset and content of each non-zero block of a sparse file."""
     zero = bytes(_BLOCK)
     with disk.open("rb", buffering=0) as stream:
         end = os.fstat(stream.fileno()).st_size

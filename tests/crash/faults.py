@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A fault at every system call of a scenario, one run for each, and what it broke."""
+"""One run of a scenario for each system call with a fault, and the invariants it violates."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.crash.traced import Call, calls_of, run_with_fault
 
 KILL, EIO, ENOSPC = "signal=KILL", "error=EIO", "error=ENOSPC"
 
-# By what they do on the disk. Some are made by other versions of Python, or on other machines, only.
+# System calls by their effect on the disk. Some occur only with other versions of Python or on other machines.
 _FLUSH = ("fsync", "fdatasync")
 _TAKE_SPACE = (
     *("mkdir", "mkdirat", "openat", "write", "pwrite64", "ioctl", "copy_file_range", "sendfile"),
@@ -28,11 +28,12 @@ _CALLS = (*_CHANGE, *_FLUSH, *_READ)
 
 
 def violations(stage: Stage, fault: str, every: bool = False) -> t.Iterator[list[str]]:
-    """What each run broke: the one without a fault, then one for each call to strike at.
+    """Yield the violations of a run without a fault, then of one run for each call with a fault.
 
-    An input/output error is for calls that take no space, or C(every) one, those that only read too.
+    EIO is injected into calls that change the disk without taking space and, with ``every``, into all
+    others, reads included.
     """
-    stage.keep()
+    stage.save()
     stage.prelude()
     ended, calls = calls_of(stage.run, _CALLS, stage.node.base)
     found = stage.violations(ended)
@@ -40,18 +41,21 @@ def violations(stage: Stage, fault: str, every: bool = False) -> t.Iterator[list
         found.append(f"failed without a fault: {ended.message}")
     yield found
     seen: set[str] = set()
-    for call in _where(fault, calls, every):
+    for call in _targets(fault, calls, every):
         where = f"{fault} at {call.name} number {call.number} ({call.arguments[:200]})"
-        yield [f"{where}: {what}" for what in _strike(stage, call, fault, seen)]
+        yield [f"{where}: {what}" for what in _inject(stage, call, fault, seen)]
 
 
-def _strike(stage: Stage, call: Call, fault: str, seen: set[str]) -> list[str]:
-    """What one fault broke, at once and after another run. C(seen) are the states of the disk that led to another run before."""
+def _inject(stage: Stage, call: Call, fault: str, seen: set[str]) -> list[str]:
+    """Return the violations after one fault, and after another run.
+
+    ``seen`` holds the states of the disk for which another run has been tried.
+    """
     stage.reset()
     ended = run_with_fault(stage.run, call, fault)
     found = stage.violations(ended, fsync_failed=fault != KILL and call.name in _FLUSH)
     if fault == KILL and ended.code is not None:
-        found.append("was not killed")
+        found.append("the run was not killed")
     state = stage.disk()
     if state not in seen:
         seen.add(state)
@@ -63,24 +67,24 @@ def _strike(stage: Stage, call: Call, fault: str, seen: set[str]) -> list[str]:
     return found
 
 
-def _where(fault: str, calls: t.Iterable[Call], every: bool) -> t.Iterator[Call]:
-    # Only where something changed since the last one: a kill before each of two reads finds the same disk.
+def _targets(fault: str, calls: t.Iterable[Call], every: bool) -> t.Iterator[Call]:
+    # Only if the disk changed since the last target: kills before two consecutive reads leave the same disk.
     changed = True
     for call in calls:
         if fault == KILL:
-            strikes = changed and (changes(call) or call.name in _FLUSH)
+            targeted = changed and (changes(call) or call.name in _FLUSH)
         elif fault == ENOSPC:
-            strikes = call.name in _TAKE_SPACE and changes(call)
+            targeted = call.name in _TAKE_SPACE and changes(call)
         else:
-            strikes = every or call.name in _FLUSH or (changes(call) and call.name not in _TAKE_SPACE)
-        if strikes:
+            targeted = every or call.name in _FLUSH or (changes(call) and call.name not in _TAKE_SPACE)
+        if targeted:
             yield call
             changed = False
         changed = changed or changes(call)
 
 
 def changes(call: Call) -> bool:
-    """True for a call that changes what is on the disk."""
+    """Return whether a call changes the content of the disk."""
     if call.name == "openat":
         return "O_CREAT" in call.arguments or "O_TRUNC" in call.arguments
     if call.name == "ioctl":

@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Ways of doing the transaction wrong, each of which the tests here must notice: tests of the tests.
+"""Mutants of the transaction, each of which the crash tests must kill.
 
-A mutant is a function of the registry that patches the collection's own code, and how it is found out.
+A mutant is a registered function that patches the collection's code, with the harness that must kill it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._store.state im
 
 from tests.crash import disks, faults
 from tests.crash.patched_os import PatchedOs
-from tests.crash.scenarios import SCENARIOS, Stage, false_bytes, second_run
+from tests.crash.scenarios import SCENARIOS, Stage, second_run, wrong_content
 from tests.support.transactions import Method
 
 Mutate = t.Callable[[pytest.MonkeyPatch], None]
@@ -50,7 +50,7 @@ Harness = t.Callable[[pathlib.Path], t.Iterator[list[str]]]
 
 @dataclasses.dataclass(frozen=True)
 class Mutant:
-    """C(harness) yields what it found after each of its faults. C(invariants) are those that it says are broken."""
+    """``harness`` yields the violations after each fault; ``invariants`` are those that must be among them."""
 
     mutate: Mutate
     harness: Harness
@@ -62,7 +62,7 @@ MUTANTS: dict[str, Mutant] = {}
 
 
 def mutant(harness: Harness, *invariants: str, needs_disk: bool = False) -> t.Callable[[Mutate], Mutate]:
-    """Enter a function into the registry."""
+    """Register a mutant."""
 
     def enter(mutate: Mutate) -> Mutate:
         MUTANTS[mutate.__name__] = Mutant(mutate, harness, invariants, needs_disk)
@@ -79,23 +79,23 @@ def _by_power_cut(scenario: str, method: Method, neighbour: bool) -> Harness:
     return lambda directory: disks.violations(directory, "ext4", SCENARIOS[scenario], method, neighbour)
 
 
-# Putting in place
+# Activation
 
 
 @mutant(_by_fault(faults.KILL, "take_over", "exchange"), "I1")
-def live_directory_is_removed_first(patch: pytest.MonkeyPatch) -> None:
-    def exchange(new: str, live: str) -> None:
-        shutil.rmtree(live)
-        os.rename(new, live)
+def served_directory_is_removed_first(patch: pytest.MonkeyPatch) -> None:
+    def exchange(new: str, served: str) -> None:
+        shutil.rmtree(served)
+        os.rename(new, served)
 
     patch.setattr(activate, "exchange", exchange)
 
 
 @mutant(_by_fault(faults.KILL, "next_release", "exchange"), "I1")
 def two_renames_instead_of_an_exchange(patch: pytest.MonkeyPatch) -> None:
-    def exchange(new: str, live: str) -> None:
-        os.rename(live, f"{new}-old")
-        os.rename(new, live)
+    def exchange(new: str, served: str) -> None:
+        os.rename(served, f"{new}-old")
+        os.rename(new, served)
         os.rename(f"{new}-old", new)
 
     patch.setattr(activate, "exchange", exchange)
@@ -112,15 +112,15 @@ def link_is_removed_first(patch: pytest.MonkeyPatch) -> None:
 
 
 @mutant(_by_fault(faults.KILL, "next_release", "exchange"), "I1")
-def files_are_copied_into_the_live_directory(patch: pytest.MonkeyPatch) -> None:
-    def exchange(new: str, live: str) -> None:
+def files_are_moved_into_served_directory(patch: pytest.MonkeyPatch) -> None:
+    def exchange(new: str, served: str) -> None:
         for name in os.listdir(new):
-            os.rename(f"{new}/{name}", f"{live}/{name}")
+            os.rename(f"{new}/{name}", f"{served}/{name}")
 
     patch.setattr(activate, "exchange", exchange)
 
 
-# What a crash left
+# Recovery
 
 
 @mutant(_by_fault(faults.KILL, "take_over", "exchange"), "I2", "I5")
@@ -180,7 +180,7 @@ def _fsync_only(patch: pytest.MonkeyPatch, wanted: t.Callable[[int], bool]) -> N
         if wanted(os.fstat(descriptor).st_mode):
             fsync(descriptor)
 
-    # Not everywhere: the neighbour that flushes a file of its own is to go on doing so.
+    # Only in these modules: the neighbour has to go on flushing its own file.
     for module in (permissions, _hashing, _files):
         patch.setattr(module, "os", PatchedOs(fsync=some))
 
@@ -203,8 +203,8 @@ def nothing_is_flushed(patch: pytest.MonkeyPatch) -> None:
 # Verification, lock, retention, errors
 
 
-@mutant(false_bytes, "I1", "I9")
-def sizes_stand_for_content(patch: pytest.MonkeyPatch) -> None:
+@mutant(wrong_content, "I1", "I9")
+def content_is_not_hashed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(compare, "_content_differences", lambda *_: [])
 
 
@@ -254,7 +254,7 @@ def receipts_are_forgotten(patch: pytest.MonkeyPatch) -> None:
 
 
 @mutant(_by_fault(faults.KILL, "first", "exchange"), "I6")
-def what_is_not_ours_is_tidied(patch: pytest.MonkeyPatch) -> None:
+def foreign_files_are_deleted(patch: pytest.MonkeyPatch) -> None:
     empty_trash = trash.empty_trash
 
     def thorough(paths: AdapterPaths) -> None:
@@ -267,7 +267,7 @@ def what_is_not_ours_is_tidied(patch: pytest.MonkeyPatch) -> None:
 
 
 @mutant(_by_fault(faults.EIO, "next_release", "exchange"), "I4")
-def failure_does_not_say_what_is_active(patch: pytest.MonkeyPatch) -> None:
+def failure_does_not_name_active_release(patch: pytest.MonkeyPatch) -> None:
     def apply(plan: Plan, options: Options) -> t.Optional[str]:
         try:
             return activate.apply_plan(plan, state.read_state(plan.request.paths), options)
@@ -278,5 +278,5 @@ def failure_does_not_say_what_is_active(patch: pytest.MonkeyPatch) -> None:
 
 
 @mutant(_by_fault(faults.EIO, "first", "symlink"), "no clean error")
-def errors_are_not_named(patch: pytest.MonkeyPatch) -> None:
+def os_errors_are_not_converted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(transaction, "_os_errors", lambda *_: contextlib.nullcontext())

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The module os as one module of the collection sees it, with some functions replaced."""
+"""The module ``os`` with some functions replaced, for one module of the collection."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typing as t
 
 
 class PatchedOs:
-    """To be set as C(os) of that one module: everybody else keeps the real one."""
+    """Set as ``os`` of one module; all others keep the real one."""
 
     def __init__(self, **replaced: t.Any) -> None:
         self.__dict__.update(replaced)

@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a node's transaction meets: what is there before, what is run, and what must hold afterwards.
+"""Scenarios of the node's transaction: the state before, the run, and the invariants to hold afterwards.
 
-Version 2 is wanted, version 1 is the one before, version 3 is due to be pruned, version 7 was copied by hand.
+Version 2 is wanted. Version 1 is the one before, version 3 will be pruned, version 7 is a manual copy.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ BY_HAND = b"made by hand"
 
 @dataclasses.dataclass(frozen=True)
 class Scenario:
-    """C(prepare) brings a node into the state before; C(active) is the version that is then active."""
+    """``prepare`` sets up the state before the run; ``active`` is the version that is active then."""
 
     name: str
     prepare: t.Callable[[Node, Method], None]
     active: t.Optional[int] = None
     rolls_back: bool = False
-    # The bytes of the file "unknown" must survive, and if C(by_hand) those of version 7 beside it.
+    # The file "unknown" must survive and, with by_hand, version 7 in the same directory.
     unknown: bool = False
     by_hand: bool = False
-    # The release is damaged in the store (exchange) where a server reads its copy, or through the link (symlink).
+    # The release in the store is damaged: itself (exchange), or through the served link (symlink).
     damaged: bool = False
 
 
@@ -79,7 +79,7 @@ def _repair(node: Node, method: Method) -> None:
 
 
 def _other_method(node: Node, method: Method) -> None:
-    """NAME has been the other kind of thing so far."""
+    """The adapter was activated with the other method before."""
     node.deploy(1, "symlink" if method == "exchange" else "exchange")
     stage(node.paths, 2)
 
@@ -105,7 +105,7 @@ class Stage:
         self.scenario, self.method = scenario, method
         self.node = Node(directory)
         scenario.prepare(self.node, method)
-        # Neighbours that nobody may touch: another adapter, and what an administrator left.
+        # These must not change: another adapter, and a file of an administrator.
         write_version(self.node.models / "neighbour", 5)
         (self.node.store / "notes").write_bytes(BY_HAND)
         self.before = invariants.content_of(str(self.node.served))
@@ -113,18 +113,21 @@ class Stage:
         self.template = directory.with_name("template")
         self.prelude: t.Callable[[], object] = lambda: None
 
-    def keep(self) -> None:
-        """Let C(reset) bring back what is there now."""
+    def save(self) -> None:
+        """Save the current state for ``reset``."""
         shutil.copytree(self.node.base, self.template, symlinks=True)
 
     def reset(self) -> None:
-        """Back to the state before; a copy has other inodes, so one with a step open has to be made anew by C(prelude)."""
+        """Restore the saved state.
+
+        The copy has other inodes, so ``prelude`` has to recreate a state with an unfinished step.
+        """
         shutil.rmtree(self.node.base)
         shutil.copytree(self.template, self.node.base, symlinks=True)
         self.prelude()
 
     def disk(self) -> str:
-        """All that another run can find, the same for two nodes on which it has to do the same."""
+        """Return a text that is equal for two states of the disk in which another run does the same."""
         found = invariants.listing(str(self.node.base))
         places = (*self.node.models.glob("*"), *self.node.root.glob("*"), *self.node.root.glob("*/*"))
         where = {path.lstat().st_ino: str(path) for path in places}
@@ -137,7 +140,7 @@ class Stage:
         return json.dumps([found, recorded], sort_keys=True)
 
     def run(self) -> bool:
-        """What is wanted: the run that a fault happens to."""
+        """The run into which faults are injected."""
         if self.scenario.rolls_back:
             self.node.roll_back(self.method)
         else:
@@ -145,7 +148,7 @@ class Stage:
         return self.node.changed
 
     def run_again(self) -> bool:
-        """The same after a fault. An interrupted rollback is finished; a finished one would return."""
+        """Run again after a fault. A finished rollback is not repeated, which would return to the other release."""
         if not self.scenario.rolls_back:
             return self.run()
         state = pathlib.Path(self.node.paths.state)
@@ -155,26 +158,26 @@ class Stage:
         return self.node.changed
 
     def violations(self, ended: Ended, fsync_failed: bool = False) -> list[str]:
-        """After a fault."""
+        """Return the violations after a fault."""
         found = invariants.violations(self._expectations(ended, fsync_failed=fsync_failed))
         if ended.code == 2:
             found.append(f"no clean error: {ended.message}")
         return found
 
     def violations_after_another_run(self) -> list[str]:
-        """Two runs more, without a fault: the first one reaches what was wanted, the second one has nothing to do."""
+        """Return the violations after two more runs: the first one completes, the second one changes nothing."""
         ended = attempt(self.run_again)
         if ended.code != 0:
-            return [f"I5 a run again failed: {ended.message}"]
+            return [f"I5 another run failed: {ended.message}"]
         last = attempt(self.run_again)
         again = {"code": last.code, "changed": last.changed, "message": last.message}
         return invariants.violations(self._expectations(ended, again=again))
 
     def violations_after_another_release(self) -> list[str]:
-        """A run that wants something else than the one that met the fault: nothing of that one may be left either."""
+        """Return the violations after runs for another release, which must leave nothing of the one with the fault."""
         stage(self.node.paths, 4)
         try:
-            # The second one may have to prune: what came out of NAME can turn out to be a release that the store lacked.
+            # The second run may have to prune: a displaced directory can be a release that the store lacked.
             for _again in range(3):
                 self.node.carry_out(4, self.method, keep=1)
         except DeliveryError as exc:
@@ -219,8 +222,8 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def false_bytes(directory: pathlib.Path) -> t.Iterator[list[str]]:
-    """Staged bytes of the right size that are not those of the release: must be refused."""
+def wrong_content(directory: pathlib.Path) -> t.Iterator[list[str]]:
+    """Staged content of the right size that does not match the manifest must be refused."""
     for method in t.get_args(Method)[:2]:
         stage_of_method = directory / method
         stage_of_method.mkdir()
@@ -229,11 +232,11 @@ def false_bytes(directory: pathlib.Path) -> t.Iterator[list[str]]:
         data = weights.read_bytes()
         weights.write_bytes(bytes([data[0] ^ 1]) + data[1:])
         ended = attempt(stage.run)
-        yield [*stage.violations(ended), *(["I9 false bytes were not refused"] if ended.code != 1 else [])]
+        yield [*stage.violations(ended), *(["I9 wrong content was not refused"] if ended.code != 1 else [])]
 
 
 def second_run(directory: pathlib.Path) -> t.Iterator[list[str]]:
-    """A second run while the first one stands still between two steps: must be refused, and change nothing."""
+    """A second run while the first one is stopped between two steps must be refused and change nothing."""
     calls = "renameat2,?rename,?symlink,unlinkat"
     stage = Stage(directory, SCENARIOS["next_release"], "exchange")
     with traced(stage.run, "-o", "/dev/null", "-e", f"trace={calls}", "-e", f"inject={calls}:signal=STOP") as first:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Two runs at once, killed at random, while a server reads; and a run that meets one that stands still."""
+"""Concurrent runs, killed at random while a server reads, and a run during a stopped one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import typing as t
 import pytest
 
 from tests.crash.conftest import Count
-from tests.crash.scenarios import BY_HAND, content_sums, false_bytes, second_run, sha256
+from tests.crash.scenarios import BY_HAND, content_sums, second_run, sha256, wrong_content
 from tests.crash.traced import attempt
 from tests.support import invariants
 from tests.support.releases import release_of, stage, write_version
@@ -31,18 +31,18 @@ VERSIONS = (1, 2, 3, 4, 5, 6)
 
 
 @pytest.mark.usefixtures("strace")
-def test_second_run_is_refused_at_every_step(directory: pathlib.Path) -> None:
+def test_second_run_is_refused_at_any_step(directory: pathlib.Path) -> None:
     found = list(second_run(directory))
     assert len(found) > 5
     assert [what for each in found for what in each] == []
 
 
-def test_false_bytes_are_refused(directory: pathlib.Path) -> None:
-    assert [what for each in false_bytes(directory) for what in each] == []
+def test_wrong_staged_content_is_refused(directory: pathlib.Path) -> None:
+    assert [what for each in wrong_content(directory) for what in each] == []
 
 
 def fork(work: t.Callable[[], object]) -> int:
-    """Begin C(work) in a process of its own; it ends with 0 when it was done, and with 1 when it was refused."""
+    """Start ``work`` in a new process, which exits with 0, or with 1 after a DeliveryError."""
     process = os.fork()
     if process == 0:
         status = 2
@@ -54,16 +54,16 @@ def fork(work: t.Callable[[], object]) -> int:
 
 @contextlib.contextmanager
 def reader(node: Node, directory: pathlib.Path) -> t.Iterator[None]:
-    """A server that opens NAME again and again while the block runs, and must always find one whole version."""
+    """A server that keeps opening NAME while the block runs, and must always find one complete version."""
     stop, seen = directory / "stop", directory / "seen"
     by_hand = invariants.content_of(str(node.served))
-    whole = [by_hand, *map(content_sums, VERSIONS)]
+    complete = [by_hand, *map(content_sums, VERSIONS)]
 
     def read() -> None:
         found: collections.Counter[str] = collections.Counter()
         while not stop.exists():
             try:
-                found["whole" if invariants.content_of(str(node.served)) in whole else "torn"] += 1
+                found["complete" if invariants.content_of(str(node.served)) in complete else "torn"] += 1
             except OSError as exc:
                 found[str(exc)] += 1
         seen.write_text(json.dumps(found))
@@ -75,12 +75,12 @@ def reader(node: Node, directory: pathlib.Path) -> t.Iterator[None]:
         stop.touch()
         os.waitpid(process, 0)
     found = json.loads(seen.read_text())
-    assert set(found) == {"whole"}
-    assert found["whole"] > ROUNDS
+    assert set(found) == {"complete"}
+    assert found["complete"] > ROUNDS
 
 
 @pytest.mark.parametrize("method", ["exchange", "symlink"])
-def test_two_runs_killed_at_random(directory: pathlib.Path, method: Method, count: Count) -> None:
+def test_concurrent_runs_killed_at_random_keep_invariants(directory: pathlib.Path, method: Method, count: Count) -> None:
     node = Node(directory)
     write_version(node.served, 7, mode=0o644)
     (node.served / "unknown").write_bytes(BY_HAND)
@@ -109,7 +109,7 @@ def test_two_runs_killed_at_random(directory: pathlib.Path, method: Method, coun
             for version in pair:
                 stage_if_absent(node, version)
             runs = [fork(functools.partial(carry_out, version)) for version in pair]
-            # Where in their work they are killed is left to chance, so that no two rounds are the same.
+            # A random delay kills them at a different point in each round.
             time.sleep(chance.uniform(0, 0.08))
             for run in runs:
                 if chance.random() < 0.6:
@@ -126,6 +126,6 @@ def test_two_runs_killed_at_random(directory: pathlib.Path, method: Method, coun
 
 
 def stage_if_absent(node: Node, version: int) -> None:
-    """As adapter_sync does, which brings nothing that is there."""
+    """Stage a release as adapter_sync does, which transfers nothing that is present."""
     if not node.release(version).exists() and not os.path.exists(node.paths.staged(release_of(version))):
         stage(node.paths, version)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The node's transaction, killed or refused something by the kernel at every system call that matters."""
+"""The node's transaction with a kill or an error of the kernel at every system call that matters."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ pytestmark = pytest.mark.usefixtures("strace")
 @pytest.mark.parametrize("fault", [KILL, EIO, ENOSPC])
 @pytest.mark.parametrize("scenario", SCENARIOS)
 @pytest.mark.parametrize("method", ["exchange", "symlink"])
-def test_fault_at_every_call(
+def test_transaction_fault_at_any_call_keeps_invariants(
     directory: pathlib.Path, method: Method, scenario: str, fault: str, count: Count, pytestconfig: pytest.Config
 ) -> None:
-    # At every call for both ways everywhere, it would be some two thousand more.
+    # Read errors in all scenarios would add about two thousand runs.
     every = pytestconfig.getoption("all_faults", default=False) or scenario == "take_over"
     found = list(violations(Stage(directory, SCENARIOS[scenario], method), fault, every))
     count(f"runs with {fault}", len(found) - 1)
@@ -38,8 +38,10 @@ def test_fault_at_every_call(
 
 
 @pytest.mark.parametrize(("method", "scenario"), [("exchange", "take_over"), ("exchange", "repair"), ("symlink", "other_method")])
-def test_killed_again_while_bringing_it_in_order(directory: pathlib.Path, method: Method, scenario: str, count: Count) -> None:
-    """After a kill between a swap and its bookkeeping, the next run is killed too, at every step."""
+def test_recovery_killed_at_any_call_keeps_invariants(
+    directory: pathlib.Path, method: Method, scenario: str, count: Count
+) -> None:
+    """The first run is killed between a swap and the record of it, the next one at every call."""
     _ended, calls = calls_of(Stage(directory, SCENARIOS[scenario], method).run, ["renameat2", "fsync"], directory)
     swap = max(number for number, call in enumerate(calls) if call.name == "renameat2")
     shutil.rmtree(directory)
@@ -56,8 +58,8 @@ def test_killed_again_while_bringing_it_in_order(directory: pathlib.Path, method
     assert [what for each in found for what in each] == []
 
 
-def test_store_killed_while_it_is_made(directory: pathlib.Path) -> None:
-    """Whoever runs with a narrow umask leaves no directory behind that others cannot pass through."""
+def test_make_store_killed_at_any_call_has_right_modes(directory: pathlib.Path) -> None:
+    """A narrow umask leaves no directory that other users cannot traverse."""
     paths = AdapterPaths(str(directory), str(directory / "store"), "adapter")
 
     def run() -> bool:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Tests of the tests here: each wrong way of doing the transaction is noticed."""
+"""Tests of the crash tests: they kill every mutant of the transaction."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("strace")
 
 
 @pytest.mark.parametrize("name", MUTANTS)
-def test_mutant_is_found_out(directory: pathlib.Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mutant_is_killed(directory: pathlib.Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     mutant = MUTANTS[name]
     reason = disks.why_not("ext4") if mutant.needs_disk else None
     if reason:

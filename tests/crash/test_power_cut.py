@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The node's transaction when the power goes, on real file systems: a copy of the disk after each call that changed it."""
+"""Power cuts during the node's transaction on real file systems, after each call that changed the disk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.transactions import Method
 
 pytestmark = pytest.mark.usefixtures("strace")
 
-# Each file system has its own rules for what a flush brings to the disk; the scenarios differ in the calls that they make.
+# These run on all file systems, which differ in what a flush makes durable. ext4 runs all scenarios.
 ON_EVERY_KIND = ("take_over", "next_release")
 
 
@@ -27,7 +27,7 @@ ON_EVERY_KIND = ("take_over", "next_release")
     [(kind, scenario) for kind in disks.KINDS for scenario in SCENARIOS if kind == "ext4" or scenario in ON_EVERY_KIND],
 )
 @pytest.mark.parametrize("method", ["exchange", "symlink"])
-def test_power_cut_at_every_step(
+def test_transaction_power_cut_at_any_call_keeps_invariants(
     directory: pathlib.Path, method: Method, kind: str, scenario: str, neighbour: bool, count: Count
 ) -> None:
     reason = disks.why_not(kind)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The node's transaction on a file system that cannot exchange two names, such as NFS: strace lets the call fail as there."""
+"""The node's transaction on a file system without exchange, such as NFS: strace makes the call fail."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def run(stage: Stage) -> Ended:
 
 
 @pytest.mark.parametrize("scenario", ["first", "next_release", "roll_back", "repair"])
-def test_links_are_used(directory: pathlib.Path, scenario: str) -> None:
+def test_auto_without_exchange_uses_symlink(directory: pathlib.Path, scenario: str) -> None:
     stage = Stage(directory, SCENARIOS[scenario], "symlink")
     stage.method = "auto"
     ended = run(stage)
@@ -43,11 +43,11 @@ def test_links_are_used(directory: pathlib.Path, scenario: str) -> None:
         ("exchange", "cannot be exchanged in one step"),
     ],
 )
-def test_take_over_is_refused(directory: pathlib.Path, method: Method, message: str) -> None:
+def test_take_over_without_exchange_is_error(directory: pathlib.Path, method: Method, message: str) -> None:
     stage = Stage(directory, SCENARIOS["take_over"], method)
     ended = run(stage)
     assert ended.code == 1
     assert message in ended.message
     assert stage.violations(ended) == []
-    # What was staged is kept for the next run.
+    # The staged release is kept for the next run.
     assert stage.node.junk() == sorted(["neighbour", release_of(2)])

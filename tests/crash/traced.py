@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Run something in a process of its own under strace, which can list its system calls, fail them, kill it or stop it there."""
+"""Run code in a new process under strace, which can list its system calls, and fail, kill or stop it at one."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 
-# From the kernel's prctl.h: lets a process that is no ancestor trace this one, where that is restricted.
+# From the kernel's prctl.h: permits other processes than ancestors to trace this one.
 _PR_SET_PTRACER, _PR_SET_PTRACER_ANY = 0x59616D61, ctypes.c_ulong(-1)
-# Who may inject into what does not exist on this machine: names with a "?" are passed over there.
+# These do not exist on all machines: strace ignores an unknown name that starts with "?".
 _OPTIONAL = ("chmod", "chown", "mkdir", "rename", "renameat", "rmdir", "symlink", "unlink", "sendfile")
 
 
 @dataclasses.dataclass(frozen=True)
 class Ended:
-    """How a run ended: C(code) 0, 1 for a clean DeliveryError, 2 for any other exception, None when it was killed."""
+    """How a run ended: ``code`` is 0, 1 after a DeliveryError, 2 after another exception, None after a kill."""
 
     code: t.Optional[int]
     message: str = ""
@@ -39,20 +39,20 @@ class Ended:
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """One system call: its name, which one of its kind it is in its thread, and its arguments, with the paths of descriptors."""
+    """One system call: its name, its number among those of that name in its thread, and its arguments."""
 
     name: str
     number: int
     arguments: str
 
 
-# What a run does; returns whether it changed something.
+# The code of a run; returns whether it changed something.
 Run = t.Callable[[], bool]
 
 
 @functools.lru_cache
 def why_not() -> t.Optional[str]:
-    """Why nothing can be traced here, or None."""
+    """Return why strace cannot be used here, or None."""
     try:
         done = subprocess.run(["strace", "-e", "trace=none", "true"], capture_output=True, text=True, check=False)
     except FileNotFoundError:
@@ -62,26 +62,26 @@ def why_not() -> t.Optional[str]:
 
 @dataclasses.dataclass
 class Traced:
-    """A run under strace that was begun; C(report) is where it leaves how it ended."""
+    """A started run under strace; the run writes how it ended to ``report``."""
 
     process: int
     report: t.TextIO
     status: t.Optional[int] = None
 
     def stopped(self) -> bool:
-        """Wait until it stops (True) or ends (False; then C(ended) does not wait again)."""
+        """Wait for the run, and return whether it stopped. If not, it has ended."""
         _process, self.status = os.waitpid(self.process, os.WUNTRACED)
         return os.WIFSTOPPED(self.status)
 
     def ended(self) -> Ended:
-        """How it ended, after C(stopped) was False."""
+        """Return how the run ended. Call it after ``stopped`` has returned False."""
         assert self.status is not None
         code = os.waitstatus_to_exitcode(self.status)
         self.report.seek(0)
         return Ended(**json.load(self.report)) if code >= 0 else Ended(None)
 
     def kill(self) -> None:
-        """Let nothing stand still for ever when whoever watches it has gone."""
+        """Kill the run if it has not ended, so that no stopped process is left."""
         if self.status is None or os.WIFSTOPPED(self.status):
             os.kill(self.process, signal.SIGKILL)
             os.waitpid(self.process, 0)
@@ -89,9 +89,9 @@ class Traced:
 
 @contextlib.contextmanager
 def traced(run: Run, *strace: str) -> t.Iterator[Traced]:
-    """Begin a run under strace with these options.
+    """Start a run under strace with these options.
 
-    A fork, because hundreds of starts of Python would take minutes.
+    The run is a fork, because starting Python hundreds of times would take minutes.
     """
     go_read, go_write = os.pipe()
     with tempfile.TemporaryFile("w+") as report:
@@ -103,11 +103,11 @@ def traced(run: Run, *strace: str) -> t.Iterator[Traced]:
             assert tracer.stderr is not None
             attached = tracer.stderr.readline()
             os.close(go_write)
-            begun = Traced(process, report)
+            started = Traced(process, report)
             try:
-                yield begun
+                yield started
             finally:
-                begun.kill()
+                started.kill()
             rest = tracer.stderr.read()
         assert "attached" in attached, attached + rest
 
@@ -117,7 +117,7 @@ def _child(run: Run, go_read: int, go_write: int, report: t.TextIO) -> t.NoRetur
     try:
         ctypes.CDLL(None).prctl(_PR_SET_PTRACER, _PR_SET_PTRACER_ANY, 0, 0, 0)
         os.close(go_write)
-        # This read may be the one that is made to fail.
+        # The fault may be injected into this read.
         with contextlib.suppress(OSError):
             os.read(go_read, 1)
         ended = attempt(run)
@@ -128,7 +128,7 @@ def _child(run: Run, go_read: int, go_write: int, report: t.TextIO) -> t.NoRetur
 
 
 def attempt(run: Run) -> Ended:
-    """Run it here and tell how it ended, as a module would."""
+    """Run the code in this process and return how it ended."""
     try:
         return Ended(0, changed=run())
     except DeliveryError as exc:
@@ -138,23 +138,23 @@ def attempt(run: Run) -> Ended:
 
 
 def run_traced(run: Run, *strace: str) -> Ended:
-    with traced(run, *strace) as begun:
-        assert not begun.stopped()
-        return begun.ended()
+    with traced(run, *strace) as started:
+        assert not started.stopped()
+        return started.ended()
 
 
 def run_with_fault(run: Run, call: Call, fault: str) -> Ended:
-    """Run it with C(fault), in strace's words, at one system call."""
+    """Run the code with a fault, in the syntax of strace, at one system call."""
     name = _optional(call.name)
     return run_traced(run, "-o", "/dev/null", "-e", f"trace={name}", "-e", f"inject={name}:{fault}:when={call.number}")
 
 
 def calls_of(run: Run, names: t.Iterable[str], below: pathlib.Path) -> tuple[Ended, list[Call]]:
-    """Run it and list those of its calls that are about something below a directory, each (name, number) once."""
+    """Run the code, and list its calls with paths below a directory, each (name, number) once."""
     with tempfile.NamedTemporaryFile("r") as log:
         ended = run_traced(run, "-y", "-s", "256", "-o", log.name, "-e", f"trace={','.join(map(_optional, names))}")
         lines = re.findall(r"^(\d+) +(\w+)\((.*)", log.read(), flags=re.MULTILINE)
-    # strace counts for each thread on its own.
+    # strace counts the calls of each thread separately.
     counts: collections.Counter[tuple[str, str]] = collections.Counter()
     calls: dict[tuple[str, int], Call] = {}
     for thread, name, arguments in lines:

@@ -398,7 +398,7 @@ TABLE: dict[str, Bad] = {
     ),
     "changed on the node after the load test": Bad(
         "node",
-        ("is not whole in", "changed  adapter_model.safetensors", "Deploy it again"),
+        ("does not match its manifest in", "changed  adapter_model.safetensors", "Deploy it again"),
         node=before_module("adapter_release", SPOIL_STAGED),
     ),
     "agent_python missing": Bad(

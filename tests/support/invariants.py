@@ -2,45 +2,46 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What must hold on a node's disk whatever happened to a run, checked by a witness that shares no code with the collection.
+"""The invariants of a node's disk after any run, checked by an oracle that shares no code with the collection.
 
-    python3 invariants.py < EXPECTATIONS      prints a JSON list of violations, and ends with 1 when there are any
-    python3 invariants.py list DIRECTORY ...  prints a JSON object of listings, as "untouched" wants them
+    python3 invariants.py < EXPECTATIONS      prints a JSON list of violations; exit status 1 if there are any
+    python3 invariants.py list DIRECTORY ...  prints a JSON object of listings, for "untouched"
 
-Standard library of Python 3.9 only, one file: it can be sent to any node. EXPECTATIONS is JSON; keys with a "?" may be left
-out:
+One file that needs only the standard library of Python 3.9, so that it can be sent to any node.
+EXPECTATIONS is JSON; keys with a "?" are optional:
 
-    models_dir, store   where things lie
-    code                how the run ended: 0, another exit status, or null when it was killed or the power went
-    message?            what a run that failed said
-    fsync_failed?       true when the kernel told the run that bytes did not reach the disk
-    again?              {"code": 0, "changed": false}: how one more run ended that had nothing to do. With it, the node must
-                        be in order, without anything that a fault left
-    unseen_readers?     true where the node cannot see who has a directory open: what was replaced may wait in the trash for
-                        those who have just begun to read it
-    untouched?          {DIRECTORY: listing from before}: must be as before, except NAME in models_dir and in the store
-    adapters            {NAME: ...}, for each adapter that the run was about:
-        releases        {DIGEST12: {FILE: SHA256}}: every release that this node may know
-        wanted          the DIGEST12 that was to become active
+    models_dir, store   the directories
+    code                exit status of the run; null after a kill or a power cut
+    message?            error message of a failed run
+    fsync_failed?       true if an fsync of the run failed
+    again?              {"code": 0, "changed": false}: the end of one more run, which had nothing to do.
+                        With it, nothing that a fault left may remain
+    unseen_readers?     true if the node cannot see the readers of a directory: displaced directories may
+                        stay in the trash for readers that have just opened them
+    untouched?          {DIRECTORY: its listing before}: must not change, except NAME in models_dir and in
+                        the store
+    adapters            {NAME: ...}, for each adapter of the run:
+        releases        {DIGEST12: {FILE: SHA256}}: every release that this node may have
+        wanted          the DIGEST12 to activate
         active?         the DIGEST12 that was active before
-        before?         {FILE: SHA256} that stood at NAME before; absent when there was nothing
-        survives?       [{FILE: SHA256}, ...]: content that must not be lost, such as what was made by hand
-        method?            "exchange" (NAME is a plain directory) or "symlink"; either one when absent
+        before?         {FILE: SHA256} of NAME before; absent if there was nothing
+        survives?       [{FILE: SHA256}, ...]: content that must not be lost, such as manual changes
+        method?         "exchange" (NAME is a plain directory) or "symlink"; either one if absent
         damaged?        [DIGEST12, ...]: releases that were damaged in the store before the run
-        modes?          {"file": "0644", "directory": "0755"}, as what is wanted shall have them
+        modes?          {"file": "0644", "directory": "0755"}: the modes of the wanted release
 
 The invariants:
 
-    I1   NAME, opened through one directory handle, is one whole release: what stood there before, or what was wanted.
-    I2   No byte that was active before, or made by hand, is lost.
-    I3   Exit status 0: what was wanted is active, recorded, and whole in the store.
-    I4   Another exit status: what stood there before still does, or the message names the release that is active now.
-    I5   What is recorded can be read; a run again ends well, then has nothing to do, and nothing is left lying about.
-    I6   Nothing else was touched.
+    I1   NAME, read through one directory handle, is one complete release: the old or the wanted one.
+    I2   No content that was active before, or that was made manually, is lost.
+    I3   Exit status 0: the wanted release is active, recorded, and complete in the store.
+    I4   Another exit status: NAME is unchanged, or the message names the release that is active now.
+    I5   All records can be read; another run succeeds, then has nothing to do, and nothing is left over.
+    I6   Nothing else was changed.
     I7   The lock is free.
-    I8   What became active has a receipt: it was verified on this node.
-    I9   Every release in the store is what its name says, byte by byte, of plain files with no other name.
-    I10  A failed fsync is no success.
+    I8   An activated release has a receipt: it was verified on this node.
+    I9   Every release in the store matches its digest, in plain files without further hard links.
+    I10  A failed fsync is not a success.
 """
 
 from __future__ import annotations
@@ -54,30 +55,30 @@ import stat
 import sys
 import typing as t
 
-# file name -> sha256, or what it is instead of a plain file
+# File name -> sha256, or the kind of what is not a plain file.
 Content = dict[str, str]
 _RELEASE = re.compile(r"[0-9a-f]{12}")
-# What the store holds of an adapter when no run is in progress, and who may see it.
-_IN_ORDER = {"lock", "manifests", "receipts", "releases", "staging", "state.json"}
+# The entries of an adapter's part of the store when no run is in progress, and their modes.
+_ENTRIES = {"lock", "manifests", "receipts", "releases", "staging", "state.json"}
 _MODES = {".": 0o711, "manifests": 0o755, "receipts": 0o755, "releases": 0o755, "staging": 0o711}
 
 
 def violations(expectations: t.Mapping[str, t.Any]) -> list[str]:
-    """Check all invariants; each violation starts with the number of its invariant."""
+    """Return the violations of all invariants; each starts with the number of its invariant."""
     found: list[str] = []
     for name, adapter in expectations["adapters"].items():
         found += [f"{invariant} {name}: {what}" for invariant, what in _Adapter(name, adapter, expectations).violations()]
     found += [f"I6 {what}" for what in _touched(expectations)]
     if expectations.get("fsync_failed") and expectations["code"] == 0:
-        found.append("I10 a failed fsync was told as a success")
+        found.append("I10 a run with a failed fsync reported success")
     again = expectations.get("again")
     if again is not None and (again["code"] != 0 or again["changed"]):
-        found.append(f"I5 a run again did not end well with nothing to do: {json.dumps(again)}")
+        found.append(f"I5 another run failed or changed something: {json.dumps(again)}")
     return found
 
 
 def content_of(directory: str) -> t.Optional[Content]:
-    """What is in a directory, read through one handle; None when there is none. A link in the last component is followed."""
+    """Return the content of a directory, read through one handle; None if there is none. Follows a final link."""
     try:
         handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:
@@ -89,7 +90,7 @@ def content_of(directory: str) -> t.Optional[Content]:
 
 
 def listing(top: str) -> dict[str, str]:
-    """Everything below a directory that a careless run could change, by relative path."""
+    """Return all that a faulty run could change below a directory, by relative path."""
     found = {}
     for directory, directories, files in os.walk(top):
         for name in (*directories, *files):
@@ -116,7 +117,7 @@ class _Adapter:
         self.modes: dict[str, str] = adapter.get("modes", {})
         self.code: t.Optional[int] = run["code"]
         self.message: str = run.get("message", "")
-        self.in_order = run.get("again") is not None
+        self.finished = run.get("again") is not None
         self.may_wait: tuple[str, ...] = ("adopted-", "trash-") if run.get("unseen_readers") else ("adopted-",)
         self.served = os.path.join(run["models_dir"], name)
         self.probe = os.path.join(run["models_dir"], f".exchange-probe-{name}")
@@ -128,66 +129,66 @@ class _Adapter:
         now_active = seen is not None and seen == self.releases[self.wanted]
         as_before = seen == self.before and not broken_link
         if not now_active and not as_before:
-            yield "I1", f"NAME is neither what was wanted nor what stood there before, but {_brief(seen)}"
+            yield "I1", f"NAME is neither the old nor the wanted release, but {_brief(seen)}"
         if now_active and not as_before and self.modes and self._modes_at_name() != self.modes:
             yield "I1", f"NAME has modes {self._modes_at_name()} instead of {self.modes}"
         for content in self._to_survive():
             if not any(self._holds(path, content) for path in self._directories()):
                 yield "I2", f"lost: {_brief(content)}"
         if self.code == 0:
-            for what in self._not_done(now_active):
+            for what in self._incomplete(now_active):
                 yield "I3", what
         elif self.code is not None and now_active and not as_before and self.wanted not in self.message:
-            yield "I4", f"release {self.wanted} is active now, and the message does not say so: {self.message!r}"
-        for what in (*self._unreadable(), *(self._left_lying() if self.in_order else ())):
+            yield "I4", f"release {self.wanted} is active now, and the message does not name it: {self.message!r}"
+        for what in (*self._unreadable(), *(self._leftovers() if self.finished else ())):
             yield "I5", what
         if not self._lock_is_free():
             yield "I7", "the lock is still held"
         if now_active and not as_before and self._json("receipts", f"{self.wanted}.json") is None:
             yield "I8", f"release {self.wanted} is active without a receipt"
-        for release, what in self._false_releases():
+        for release, what in self._invalid_releases():
             yield "I9", f"release {release} {what}"
 
     def _modes_at_name(self) -> dict[str, str]:
-        """Of the files, one mode that they do not have in common stands for all."""
+        """The mode of the files is a wrong one if any file has one."""
         files = {stat.S_IMODE(entry.stat().st_mode) for entry in os.scandir(self.served)}
         wrong = [mode for mode in files if f"{mode:04o}" != self.modes["file"]]
         return {"file": f"{(wrong or [*files])[0]:04o}", "directory": f"{stat.S_IMODE(os.stat(self.served).st_mode):04o}"}
 
     def _to_survive(self) -> list[Content]:
-        kept = [] if self.active is None or self.active in self.damaged else [self.releases[self.active]]
-        return [*kept, *self.survives]
+        known = [] if self.active is None or self.active in self.damaged else [self.releases[self.active]]
+        return [*known, *self.survives]
 
     def _directories(self) -> t.Iterator[str]:
-        """Where content counts as kept: not where a later run deletes it."""
+        """Yield the directories whose content counts as kept: those that no later run deletes."""
         for top in (self.served, self.root):
             for directory, directories, _files in os.walk(top):
-                doomed = ("trash-", "incoming-", "staging") if self.in_order else ("trash-",)
-                directories[:] = [name for name in directories if not name.startswith(doomed)]
+                deleted = ("trash-", "incoming-", "staging") if self.finished else ("trash-",)
+                directories[:] = [name for name in directories if not name.startswith(deleted)]
                 yield directory
 
     def _holds(self, directory: str, content: Content) -> bool:
         found = content_of(directory)
         return found is not None and content.items() <= found.items()
 
-    def _not_done(self, now_active: bool) -> t.Iterator[str]:
+    def _incomplete(self, now_active: bool) -> t.Iterator[str]:
         if not now_active:
-            yield f"told as done, but release {self.wanted} is not active"
+            yield f"reported success, but release {self.wanted} is not active"
         if self.method is not None and os.path.islink(self.served) != (self.method == "symlink"):
-            yield f"told as done, but NAME is not there by {self.method}"
+            yield f"reported success, but the activation method is not {self.method}"
         if content_of(os.path.join(self.root, "releases", self.wanted)) != self.releases[self.wanted]:
-            yield f"told as done, but release {self.wanted} is not whole in the store"
+            yield f"reported success, but release {self.wanted} is not complete in the store"
         state = self._json("state.json") or {}
         if state.get("active") != self.wanted or state.get("intent") is not None:
-            yield f"told as done, but recorded is {json.dumps(state)}"
+            yield f"reported success, but the recorded state is {json.dumps(state)}"
         previous = state.get("previous")
         if previous is not None and not os.path.isdir(os.path.join(self.root, "releases", previous)):
-            yield f"told as done, but the store has not got release {previous}, to which the way back leads"
+            yield f"reported success, but the previous release {previous} is not in the store"
         if self.active not in (None, self.wanted) and previous != self.active:
-            yield f"told as done, but the way back to {self.active} is not recorded"
+            yield f"reported success, but the previous release {self.active} is not recorded"
 
     def _json(self, *path: str) -> t.Any:
-        """None also when it cannot be read, which I5 tells."""
+        """Return parsed JSON, or None; I5 reports a file that cannot be read."""
         try:
             with open(os.path.join(self.root, *path), encoding="utf-8") as stream:
                 return json.load(stream)
@@ -204,9 +205,9 @@ class _Adapter:
             if os.path.lexists(os.path.join(self.root, *path)) and not isinstance(self._json(*path), dict):
                 yield f"{'/'.join(path)} cannot be read"
 
-    def _left_lying(self) -> t.Iterator[str]:
+    def _leftovers(self) -> t.Iterator[str]:
         for name in sorted(os.listdir(self.root)):
-            if name not in _IN_ORDER and not name.startswith(self.may_wait):
+            if name not in _ENTRIES and not name.startswith(self.may_wait):
                 yield f"{name} was left in the store"
         for name in sorted(os.listdir(os.path.join(self.root, "staging"))):
             yield f"staging/{name} was left in the store"
@@ -234,18 +235,18 @@ class _Adapter:
             os.close(descriptor)
         return True
 
-    def _false_releases(self) -> t.Iterator[tuple[str, str]]:
+    def _invalid_releases(self) -> t.Iterator[tuple[str, str]]:
         top = os.path.join(self.root, "releases")
         for release in sorted(filter(_RELEASE.fullmatch, os.listdir(top) if os.path.isdir(top) else [])):
             if release in self.damaged and not (release == self.wanted and self.code == 0):
                 continue
             path = os.path.join(top, release)
             if not stat.S_ISDIR(os.lstat(path).st_mode):
-                yield release, "is no directory"
+                yield release, "is not a directory"
             elif _digest12(path) != release:
-                yield release, f"is not what its name says, but {_digest12(path)}"
+                yield release, f"has the digest {_digest12(path)}"
             elif any(entry.stat(follow_symlinks=False).st_nlink > 1 for entry in os.scandir(path)):
-                yield release, "has a file with another name elsewhere"
+                yield release, "has a file with further hard links"
 
 
 def _touched(expectations: t.Mapping[str, t.Any]) -> t.Iterator[str]:
@@ -257,9 +258,9 @@ def _touched(expectations: t.Mapping[str, t.Any]) -> t.Iterator[str]:
     for top, before in expectations.get("untouched", {}).items():
         now = listing(top)
         for path in sorted({*before, *now}):
-            whole = os.path.join(top, path)
-            if before.get(path) != now.get(path) and not any(whole == own or whole.startswith(f"{own}/") for own in ours):
-                yield f"{whole} was {before.get(path, 'not there')} and is {now.get(path, 'not there')}"
+            full = os.path.join(top, path)
+            if before.get(path) != now.get(path) and not any(full == own or full.startswith(f"{own}/") for own in ours):
+                yield f"{full} was {before.get(path, 'not there')} and is {now.get(path, 'not there')}"
 
 
 def _sha256(path: str, handle: t.Optional[int] = None) -> str:
@@ -274,7 +275,7 @@ def _sha256(path: str, handle: t.Optional[int] = None) -> str:
 
 
 def _digest12(directory: str) -> str:
-    """The name that a release with this content has: see "digest" in the collection's README."""
+    """Return the name of a release with this content: the first 12 digits of its digest."""
     digest = hashlib.sha256()
     for name in sorted(os.listdir(directory)):
         path = os.path.join(directory, name)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Releases of a few hundred bytes for tests of what moves them around: version 1, 2, 3, ... of one adapter."""
+"""Releases of a few hundred bytes for tests that move them around: versions 1, 2, 3, ... of one adapter."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def config_of(version: int) -> dict[str, t.Any]:
 
 
 def content(version: int) -> dict[str, bytes]:
-    """The files. All versions have the same names and sizes, as a retrained adapter has."""
+    """Return the files of a version. Names and sizes are equal in all versions, as for a retrained adapter."""
     return {
         "adapter_config.json": json.dumps(config_of(version)).encode().ljust(64),
         WEIGHTS: hashlib.sha256(b"%d" % version).digest() * 16,
@@ -59,7 +59,7 @@ def write_version(directory: t.Union[str, pathlib.Path], version: int, mode: int
 
 
 def stage(paths: AdapterPaths, version: int, level: str = "model") -> Manifest:
-    """What the tasks before leave on a node: staged bytes and a receipt of the load test."""
+    """Stage a release and write its receipt, as the tasks before the activation do."""
     manifest = manifest_of(version, paths.name)
     make_store(paths)
     write_version(paths.staged(manifest.release), version)
@@ -68,7 +68,7 @@ def stage(paths: AdapterPaths, version: int, level: str = "model") -> Manifest:
 
 
 def version_at(path: t.Union[str, pathlib.Path]) -> t.Optional[int]:
-    """Which version stands there, opened through one directory handle and complete; None for anything else."""
+    """Return the version that is complete in a directory, read through one handle; None for anything else."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:

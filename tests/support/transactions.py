@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A models directory and a store to run the node's transaction in, with the releases of releases."""
+"""A models directory and a store for running the node's transaction with the releases of ``releases``."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._store.transact
 from tests.support.releases import NAME, manifest_of, release_of, stage
 
 Method = t.Literal["exchange", "symlink", "auto"]
-# All that the adapter's part of the store has when no run is in progress.
+# The entries of the adapter's part of the store when no run is in progress.
 _OURS = {"lock", "manifests", "receipts", "releases", "staging", "state.json"}
 
 
 class Node:
-    """One adapter on one node. C(changed) and C(diff) are those of the last call."""
+    """One adapter on one node. ``changed`` and ``diff`` are those of the last call."""
 
     def __init__(self, base: pathlib.Path, name: str = NAME, store: t.Optional[pathlib.Path] = None) -> None:
         self.base = base
@@ -43,7 +43,7 @@ class Node:
         return Request(self.paths, manifest=manifest_of(version, self.paths.name))
 
     def deploy(self, version: int, method: Method = "exchange", **options: t.Any) -> dict[str, t.Any]:
-        """As after transfer and load test."""
+        """Stage a version and activate it."""
         stage(self.paths, version)
         return self.carry_out(version, method, **options)
 
@@ -79,7 +79,7 @@ class Node:
         return [outcome.to_json() for outcome in done]
 
     def junk(self) -> list[str]:
-        """What should not be left by a run that ended."""
+        """Return the paths that a finished run should not leave."""
         found = [name for name in os.listdir(self.root) if name not in _OURS and not name.startswith("adopted-")]
         found += os.listdir(self.root / "staging")
         found += [name for name in os.listdir(self.models) if name != self.served.name]
@@ -87,7 +87,7 @@ class Node:
         return sorted(found)
 
     def snapshot(self) -> dict[str, tuple[t.Any, ...]]:
-        """Everything that a write would change, except of the lock, which is written by who holds it."""
+        """Return the metadata of all files, which any write would change. The lock is left out: its holder writes it."""
         found: dict[str, tuple[t.Any, ...]] = {}
         for top, directories, files in os.walk(self.base):
             for name in (*directories, *files):

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The witness of tests/support/invariants.py: silent about a node in order, and not about one in which an invariant is broken."""
+"""The oracle of tests/support/invariants.py finds each broken invariant, and nothing in a consistent node."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def sums(version: int) -> dict[str, str]:
 
 
 class Case:
-    """A node where version 2 followed version 1, version 7 had been copied by hand, and what is expected of it."""
+    """A node where version 2 followed version 1 and a manual copy of version 7, with its expectations."""
 
     def __init__(self, base: pathlib.Path, method: Method) -> None:
         self.node = Node(base)
@@ -70,7 +70,7 @@ def case(tmp_path: pathlib.Path) -> Case:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_node_in_order(tmp_path: pathlib.Path, method: Method) -> None:
+def test_violations_of_consistent_node_are_none(tmp_path: pathlib.Path, method: Method) -> None:
     case = Case(tmp_path, method)
     assert case.violations() == []
     case.expectations.update(code=None, again=None)
@@ -84,70 +84,70 @@ def torn(case: Case) -> None:
     (case.node.served / WEIGHTS).write_bytes(content(1)[WEIGHTS])
 
 
-def gone(case: Case) -> None:
+def absent(case: Case) -> None:
     shutil.rmtree(case.node.served)
 
 
-def one_more_file(case: Case) -> None:
+def extra_file(case: Case) -> None:
     (case.node.served / "more").write_text("")
 
 
-def link_at_name_that_leads_nowhere(case: Case) -> None:
-    gone(case)
+def broken_link(case: Case) -> None:
+    absent(case)
     case.node.served.symlink_to("nowhere")
     case.adapter["before"] = None
 
 
-def link_among_the_files(case: Case) -> None:
+def link_instead_of_file(case: Case) -> None:
     path = case.node.served / WEIGHTS
     path.rename(case.node.models / "elsewhere")
     path.symlink_to(case.node.models / "elsewhere")
 
 
-def not_for_others_to_read(case: Case) -> None:
+def wrong_file_mode(case: Case) -> None:
     (case.node.served / WEIGHTS).chmod(0o600)
 
 
-def release_before_deleted(case: Case) -> None:
+def previous_release_deleted(case: Case) -> None:
     shutil.rmtree(case.node.release(1))
 
 
-def made_by_hand_deleted(case: Case) -> None:
+def quarantine_deleted(case: Case) -> None:
     shutil.rmtree(next(case.node.root.glob("adopted-*")))
 
 
-def made_by_hand_in_the_trash(case: Case) -> None:
+def quarantine_in_the_trash(case: Case) -> None:
     next(case.node.root.glob("adopted-*")).rename(case.node.root / "trash-adopted")
     case.expectations.update(code=None, again=None)
 
 
-def done_but_the_one_before_is_active(case: Case) -> None:
+def success_with_old_release_served(case: Case) -> None:
     shutil.rmtree(case.node.served)
     write_version(case.node.served, 1)
 
 
-def done_but_the_store_lacks_it(case: Case) -> None:
+def success_without_stored_release(case: Case) -> None:
     shutil.rmtree(case.node.release(2))
 
 
-def done_but_a_step_is_open(case: Case) -> None:
+def success_with_unfinished_step(case: Case) -> None:
     case.record(intent={"step": "activate"})
 
 
-def done_but_the_way_back_is_lost(case: Case) -> None:
+def success_without_recorded_previous_release(case: Case) -> None:
     case.record(previous=None)
 
 
-def done_but_the_way_back_leads_nowhere(case: Case) -> None:
+def success_without_stored_previous_release(case: Case) -> None:
     case.record(previous=release_of(3))
     case.adapter["active"] = None
 
 
-def done_in_the_other_way(case: Case) -> None:
+def success_with_other_method(case: Case) -> None:
     case.adapter["method"] = "symlink"
 
 
-def failed_and_does_not_say_what_is_active(case: Case) -> None:
+def failure_without_active_release(case: Case) -> None:
     case.expectations.update(code=1, message="failed.", again=None)
 
 
@@ -161,32 +161,32 @@ def receipt_is_empty(case: Case) -> None:
     case.expectations.update(code=None, again=None)
 
 
-def left_in_the_store(case: Case) -> None:
+def leftover_in_the_store(case: Case) -> None:
     (case.node.root / "incoming-0").mkdir()
 
 
-def left_among_the_manifests(case: Case) -> None:
+def leftover_among_the_manifests(case: Case) -> None:
     pathlib.Path(case.node.paths.manifest(release_of(2)) + ".new").write_text("")
 
 
-def left_staged(case: Case) -> None:
+def leftover_in_staging(case: Case) -> None:
     pathlib.Path(case.node.paths.staged(release_of(3))).mkdir()
 
 
-def left_in_the_models_directory(case: Case) -> None:
+def leftover_in_the_models_directory(case: Case) -> None:
     (case.node.models / f".exchange-probe-{case.node.paths.name}").mkdir()
     case.expectations["untouched"] = {}
 
 
-def store_that_nobody_may_pass(case: Case) -> None:
+def store_that_users_cannot_traverse(case: Case) -> None:
     case.node.root.chmod(0o700)
 
 
-def always_something_to_do(case: Case) -> None:
+def another_run_changes_something(case: Case) -> None:
     case.expectations["again"] = {"code": 0, "changed": True}
 
 
-def run_again_failed(case: Case) -> None:
+def another_run_fails(case: Case) -> None:
     case.expectations["again"] = {"code": 1, "changed": False}
 
 
@@ -194,23 +194,23 @@ def neighbour_changed(case: Case) -> None:
     (case.node.models / "neighbour").write_text("changed")
 
 
-def neighbour_may_be_read_by_all(case: Case) -> None:
+def neighbour_mode_changed(case: Case) -> None:
     (case.node.models / "neighbour").chmod(0o604)
 
 
-def neighbour_gone(case: Case) -> None:
+def neighbour_deleted(case: Case) -> None:
     (case.node.models / "neighbour").unlink()
 
 
-def stranger_in_the_models_directory(case: Case) -> None:
+def foreign_directory_in_the_models_directory(case: Case) -> None:
     (case.node.models / f"{case.node.paths.name}.old").mkdir()
 
 
-def never_verified(case: Case) -> None:
+def receipt_deleted(case: Case) -> None:
     pathlib.Path(case.node.paths.receipt(release_of(2))).unlink()
 
 
-def release_that_is_not_what_its_name_says(case: Case) -> None:
+def release_with_wrong_content(case: Case) -> None:
     (case.node.release(1) / "tokenizer.json").write_text("{}")
     write_version(case.node.root / "adopted-1", 1)
 
@@ -228,59 +228,59 @@ def success_after_a_failed_fsync(case: Case) -> None:
 
 
 BROKEN: dict[str, list[t.Callable[[Case], None]]] = {
-    "I1": [torn, gone, one_more_file, link_at_name_that_leads_nowhere, link_among_the_files, not_for_others_to_read],
-    "I2": [release_before_deleted, made_by_hand_deleted, made_by_hand_in_the_trash],
+    "I1": [torn, absent, extra_file, broken_link, link_instead_of_file, wrong_file_mode],
+    "I2": [previous_release_deleted, quarantine_deleted, quarantine_in_the_trash],
     "I3": [
-        done_but_the_one_before_is_active,
-        done_but_the_store_lacks_it,
-        done_but_a_step_is_open,
-        done_but_the_way_back_is_lost,
-        done_but_the_way_back_leads_nowhere,
-        done_in_the_other_way,
+        success_with_old_release_served,
+        success_without_stored_release,
+        success_with_unfinished_step,
+        success_without_recorded_previous_release,
+        success_without_stored_previous_release,
+        success_with_other_method,
     ],
-    "I4": [failed_and_does_not_say_what_is_active],
+    "I4": [failure_without_active_release],
     "I5": [
         state_cannot_be_read,
         receipt_is_empty,
-        left_in_the_store,
-        left_among_the_manifests,
-        left_staged,
-        left_in_the_models_directory,
-        store_that_nobody_may_pass,
-        always_something_to_do,
-        run_again_failed,
+        leftover_in_the_store,
+        leftover_among_the_manifests,
+        leftover_in_staging,
+        leftover_in_the_models_directory,
+        store_that_users_cannot_traverse,
+        another_run_changes_something,
+        another_run_fails,
     ],
-    "I6": [neighbour_changed, neighbour_may_be_read_by_all, neighbour_gone, stranger_in_the_models_directory],
-    "I8": [never_verified],
-    "I9": [release_that_is_not_what_its_name_says, release_with_a_hard_link, release_that_is_a_file],
+    "I6": [neighbour_changed, neighbour_mode_changed, neighbour_deleted, foreign_directory_in_the_models_directory],
+    "I8": [receipt_deleted],
+    "I9": [release_with_wrong_content, release_with_a_hard_link, release_that_is_a_file],
     "I10": [success_after_a_failed_fsync],
 }
 
 
 @pytest.mark.parametrize(
     ("invariant", "breaks"),
-    [pytest.param(invariant, breaks, id=breaks.__name__) for invariant, ways in BROKEN.items() for breaks in ways],
+    [pytest.param(invariant, breaks, id=breaks.__name__) for invariant, breakers in BROKEN.items() for breaks in breakers],
 )
-def test_broken_invariant_is_told(case: Case, invariant: str, breaks: t.Callable[[Case], None]) -> None:
+def test_violations_include_broken_invariant(case: Case, invariant: str, breaks: t.Callable[[Case], None]) -> None:
     breaks(case)
     assert invariant in {line.split()[0] for line in case.violations()}
 
 
-def test_held_lock_is_told(case: Case) -> None:
+def test_violations_include_held_lock(case: Case) -> None:
     with open(case.node.paths.lock, "rb") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         assert case.violations() == [f"I7 {case.node.paths.name}: the lock is still held"]
 
 
-def test_a_damaged_release_is_no_news_until_a_run_ended_well(case: Case) -> None:
+def test_violations_ignore_release_damaged_before_unfinished_run(case: Case) -> None:
     (case.node.release(1) / "tokenizer.json").write_text("{}")
     case.adapter["damaged"] = [release_of(1)]
     case.expectations.update(code=None, again=None)
     assert case.violations() == []
 
 
-def test_as_a_program(case: Case) -> None:
-    """As it is sent to a node: one file, without what is installed."""
+def test_program_prints_listing_and_violations(case: Case) -> None:
+    """The oracle runs as on a node: one file, without installed packages."""
     command = [sys.executable, "-I", "-S", invariants.__file__]
 
     def run(*arguments: str, **more: t.Any) -> subprocess.CompletedProcess[str]:
@@ -289,8 +289,8 @@ def test_as_a_program(case: Case) -> None:
     listed = run("list", str(case.node.models))
     assert json.loads(listed.stdout) == {str(case.node.models): invariants.listing(str(case.node.models))}
     case.expectations["untouched"] = json.loads(listed.stdout)
-    in_order = run(input=json.dumps(case.expectations))
-    assert (in_order.returncode, json.loads(in_order.stdout)) == (0, [])
+    consistent = run(input=json.dumps(case.expectations))
+    assert (consistent.returncode, json.loads(consistent.stdout)) == (0, [])
     torn(case)
     broken = run(input=json.dumps(case.expectations))
     assert broken.returncode == 1

@@ -36,11 +36,11 @@ def flip_last_bit(path: pathlib.Path) -> None:
     path.write_bytes(data)
 
 
-def test_equal(release: pathlib.Path) -> None:
+def test_differences_of_equal_directory_are_none(release: pathlib.Path) -> None:
     assert differences(str(release), MANIFEST, fsync=True) == []
 
 
-def test_one_bit(release: pathlib.Path) -> None:
+def test_differences_find_one_changed_bit(release: pathlib.Path) -> None:
     status = os.stat(release / WEIGHTS)
     flip_last_bit(release / WEIGHTS)
     os.utime(release / WEIGHTS, ns=(status.st_atime_ns, status.st_mtime_ns))
@@ -50,7 +50,7 @@ def test_one_bit(release: pathlib.Path) -> None:
     assert difference.line().endswith(f".. instead of {wanted[:12]}..")
 
 
-def test_size_missing_and_extra_sorted_by_path(release: pathlib.Path) -> None:
+def test_differences_are_sorted_by_path(release: pathlib.Path) -> None:
     with open(release / WEIGHTS, "ab") as stream:
         stream.write(b"\0")
     (release / "tokenizer.json").unlink()
@@ -62,17 +62,17 @@ def test_size_missing_and_extra_sorted_by_path(release: pathlib.Path) -> None:
     ]
 
 
-def test_no_directory(tmp_path: pathlib.Path) -> None:
+def test_differences_of_absent_directory_are_one(tmp_path: pathlib.Path) -> None:
     assert found(tmp_path / "nothing") == [("missing", ".")]
 
 
-def test_directory_that_is_a_link_or_file(tmp_path: pathlib.Path, release: pathlib.Path) -> None:
+def test_differences_of_link_or_file_instead_of_directory_are_one(tmp_path: pathlib.Path, release: pathlib.Path) -> None:
     (tmp_path / "link").symlink_to(release)
     assert found(tmp_path / "link") == [("changed", ".")]
     assert found(release / WEIGHTS) == [("changed", ".")]
 
 
-def test_link_fifo_directory_and_hard_link_are_no_files(release: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_differences_reject_link_fifo_directory_and_hard_link(release: pathlib.Path, tmp_path: pathlib.Path) -> None:
     real = tmp_path / "real"
     (release / WEIGHTS).rename(real)
     (release / WEIGHTS).symlink_to(real)
@@ -89,7 +89,7 @@ def test_link_fifo_directory_and_hard_link_are_no_files(release: pathlib.Path, t
     ]
 
 
-def test_modes_only_where_asked(release: pathlib.Path) -> None:
+def test_differences_compare_modes_only_if_given(release: pathlib.Path) -> None:
     release.chmod(0o750)
     (release / WEIGHTS).chmod(0o4600)
     assert found(release) == []
@@ -101,34 +101,34 @@ def test_modes_only_where_asked(release: pathlib.Path) -> None:
     assert in_content(result) == []
 
 
-def test_owner_and_group(release: pathlib.Path) -> None:
+def test_differences_compare_owner_and_group_only_if_given(release: pathlib.Path) -> None:
     status = release.stat()
     assert found(release, uid=status.st_uid, gid=status.st_gid) == []
     assert len(found(release, uid=status.st_uid + 1)) == 4
     assert set(found(release, gid=status.st_gid + 1)) == {("mode", path) for path in (".", *os.listdir(release))}
 
 
-def test_hostile_name_makes_one_line(release: pathlib.Path) -> None:
+def test_line_of_hostile_name_is_one_line(release: pathlib.Path) -> None:
     (release / "a\nmissing  b").write_text("")
     (difference,) = differences(str(release), MANIFEST)
     assert "\n" not in difference.line()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_unreadable_file_is_a_difference(release: pathlib.Path) -> None:
+def test_differences_include_unreadable_file(release: pathlib.Path) -> None:
     (release / WEIGHTS).chmod(0)
     (difference,) = differences(str(release), MANIFEST)
     assert difference == Difference("changed", WEIGHTS, "cannot be read: Permission denied")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
-def test_file_that_the_disk_does_not_give_is_a_difference(release: pathlib.Path) -> None:
+def test_differences_include_file_with_read_error(release: pathlib.Path) -> None:
     weights, config = release / WEIGHTS, release / "adapter_config.json"
     weights.write_bytes(b"")
     files = [dataclasses.replace(entry, size=0) if entry.path == WEIGHTS else entry for entry in MANIFEST.files]
     manifest = dataclasses.replace(MANIFEST, files=tuple(files))
     flip_last_bit(config)
-    # Every read of its first byte fails with EIO.
+    # Reading the first byte of this file fails with EIO.
     subprocess.run(["mount", "--bind", f"/proc/{os.getpid()}/mem", weights], check=True)
     try:
         changed, broken = differences(str(release), manifest)

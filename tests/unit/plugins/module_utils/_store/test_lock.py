@@ -54,35 +54,35 @@ def lock(tmp_path: pathlib.Path) -> pathlib.Path:
     return tmp_path / "lock"
 
 
-def test_second_process_is_refused_and_told_who_holds_it(lock: pathlib.Path) -> None:
+def test_locked_by_other_process_is_error_with_holder(lock: pathlib.Path) -> None:
     with holder(lock) as process:
         with pytest.raises(DeliveryError) as caught:
             take(lock)
         assert f"deploy by alice from 192.0.2.7, process {process.pid} since 20" in str(caught.value)
 
 
-def test_stopped_holder_still_holds(lock: pathlib.Path) -> None:
+def test_locked_by_stopped_process_is_error(lock: pathlib.Path) -> None:
     with holder(lock) as process:
         process.send_signal(signal.SIGSTOP)
         with pytest.raises(DeliveryError, match=f"process {process.pid}"):
             take(lock, timeout=0.1)
 
 
-def test_killed_holder_is_no_obstacle(lock: pathlib.Path) -> None:
+def test_locked_after_killed_holder_succeeds(lock: pathlib.Path) -> None:
     with holder(lock) as process:
         process.kill()
         process.wait()
         take(lock)
 
 
-def test_waits_for_a_holder_that_finishes(lock: pathlib.Path) -> None:
+def test_locked_waits_for_holder(lock: pathlib.Path) -> None:
     with holder(lock) as process:
         assert process.stdin is not None
         process.stdin.close()
         take(lock, timeout=60)
 
 
-def test_file_stays_and_can_be_taken_again(lock: pathlib.Path) -> None:
+def test_locked_keeps_empty_file(lock: pathlib.Path) -> None:
     take(lock)
     inode = lock.stat().st_ino
     take(lock)
@@ -90,13 +90,13 @@ def test_file_stays_and_can_be_taken_again(lock: pathlib.Path) -> None:
     assert lock.read_bytes() == b""
 
 
-def test_freed_after_an_error(lock: pathlib.Path) -> None:
+def test_locked_releases_after_error(lock: pathlib.Path) -> None:
     with pytest.raises(KeyError), locked(str(lock), "me", 0):
         raise KeyError
     take(lock)
 
 
-def test_link_is_not_followed(lock: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_locked_does_not_follow_link(lock: pathlib.Path, tmp_path: pathlib.Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("content")
     lock.symlink_to(victim)
@@ -105,7 +105,7 @@ def test_link_is_not_followed(lock: pathlib.Path, tmp_path: pathlib.Path) -> Non
     assert victim.read_text() == "content"
 
 
-def test_unreadable_holder(lock: pathlib.Path) -> None:
+def test_locked_with_invalid_entry_names_unknown_process(lock: pathlib.Path) -> None:
     with holder(lock):
         lock.write_text("not JSON")
         with pytest.raises(DeliveryError, match="an unknown process"):

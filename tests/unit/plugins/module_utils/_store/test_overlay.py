@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""An adapter that came with a container's image: it lies in a lower layer of an overlay."""
+"""An adapter that is part of a container image: it is in a lower layer of an overlay."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.transactions import Method, Node
 
 @pytest.fixture
 def container(tmp_path: pathlib.Path) -> t.Iterator[Node]:
-    """A node whose image has brought version 1."""
+    """A node whose image contains version 1."""
     for name in ("lower/models", "upper", "work", "merged"):
         (tmp_path / name).mkdir(parents=True)
     write_version(tmp_path / "lower" / "models" / NAME, 1)
@@ -35,13 +35,13 @@ def container(tmp_path: pathlib.Path) -> t.Iterator[Node]:
 
 
 @pytest.mark.parametrize("method", ["auto", "exchange", "symlink"])
-def test_what_the_image_has_brought_is_not_replaced(container: Node, method: Method) -> None:
+def test_deploy_over_directory_of_image_is_refused(container: Node, method: Method) -> None:
     before = sorted((path.name, path.read_bytes()) for path in container.served.iterdir())
     with pytest.raises(DeliveryError, match=r"lower layer of an overlay.*is unchanged"):
         container.deploy(2, method)
     assert sorted((path.name, path.read_bytes()) for path in container.served.iterdir()) == before
 
-    # As the message says; mv copies where a rename is impossible.
+    # The remedy of the message; mv copies where a rename is impossible.
     subprocess.run(["mv", container.served, f"{container.served}.old"], check=True)
     container.carry_out(2, method)
     assert container.junk() == [f"{NAME}.old"]

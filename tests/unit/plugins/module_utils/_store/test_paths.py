@@ -20,7 +20,7 @@ def paths(tmp_path: pathlib.Path) -> AdapterPaths:
     return AdapterPaths(str(tmp_path / "models"), str(tmp_path / "store"), "name")
 
 
-def test_where_things_lie() -> None:
+def test_paths_of_adapter() -> None:
     paths = AdapterPaths("/home/models", "/home/.lorafleet", "name")
     assert paths.served == "/home/models/name"
     assert paths.release("0123456789ab") == "/home/.lorafleet/name/releases/0123456789ab"
@@ -32,19 +32,19 @@ def test_where_things_lie() -> None:
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../models", "/etc", "a/b", ".hidden", "-rf"])
-def test_no_path_is_made_of_a_hostile_name(name: str) -> None:
+def test_paths_of_hostile_name_is_error(name: str) -> None:
     with pytest.raises(DeliveryError, match="is not a valid name"):
         AdapterPaths("/home/models", "/home/.lorafleet", name)
 
 
-def test_lists_releases_and_nothing_else(paths: AdapterPaths) -> None:
+def test_release_names_ignore_other_entries(paths: AdapterPaths) -> None:
     assert paths.release_names() == []
     for name in ("bbbbbbbbbbbb", "aaaaaaaaaaaa", "incoming-aaaaaaaaaaaa", "lost+found", ".cccccccccccc", "AAAAAAAAAAAA"):
         os.makedirs(paths.release(name))
     assert paths.release_names() == ["aaaaaaaaaaaa", "bbbbbbbbbbbb"]
 
 
-def test_a_manifest_is_read_back_as_it_was_written(paths: AdapterPaths) -> None:
+def test_read_manifest_returns_stored_manifest(paths: AdapterPaths) -> None:
     manifest = manifest_of(1, "name")
     os.makedirs(paths.manifests)
     assert paths.read_manifest(manifest.release) is None
@@ -53,7 +53,7 @@ def test_a_manifest_is_read_back_as_it_was_written(paths: AdapterPaths) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"\xff", b"[]", b"null\0", b"{}", b'{"schema": 1}'])
-def test_a_damaged_manifest_is_an_error_that_says_what_to_do(paths: AdapterPaths, damage: bytes) -> None:
+def test_read_manifest_damaged_is_error_with_remedy(paths: AdapterPaths, damage: bytes) -> None:
     os.makedirs(paths.manifests)
     pathlib.Path(paths.manifest("0123456789ab")).write_bytes(damage)
     with pytest.raises(DeliveryError) as caught:
@@ -61,7 +61,7 @@ def test_a_damaged_manifest_is_an_error_that_says_what_to_do(paths: AdapterPaths
     assert caught.value.problems[0].remedy
 
 
-def test_the_manifest_of_a_release_is_checked_when_it_is_read(paths: AdapterPaths) -> None:
+def test_read_manifest_with_wrong_digest_is_error(paths: AdapterPaths) -> None:
     manifest = manifest_of(1, "name")
     os.makedirs(paths.manifests)
     write_json(paths.manifest(manifest.release), {**manifest.to_json(), "digest": manifest_of(2).digest})

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a run that was killed beside a swap leaves, brought in order; tests/crash kills it everywhere, and cuts its power."""
+"""Recovery from a run that was killed just before or after a swap. tests/crash kills it at every call."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.transactions import Node
 
 
 class Killed(BaseException):
-    """As by a signal: nothing of ours handles it."""
+    """Like a signal: no code of the collection handles it."""
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def node(tmp_path: pathlib.Path) -> Node:
 
 @contextlib.contextmanager
 def killed(swapped: bool) -> t.Iterator[None]:
-    """Lets a run be killed where it is about to swap, or where it has just done so."""
+    """Kill the run in the block just before a swap, or just after it."""
 
     def swap(one: str, other: str) -> None:
         if swapped:
@@ -45,13 +45,13 @@ def killed(swapped: bool) -> t.Iterator[None]:
 
 
 @pytest.mark.parametrize("swapped", [False, True])
-def test_a_release_is_active_if_it_was_swapped_in(node: Node, swapped: bool) -> None:
+def test_recover_interrupted_activation_follows_the_swap(node: Node, swapped: bool) -> None:
     node.deploy(1)
     with killed(swapped):
         node.deploy(2)
     version = 2 if swapped else 1
     before = node.snapshot()
-    # For who only looks, it is as it is going to be.
+    # Reading code already sees the state after recovery.
     assert recovered(node.paths, read_state(node.paths)).active == release_of(version)
     assert node.snapshot() == before
     state, adopted = recover(node.paths)
@@ -63,7 +63,7 @@ def test_a_release_is_active_if_it_was_swapped_in(node: Node, swapped: bool) -> 
     assert node.junk() == []
 
 
-def test_going_back_is_finished_not_reversed(node: Node) -> None:
+def test_roll_back_after_interrupted_rollback_finishes_it(node: Node) -> None:
     for version in (1, 2, 3):
         node.deploy(version)
     with killed(swapped=True):
@@ -74,7 +74,7 @@ def test_going_back_is_finished_not_reversed(node: Node) -> None:
     assert node.roll_back()["release"] == release_of(3)
 
 
-def test_what_was_swapped_out_is_set_aside_where_nobody_has_it(node: Node) -> None:
+def test_recover_quarantines_unknown_displaced_directory(node: Node) -> None:
     write_version(node.served, 7)
     with killed(swapped=True):
         node.deploy(1)
@@ -85,7 +85,7 @@ def test_what_was_swapped_out_is_set_aside_where_nobody_has_it(node: Node) -> No
 
 
 @pytest.mark.parametrize("staged_again", [False, True])
-def test_what_was_to_replace_a_damaged_release_is_staged_still(node: Node, staged_again: bool) -> None:
+def test_recover_interrupted_promote_keeps_staged_release(node: Node, staged_again: bool) -> None:
     node.deploy(1)
     (node.release(1) / WEIGHTS).write_bytes(b"damage")
     with killed(swapped=False):
@@ -102,24 +102,24 @@ def test_what_was_to_replace_a_damaged_release_is_staged_still(node: Node, stage
     assert node.junk() == []
 
 
-def test_a_damaged_release_that_was_replaced_is_set_aside(node: Node) -> None:
+def test_recover_finished_promote_quarantines_damaged_release(node: Node) -> None:
     node.deploy(1)
     (node.release(1) / WEIGHTS).write_bytes(b"damage")
     with killed(swapped=True):
         node.deploy(1)
-    # The intent is of the release; what is active is another matter.
+    # The intent concerns the stored release, not which release is active.
     assert recovered(node.paths, read_state(node.paths)).active == release_of(1)
     _state, adopted = recover(node.paths)
     assert version_at(node.release(1)) == 1
     assert pathlib.Path(str(adopted), WEIGHTS).read_bytes() == b"damage"
 
 
-def test_what_was_not_finished_goes(node: Node) -> None:
+def test_recover_deletes_unfinished_files(node: Node) -> None:
     node.deploy(1)
     write_version(pending_path(node.paths, release_of(2)), 2)
     for path in (node.paths.state, node.paths.manifest(release_of(2))):
         pathlib.Path(f"{path}.new").write_text("{")
-    (node.root / "notes").write_text("somebody's")
+    (node.root / "notes").write_text("not ours")
     recover(node.paths)
     assert node.junk() == ["notes"]
     assert os.listdir(node.root / "manifests") == [f"{release_of(1)}.json"]

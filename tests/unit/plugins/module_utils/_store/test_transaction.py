@@ -7,7 +7,6 @@ from __future__ import annotations
 import dataclasses
 import errno
 import fcntl
-import mmap
 import os
 import pathlib
 import shutil
@@ -41,7 +40,7 @@ def modes(directory: pathlib.Path) -> dict[str, int]:
 # Activation
 
 
-def test_first_activation(node: Node, method: Method) -> None:
+def test_activate_first_release_creates_store_and_served_copy(node: Node, method: Method) -> None:
     umask = os.umask(0o077)
     try:
         outcome = node.deploy(1, method)
@@ -70,7 +69,7 @@ def test_first_activation(node: Node, method: Method) -> None:
         assert os.readlink(node.served) == f"../store/{NAME}/releases/{release_of(1)}"
 
 
-def test_second_run_writes_nothing(node: Node, method: Method) -> None:
+def test_activate_again_writes_nothing(node: Node, method: Method) -> None:
     node.deploy(1, method)
     before = node.snapshot()
     outcome = node.carry_out(1, method)
@@ -79,7 +78,7 @@ def test_second_run_writes_nothing(node: Node, method: Method) -> None:
     assert node.snapshot() == before
 
 
-def test_what_was_learnt_of_a_release_since_is_recorded(node: Node) -> None:
+def test_activate_with_extended_manifest_saves_it(node: Node) -> None:
     node.deploy(1)
     request = node.request(1)
     assert request.manifest is not None
@@ -96,14 +95,14 @@ def test_what_was_learnt_of_a_release_since_is_recorded(node: Node) -> None:
     assert not node.changed
 
 
-def test_auto_remembers_that_exchange_works(node: Node) -> None:
+def test_activate_with_auto_keeps_exchange(node: Node) -> None:
     node.deploy(1, "auto")
     before = node.snapshot()
     assert node.carry_out(1, "auto")["activation"] == "exchange"
     assert node.snapshot() == before
 
 
-def test_next_release(node: Node, method: Method) -> None:
+def test_activate_next_release_keeps_previous(node: Node, method: Method) -> None:
     node.deploy(1, method)
     outcome = node.deploy(2, method)
     assert (outcome["action"], outcome["previous"], outcome["adopted"]) == ("activated", release_of(1), None)
@@ -112,7 +111,7 @@ def test_next_release(node: Node, method: Method) -> None:
     assert node.junk() == []
 
 
-def test_staging_of_other_releases_goes_with_the_next_activation(node: Node) -> None:
+def test_activate_deletes_other_staged_releases(node: Node) -> None:
     stage(node.paths, 3)
     node.deploy(1)
     assert not os.listdir(node.root / "staging")
@@ -122,7 +121,7 @@ def test_staging_of_other_releases_goes_with_the_next_activation(node: Node) -> 
     assert version_at(node.paths.staged(release_of(2))) == 2
 
 
-def test_what_another_run_is_bringing_stays_staged(node: Node) -> None:
+def test_activate_keeps_staging_with_active_receiver(node: Node) -> None:
     stage(node.paths, 3)
     receiver = os.open(node.paths.staged(release_of(3)), os.O_RDONLY)
     try:
@@ -135,7 +134,7 @@ def test_what_another_run_is_bringing_stays_staged(node: Node) -> None:
     assert not os.listdir(node.root / "staging")
 
 
-def test_auto_stays_with_what_was_asked_for(node: Node) -> None:
+def test_activate_with_auto_keeps_recorded_method(node: Node) -> None:
     node.deploy(1, "symlink")
     assert node.carry_out(1, "auto", check_mode=True)["action"] == "unchanged"
     assert node.carry_out(1, "auto")["action"] == "unchanged"
@@ -144,7 +143,7 @@ def test_auto_stays_with_what_was_asked_for(node: Node) -> None:
     assert node.deploy(3, "auto")["activation"] == "exchange"
 
 
-def test_way_can_be_switched(node: Node) -> None:
+def test_activate_with_other_method_switches(node: Node) -> None:
     node.deploy(1, "exchange")
     outcome = node.carry_out(1, "symlink")
     assert (outcome["action"], outcome["activation"], outcome["adopted"]) == ("repaired", "symlink", None)
@@ -158,10 +157,10 @@ def test_way_can_be_switched(node: Node) -> None:
     assert node.junk() == []
 
 
-# Taking over what was copied by hand
+# Manual copies
 
 
-def test_hand_made_copy_of_the_same_bytes_is_kept_where_it_is(node: Node) -> None:
+def test_activate_over_equal_manual_copy_keeps_directory(node: Node) -> None:
     write_version(node.served, 1)
     inode = node.served.stat().st_ino
     outcome = node.deploy(1)
@@ -170,7 +169,7 @@ def test_hand_made_copy_of_the_same_bytes_is_kept_where_it_is(node: Node) -> Non
     assert modes(node.served)[WEIGHTS] == 0o644
 
 
-def test_hand_made_copy_is_enough_without_staging(node: Node) -> None:
+def test_activate_unstaged_release_from_manual_copy(node: Node) -> None:
     write_version(node.served, 1)
     stage(node.paths, 1)
     shutil.rmtree(node.paths.staged(release_of(1)))
@@ -179,7 +178,7 @@ def test_hand_made_copy_is_enough_without_staging(node: Node) -> None:
     assert (node.release(1) / WEIGHTS).stat().st_ino != (node.served / WEIGHTS).stat().st_ino
 
 
-def test_unknown_directory_is_set_aside(node: Node, method: Method) -> None:
+def test_activate_over_unknown_directory_quarantines_it(node: Node, method: Method) -> None:
     write_version(node.served, 7)
     (node.served / "checkpoint-10").mkdir()
     (node.served / "checkpoint-10" / "optimizer.pt").write_text("state")
@@ -191,7 +190,7 @@ def test_unknown_directory_is_set_aside(node: Node, method: Method) -> None:
     assert version_at(node.served) == 1
 
 
-def test_two_unknown_directories_in_one_second_are_both_set_aside(node: Node) -> None:
+def test_activate_quarantines_two_directories_in_one_second(node: Node) -> None:
     for version in (7, 8):
         if version == 8:
             shutil.rmtree(node.served)
@@ -200,7 +199,7 @@ def test_two_unknown_directories_in_one_second_are_both_set_aside(node: Node) ->
     assert sorted(filter(None, map(version_at, node.root.glob("adopted-*")))) == [7, 8]
 
 
-def test_known_release_that_the_store_lost_becomes_one_again(node: Node) -> None:
+def test_activate_restores_lost_release_from_displaced_copy(node: Node) -> None:
     node.deploy(1)
     shutil.rmtree(node.release(1))
     outcome = node.deploy(2)
@@ -208,7 +207,7 @@ def test_known_release_that_the_store_lost_becomes_one_again(node: Node) -> None
     assert version_at(node.release(1)) == 1
 
 
-def test_whole_copy_replaces_a_damaged_release_when_it_comes_out(node: Node) -> None:
+def test_activate_restores_damaged_release_from_displaced_copy(node: Node) -> None:
     node.deploy(1)
     (node.release(1) / WEIGHTS).write_bytes(b"damage")
     outcome = node.deploy(2)
@@ -217,7 +216,7 @@ def test_whole_copy_replaces_a_damaged_release_when_it_comes_out(node: Node) -> 
 
 
 @pytest.mark.parametrize("make", ["link", "file"])
-def test_foreign_link_and_file_are_refused(node: Node, method: Method, make: str, tmp_path: pathlib.Path) -> None:
+def test_activate_over_foreign_link_or_file_is_error(node: Node, method: Method, make: str, tmp_path: pathlib.Path) -> None:
     if make == "link":
         write_version(tmp_path / "elsewhere" / release_of(1), 1)
         node.served.symlink_to(tmp_path / "elsewhere" / release_of(1))
@@ -232,7 +231,7 @@ def test_foreign_link_and_file_are_refused(node: Node, method: Method, make: str
 # Drift
 
 
-def test_changed_bytes_at_name_are_repaired_from_the_store(node: Node) -> None:
+def test_repair_of_changed_served_file_uses_store(node: Node) -> None:
     node.deploy(1)
     (node.served / WEIGHTS).write_bytes(b"newer")
     outcome = node.carry_out(1)
@@ -243,7 +242,7 @@ def test_changed_bytes_at_name_are_repaired_from_the_store(node: Node) -> None:
     assert node.carry_out(1)["action"] == "unchanged"
 
 
-def test_what_only_lacks_files_is_not_worth_keeping(node: Node) -> None:
+def test_repair_of_incomplete_served_directory_quarantines_nothing(node: Node) -> None:
     node.deploy(1)
     (node.served / WEIGHTS).unlink()
     outcome = node.carry_out(1)
@@ -252,7 +251,7 @@ def test_what_only_lacks_files_is_not_worth_keeping(node: Node) -> None:
     assert node.junk() == []
 
 
-def test_name_that_vanished_is_put_back(node: Node, method: Method) -> None:
+def test_repair_of_absent_served_path(node: Node, method: Method) -> None:
     node.deploy(1, method)
     if method == "symlink":
         node.served.unlink()
@@ -264,7 +263,7 @@ def test_name_that_vanished_is_put_back(node: Node, method: Method) -> None:
     assert outcome["drift"] == [f"missing  {node.served}  nothing instead of {wanted}"]
 
 
-def test_modes_are_repaired_in_place(node: Node) -> None:
+def test_repair_of_modes_keeps_directory(node: Node) -> None:
     node.deploy(1)
     inode = node.served.stat().st_ino
     (node.served / WEIGHTS).chmod(0o600)
@@ -277,7 +276,7 @@ def test_modes_are_repaired_in_place(node: Node) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
-def test_owner(node: Node, method: Method) -> None:
+def test_activate_with_owner_sets_it(node: Node, method: Method) -> None:
     stage(node.paths, 1)
     os.chown(pathlib.Path(node.paths.staged(release_of(1)), WEIGHTS), 1234, 1234)
     node.carry_out(1, method, uid=4321, gid=4322)
@@ -288,7 +287,7 @@ def test_owner(node: Node, method: Method) -> None:
 
 
 @pytest.mark.parametrize("source", ["name", "staging"])
-def test_damaged_release_is_repaired(node: Node, source: str) -> None:
+def test_repair_of_damaged_release_uses_served_or_staged_copy(node: Node, source: str) -> None:
     node.deploy(1)
     (node.release(1) / WEIGHTS).write_bytes(b"damage")
     if source == "staging":
@@ -302,7 +301,7 @@ def test_damaged_release_is_repaired(node: Node, source: str) -> None:
 
 
 @pytest.mark.parametrize("error", [errno.EINVAL, errno.EIO])
-def test_damaged_release_where_nothing_can_be_exchanged(node: Node, monkeypatch: pytest.MonkeyPatch, error: int) -> None:
+def test_repair_of_damaged_release_without_exchange(node: Node, monkeypatch: pytest.MonkeyPatch, error: int) -> None:
     def fail(_one: str, _other: str) -> None:
         raise OSError(error, os.strerror(error))
 
@@ -316,12 +315,12 @@ def test_damaged_release_where_nothing_can_be_exchanged(node: Node, monkeypatch:
     else:
         with pytest.raises(DeliveryError, match=r"activation failed: Input/output error\. Release \w+ is active"):
             node.deploy(1, "symlink")
-        # What was staged is kept, and what was damaged is not hidden.
+        # The staged release is kept, and the damaged one is not hidden.
         assert version_at(node.paths.staged(release_of(1))) == 1
         assert (node.release(1) / WEIGHTS).read_bytes() == b"newer"
 
 
-def test_write_through_the_link_is_repaired_from_staging(node: Node) -> None:
+def test_repair_of_write_through_link_uses_staging(node: Node) -> None:
     node.deploy(1, "symlink")
     (node.served / WEIGHTS).write_bytes(b"newer")
     stage(node.paths, 1)
@@ -331,7 +330,7 @@ def test_write_through_the_link_is_repaired_from_staging(node: Node) -> None:
     assert (pathlib.Path(outcome["adopted"]) / WEIGHTS).read_bytes() == b"newer"
 
 
-def test_damage_without_a_whole_copy_is_refused(node: Node, method: Method) -> None:
+def test_repair_without_intact_copy_is_error(node: Node, method: Method) -> None:
     node.deploy(1, method)
     (node.release(1) / WEIGHTS).write_bytes(b"damage")
     if method == "exchange":
@@ -341,10 +340,10 @@ def test_damage_without_a_whole_copy_is_refused(node: Node, method: Method) -> N
     assert caught.value.problems[0].remedy == "Deploy it again from the training server."
 
 
-# What must not become active
+# Rejected releases
 
 
-def test_no_receipt(node: Node) -> None:
+def test_activate_without_receipt_is_error(node: Node) -> None:
     stage(node.paths, 1)
     os.unlink(node.paths.receipt(release_of(1)))
     with pytest.raises(DeliveryError, match="was not verified on this node, level structure is required"):
@@ -352,7 +351,7 @@ def test_no_receipt(node: Node) -> None:
     assert not node.served.exists()
 
 
-def test_receipt_of_a_lower_level(node: Node) -> None:
+def test_activate_with_receipt_of_lower_level_is_error(node: Node) -> None:
     stage(node.paths, 1, level="adapter")
     with pytest.raises(DeliveryError, match="was verified at level adapter only on this node, level model is required"):
         node.carry_out(1, level="model")
@@ -360,7 +359,7 @@ def test_receipt_of_a_lower_level(node: Node) -> None:
 
 
 @pytest.mark.parametrize("damage", ["changed", "extra", "missing", "link"])
-def test_damaged_staging(node: Node, damage: str, tmp_path: pathlib.Path) -> None:
+def test_activate_damaged_staging_is_error(node: Node, damage: str, tmp_path: pathlib.Path) -> None:
     stage(node.paths, 1)
     staged = pathlib.Path(node.paths.staged(release_of(1)))
     if damage == "changed":
@@ -378,14 +377,14 @@ def test_damaged_staging(node: Node, damage: str, tmp_path: pathlib.Path) -> Non
     assert staged.exists()
 
 
-def test_not_staged(node: Node) -> None:
+def test_activate_unstaged_release_is_error(node: Node) -> None:
     stage(node.paths, 1)
     shutil.rmtree(node.paths.staged(release_of(1)))
     with pytest.raises(DeliveryError, match="is neither in the store nor staged"):
         node.carry_out(1)
 
 
-def test_refusal_of_one_comes_before_activation_of_any(node: Node) -> None:
+def test_carry_out_checks_all_adapters_first(node: Node) -> None:
     other = Node(node.base, "other_lora")
     stage(node.paths, 1)
     stage(other.paths, 1, level="structure")
@@ -399,13 +398,13 @@ def test_refusal_of_one_comes_before_activation_of_any(node: Node) -> None:
     assert [outcome["name"] for outcome in outcomes] == ["other_lora", NAME]
 
 
-def test_same_name_twice(node: Node) -> None:
+def test_carry_out_with_repeated_name_is_error(node: Node) -> None:
     stage(node.paths, 1)
     with pytest.raises(DeliveryError, match="more than once"):
         node.carry_out_all([node.request(1), node.request(1)])
 
 
-def test_locked_by_another_run(node: Node) -> None:
+def test_carry_out_while_locked_is_error(node: Node) -> None:
     stage(node.paths, 1)
     with locked(node.paths.lock, "deploy by bob", 0), pytest.raises(DeliveryError, match="deploy by bob"):
         node.carry_out(1)
@@ -413,50 +412,10 @@ def test_locked_by_another_run(node: Node) -> None:
     assert node.carry_out(1)["action"] == "activated"
 
 
-# Places
+# Rollback
 
 
-def test_store_inside_the_models_directory(tmp_path: pathlib.Path) -> None:
-    node = Node(tmp_path, store=tmp_path / "models" / ".store")
-    with pytest.raises(DeliveryError, match="is inside"):
-        node.carry_out(1)
-    assert os.listdir(node.models) == []
-
-
-def test_store_around_the_models_directory(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(DeliveryError, match="contains"):
-        Node(tmp_path, store=tmp_path).carry_out(1)
-
-
-def test_store_on_another_file_system(tmp_path: pathlib.Path, other_file_system: pathlib.Path) -> None:
-    with pytest.raises(DeliveryError, match="is not on the file system of"):
-        Node(tmp_path, store=other_file_system / "store").carry_out(1)
-    assert os.listdir(other_file_system) == []
-
-
-def test_store_on_a_read_only_file_system(tmp_path: pathlib.Path, file_system: t.Callable[[str], pathlib.Path]) -> None:
-    with pytest.raises(DeliveryError, match=r"store: is on a read-only file system\."):
-        Node(tmp_path, store=file_system("size=1m,ro") / "store").carry_out(1)
-
-
-def test_no_models_directory(node: Node) -> None:
-    node.models.rmdir()
-    with pytest.raises(DeliveryError, match="is not a directory"):
-        node.carry_out(1)
-    assert not node.store.exists()
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_models_directory_that_cannot_be_written(node: Node) -> None:
-    node.models.chmod(0o555)
-    with pytest.raises(DeliveryError, match="cannot be written by user"):
-        node.carry_out(1)
-
-
-# Going back
-
-
-def test_rollback_and_return(node: Node, method: Method) -> None:
+def test_roll_back_twice_returns(node: Node, method: Method) -> None:
     node.deploy(1, method)
     node.deploy(2, method)
     outcome = node.roll_back(method)
@@ -468,7 +427,7 @@ def test_rollback_and_return(node: Node, method: Method) -> None:
     assert node.junk() == []
 
 
-def test_rollback_to_a_named_release(node: Node) -> None:
+def test_roll_back_to_named_release(node: Node) -> None:
     for version in (1, 2, 3):
         node.deploy(version)
     assert node.roll_back(release=release_of(1))["action"] == "rolled_back"
@@ -476,7 +435,7 @@ def test_rollback_to_a_named_release(node: Node) -> None:
     assert node.roll_back(release=release_of(1))["action"] == "unchanged"
 
 
-def test_rollback_after_a_repair_goes_to_the_release_before(node: Node) -> None:
+def test_roll_back_after_repair_activates_previous_release(node: Node) -> None:
     node.deploy(1)
     node.deploy(2)
     (node.served / WEIGHTS).unlink()
@@ -485,7 +444,7 @@ def test_rollback_after_a_repair_goes_to_the_release_before(node: Node) -> None:
     assert version_at(node.served) == 1
 
 
-def test_rollback_that_cannot_be(node: Node) -> None:
+def test_roll_back_without_usable_release_is_error(node: Node) -> None:
     with pytest.raises(DeliveryError, match="was never deployed to this node"):
         node.roll_back()
     assert not node.store.exists()
@@ -501,7 +460,7 @@ def test_rollback_that_cannot_be(node: Node) -> None:
     assert version_at(node.served) == 2
 
 
-def test_rollback_without_the_recorded_state_names_what_can_be_gone_back_to(node: Node) -> None:
+def test_roll_back_without_state_names_available_releases(node: Node) -> None:
     node.deploy(1)
     node.deploy(2)
     os.unlink(node.paths.state)
@@ -512,7 +471,7 @@ def test_rollback_without_the_recorded_state_names_what_can_be_gone_back_to(node
     assert version_at(node.served) == 1
 
 
-def test_rollback_needs_a_receipt(node: Node) -> None:
+def test_roll_back_without_receipt_is_error(node: Node) -> None:
     node.deploy(1)
     node.deploy(2)
     os.unlink(node.paths.receipt(release_of(1)))
@@ -522,78 +481,7 @@ def test_rollback_needs_a_receipt(node: Node) -> None:
     assert version_at(node.served) == 2
 
 
-# Pruning
-
-
-def test_keeps_those_that_were_active_last(node: Node) -> None:
-    for version in (1, 2, 3):
-        node.deploy(version)
-    node.roll_back(release=release_of(1))
-    outcome = node.deploy(4, keep=3)
-    assert outcome["pruned"] == [release_of(2)]
-    assert [version for version in range(1, 5) if node.release(version).exists()] == [1, 3, 4]
-    for kind in ("manifests", "receipts"):
-        assert not (node.root / kind / f"{release_of(2)}.json").exists()
-        assert len(os.listdir(node.root / kind)) == 3
-    assert node.junk() == []
-
-
-def test_active_and_previous_stay_whatever_keep_says(node: Node) -> None:
-    for version in (1, 2, 3):
-        node.deploy(version, keep=1)
-    assert [version for version in range(1, 4) if node.release(version).exists()] == [2, 3]
-
-
-def test_releases_of_which_nobody_knows_when_they_were_active_go_first(node: Node) -> None:
-    # By their names alone the others would stay.
-    oldest, *unknown, previous, active = sorted(range(1, 6), key=release_of)
-    for version in unknown:
-        node.deploy(version, keep=9)
-    os.unlink(node.paths.state)
-    for version in (oldest, previous, active):
-        node.deploy(version)
-    assert node.paths.release_names() == sorted(map(release_of, (oldest, previous, active)))
-
-
-def test_only_verified_releases_are_counted(node: Node) -> None:
-    for version in (1, 2, 3):
-        node.deploy(version, keep=9)
-    os.unlink(node.paths.receipt(release_of(2)))
-    node.deploy(4, keep=3)
-    assert [version for version in range(1, 5) if node.release(version).exists()] == [1, 2, 3, 4]
-
-
-def test_what_is_set_aside_or_not_ours_is_never_pruned(node: Node) -> None:
-    write_version(node.served, 7)
-    node.deploy(1, keep=1)
-    (node.root / "releases" / "notes").mkdir()
-    for version in (2, 3, 4):
-        node.deploy(version, keep=1)
-    assert [version_at(path) for path in node.root.glob("adopted-*")] == [7]
-    assert (node.root / "releases" / "notes").is_dir()
-
-
-@pytest.mark.parametrize("use", ["mapped", "directory"])
-def test_release_in_use_is_not_pruned(node: Node, use: str) -> None:
-    node.deploy(1)
-    if use == "mapped":
-        with open(node.release(1) / WEIGHTS, "rb") as stream:
-            mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-        release = mapping.close
-    else:
-        descriptor = os.open(node.release(1), os.O_RDONLY)
-
-        def release() -> None:
-            os.close(descriptor)
-
-    for version in (2, 3):
-        assert node.deploy(version, keep=1)["pruned"] == []
-    release()
-    assert node.carry_out(3, keep=1)["pruned"] == [release_of(1)]
-    assert node.changed
-
-
-def test_reader_of_the_old_directory_can_finish(node: Node) -> None:
+def test_activate_keeps_displaced_directory_with_reader(node: Node) -> None:
     node.deploy(1)
     handle = os.open(node.served, os.O_RDONLY)
     node.deploy(2)
@@ -644,7 +532,9 @@ def to_prune(node: Node, method: Method) -> None:
 
 
 @pytest.mark.parametrize("scenario", [first, following, take_over, nothing_to_do, drifted, damaged, to_prune])
-def test_check_mode_predicts_and_writes_nothing(node: Node, method: Method, scenario: t.Callable[[Node, Method], None]) -> None:
+def test_check_mode_predicts_result_and_writes_nothing(
+    node: Node, method: Method, scenario: t.Callable[[Node, Method], None]
+) -> None:
     scenario(node, method)
     before = node.snapshot()
     predicted, would_change, diff = node.carry_out(1, method, check_mode=True), node.changed, node.diff
@@ -658,7 +548,7 @@ def test_check_mode_predicts_and_writes_nothing(node: Node, method: Method, scen
     assert node.carry_out(1, method, check_mode=True)["action"] == "unchanged"
 
 
-def test_check_mode_on_a_clean_node(node: Node, method: Method) -> None:
+def test_check_mode_on_new_node_writes_nothing(node: Node, method: Method) -> None:
     outcome = node.carry_out(1, method, check_mode=True)
     assert (outcome["action"], outcome["receipt"]) == ("activated", None)
     assert node.changed
@@ -666,7 +556,7 @@ def test_check_mode_on_a_clean_node(node: Node, method: Method) -> None:
     assert os.listdir(node.models) == []
 
 
-def test_check_mode_takes_the_way_that_was_used_so_far(node: Node) -> None:
+def test_check_mode_with_auto_keeps_recorded_method(node: Node) -> None:
     def predicted(method: Method) -> str:
         return str(node.carry_out(1, method, check_mode=True)["activation"])
 
@@ -675,7 +565,7 @@ def test_check_mode_takes_the_way_that_was_used_so_far(node: Node) -> None:
     assert (predicted("auto"), predicted("exchange")) == ("symlink", "exchange")
 
 
-def test_check_mode_of_rollback(node: Node, method: Method) -> None:
+def test_check_mode_predicts_rollback(node: Node, method: Method) -> None:
     node.deploy(1, method)
     node.deploy(2, method)
     before = node.snapshot()
@@ -690,7 +580,7 @@ def test_check_mode_of_rollback(node: Node, method: Method) -> None:
 # Diff
 
 
-def test_diff_speaks_of_meaning(node: Node) -> None:
+def test_diff_describes_the_change(node: Node) -> None:
     node.deploy(1)
     one = {"release": release_of(1), "rank": 16, "alpha": 32}
     new = {"tensors": "4 tensors, all new", "tokenizer": "new", "chat_template": "none"}
@@ -701,7 +591,7 @@ def test_diff_speaks_of_meaning(node: Node) -> None:
         "release": release_of(2),
         "rank": 32,
         "alpha": 32,
-        # The first has the same hash in every version.
+        # The first tensor has the same hash in every version.
         "tensors": "3 of 4 tensors changed",
         "tokenizer": "same",
         "chat_template": "none",
@@ -710,10 +600,10 @@ def test_diff_speaks_of_meaning(node: Node) -> None:
     assert node.diff["before"] == node.diff["after"]
 
 
-# Damage to our own files
+# Damaged records
 
 
-def test_damaged_state_is_named(node: Node) -> None:
+def test_carry_out_with_damaged_state_is_error_with_remedy(node: Node) -> None:
     node.deploy(1)
     for damage in ("{", "[]", '{"schema": 1}', '{"schema": 9}'):
         pathlib.Path(node.paths.state).write_text(damage)
@@ -723,7 +613,7 @@ def test_damaged_state_is_named(node: Node) -> None:
     assert node.carry_out(1)["action"] == "activated"
 
 
-def test_damaged_manifest_of_the_release_is_written_anew(node: Node) -> None:
+def test_activate_replaces_damaged_manifest(node: Node) -> None:
     node.deploy(1)
     pathlib.Path(node.paths.manifest(release_of(1))).write_text("{")
     node.deploy(2)

@@ -2,6 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
+"""The trash of the store."""
+
 from __future__ import annotations
 
 import os
@@ -22,7 +24,7 @@ def node(tmp_path: pathlib.Path) -> Node:
     return node
 
 
-def test_the_trash_has_room_for_the_same_name_again(node: Node) -> None:
+def test_move_to_trash_repeated_name_keeps_all(node: Node) -> None:
     for content in ("one", "two", "three"):
         path = node.root / "releases" / "name"
         path.mkdir()
@@ -33,14 +35,14 @@ def test_the_trash_has_room_for_the_same_name_again(node: Node) -> None:
     assert node.junk() == []
 
 
-def test_where_readers_cannot_be_seen_they_have_their_time(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_trash_without_visible_processes_waits(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trash, "sees_all_processes", lambda: False)
     now = time.time()
     for later, left in ((1, 1), (500, 1), (1000, 0), (-1000, 0)):
         path = node.root / "releases" / "name"
         path.mkdir()
         move_to_trash(node.paths, str(path))
-        # A clock that was put back would keep it for ever.
+        # The last value is after the clock was set back, which must not keep the trash for ever.
         monkeypatch.setattr(time, "time", lambda later=later: now + later)
         empty_trash(node.paths)
         found = list(node.root.glob("trash-*"))
