@@ -16,8 +16,17 @@ import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.lorafleet.delivery.plugins.module_utils._module import DeliveryModule
 
+from tests.support.paths import PLUGINS
+
 Result = t.Dict[str, t.Any]
 RunModule = t.Callable[..., Result]
+
+# Imported before any test runs: tests of playbook code install Ansible's collection loader, which
+# cannot import from the two search paths that a namespace package has under pytest.
+MODULES = {
+    path.stem: importlib.import_module(f"ansible_collections.lorafleet.delivery.plugins.modules.{path.stem}")
+    for path in sorted((PLUGINS / "modules").glob("*.py"))
+}
 
 
 @pytest.fixture
@@ -31,7 +40,6 @@ def run_module(
     umask = os.umask(0o022)
 
     def run(name: str, options: dict[str, t.Any], check_mode: bool = False, diff: bool = False, verbosity: int = 0) -> Result:
-        module = importlib.import_module(f"ansible_collections.lorafleet.delivery.plugins.modules.{name}")
         scratch: pathlib.Path = tmp_path_factory.mktemp("tmpdir")
         internal = {
             "_ansible_check_mode": check_mode,
@@ -44,7 +52,7 @@ def run_module(
         monkeypatch.setattr(DeliveryModule, "warn", lambda _module, warning: warnings.append(warning))
         capsys.readouterr()
         with patch_module_args({**options, **internal}), pytest.raises(SystemExit) as ended:
-            module.main()
+            MODULES[name].main()
         result: Result = json.loads(capsys.readouterr().out)
         assert ended.value.code == (1 if result.get("failed") else 0)
         result.pop("invocation")
