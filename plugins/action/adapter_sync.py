@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The controller's part of adapter_sync: asks the node what it lacks, moves that, and has the node judge what arrived."""
+"""The controller's part of adapter_sync: has the node plan, transfers the files, has the node verify them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import time
 import typing as t
 
 from ansible import constants as C
-from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import connection_loader
 from ansible.utils.display import Display
@@ -33,8 +32,9 @@ from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.ssh i
 display = Display()
 
 _MODULE = "lorafleet.delivery.adapter_sync"
-# Options of the ssh connection that say what a password is for; an older ansible-core may lack them.
-_PASSWORD_IS_FOR = ("password_mechanism", "pkcs11_provider")
+# Options of the ssh connection that define the use of its password. Older ansible-core lacks them.
+_PASSWORD_USES = ("password_mechanism", "pkcs11_provider")
+_SUPPORTED = "Set ansible_connection to ssh or local."
 
 
 class ActionModule(ActionBase):
@@ -50,37 +50,37 @@ class ActionModule(ActionBase):
         if plan.get("failed") or self._task.check_mode:
             return {**result, **_public(plan)}
         result["seconds"] = seconds
-        _warn_of(variables["inventory_hostname"], plan["rsync"])
-        if any(adapter["sent"] for adapter in plan["adapters"]):
+        _warn_about(variables["inventory_hostname"], plan["rsync"])
+        if any(adapter["downloaded"] for adapter in plan["adapters"]):
             try:
-                self._bring(plan, variables, result)
+                self._transfer(plan, variables, result)
             except DeliveryError as exc:
                 return {**result, "failed": True, "msg": str(exc), "problems": exc.to_json()}
-        # Also where nothing was lacking: an earlier run may have ended between the transfer and this.
+        # Also if no file was missing: an earlier run may have ended between transfer and verification.
         if not all(adapter["stored"] for adapter in plan["adapters"]):
             emit(Event(variables["inventory_hostname"], VERIFYING))
-            with _timed(seconds, "settle"):
-                settled = self._phase("settle", variables)
-            if settled.get("failed"):
-                return {**result, **_public(settled)}
-            # What two adapters share was not on the node yet when it was planned.
-            for planned, found in zip(plan["adapters"], settled["adapters"]):
-                planned.update(taken=found["taken"], taken_bytes=found["taken_bytes"])
+            with _timed(seconds, "verify"):
+                verified = self._phase("verify", variables)
+            if verified.get("failed"):
+                return {**result, **_public(verified)}
+            # The plan did not know the files that two adapters share: the first one downloaded them.
+            for planned, found in zip(plan["adapters"], verified["adapters"]):
+                planned.update(reused=found["reused"], reused_bytes=found["reused_bytes"])
         return {**result, **_public(plan)}
 
     def _phase(self, phase: str, variables: dict[str, t.Any]) -> dict[str, t.Any]:
-        """Run the module of the same name on the node."""
+        """Run the module on the node."""
         arguments = {**self._task.args, "phase": phase}
         found: dict[str, t.Any] = self._execute_module(module_name=_MODULE, module_args=arguments, task_vars=variables)
         return found
 
     def _node_end(self, node: str, control_path: str) -> End:
-        """The end at the node, whose files belong to the user that modules run as."""
+        """The end at the node, which runs as the user that modules run as."""
         end = _end(node, self._connection, control_path)
         plugin, user = self._connection.become, self.get_become_option("become_user")
-        # As Ansible has it for every command of a task: who is that user already does not become it.
-        already = user and user == self._get_remote_user() and not C.BECOME_ALLOW_SAME_USER
-        if plugin is None or already:
+        # Like Ansible for every command of a task: become is skipped for the same user.
+        same_user = user and user == self._get_remote_user() and not C.BECOME_ALLOW_SAME_USER
+        if plugin is None or same_user:
             return end
         if plugin.require_tty:
             raise DeliveryError.of(
@@ -90,58 +90,60 @@ class ActionModule(ActionBase):
             )
         return dataclasses.replace(end, become=Become(node, plugin, self._connection._shell))
 
-    def _bring(self, plan: dict[str, t.Any], variables: dict[str, t.Any], result: dict[str, t.Any]) -> None:
-        """Move all that is missing, and say so in C(result). Raises DeliveryError when it cannot be done."""
+    def _transfer(self, plan: dict[str, t.Any], variables: dict[str, t.Any], result: dict[str, t.Any]) -> None:
+        """Transfer all missing files and add the summary to ``result``. Raises DeliveryError."""
         source, node = str(self._task.args["source"]), variables["inventory_hostname"]
-        asked = plan["options"]
-        way = TransferOptions(asked["transfer_timeout"], asked["transfer_bwlimit"], asked["transfer_compress"])
-        if way.compress and not plan["zstd"]:
+        given = plan["options"]
+        options = TransferOptions(given["transfer_timeout"], given["transfer_bwlimit"], given["transfer_compress"])
+        if options.compress and not plan["zstd"]:
             raise no_zstd(node, plan["rsync"])
         with contextlib.ExitStack() as held:
-            # The path of a socket has a hundred characters at most, which TMPDIR may not leave room for.
+            # The path of a socket has at most about a hundred characters. TMPDIR may be too long for it.
             sockets = held.enter_context(tempfile.TemporaryDirectory(dir="/tmp"))
             session = Session(
                 source,
                 node,
                 self._source_end(source, variables, os.path.join(sockets, "source")),
                 self._node_end(node, os.path.join(sockets, "node")),
-                way,
-                asked["transfer_tries"],
+                options,
+                given["transfer_tries"],
             )
             held.callback(session.close)
             with _timed(result["seconds"], "wait"):
-                waiting = functools.partial(emit, Event(node, WAITING))
-                held.enter_context(transfer_slot(C.DEFAULT_LOCAL_TMP, source, asked["transfer_streams"], waiting))
+                on_wait = functools.partial(emit, Event(node, WAITING))
+                held.enter_context(transfer_slot(C.DEFAULT_LOCAL_TMP, source, given["transfer_streams"], on_wait))
             held.callback(lambda: result.update(session.summary()))
             held.enter_context(_timed(result["seconds"], "transfer"))
             for adapter in plan["adapters"]:
-                if adapter["sent"]:
-                    display.vv(f"{adapter['name']}: {adapter['sent_bytes']} bytes from {source}", host=node)
+                if adapter["downloaded"]:
+                    display.vv(f"{adapter['name']}: {adapter['downloaded_bytes']} bytes from {source}", host=node)
                     directory = os.path.join(str(self._task.args["source_models_dir"]), adapter["name"])
-                    # How many bytes compressed files make is known only when they are through.
-                    expected = 0 if way.compress else adapter["sent_bytes"] - adapter["staged_bytes"]
+                    # The compressed size is unknown until the end.
+                    expected = 0 if options.compress else adapter["downloaded_bytes"] - adapter["staged_bytes"]
                     meter = Meter(node, adapter["name"], expected)
-                    session.fetch(adapter["name"], adapter["sent"], directory, adapter["staging"], meter)
+                    session.fetch(adapter["name"], adapter["downloaded"], directory, adapter["staging"], meter)
                     meter.done()
-        _warn_of(source, session.source_rsync)
+        _warn_about(source, session.source_rsync)
 
     def _source_end(self, source: str, variables: dict[str, t.Any], control_path: str) -> End:
-        """The end at the source, with its connection's options as Ansible would have them for a task delegated to that host."""
+        """The end at the source, with the connection options of a task delegated to that host."""
         if source not in variables["hostvars"]:
-            raise AnsibleActionFail(f"source {source!r} is no host of the inventory")
-        of_source = variables["hostvars"][source]
-        kind = of_source.get("ansible_connection", self._task.connection)
+            problem = f"is {source!r}, which is no host of the inventory."
+            raise DeliveryError.of("source", problem, "Set it to the inventory name of the training server.")
+        source_vars = variables["hostvars"][source]
+        kind = source_vars.get("ansible_connection", self._task.connection)
         connection = connection_loader.get(kind, self._play_context, os.devnull)
         if connection is None:
-            raise AnsibleActionFail(f"{source}: connection plugin {kind} does not exist")
+            raise DeliveryError.of(source, f"has connection {kind!r}, which is no connection plugin.", _SUPPORTED)
         names = C.config.get_plugin_vars("connection", connection._load_name)
-        # What plays and the command line say counts where the inventory says nothing.
-        said: dict[str, t.Any] = {"port": self._task.port, "remote_user": self._task.remote_user}
+        # Keywords of the play and options of the command line apply if the inventory sets nothing.
+        keywords: dict[str, t.Any] = {"port": self._task.port, "remote_user": self._task.remote_user}
         for name in ("password", "timeout"):
-            # Where variables of the node say them, Ansible has put these into the play context: they are not for the source.
+            # If variables of the node set one of these, Ansible has put it into the play context. It
+            # does not apply to the source.
             if not any(variable in variables for variable in C.MAGIC_VARIABLE_MAPPING[name]):
-                said[name] = getattr(self._play_context, name)
-        connection.set_options(task_keys=said, var_options={name: of_source[name] for name in names if name in of_source})
+                keywords[name] = getattr(self._play_context, name)
+        connection.set_options(task_keys=keywords, var_options={name: source_vars[name] for name in names if name in source_vars})
         return _end(source, connection, control_path)
 
 
@@ -154,31 +156,35 @@ def _timed(seconds: dict[str, float], phase: str) -> t.Iterator[None]:
         seconds[phase] = round(time.monotonic() - start, 3)
 
 
-def _warn_of(host: str, rsync: str) -> None:
+def _warn_about(host: str, rsync: str) -> None:
     for warning in version_warnings(host, {"rsync": rsync} if rsync else {}):
         display.warning(warning)
 
 
 def _end(host: str, connection: t.Any, control_path: str) -> End:
-    """The end of a transfer at a host. Raises AnsibleActionFail for a connection that no rsync can pass through."""
+    """The end of a transfer at a host. Raises DeliveryError for an unsupported connection."""
     if connection.transport == "local":
         return End(None)
     if connection.transport != "ssh":
-        raise AnsibleActionFail(f"{host}: adapters cannot be sent over connection {connection.transport!r}; use ssh or local")
+        problem = f"has connection {connection.transport!r}, over which no adapters can be transferred."
+        raise DeliveryError.of(host, problem, _SUPPORTED)
     options = {option: connection.get_option(option) for option in OPTIONS}
-    if not _answers(connection):
+    if not _uses_password(connection):
         options["password"] = None
     return End(options, control_path, askpass_dir=C.DEFAULT_LOCAL_TMP)
 
 
-def _answers(connection: t.Any) -> bool:
-    """Whether a password of an ssh connection is there to be given to its host: it may be a token's PIN, or not wanted at all."""
-    said = {option: connection.get_option(option) for option in _PASSWORD_IS_FOR if connection.has_option(option)}
-    return said.get("password_mechanism") != "disable" and not said.get("pkcs11_provider")
+def _uses_password(connection: t.Any) -> bool:
+    """Whether the password of an ssh connection is meant for its host.
+
+    Otherwise it is the PIN of a token, or disabled.
+    """
+    uses = {option: connection.get_option(option) for option in _PASSWORD_USES if connection.has_option(option)}
+    return uses.get("password_mechanism") != "disable" and not uses.get("pkcs11_provider")
 
 
 def _public(found: dict[str, t.Any]) -> dict[str, t.Any]:
-    """A module's result without what only this action needs."""
+    """A module's result without the values that are for this plugin only."""
     adapters = [
         {key: value for key, value in adapter.items() if key not in ("staging", "staged_bytes")}
         for adapter in found.get("adapters", ())

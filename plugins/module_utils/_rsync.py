@@ -4,12 +4,14 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""The version and abilities of a host's rsync."""
+"""A host's rsync, and the options of a transfer."""
 
 from __future__ import annotations
 
 import re
 import typing as t
+
+from ._errors import DeliveryError
 
 
 class Rsync(t.NamedTuple):
@@ -24,3 +26,16 @@ class Rsync(t.NamedTuple):
         version = re.search(r"^rsync +version v?(\S+)", output, re.MULTILINE)
         zstd = re.search(r"^Compress list:\n.*\bzstd\b", output, re.MULTILINE)
         return cls(version[1], bool(zstd)) if version else None
+
+
+def check_transfer_options(params: dict[str, t.Any]) -> None:
+    """Raise DeliveryError for values that would stop every transfer, or that rsync does not accept."""
+    for name in ("transfer_timeout", "transfer_tries", "transfer_streams"):
+        if params[name] < 1:
+            raise DeliveryError.of(name, f"is {params[name]}.", "Set it to 1 or more.")
+    if not re.fullmatch(r"(\d+(\.\d+)?[KMG]?)?", params["transfer_bwlimit"], re.IGNORECASE | re.ASCII):
+        raise DeliveryError.of(
+            "transfer_bwlimit",
+            f"is {params['transfer_bwlimit']!r}, which is not a valid value of rsync's option bwlimit.",
+            "Set it to a number of KiB per second, or to one with K, M or G for KiB, MiB or GiB per second.",
+        )

@@ -159,7 +159,7 @@ def one_stream(fleet: Loopback, server: sshd.Server) -> None:
     )
 
 
-def sent(done: Run, node: str) -> int:
+def received(done: Run, node: str) -> int:
     return int(done.of(node, "adapter_sync")["wire_bytes"])
 
 
@@ -170,7 +170,7 @@ def bytes_sent(fleet: Loopback) -> None:
     options = ("--limit", node, "-e", "agent_level=structure")
     fleet.train(name, seed=1)
     size = weights.stat().st_size
-    retrained = sent(fleet.play("deploy", *options), node)
+    retrained = received(fleet.play("deploy", *options), node)
 
     fleet.train(name, seed=2)
     background = fleet.start("deploy", *options)
@@ -191,12 +191,12 @@ def bytes_sent(fleet: Loopback) -> None:
     background.kill()
     [partial] = staging.glob(f"*/{WEIGHTS}")
     missing = size - partial.stat().st_size
-    resumed = sent(fleet.play("deploy", *options), node)
+    resumed = received(fleet.play("deploy", *options), node)
     show(
         "Bytes on the wire",
         [
-            {"what": "other weights, the same tokenizer", "needed": size, "sent": retrained, "ratio": retrained / size},
-            {"what": "resumed after kill -9 of the receiver", "needed": missing, "sent": resumed, "ratio": resumed / missing},
+            {"what": "other weights, the same tokenizer", "needed": size, "received": retrained, "ratio": retrained / size},
+            {"what": "resumed after kill -9 of the receiver", "needed": missing, "received": resumed, "ratio": resumed / missing},
         ],
     )
 

@@ -357,11 +357,11 @@ TABLE: dict[str, Bad] = {
     ),
     "rate that rsync does not take": Bad(
         "node",
-        ("agent_transfer_bwlimit: is 'fast', which rsync's option of that name does not take.", "Set it to a number of KiB"),
+        ("transfer_bwlimit: is 'fast', which is not a valid value of rsync's option bwlimit.", "Set it to a number of KiB"),
         node=settings(agent_transfer_bwlimit="fast"),
     ),
     "no streams at all": Bad(
-        "node", ("agent_transfer_streams: is 0.", "Set it to 1 or more."), node=settings(agent_transfer_streams=0)
+        "node", ("transfer_streams: is 0.", "Set it to 1 or more."), node=settings(agent_transfer_streams=0)
     ),
     "no rsync": Bad(
         "node",

@@ -71,14 +71,14 @@ def test_deploy_after_check_matches_prediction_and_is_idempotent(fleet: Fleet) -
         assert checked.of(node, "adapter_release")["diff"] == done.of(node, "adapter_release")["diff"]
     # Both adapters have the same tokenizer, which is transferred once.
     sent = done.adapters("jw2-1", "adapter_sync")
-    assert set(sent[CLEANER_3B]["sent"]) == TRAVELS
-    assert set(sent[CLEANER_8B]["sent"]) == {CONFIG, WEIGHTS}
-    assert set(sent[CLEANER_8B]["taken"]) == TOKENIZER
+    assert set(sent[CLEANER_3B]["downloaded"]) == TRAVELS
+    assert set(sent[CLEANER_8B]["downloaded"]) == {CONFIG, WEIGHTS}
+    assert set(sent[CLEANER_8B]["reused"]) == TOKENIZER
     shared = sum((fleet.source / CLEANER_8B / name).stat().st_size for name in TOKENIZER)
-    assert [sent[name]["taken_bytes"] for name in (CLEANER_3B, CLEANER_8B)] == [0, shared]
+    assert [sent[name]["reused_bytes"] for name in (CLEANER_3B, CLEANER_8B)] == [0, shared]
     account = done.of("jw2-1", "adapter_sync")
     assert_sent_once(account)
-    assert set(account["seconds"]) == {"plan", "wait", "transfer", "settle"}
+    assert set(account["seconds"]) == {"plan", "wait", "transfer", "verify"}
     assert account["rsync"] == account["source_rsync"]
     # One command on the node and one at the source for each adapter.
     assert [command[0] for command in account["commands"]] == ["sh", "env"] * 2
@@ -145,13 +145,16 @@ def test_node_that_is_not_selected_runs_tasks_and_handlers_after_the_role(fleet:
 
 def assert_sent_once(account: dict[str, t.Any]) -> None:
     """The bytes on the wire are the predicted files plus the overhead of rsync."""
-    names = sum(len(adapter["sent"]) for adapter in account["adapters"])
-    sent = sum(adapter["sent_bytes"] for adapter in account["adapters"])
+    names = sum(len(adapter["downloaded"]) for adapter in account["adapters"])
+    sent = sum(adapter["downloaded_bytes"] for adapter in account["adapters"])
     assert sent <= account["wire_bytes"] <= 1.01 * sent + 256 * names + 1024
 
 
 def _prediction(synced: dict[str, dict[str, object]]) -> dict[str, object]:
-    return {name: (entry["release"], entry["stored"], entry["sent"], entry["sent_bytes"]) for name, entry in synced.items()}
+    return {
+        name: (entry["release"], entry["stored"], entry["downloaded"], entry["downloaded_bytes"])
+        for name, entry in synced.items()
+    }
 
 
 def test_deploy_with_tags_and_limit_touches_only_the_selection(fleet: Fleet) -> None:
@@ -265,7 +268,7 @@ def test_upgrade_transfers_changes_only_and_keeps_the_old_release(fleet: Fleet) 
     for line in (
         r"- +rank: 16", r"\+ +rank: 32", r"\+ +tensors: 28 of 28 tensors changed", r"\+ +tokenizer: same",
         r"\+ +largest_change_of_norm: \+\d+ % in model\.layers\.\d\.\w+\.\w+_proj",
-        rf"\+{DESCRIBER_3B} \w+: \d+ bytes to send \({CONFIG}, {WEIGHTS}\), 3 files from this node",
+        rf"\+{DESCRIBER_3B} \w+: \d+ bytes to download \({CONFIG}, {WEIGHTS}\), 3 files from this node",
     ):  # fmt: skip
         assert re.search(line, checked.output), checked.output
     assert "lora_A" not in checked.output
@@ -274,8 +277,8 @@ def test_upgrade_transfers_changes_only_and_keeps_the_old_release(fleet: Fleet) 
     assert checked.changed() == done.changed()
     assert contents(fleet.served("jw3-1", DESCRIBER_3B)) == travelling(fleet.source / DESCRIBER_3B)
     synced = done.adapters("jw3-1", "adapter_sync")[DESCRIBER_3B]
-    assert set(synced["sent"]) == {CONFIG, WEIGHTS}
-    assert set(synced["taken"]) == TOKENIZER
+    assert set(synced["downloaded"]) == {CONFIG, WEIGHTS}
+    assert set(synced["reused"]) == TOKENIZER
     assert_sent_once(done.of("jw3-1", "adapter_sync"))
     released = done.adapters("jw3-1", "adapter_release")[DESCRIBER_3B]
     assert released["action"] == "activated"
@@ -293,7 +296,7 @@ def test_deploy_takes_over_directories_copied_by_hand(fleet: Fleet) -> None:
     done = fleet.deploy("--limit", "jw2")
     assert contents(by_hand) == travelling(fleet.source / CLEANER_3B)
     assert contents(other) == travelling(fleet.source / CLEANER_8B)
-    assert done.adapters("jw2-1", "adapter_sync")[CLEANER_3B]["sent"] == []
+    assert done.adapters("jw2-1", "adapter_sync")[CLEANER_3B]["downloaded"] == []
     released = done.adapters("jw2-1", "adapter_release")
     assert released[CLEANER_3B]["adopted"] is None
     assert not list(fleet.stored("jw2-1", CLEANER_3B).glob("adopted-*"))
@@ -337,7 +340,7 @@ def test_deploy_restores_lost_release_from_served_directory(fleet: Fleet) -> Non
     shutil.rmtree(fleet.home("jw3-1") / ".lorafleet")
     before = identity(fleet.served("jw3-1", DESCRIBER_3B))
     done = fleet.deploy("--limit", "jw3")
-    assert done.adapters("jw3-1", "adapter_sync")[DESCRIBER_3B]["sent"] == []
+    assert done.adapters("jw3-1", "adapter_sync")[DESCRIBER_3B]["downloaded"] == []
     assert contents(fleet.served("jw3-1", DESCRIBER_3B)) == travelling(fleet.source / DESCRIBER_3B)
     assert identity(fleet.served("jw3-1", DESCRIBER_3B)) == before
     assert fleet.deploy("--limit", "jw3").changed() == []
@@ -365,7 +368,7 @@ def test_deploy_loads_with_peft_once_and_again_when_forced(fleet: Fleet) -> None
     assert again.adapters("jw3-1", "adapter_up_to_date_info")[DESCRIBER_3B]["receipt"] == receipt
     written = fleet.reported("jw3-1", DESCRIBER_3B)
     assert (written["state"], written["verified"], written["tested"]) == ("unchanged", True, True)
-    assert (written["test"]["level"], written["test"]["from_receipt"], written["sent_bytes"]) == ("model", True, 0)
+    assert (written["test"]["level"], written["test"]["from_receipt"], written["downloaded_bytes"]) == ("model", True, 0)
     asked = fleet.deploy("--limit", "jw3", "-e", '{"agent_load_test_force": true}')
     assert not asked.adapters("jw3-1", "adapter_load_test")[DESCRIBER_3B]["from_receipt"]
     renewed = read_receipt(paths, tested["release"])

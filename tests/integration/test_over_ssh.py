@@ -161,7 +161,7 @@ def test_deploy_resumes_after_a_killed_receiver(fleet: Fleet, sshd: sshd_server.
     assert (fleet.served("jw3-1", DESCRIBER_3B) / "merges.txt").read_bytes() == (directory / "merges.txt").read_bytes()
     assert served_but(fleet, "merges.txt")
     account = done.of("jw3-1", "adapter_sync")
-    missing = sum(adapter["sent_bytes"] for adapter in account["adapters"]) - arrived
+    missing = sum(adapter["downloaded_bytes"] for adapter in account["adapters"]) - arrived
     assert missing <= account["wire_bytes"] <= 1.02 * missing
 
 

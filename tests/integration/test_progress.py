@@ -122,7 +122,9 @@ def test_progress_without_terminal_prints_plain_lines(fleet: Fleet) -> None:
     assert b"\x1b" not in written
     lines = written.decode().splitlines()
     sizes = {
-        name: sent["sent_bytes"] for node in ("jw2-1", "jw3-1") for name, sent in done.adapters(node, "adapter_sync").items()
+        name: sent["downloaded_bytes"]
+        for node in ("jw2-1", "jw3-1")
+        for name, sent in done.adapters(node, "adapter_sync").items()
     }
     sizes[DESCRIBER_3B] -= len(half)
     for node, adapters in (("jw2-1", (CLEANER_3B, CLEANER_8B)), ("jw3-1", (DESCRIBER_3B,))):

@@ -58,7 +58,7 @@ def test_report_of_check_deploy_status_audit_and_manifest_as_inventory(fleet: Fl
             assert {key: adapter[key] for key in ("release", "digest", "size", "files", "previous", "history", "path")} == {
                 key: found[key] for key in ("release", "digest", "size", "files", "previous", "history", "path")
             }
-            assert adapter["sent_bytes"] == synced[adapter["name"]]["sent_bytes"]
+            assert adapter["downloaded_bytes"] == synced[adapter["name"]]["downloaded_bytes"]
             served = fleet.served(node["node"], adapter["name"])
             assert {entry["path"]: entry["size"] for entry in adapter["files"]} == {
                 path.name: path.stat().st_size for path in served.iterdir()

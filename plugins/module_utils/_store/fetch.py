@@ -18,7 +18,7 @@ import typing as t
 from .._adapter.manifest import FileEntry, Manifest
 from .._errors import DeliveryError
 from .._hashing import sha256_of
-from .._text import human_bytes
+from .._text import count, human_bytes
 from .compare import differences
 from .paths import AdapterPaths
 
@@ -55,6 +55,35 @@ class Fetch:
             with contextlib.suppress(OSError):
                 found += min(os.lstat(os.path.join(self.staging, entry.path)).st_size, entry.size)
         return found
+
+    def to_json(self) -> dict[str, t.Any]:
+        """As adapter_sync returns it in ``adapters``."""
+        return {
+            "name": self.manifest.name,
+            "release": self.manifest.release,
+            "stored": self.stored,
+            "downloaded": [entry.path for entry in self.to_download],
+            "downloaded_bytes": sum(entry.size for entry in self.to_download),
+            "reused": self.reusable,
+            "reused_bytes": sum(entry.size for entry in self.missing if entry.path in self.reusable),
+            # For the action plugin, which removes them from the result.
+            "staging": self.staging,
+            "staged_bytes": self.staged_bytes,
+        }
+
+
+def diff_of(fetches: t.Iterable[Fetch]) -> dict[str, str]:
+    """The files to stage, as Ansible shows a difference."""
+
+    def line(fetch: Fetch) -> str:
+        download = f"{sum(entry.size for entry in fetch.to_download)} bytes to download"
+        download += f" ({', '.join(entry.path for entry in fetch.to_download)})" if fetch.to_download else ""
+        reusable = len(fetch.missing) - len(fetch.to_download)
+        return f"{fetch.manifest.name} {fetch.manifest.release}: {download}, {count(reusable, 'file')} from this node\n"
+
+    header = "releases to stage"
+    after = "".join(line(fetch) for fetch in fetches if fetch.missing)
+    return {"before_header": header, "after_header": header, "before": "", "after": after}
 
 
 def plan_fetches(manifests: t.Iterable[Manifest], models_dir: str, store: str, transferred: bool = False) -> list[Fetch]:

@@ -156,7 +156,7 @@ def _adapter(run: Run, node: Node, row: Data, failures: c.Sequence[Data]) -> Dat
     found = current or of.get(ACTIVATE) or of.get(AUDIT) or of.get(STATUS) or {}
     receipt = found.get("receipt") or {}
     if current:
-        transferred: Data = {"sent_bytes": 0, "taken_bytes": 0}
+        transferred: Data = {"downloaded_bytes": 0, "reused_bytes": 0}
         test: Data = {"from_receipt": True, "required_level": current["required_level"]}
     else:
         transferred, test = of.get(TRANSFER) or {}, of.get(LOAD) or {}
@@ -186,8 +186,8 @@ def _adapter(run: Run, node: Node, row: Data, failures: c.Sequence[Data]) -> Dat
         **{key: found.get(key) for key in _OF_RELEASE},
         "files": found.get("files") or [],
         "history": found.get("history") or [],
-        "sent_bytes": transferred.get("sent_bytes"),
-        "taken_bytes": transferred.get("taken_bytes"),
+        "downloaded_bytes": transferred.get("downloaded_bytes"),
+        "reused_bytes": transferred.get("reused_bytes"),
         "test": _test(receipt, test),
         "changes": _changes(node.results.get(ACTIVATE, {}), name),
         "drift": [str(line) for line in drift],

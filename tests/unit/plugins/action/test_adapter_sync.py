@@ -12,7 +12,6 @@ import typing as t
 
 import pytest
 from ansible import constants as C
-from ansible.errors import AnsibleActionFail
 from ansible.parsing.dataloader import DataLoader
 from ansible.playbook.play import Play
 from ansible.playbook.play_context import PlayContext
@@ -26,7 +25,7 @@ from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.relay
 from tests.support.playbooks import CHECKOUT
 
 HOME = os.path.expanduser("~")
-# What ansible.cfg may say otherwise.
+# ansible.cfg may set something else.
 ANSIBLES = "-C -o ControlMaster=auto -o ControlPersist=60s"
 ALWAYS = [
     "ssh",
@@ -45,13 +44,13 @@ FAST = ["-o", "Ciphers=^aes128-gcm@openssh.com"]
 
 @pytest.fixture(scope="module", autouse=True)
 def _plugins() -> None:
-    # As the command line tools do, once; the tests find this collection without it.
+    # Like the command line tools, once. The tests find this collection without it.
     if AnsibleCollectionConfig.collection_finder is None:
         init_plugin_loader([str(CHECKOUT / ".collections")])
 
 
 def action(keywords: dict[str, t.Any]) -> ActionModule:
-    """The action as a play with these keywords has it."""
+    """The action plugin in a play with these keywords."""
     play = Play.load({"hosts": "all", "connection": "ssh", "tasks": [{"ping": {}}], **keywords}, loader=DataLoader())
     [task] = [task for block in play.compile() for task in block.block if task.action == "ping"]
     context = PlayContext(play=play)
@@ -59,7 +58,7 @@ def action(keywords: dict[str, t.Any]) -> ActionModule:
 
 
 def command(of_source: dict[str, t.Any], **keywords: t.Any) -> list[str]:
-    """What runs C(true) on a source with these variables."""
+    """The command that runs ``true`` on a source with these variables."""
     variables = {"inventory_hostname": "sbs29", "ansible_ssh_args": ANSIBLES, **of_source}
     return action(keywords)._source_end("sbs29", {"hostvars": {"sbs29": variables}}, "/run/source").argv(["true"])
 
@@ -115,7 +114,7 @@ def test_source_end_jump_host() -> None:
 
 
 def test_source_end_ssh_agent(monkeypatch: pytest.MonkeyPatch) -> None:
-    # ssh finds it in the environment, which is the one of Ansible, or where the inventory says.
+    # ssh finds the agent in Ansible's environment, or where the inventory points it to.
     monkeypatch.setenv("SSH_AUTH_SOCK", "/run/agent")
     assert command({}) == [*ALWAYS, *("-o", "ConnectTimeout=10"), *FAST, *("--", "sbs29", "true")]
     other = command({"ansible_ssh_common_args": "-o IdentityAgent=/run/other"})
@@ -145,7 +144,7 @@ def test_source_end_play_keywords_apply_like_in_delegated_tasks() -> None:
 def test_source_end_node_variables_do_not_apply(variable: str) -> None:
     made = action({})
     of_node = {variable: "s3cret", "ansible_timeout": 77, "ansible_user": "served", "ansible_port": 77}
-    # As Ansible does before it runs the task for that node.
+    # Like Ansible before it runs the task for that node.
     made._play_context = made._play_context.set_task_and_variable_override(made._task, of_node, Templar(DataLoader()))
     assert made._play_context.password == "s3cret"  # noqa: S105
     variables = {**of_node, "hostvars": {"sbs29": {"inventory_hostname": "sbs29", "ansible_ssh_args": ANSIBLES}}}
@@ -164,7 +163,7 @@ def test_source_end_ask_pass_password_applies() -> None:
 
 
 def node_end(connection: str = "ssh", become: dict[str, t.Any] | None = None, **variables: t.Any) -> End:
-    """The end at a node with these variables, where the task becomes another user by sudo."""
+    """The end at a node with these variables, for a task that becomes another user with sudo."""
     made = action({"connection": connection})
     made._connection = connection_loader.get(connection, made._play_context, os.devnull)
     made._connection.set_options(var_options={"inventory_hostname": "jw2-1", "ansible_ssh_args": ANSIBLES, **variables})
@@ -176,7 +175,7 @@ def node_end(connection: str = "ssh", become: dict[str, t.Any] | None = None, **
 
 
 def at_node(end: End) -> list[str]:
-    """What runs C(true) there, without the mark that is another one each time."""
+    """The command that runs ``true`` there, without the random success marker."""
     argv = end.argv(["true"])
     mark = end.become.plugin.success if end.become else "no mark"
     key = mark.rpartition("-")[2]
@@ -244,12 +243,12 @@ def test_node_end_password_for_other_purpose_is_not_used(use: dict[str, str]) ->
 
 
 def test_source_end_unsupported_connection_is_refused() -> None:
-    with pytest.raises(AnsibleActionFail, match="sbs29: adapters cannot be sent over connection 'psrp'"):
+    with pytest.raises(DeliveryError, match=r"sbs29: has connection 'psrp', over which no adapters .* Set ansible_connection"):
         command({"ansible_connection": "psrp"})
-    with pytest.raises(AnsibleActionFail, match="sbs29: connection plugin none_such does not exist"):
+    with pytest.raises(DeliveryError, match=r"sbs29: has connection 'none_such', which is no connection plugin\. Set ansible"):
         command({"ansible_connection": "none_such"})
 
 
 def test_source_end_unknown_source_is_refused() -> None:
-    with pytest.raises(AnsibleActionFail, match="source 'sbs29' is no host of the inventory"):
+    with pytest.raises(DeliveryError, match=r"source: is 'sbs29', which is no host of the inventory\. Set it to"):
         action({})._source_end("sbs29", {"hostvars": {"jw2": {}}}, "none")

@@ -134,7 +134,7 @@ def test_report_of_up_to_date_node_ticks_all_boxes() -> None:
     report = report_of(run(jw2={"results": {COMPARE: unchanged}}, **overridden, **delivered("kcloud")))
     assert ticked(report) == dict.fromkeys(BOXES, True)
     adapter = report["nodes"][0]["adapters"][0]
-    assert (adapter["state"], adapter["sent_bytes"], adapter["taken_bytes"]) == ("unchanged", 0, 0)
+    assert (adapter["state"], adapter["downloaded_bytes"], adapter["reused_bytes"]) == ("unchanged", 0, 0)
     test = adapter["test"]
     assert (test["level"], test["required_level"], test["from_receipt"]) == ("model", "model", True)
     assert states(report, "jw3") == ["activated"] * 2

@@ -1,0 +1,129 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Options and results of both phases of adapter_sync. tests/integration runs it with its action plugin."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+import typing as t
+
+import pytest
+
+from tests.support.releases import NAME, manifest_of, write_version
+from tests.support.transactions import Node
+
+from .conftest import Result, RunModule
+
+pytestmark = pytest.mark.skipif(shutil.which("rsync") is None, reason="no rsync on this machine")
+
+
+@pytest.fixture
+def node(tmp_path: pathlib.Path) -> Node:
+    (tmp_path / "node").mkdir()
+    return Node(tmp_path / "node")
+
+
+@pytest.fixture
+def run(node: Node, run_module: RunModule) -> RunModule:
+    """Return a function that runs a phase of the module on the node, for version 1."""
+
+    def run(phase: str | None, check_mode: bool = False, **options: t.Any) -> Result:
+        options = {
+            "manifests": [manifest_of(1).to_text()],
+            "source": "sbs29",
+            "source_models_dir": "/home/models",
+            "models_dir": str(node.models),
+            "store": str(node.store),
+            **options,
+        }
+        return run_module("adapter_sync", options if phase is None else {**options, "phase": phase}, check_mode)
+
+    return run
+
+
+def staging_of(node: Node) -> pathlib.Path:
+    return pathlib.Path(node.paths.staged(manifest_of(1).release))
+
+
+def planned(node: Node, **more: t.Any) -> Result:
+    """The entry of an adapter of which the node has nothing."""
+    files = manifest_of(1).files
+    return {
+        "name": NAME,
+        "release": manifest_of(1).release,
+        "stored": False,
+        "downloaded": [entry.path for entry in files],
+        "downloaded_bytes": sum(entry.size for entry in files),
+        "reused": {},
+        "reused_bytes": 0,
+        "staging": str(staging_of(node)),
+        "staged_bytes": 0,
+        **more,
+    }
+
+
+def test_adapter_sync_plan_on_empty_node_downloads_all(node: Node, run: RunModule) -> None:
+    result = run("plan")
+    assert result["changed"] is True
+    assert result["adapters"] == [planned(node)]
+    assert result["options"] == {
+        "transfer_timeout": 60,
+        "transfer_tries": 3,
+        "transfer_streams": 10,
+        "transfer_bwlimit": "",
+        "transfer_compress": False,
+    }
+    assert (type(result["rsync"]), type(result["zstd"])) == (str, bool)
+    size = result["adapters"][0]["downloaded_bytes"]
+    assert f"{NAME} {manifest_of(1).release}: {size} bytes to download (" in result["diff"]["after"]
+    assert os.listdir(staging_of(node)) == []
+
+
+def test_adapter_sync_plan_in_check_mode_changes_nothing(node: Node, run: RunModule) -> None:
+    result = run("plan", check_mode=True)
+    assert (result["changed"], result["adapters"]) == (True, [planned(node)])
+    assert not staging_of(node).exists()
+
+
+def test_adapter_sync_verify_received_files_succeeds(node: Node, run: RunModule) -> None:
+    write_version(staging_of(node), 1)
+    result = run("verify")
+    assert result == {
+        "changed": False,
+        "adapters": [planned(node, downloaded=[], downloaded_bytes=0)],
+        "diff": {"before_header": "releases to stage", "after_header": "releases to stage", "before": "", "after": ""},
+    }
+
+
+def test_adapter_sync_verify_damaged_file_fails(node: Node, run: RunModule) -> None:
+    write_version(staging_of(node), 1)
+    damaged = staging_of(node) / manifest_of(1).files[0].path
+    damaged.write_bytes(bytes(damaged.stat().st_size))
+    result = run("verify")
+    assert result["failed"]
+    [problem] = result["problems"]
+    assert problem["adapter"] == NAME
+    assert damaged.name in problem["problem"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"transfer_timeout": 0}, "transfer_timeout: is 0. Set it to 1 or more."),
+        ({"transfer_tries": -1}, "transfer_tries: is -1. Set it to 1 or more."),
+        ({"transfer_streams": 0}, "transfer_streams: is 0. Set it to 1 or more."),
+        ({"transfer_bwlimit": "fast"}, "transfer_bwlimit: is 'fast', which is not a valid value of rsync's option bwlimit."),
+    ],
+)
+def test_adapter_sync_invalid_option_is_refused(run: RunModule, options: dict[str, t.Any], message: str) -> None:
+    result = run("plan", **options)
+    assert result["failed"]
+    assert result["msg"].startswith(message)
+
+
+def test_adapter_sync_without_action_plugin_is_refused(run: RunModule) -> None:
+    assert run(None)["msg"].startswith("adapter_sync: was run without its action plugin.")
