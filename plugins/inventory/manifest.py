@@ -42,8 +42,9 @@ EXAMPLES = r"""
 # ansible-inventory -i MODEL_MANIFEST.md --graph --vars
 # ansible-playbook -i MODEL_MANIFEST.md lorafleet.delivery.deploy
 
-# MODEL_MANIFEST.md. An arrow may also be written ->, and an adapter as a row of a table with a column for each bullet and one for
-# Variant. LoRA rank, alpha and target modules may also stand with an adapter.
+# MODEL_MANIFEST.md. An arrow may also be written ->, and an adapter may be a row of a table with a
+# column for each bullet and one for Variant. LoRA rank, alpha and target modules may also be set
+# for an adapter.
 #
 # # Training Server: trainer.example.org (192.0.2.1)
 # ### Cleaner Agent (Grammar/Noise) → gpu1 (192.0.2.11)
