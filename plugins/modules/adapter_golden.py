@@ -7,19 +7,19 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: adapter_golden
-short_description: Record what LoRA adapters answer where they were trained
+short_description: Record the answers of LoRA adapters on the training server
 version_added: 0.1.0
 author:
   - The lorafleet.delivery authors (@lorafleet)
 description:
-  - Runs on the training server. Loads each adapter as M(lorafleet.delivery.adapter_load_test) does at its level V(model), lets
-    it answer its prompts greedily, and records the log-probabilities of the likeliest tokens along those answers, with the
-    adapter and without it. That is the adapter's golden.
-  - The tokenizer and its chat template are used here alone. What is recorded are token ids, so that nodes need neither.
-  - A golden belongs to the digest of the release that it was recorded of. It lies in O(golden_dir) and not in the adapter's
-    directory, so it changes no digest, and M(lorafleet.delivery.adapter_info) puts it into the manifest.
-  - A golden is kept as long as release, base, prompts and O(length) stay the same. Goldens of earlier releases stay where
-    they are, so that a release that comes back has its own.
+  - Runs on the training server. Loads each adapter as M(lorafleet.delivery.adapter_load_test) does at level V(model), has it
+    answer its prompts greedily, and records the log-probabilities of the likeliest tokens along these answers, with the
+    adapter and without it. This is the adapter's golden.
+  - Only this module uses the tokenizer and its chat template. A golden has token IDs, so nodes need neither.
+  - A golden belongs to the digest of a release. It is stored in O(golden_dir) and not in the adapter's directory, so it
+    changes no digest. M(lorafleet.delivery.adapter_info) puts it into the manifest.
+  - A golden is kept as long as release, base, prompts and O(length) stay the same. Goldens of earlier releases are kept for
+    the case that such a release is delivered again.
 extends_documentation_fragment:
   - lorafleet.delivery._options.declared
   - lorafleet.delivery._options.source
@@ -42,13 +42,13 @@ attributes:
 options:
   prompts:
     description:
-      - For each adapter the prompts that it answers, four or more of the kind that it was trained for.
-      - Each is a text, which is taken as it stands, or a dictionary with C(user) and optionally C(system), to which the chat
+      - The prompts of each adapter, four or more of the kind that it was trained for.
+      - A prompt is a text, which is used unchanged, or a dictionary with C(user) and optionally C(system), to which the chat
         template of the adapter's tokenizer is applied.
     type: dict
     required: true
   length:
-    description: How many tokens of each answer are recorded at most. An answer that ends before is recorded to its end.
+    description: The maximum number of recorded tokens of each answer. A shorter answer is recorded to its end.
     type: int
     default: 16
   python:
@@ -56,11 +56,11 @@ options:
     type: path
     required: true
   timeout:
-    description: Seconds that the child process may take for all adapters together.
+    description: Time limit of the child process for all adapters together, in seconds.
     type: int
     default: 3600
   force:
-    description: Record anew even where a golden is there.
+    description: Record again even if the golden is current.
     type: bool
     default: false
 seealso:
@@ -69,7 +69,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Record what the cleaner answers on the training server
+- name: Record the golden of the cleaner on the training server
   lorafleet.delivery.adapter_golden:
     models_dir: /home/models
     adapters:
@@ -91,7 +91,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 adapters:
-  description: The golden of each adapter, in the order of O(adapters), but for those that have a problem.
+  description: The golden of each adapter without a problem, in the order of O(adapters).
   returned: always
   type: list
   elements: dict
@@ -101,46 +101,47 @@ adapters:
       type: str
       sample: llama32_3b_grammar_lora
     release:
-      description: The release that the golden is of.
+      description: The release that the golden belongs to.
       type: str
       sample: 5f1c0f1f0f0b
     action:
-      description: V(recorded) now (in check mode, would be), or V(kept) as it was.
+      description: V(recorded) if it is new (in check mode, would be), V(kept) if it is current.
       type: str
       sample: recorded
     path:
-      description: Where the golden lies.
+      description: The file of the golden.
       type: str
       sample: /home/trainer/.local/share/lorafleet/goldens/llama32_3b_grammar_lora/5f1c0f1f0f0b.json
     positions:
-      description: How many tokens nodes compare. Not set in check mode where it is to be recorded.
+      description: The number of tokens that nodes compare. Not set in check mode for a new golden.
       type: int
       sample: 64
     recorded:
-      description: When and with what it was recorded - C(at), C(device), C(device_name), C(dtype), C(attention), C(versions).
+      description: The conditions of the recording - C(at), C(device), C(device_name), C(dtype), C(attention), C(versions).
       type: dict
     noise:
-      description: What the training server differed by from itself with another attention kernel, by its name.
+      description: The distances of another attention kernel on the training server, by its name.
       type: dict
       sample:
         eager: {"on": 0.0081, "off": 0.0362, "direction": 0.9999, "strength": 1.0012, "top1": 1.0}
     permitted:
-      description: What a node may differ by.
+      description: The permitted distances of a node.
       type: dict
       sample: {"on": 0.12, "off": 0.08, "direction": 0.98, "strength": 0.1}
 seconds:
-  description: Seconds that the child process took. 0 when none was started.
+  description: Duration of the child process in seconds, 0 when none was started.
   returned: always
   type: float
   sample: 64.2
 problems:
-  description: What is wrong, one entry for each thing, over all adapters.
+  description: The problems of all adapters, one entry each.
   returned: failure
   type: list
   elements: dict
   sample:
-    - subject: adapter llama32_3b_grammar_lora
-      problem: has no prompt(s), 4 or more are needed.
+    - adapter: llama32_3b_grammar_lora
+      subject: adapter llama32_3b_grammar_lora
+      problem: has no prompts; 4 or more are needed.
       remedy: Add prompts of the kind that it was trained for to prompts.
 """
 

@@ -7,20 +7,19 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: adapter_load_test
-short_description: Load LoRA adapters with PEFT on the device that will serve them
+short_description: Load LoRA adapters with PEFT on the device that serves them
 version_added: 0.1.0
 author:
   - The lorafleet.delivery authors (@lorafleet)
 description:
-  - Loads staged or active releases with PEFT on this host's device and proves that what PEFT has then is what the file holds.
+  - Loads staged or active releases with PEFT on this host's device and proves that the loaded parameters equal the file.
     PEFT itself accepts missing tensors, tensors that overwrite the base, NaN and untrained weights without an error.
-  - All adapters of a host are loaded in one child process of the interpreter that serves them, with a time limit, with
-    access to the Hub switched off, and without any code from the adapters. A crash of that process is a failure of the task, no
-    more.
-  - Looks at the packages and the base of this host before anything is loaded. What is known to go wrong between the versions of
-    the training and those here is refused, other differences are reported.
-  - What passed gets a receipt in the store. As long as the release, the packages, the device and the base stay the same,
-    the receipt stands and the adapter is not loaded again. So must the golden, at level V(golden).
+  - One child process of the interpreter O(python) loads all adapters of a host, with a time limit, without access to the
+    Hub, and without running code of the adapters. If that process crashes, the task fails.
+  - Checks the packages and the base of this host before anything is loaded. Known incompatibilities with the versions of the
+    training are errors, other differences are reported.
+  - An adapter that passes gets a receipt in the store. The receipt is valid, and the adapter is not loaded again, as long as
+    the release, the packages, the device and the base stay the same; at level V(golden) also the golden.
 extends_documentation_fragment:
   - lorafleet.delivery._options.declared
   - lorafleet.delivery._options.node
@@ -39,7 +38,7 @@ attributes:
       - lorafleet.delivery.tested
   check_mode:
     support: full
-    details: The structure of a release that is there is judged, nothing is loaded and no receipt is written.
+    details: Level V(structure) of the releases on this host is checked. Nothing is loaded, and no receipt is written.
   diff_mode:
     support: full
   idempotent:
@@ -47,17 +46,17 @@ attributes:
 options:
   manifests:
     description:
-      - Manifests of the releases to test, as RV(lorafleet.delivery.adapter_info#module:manifests) gives them, one for each
+      - Manifests of the releases to test, as RV(lorafleet.delivery.adapter_info#module:manifests) returns them, one for each
         of O(adapters).
       - When not set, the active release of each adapter is tested.
     type: list
     elements: str
   timeout:
-    description: Seconds that the child process may take for all adapters together.
+    description: Time limit of the child process for all adapters together, in seconds.
     type: int
     default: 900
   force:
-    description: Test again even where a receipt stands.
+    description: Test adapters with a valid receipt, too.
     type: bool
     default: false
   record:
@@ -65,16 +64,15 @@ options:
     type: bool
     default: true
 notes:
-  - Bytes of the weights and the configuration are compared with the manifest whenever a release is tested.
-    To compare all files, whatever the receipts say, is the work of M(lorafleet.delivery.adapter_sync) and
-    M(lorafleet.delivery.adapter_release).
+  - A test compares the weights and the configuration with the manifest. M(lorafleet.delivery.adapter_sync) and
+    M(lorafleet.delivery.adapter_release) compare all files, regardless of receipts.
 seealso:
   - module: lorafleet.delivery.adapter_info
   - module: lorafleet.delivery.adapter_release
 """
 
 EXAMPLES = r"""
-- name: Load what was staged, before it is activated
+- name: Test the staged releases before they are activated
   lorafleet.delivery.adapter_load_test:
     adapters:
       - name: llama32_3b_grammar_lora
@@ -89,7 +87,7 @@ EXAMPLES = r"""
     store: /home/.lorafleet
     python: /opt/lorafleet/bin/python
 
-- name: Load what is served once more, beside the process that serves it
+- name: Test the active releases again, beside the process that serves them
   lorafleet.delivery.adapter_load_test:
     adapters: "{{ agent_adapters }}"
     bases: "{{ agent_bases }}"
@@ -103,7 +101,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 adapters:
-  description: How far each adapter came, in the order of O(adapters).
+  description: The result of each adapter, in the order of O(adapters).
   returned: always
   type: list
   elements: dict
@@ -113,35 +111,35 @@ adapters:
       type: str
       sample: llama32_3b_grammar_lora
     release:
-      description: The release that was tested. Not set when none is active.
+      description: The tested release. Not set when none is active.
       type: str
       sample: 5f1c0f1f0f0b
     required_level:
-      description: The level that it must reach.
+      description: The level that the adapter has to reach.
       type: str
       sample: model
     level:
-      description: The level that it reached. Not set when it reached none, or was not tested because of check mode.
+      description: The level that the adapter reached. Not set when it reached none, or was not tested in check mode.
       type: str
       sample: model
     device:
-      description: The device that it was loaded on. Not set at level V(structure).
+      description: The device that the adapter was loaded on. Not set at level V(structure).
       type: str
       sample: cuda:0
     device_name:
-      description: What that device is.
+      description: The name of the device.
       type: str
       sample: NVIDIA H200
     capability:
-      description: Its compute capability. Not set on a CPU.
+      description: The compute capability of the device. Not set on a CPU.
       type: str
       sample: "9.0"
     dtype:
-      description: What the base was computed with. From level V(model).
+      description: The dtype of the base. From level V(model).
       type: str
       sample: bfloat16
     versions:
-      description: Versions of the interpreter and its packages, of CUDA and of the driver, as far as they are there.
+      description: Versions of the interpreter, its packages, CUDA and the driver, as far as installed.
       type: dict
       sample:
         python: 3.12.3
@@ -156,7 +154,7 @@ adapters:
       type: float
       sample: 1.26
     peak_memory_bytes:
-      description: The most memory of the GPU that the test had at once. Not set on a CPU.
+      description: The highest GPU memory use of the test. Not set on a CPU.
       type: int
       sample: 6700000000
     effect:
@@ -165,53 +163,54 @@ adapters:
       sample: 0.151
     distances:
       description:
-        - How far the answers are from the golden, from level V(golden). C(on) and C(off) are the weighted mean differences of the
-          log-probabilities with the adapter and without, C(direction) and C(strength) compare the adapter's effect (1 is equal),
-          C(top1) is the share of tokens whose likeliest successor is the same.
+        - The distances of the answers from the golden, at level V(golden). C(on) and C(off) are the weighted mean differences of
+          the log-probabilities with the adapter and without it, C(direction) and C(strength) compare the adapter's effect (1 is
+          equal), C(top1) is the share of tokens with the same likeliest successor.
       type: dict
       sample: {"on": 0.0081, "off": 0.0362, "direction": 0.9999, "strength": 1.0012, "top1": 1.0}
     permitted:
       description:
-        - What the golden permits of RV(adapters[].distances), from level V(golden). C(on) and C(off) at most, C(direction) at
-          least, and a C(strength) that differs from 1 by at most this.
+        - The limits of RV(adapters[].distances), at level V(golden). C(on) and C(off) are maxima, C(direction) is a minimum, and
+          C(strength) may differ from 1 by at most this.
       type: dict
       sample: {"on": 0.12, "off": 0.08, "direction": 0.98, "strength": 0.1}
     notes:
       description:
-        - What could not be compared, differs from the training, or should be known otherwise, without standing against the
-          adapter. Warnings say the same.
+        - Differences from the training, missing data for a comparison, and other facts that are not errors. They are warnings,
+          too.
       type: list
       elements: str
       sample:
         - The training had torch 2.12.0, this node has 2.13.0.
     limited_by:
-      description: Why the test did not go to a higher level. Not set when there is none.
+      description: Why no higher level was tested. Not set when there is none.
       type: str
       sample: Its base has no path on this host.
     from_receipt:
-      description: Whether a receipt stood, so that the adapter was not loaded.
+      description: Whether a receipt was valid, so that the adapter was not loaded.
       type: bool
       sample: false
     checks:
-      description: What was proved, one short sentence each.
+      description: The passed checks, one sentence each.
       type: list
       elements: str
       sample:
-        - PEFT loaded 392 tensors - none missing, none unexpected, all bit-equal to the file.
+        - 392 tensors are bit-equal to the file on cuda:0.
 seconds:
-  description: Seconds that the child process took. 0 when none was started.
+  description: Duration of the child process in seconds, 0 when none was started.
   returned: always
   type: float
   sample: 14.2
 problems:
-  description: What is wrong, one entry for each thing, over all adapters.
+  description: The problems of all adapters, one entry each.
   returned: failure
   type: list
   elements: dict
   sample:
-    - subject: adapter llama32_3b_grammar_lora
+    - adapter: llama32_3b_grammar_lora
+      subject: adapter llama32_3b_grammar_lora
       problem: "failed the load test at level adapter on cuda: tensor x differs from the file after it was loaded on cuda:0."
-      remedy: Try with the versions of PEFT and transformers that it was trained with.
+      remedy: Try the versions of PEFT and transformers that the adapter was trained with.
 """
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import DECLARED, LOADING, NODE, PERMISSIONS, TESTED

@@ -176,12 +176,12 @@ def test_golden_that_cannot_be_recorded_names_the_reason(golden_fleet: Fleet) ->
     fleet.groups["jw3"].pop("agent_prompts")
     done = fleet.run("golden", "--tags", "3b")
     (message,) = done.failures("sbs29")
-    assert f"adapter {DESCRIBER_3B}: has no prompt(s), 4 or more are needed. Add prompts of the kind" in message
+    assert f"adapter {DESCRIBER_3B}: has no prompts; 4 or more are needed. Add prompts of the kind" in message
     assert f"adapter {CLEANER_3B}: was not recorded on cpu: its tokenizer has no chat template." in message
     fleet.groups["training"]["training_memory_limit"] = "700M"
     fleet.groups["jw3"]["agent_prompts"] = PROMPTS["jw3"][:3]
     (message,) = fleet.run("golden", "--tags", "3b").failures("sbs29")
-    assert f"adapter {DESCRIBER_3B}: has 3 prompt(s), 4 or more are needed. Add prompts of the kind" in message
+    assert f"adapter {DESCRIBER_3B}: has 3 prompts; 4 or more are needed. Add prompts of the kind" in message
     assert f"adapter {CLEANER_3B}: was not recorded on cpu: the base " in message
     assert "0.7 GiB are permitted. Free memory on cpu" in message
     del fleet.base["path"]

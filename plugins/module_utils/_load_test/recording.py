@@ -217,7 +217,7 @@ def _check_prompts(prompts: t.Any) -> list[t.Any]:
     if len(given) < _MINIMUM_PROMPTS:
         raise DeliveryError.of(
             "",
-            f"has {len(given) or 'no'} prompt(s), {_MINIMUM_PROMPTS} or more are needed.",
+            f"has {len(given) or 'no'} prompt{'s' * (len(given) != 1)}; {_MINIMUM_PROMPTS} or more are needed.",
             "Add prompts of the kind that it was trained for to prompts.",
         )
     for prompt in given:

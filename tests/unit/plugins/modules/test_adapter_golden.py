@@ -89,7 +89,7 @@ def test_golden_is_recorded_kept_and_forced(run: Run) -> None:
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"prompts": {}}, f"adapter {NAME}: has no prompt(s), 4 or more are needed. Add prompts"),
+        ({"prompts": {}}, f"adapter {NAME}: has no prompts; 4 or more are needed. Add prompts"),
         ({"prompts": {NAME: [*PROMPTS, {"user": 7}]}}, f"adapter {NAME}: has a prompt of an unknown form: {{'user': 7}}."),
         ({"prompts": {NAME: [*PROMPTS, {"role": "x"}]}}, f"adapter {NAME}: has a prompt of an unknown form: {{'role': 'x'}}."),
         ({"bases": {}}, f"adapter {NAME}: cannot be recorded: base {BASE_NAME} has no path on this host."),
