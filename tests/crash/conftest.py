@@ -29,7 +29,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def strace(monkeypatch: pytest.MonkeyPatch) -> None:
     """Skip the test where strace is unavailable.
 
-    The transaction runs without threads and sees no other processes, so that its calls have fixed numbers.
+    The transaction runs without threads and sees no other processes, so that its calls have fixed
+    numbers.
     """
     reason = traced.why_not()
     if reason:
@@ -44,7 +45,7 @@ def strace(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def directory(tmp_path: pathlib.Path) -> t.Iterator[pathlib.Path]:
-    """A directory, in memory if possible: a kill leaves the same state there, and fsync takes no time."""
+    """A directory, in memory if possible, where fsync is fast and a kill leaves the same state."""
     memory = pathlib.Path("/dev/shm")  # noqa: S108
     with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else tmp_path) as name:
         directory = pathlib.Path(name, "node")

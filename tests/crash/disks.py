@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Power cuts: scenarios on a file system in an image file, whose copy is the disk after a power cut."""
+"""Power cuts: a copy of the image file of a file system is the disk after a power cut."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ def why_not(kind: str) -> t.Optional[str]:
 
 
 def violations(directory: pathlib.Path, kind: str, scenario: Scenario, method: Method, neighbour: bool) -> t.Iterator[list[str]]:
-    """Yield the violations of each power cut: after each call that changed the disk, and after the end.
+    """Yield the violations after each power cut.
+
+    The power is cut after each call that changed the disk, and after the end.
 
     With ``neighbour``, another program flushes a file of its own before each cut. That makes names
     durable, but not the content of files that were not flushed.
@@ -77,7 +79,8 @@ def _cuts(
         stage.run, "-o", str(directory / "calls"), "-e", f"trace={trace}", "-e", f"inject={trace}:signal=STOP"
     ) as started:
         while started.stopped():
-            # A flush by the neighbour always changes the disk, so compare what the run changed instead.
+            # A flush by the neighbour always changes the disk, so compare what the run changed
+            # instead.
             before = stage.disk() if neighbour else _fingerprint(disk)
             if before != seen:
                 seen, number = before, number + 1

@@ -13,7 +13,8 @@ from tests.crash.traced import Call, calls_of, run_with_fault
 
 KILL, EIO, ENOSPC = "signal=KILL", "error=EIO", "error=ENOSPC"
 
-# System calls by their effect on the disk. Some occur only with other versions of Python or on other machines.
+# System calls by their effect on the disk. Some occur only with other versions of Python or on
+# other machines.
 _FLUSH = ("fsync", "fdatasync")
 _TAKE_SPACE = (
     *("mkdir", "mkdirat", "openat", "write", "pwrite64", "ioctl", "copy_file_range", "sendfile"),
@@ -30,8 +31,8 @@ _CALLS = (*_CHANGE, *_FLUSH, *_READ)
 def violations(stage: Stage, fault: str, every: bool = False) -> t.Iterator[list[str]]:
     """Yield the violations of a run without a fault, then of one run for each call with a fault.
 
-    EIO is injected into calls that change the disk without taking space and, with ``every``, into all
-    others, reads included.
+    EIO is injected into calls that change the disk without taking space and, with ``every``, into
+    all others, reads included.
     """
     stage.save()
     stage.prelude()
@@ -68,7 +69,8 @@ def _inject(stage: Stage, call: Call, fault: str, seen: set[str]) -> list[str]:
 
 
 def _targets(fault: str, calls: t.Iterable[Call], every: bool) -> t.Iterator[Call]:
-    # Only if the disk changed since the last target: kills before two consecutive reads leave the same disk.
+    # Only if the disk changed since the last target: kills before two consecutive reads leave the
+    # same disk.
     changed = True
     for call in calls:
         if fault == KILL:

@@ -4,7 +4,8 @@
 
 """Mutants of the transaction, each of which the crash tests must kill.
 
-A mutant is a registered function that patches the collection's code, with the harness that must kill it.
+A mutant is a registered function that patches the collection's code, with the harness that must
+kill it.
 """
 
 from __future__ import annotations
@@ -50,7 +51,10 @@ Harness = t.Callable[[pathlib.Path], t.Iterator[list[str]]]
 
 @dataclasses.dataclass(frozen=True)
 class Mutant:
-    """``harness`` yields the violations after each fault; ``invariants`` are those that must be among them."""
+    """``harness`` yields the violations after each fault;
+
+    ``invariants`` are those that must be among them.
+    """
 
     mutate: Mutate
     harness: Harness

@@ -2,9 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Scenarios of the node's transaction: the state before, the run, and the invariants to hold afterwards.
+"""Scenarios of the node's transaction: the state before, the run, and the expectations after it.
 
-Version 2 is wanted. Version 1 is the one before, version 3 will be pruned, version 7 is a manual copy.
+Version 2 is wanted. Version 1 is the one before, version 3 will be pruned, version 7 is a manual
+copy.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ BY_HAND = b"made by hand"
 
 @dataclasses.dataclass(frozen=True)
 class Scenario:
-    """``prepare`` sets up the state before the run; ``active`` is the version that is active then."""
+    """``prepare`` sets up the state before the run;
+
+    ``active`` is the version that is active then.
+    """
 
     name: str
     prepare: t.Callable[[Node, Method], None]
@@ -99,7 +103,7 @@ SCENARIOS = {
 
 
 class Stage:
-    """A node prepared for one scenario and activation method, which can be reset, and the checks of what a run left."""
+    """A node prepared for one scenario and activation method, and the checks after a run on it."""
 
     def __init__(self, directory: pathlib.Path, scenario: Scenario, method: Method) -> None:
         self.scenario, self.method = scenario, method
@@ -127,7 +131,7 @@ class Stage:
         self.prelude()
 
     def disk(self) -> str:
-        """Return a text that is equal for two states of the disk in which another run does the same."""
+        """Return a text that is equal for states of the disk in which another run does the same."""
         found = invariants.listing(str(self.node.base))
         places = (*self.node.models.glob("*"), *self.node.root.glob("*"), *self.node.root.glob("*/*"))
         where = {path.lstat().st_ino: str(path) for path in places}
@@ -148,7 +152,10 @@ class Stage:
         return self.node.changed
 
     def run_again(self) -> bool:
-        """Run again after a fault. A finished rollback is not repeated, which would return to the other release."""
+        """Run again after a fault.
+
+        A finished rollback is not repeated, which would return to the other release.
+        """
         if not self.scenario.rolls_back:
             return self.run()
         state = pathlib.Path(self.node.paths.state)
@@ -165,7 +172,7 @@ class Stage:
         return found
 
     def violations_after_another_run(self) -> list[str]:
-        """Return the violations after two more runs: the first one completes, the second one changes nothing."""
+        """Return the violations after two more runs, of which the second must change nothing."""
         ended = attempt(self.run_again)
         if ended.code != 0:
             return [f"I5 another run failed: {ended.message}"]
@@ -174,10 +181,11 @@ class Stage:
         return invariants.violations(self._expectations(ended, again=again))
 
     def violations_after_another_release(self) -> list[str]:
-        """Return the violations after runs for another release, which must leave nothing of the one with the fault."""
+        """Return the violations after runs for another release, which must clean up too."""
         stage(self.node.paths, 4)
         try:
-            # The second run may have to prune: a displaced directory can be a release that the store lacked.
+            # The second run may have to prune: a displaced directory can be a release that the
+            # store lacked.
             for _again in range(3):
                 self.node.carry_out(4, self.method, keep=1)
         except DeliveryError as exc:
@@ -236,7 +244,7 @@ def wrong_content(directory: pathlib.Path) -> t.Iterator[list[str]]:
 
 
 def second_run(directory: pathlib.Path) -> t.Iterator[list[str]]:
-    """A second run while the first one is stopped between two steps must be refused and change nothing."""
+    """A second run while the first one is stopped must be refused and change nothing."""
     calls = "renameat2,?rename,?symlink,unlinkat"
     stage = Stage(directory, SCENARIOS["next_release"], "exchange")
     with traced(stage.run, "-o", "/dev/null", "-e", f"trace={calls}", "-e", f"inject={calls}:signal=STOP") as first:

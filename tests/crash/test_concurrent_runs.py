@@ -54,7 +54,7 @@ def fork(work: t.Callable[[], object]) -> int:
 
 @contextlib.contextmanager
 def reader(node: Node, directory: pathlib.Path) -> t.Iterator[None]:
-    """A server that keeps opening NAME while the block runs, and must always find one complete version."""
+    """A server that keeps opening NAME in the block and must always find a complete version."""
     stop, seen = directory / "stop", directory / "seen"
     by_hand = invariants.content_of(str(node.served))
     complete = [by_hand, *map(content_sums, VERSIONS)]

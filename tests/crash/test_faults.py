@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The node's transaction with a kill or an error of the kernel at every system call that matters."""
+"""The node's transaction with a kill or a kernel error at every system call that matters."""
 
 from __future__ import annotations
 

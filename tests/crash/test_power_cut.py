@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Power cuts during the node's transaction on real file systems, after each call that changed the disk."""
+"""Power cuts during the node's transaction on real file systems."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from tests.support.transactions import Method
 
 pytestmark = pytest.mark.usefixtures("strace")
 
-# These run on all file systems, which differ in what a flush makes durable. ext4 runs all scenarios.
+# These run on all file systems, which differ in what a flush makes durable. ext4 runs all
+# scenarios.
 ON_EVERY_KIND = ("take_over", "next_release")
 
 

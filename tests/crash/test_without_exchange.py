@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The node's transaction on a file system without exchange, such as NFS: strace makes the call fail."""
+"""The node's transaction on a file system without exchange, such as NFS, simulated by strace."""
 
 from __future__ import annotations
 

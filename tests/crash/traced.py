@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Run code in a new process under strace, which can list its system calls, and fail, kill or stop it at one."""
+"""Run code under strace, which can list its system calls, and fail, kill or stop it at one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ _OPTIONAL = ("chmod", "chown", "mkdir", "rename", "renameat", "rmdir", "symlink"
 
 @dataclasses.dataclass(frozen=True)
 class Ended:
-    """How a run ended: ``code`` is 0, 1 after a DeliveryError, 2 after another exception, None after a kill."""
+    """How a run ended:
+
+    ``code`` is 0, 1 after a DeliveryError, 2 after another exception, None after a kill.
+    """
 
     code: t.Optional[int]
     message: str = ""
@@ -39,7 +42,7 @@ class Ended:
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """One system call: its name, its number among those of that name in its thread, and its arguments."""
+    """One system call: its name, its number among those in its thread, its arguments."""
 
     name: str
     number: int

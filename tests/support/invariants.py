@@ -2,9 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The invariants of a node's disk after any run, checked by an oracle that shares no code with the collection.
+"""The invariants of a node's disk after any run, checked by an oracle.
 
-    python3 invariants.py < EXPECTATIONS      prints a JSON list of violations; exit status 1 if there are any
+The oracle shares no code with the collection:
+
+    python3 invariants.py < EXPECTATIONS      prints a JSON list of violations; exit status 1 if any
     python3 invariants.py list DIRECTORY ...  prints a JSON object of listings, for "untouched"
 
 One file that needs only the standard library of Python 3.9, so that it can be sent to any node.
@@ -14,12 +16,12 @@ EXPECTATIONS is JSON; keys with a "?" are optional:
     code                exit status of the run; null after a kill or a power cut
     message?            error message of a failed run
     fsync_failed?       true if an fsync of the run failed
-    again?              {"code": 0, "changed": false}: the end of one more run, which had nothing to do.
-                        With it, nothing that a fault left may remain
-    unseen_readers?     true if the node cannot see the readers of a directory: displaced directories may
+    again?              {"code": 0, "changed": false}: the end of one more run, which had nothing to
+                        do. With it, nothing that a fault left may remain
+    unseen_readers?     true if the node cannot see the readers of a directory: displaced ones may
                         stay in the trash for readers that have just opened them
-    untouched?          {DIRECTORY: its listing before}: must not change, except NAME in models_dir and in
-                        the store
+    untouched?          {DIRECTORY: its listing before}: must not change, except NAME in models_dir
+                        and in the store
     adapters            {NAME: ...}, for each adapter of the run:
         releases        {DIGEST12: {FILE: SHA256}}: every release that this node may have
         wanted          the DIGEST12 to activate
@@ -32,11 +34,12 @@ EXPECTATIONS is JSON; keys with a "?" are optional:
 
 The invariants:
 
-    I1   NAME, read through one directory handle, is one complete release: the old or the wanted one.
+    I1   NAME, read through one directory handle, is the old or the wanted release, complete.
     I2   No content that was active before, or that was made manually, is lost.
     I3   Exit status 0: the wanted release is active, recorded, and complete in the store.
-    I4   Another exit status: NAME is unchanged, or the message names the release that is active now.
-    I5   All records can be read; another run succeeds, then has nothing to do, and nothing is left over.
+    I4   Another exit status: NAME is unchanged, or the message names the active release.
+    I5   All records can be read; another run succeeds, the next one has nothing to do, and nothing
+         is left over.
     I6   Nothing else was changed.
     I7   The lock is free.
     I8   An activated release has a receipt: it was verified on this node.
@@ -78,7 +81,10 @@ def violations(expectations: t.Mapping[str, t.Any]) -> list[str]:
 
 
 def content_of(directory: str) -> t.Optional[Content]:
-    """Return the content of a directory, read through one handle; None if there is none. Follows a final link."""
+    """Return the content of a directory, read through one handle, or None.
+
+    A link in the last component is followed.
+    """
     try:
         handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Releases of a few hundred bytes for tests that move them around: versions 1, 2, 3, ... of one adapter."""
+"""Releases of a few hundred bytes for tests: versions 1, 2, 3, ... of one adapter."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ def config_of(version: int) -> dict[str, t.Any]:
 
 
 def content(version: int) -> dict[str, bytes]:
-    """Return the files of a version. Names and sizes are equal in all versions, as for a retrained adapter."""
+    """Return the files of a version.
+
+    Names and sizes are equal in all versions, as for a retrained adapter.
+    """
     return {
         "adapter_config.json": json.dumps(config_of(version)).encode().ljust(64),
         WEIGHTS: hashlib.sha256(b"%d" % version).digest() * 16,
@@ -68,7 +71,10 @@ def stage(paths: AdapterPaths, version: int, level: str = "model") -> Manifest:
 
 
 def version_at(path: t.Union[str, pathlib.Path]) -> t.Optional[int]:
-    """Return the version that is complete in a directory, read through one handle; None for anything else."""
+    """Return the version that is complete in a directory, read through one handle;
+
+    None for anything else.
+    """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A models directory and a store for running the node's transaction with the releases of ``releases``."""
+"""A models directory and a store for running the node's transaction with small releases."""
 
 from __future__ import annotations
 
@@ -87,7 +87,10 @@ class Node:
         return sorted(found)
 
     def snapshot(self) -> dict[str, tuple[t.Any, ...]]:
-        """Return the metadata of all files, which any write would change. The lock is left out: its holder writes it."""
+        """Return the metadata of all files, which any write would change.
+
+        The lock is left out: its holder writes it.
+        """
         found: dict[str, tuple[t.Any, ...]] = {}
         for top, directories, files in os.walk(self.base):
             for name in (*directories, *files):

@@ -43,8 +43,9 @@ from .trash import empty_trash, remove
 def apply_plan(plan: Plan, state: State, options: Options) -> str | None:
     """Carry out a plan. Returns the path of what was quarantined, if anything was.
 
-    ``state`` is the state after recovery. The caller holds the lock. After an OSError or DeliveryError,
-    ``recover`` makes the adapter consistent again, with the old or the new release served.
+    ``state`` is the state after recovery. The caller holds the lock. After an OSError or
+    DeliveryError, ``recover`` makes the adapter consistent again, with the old or the new release
+    served.
     """
     paths = plan.request.paths
     # First, so that a later run can recognize a displaced copy of this release.
@@ -60,7 +61,8 @@ def apply_plan(plan: Plan, state: State, options: Options) -> str | None:
     if plan.replace_served:
         adopted = _replace_served(plan, state, options) or adopted
     after = plan.after.without(plan.expired)
-    # A replaced served path has left an intent in the recorded state, which has to go even if nothing else changes.
+    # A replaced served path has left an intent in the recorded state, which has to go even if
+    # nothing else changes.
     if plan.replace_served or after != state:
         write_state(paths, after)
     _tidy(plan, after)
@@ -179,7 +181,8 @@ def _tidy(plan: Plan, state: State) -> None:
 def copy_release(source: str, target: str, manifest: Manifest, permissions: Permissions) -> None:
     """Create ``target`` as a complete, verified and durable copy, without hard links.
 
-    Raises OSError (also if ``target`` exists), and DeliveryError when the copy does not match the manifest.
+    Raises OSError (also if ``target`` exists), and DeliveryError when the copy does not match the
+    manifest.
     """
     os.mkdir(target, 0o700)
     for entry in manifest.files:

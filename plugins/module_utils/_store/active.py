@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""The active release of an adapter on this node, read from the store without opening the release's files."""
+"""The active release of an adapter on this node, read without opening the release's files."""
 
 from __future__ import annotations
 

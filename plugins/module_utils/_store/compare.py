@@ -29,7 +29,8 @@ LOWER = "lower"
 class Difference:
     """A difference between what is on the node and what should be.
 
-    ``path`` is "." for the directory itself, and empty for a difference that concerns no single path.
+    ``path`` is "." for the directory itself, and empty for a difference that concerns no single
+    path.
     """
 
     kind: str
@@ -59,9 +60,9 @@ def differences(
 ) -> list[Difference]:
     """Return all differences between a directory and a manifest, sorted by path.
 
-    Modes and owners are compared if given. Without ``content`` no file is opened. With ``fsync`` the
-    content of all files is on disk when this returns; a file that cannot be read or flushed then
-    raises (OSError, DeliveryError) instead of being a difference.
+    Modes and owners are compared if given. Without ``content`` no file is opened. With ``fsync``
+    the content of all files is on disk when this returns; a file that cannot be read or flushed
+    then raises (OSError, DeliveryError) instead of being a difference.
     """
     try:
         status = os.lstat(directory)

@@ -35,9 +35,9 @@ QUARANTINE = "quarantine"
 def disposition_of(
     paths: AdapterPaths, path: str, manifests: t.Iterable[Manifest], intact: t.Collection[str] = ()
 ) -> tuple[str, Manifest | None]:
-    """Return what to do with a displaced directory or link, and the manifest that decided it. Reads only.
+    """Return what to do with a displaced directory or link, and the manifest that decided it.
 
-    ``intact`` names releases that are known to be intact in the store, or will be.
+    Reads only. ``intact`` names releases that are known to be intact in the store, or will be.
     """
     mode = os.lstat(path).st_mode
     if stat.S_ISLNK(mode):
@@ -84,7 +84,8 @@ def known_manifests(paths: AdapterPaths) -> list[Manifest]:
 def dispose(paths: AdapterPaths, path: str) -> str | None:
     """Dispose of a directory or link in the adapter's part of the store.
 
-    Returns the path of what was quarantined, if anything was. Nothing in quarantine is ever deleted.
+    Returns the path of what was quarantined, if anything was. Nothing in quarantine is ever
+    deleted.
     """
     disposition, manifest = disposition_of(paths, path, known_manifests(paths))
     if disposition == DISCARD:

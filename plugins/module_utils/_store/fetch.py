@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""What has to be downloaded to a node, what can be reused there, and whether there is space for it."""
+"""What has to be downloaded to a node, what can be reused there, and the space that it needs."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ _RESERVE_FILES = 32
 class Fetch:
     """What one adapter needs on this node.
 
-    ``stored`` is true when the store has an intact copy of the release. Otherwise ``missing`` lists the
-    files that are not staged yet: ``reusable`` maps the names of those that exist elsewhere on this node
-    to their paths, and ``to_download`` lists those that the source must send for this adapter.
+    ``stored`` is true when the store has an intact copy of the release. Otherwise ``missing`` lists
+    the files that are not staged yet: ``reusable`` maps the names of those that exist elsewhere on
+    this node to their paths, and ``to_download`` lists those that the source must send for this
+    adapter.
     """
 
     manifest: Manifest
@@ -49,7 +50,7 @@ class Fetch:
 
     @property
     def staged_bytes(self) -> int:
-        """The bytes of ``to_download`` that an interrupted transfer has staged, from which the next one resumes."""
+        """The bytes of ``to_download`` that an interrupted transfer has staged already."""
         found = 0
         for entry in self.to_download:
             with contextlib.suppress(OSError):
@@ -87,11 +88,11 @@ def diff_of(fetches: t.Iterable[Fetch]) -> dict[str, str]:
 
 
 def plan_fetches(manifests: t.Iterable[Manifest], models_dir: str, store: str, transferred: bool = False) -> list[Fetch]:
-    """Inspect the store and the staging directories, and return a Fetch for each manifest. Reads only.
+    """Inspect the store and the staging directories, and return a Fetch for each manifest.
 
-    A file that several adapters have in common, such as a tokenizer, is downloaded for the first one only.
-    The others reuse it after the transfer. With ``transferred``, a staged file of the right size counts as
-    present: ``verify_staged`` hashes it next, and once is enough.
+    Reads only. A file that several adapters have in common, such as a tokenizer, is downloaded for
+    the first one only. The others reuse it after the transfer. With ``transferred``, a staged file
+    of the right size counts as present: ``verify_staged`` hashes it next, and once is enough.
 
     Raises DeliveryError where the user may not read.
     """
@@ -132,10 +133,11 @@ def _plan_fetch(
 
 
 def _seeds(targets: t.Iterable[tuple[Manifest, AdapterPaths]], store: str) -> dict[str, list[str]]:
-    """Return sha256 -> paths on this node that may have that content. Each must be hashed before use.
+    """Return sha256 -> paths on this node that may have that content.
 
-    These are the files of all stored releases, and the served and staged files of the adapters to fetch:
-    a directory that was copied manually has no recorded hashes, but usually the wanted content.
+    Each must be hashed before use. These are the files of all stored releases, and the served and
+    staged files of the adapters to fetch: a directory that was copied manually has no recorded
+    hashes, but usually the wanted content.
     """
     seeds: dict[str, list[str]] = collections.defaultdict(list)
     for manifest, paths in targets:
@@ -149,7 +151,8 @@ def _seeds(targets: t.Iterable[tuple[Manifest, AdapterPaths]], store: str) -> di
             try:
                 recorded = paths.read_manifest(release)
             except DeliveryError:
-                # Its release cannot be reused; the audit of that adapter reports the damaged manifest.
+                # Its release cannot be reused; the audit of that adapter reports the damaged
+                # manifest.
                 continue
             for entry in recorded.files if recorded else ():
                 seeds[entry.sha256].append(os.path.join(paths.release(release), entry.path))
@@ -157,7 +160,10 @@ def _seeds(targets: t.Iterable[tuple[Manifest, AdapterPaths]], store: str) -> di
 
 
 def _adapters_in(store: str) -> list[AdapterPaths]:
-    """Return the paths of every adapter in the store. Names that no adapter can have are ignored."""
+    """Return the paths of every adapter in the store.
+
+    Names that no adapter can have are ignored.
+    """
     found = []
     for name in sorted(os.listdir(store)) if os.path.isdir(store) else ():
         try:
@@ -170,8 +176,8 @@ def _adapters_in(store: str) -> list[AdapterPaths]:
 def check_space(store: str, fetches: t.Iterable[Fetch]) -> None:
     """Raise DeliveryError when the store's file system has too little free space or inodes.
 
-    Each adapter needs its size twice: for the release in the store and for the served copy. The bytes
-    that an interrupted transfer has staged already have their space.
+    Each adapter needs its size twice: for the release in the store and for the served copy. The
+    bytes that an interrupted transfer has staged already have their space.
     """
     fetches = list(fetches)
     missing = [entry for fetch in fetches for entry in fetch.missing]

@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Locks on a node: one for each adapter, and one that a receiving rsync holds on its staging directory."""
+"""Locks on a node: one for each adapter, and that of a receiving rsync on its staging directory."""
 
 from __future__ import annotations
 
@@ -46,7 +46,10 @@ def locked(path: str, run: str, timeout: float) -> t.Iterator[None]:
 
 
 def has_receiver(directory: str) -> bool:
-    """Return whether an rsync is receiving files into ``directory``, which it keeps locked. Raises OSError."""
+    """Return whether an rsync is receiving files into ``directory``, which it keeps locked.
+
+    Raises OSError.
+    """
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -62,7 +65,8 @@ def _try(path: str) -> int | None:
     try:
         # flock, not lockf: a POSIX lock is lost when any descriptor of the file is closed.
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # A user may have removed the file in between: then this would lock a file that no other run can find.
+        # A user may have removed the file in between: then this would lock a file that no other run
+        # can find.
         if os.fstat(descriptor).st_ino == os.stat(path).st_ino:
             return descriptor
     except (BlockingIOError, FileNotFoundError):

@@ -64,17 +64,22 @@ class AdapterPaths:
             return []
 
     def read_manifest(self, release: str) -> Manifest | None:
-        """Return the stored manifest of a release, or None. Raises DeliveryError when it is damaged."""
+        """Return the stored manifest of a release, or None.
+
+        Raises DeliveryError when it is damaged.
+        """
         data = read_json(self.manifest(release))
         return None if data is None else Manifest.from_json(data)
 
 
 def make_store(paths: AdapterPaths) -> None:
     """Create the missing directories of one adapter in the store, independent of the umask."""
-    # Without a chmod afterwards: a crash before it would leave a directory with the wrong mode for good.
+    # Without a chmod afterwards: a crash before it would leave a directory with the wrong mode for
+    # good.
     umask = os.umask(0)
     try:
-        # Root and staging can be traversed but not listed: an unprivileged transfer user needs only its own directory.
+        # Root and staging can be traversed but not listed: an unprivileged transfer user needs only
+        # its own directory.
         for path, mode in (
             (paths.store, 0o711),
             (paths.root, 0o711),

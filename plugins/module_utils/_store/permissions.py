@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Owner, group and modes of served files, set without following links and independent of the umask."""
+"""Owner, group and modes of served files, set independent of the umask, never through links."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ _MODE = re.compile(r"0[0-7]{3}")
 
 @dataclasses.dataclass(frozen=True)
 class Permissions:
-    """Permissions of a release and its served copy. An owner or group that is None is left unchanged."""
+    """Permissions of a release and its served copy.
+
+    An owner or group that is None is left unchanged.
+    """
 
     file_mode: int
     directory_mode: int
@@ -76,7 +79,8 @@ def _identity(params: dict[str, t.Any], option: str, number_of: t.Callable[[str]
 def set_permissions(directory: str, manifest: Manifest, permissions: Permissions) -> None:
     """Set owners and modes of a directory and of the manifest's files in it, and flush all to disk.
 
-    Raises OSError, and DeliveryError for anything that is not a plain file (links are never followed).
+    Raises OSError, and DeliveryError for anything that is not a plain file (links are never
+    followed).
     """
     for entry in manifest.files:
         with open_regular(os.path.join(directory, entry.path)) as stream:

@@ -49,7 +49,8 @@ UNCHANGED = "unchanged"
 class Options:
     """The options that apply to all adapters of a transaction.
 
-    ``level`` is the level that a receipt must reach. Raises DeliveryError unless ``keep`` is positive.
+    ``level`` is the level that a receipt must reach. Raises DeliveryError unless ``keep`` is
+    positive.
     """
 
     level: str
@@ -66,7 +67,10 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """A request to activate ``manifest``; without one, to roll back to ``release`` or the previous release."""
+    """A request to activate ``manifest`` or, without one, to roll back.
+
+    The target of a rollback is ``release``, by default the previous one.
+    """
 
     paths: AdapterPaths
     manifest: Manifest | None = None
@@ -112,8 +116,8 @@ def make_plan(
 ) -> Plan:
     """Plan what to do for one adapter. Raises DeliveryError when it must not or cannot be done.
 
-    ``before`` is the recorded state before recovery: what an interrupted run did without reporting it
-    counts as done by this one.
+    ``before`` is the recorded state before recovery: what an interrupted run did without reporting
+    it counts as done by this one.
     """
     paths = request.paths
     state = recovered(paths, read_state(paths))
@@ -209,7 +213,8 @@ def not_exchangeable(paths: AdapterPaths, reason: str) -> DeliveryError:
 
 def _method(paths: AdapterPaths, options: Options, state: State, served: Served, can_exchange: t.Callable[[], bool]) -> str:
     """Return the activation method: exchange or symlink."""
-    # Auto keeps the recorded method, so that a run with nothing to do does not probe the file system.
+    # Auto keeps the recorded method, so that a run with nothing to do does not probe the file
+    # system.
     if options.activation == AUTO and state.method is not None:
         return _method(paths, dataclasses.replace(options, activation=state.method), state, served, can_exchange)
     if options.activation == SYMLINK:
@@ -294,7 +299,10 @@ def _adopted(
 
 
 def _manifest_before(paths: AdapterPaths, before: State, manifest: Manifest) -> Manifest | None:
-    """Return the manifest of the release that was active. For the diff only, so a damaged one counts as none."""
+    """Return the manifest of the release that was active.
+
+    For the diff only, so a damaged one counts as none.
+    """
     if before.active is None or before.active == manifest.release:
         return None if before.active is None else manifest
     return next((known for known in known_manifests(paths) if known.release == before.active), None)

@@ -34,6 +34,9 @@ def read_receipt(paths: AdapterPaths, release: str) -> dict[str, t.Any] | None:
 
 
 def write_receipt(paths: AdapterPaths, release: str, receipt: dict[str, t.Any]) -> None:
-    """Record a passed load test. ``receipt`` has at least level, device, versions and environment."""
+    """Record a passed load test.
+
+    ``receipt`` has at least level, device, versions and environment.
+    """
     facts = {_LIMITED_BY if key == "limited_by" else key: value for key, value in receipt.items()}
     write_json(paths.receipt(release), {"schema": SCHEMA, "name": paths.name, "release": release, "at": now(), **facts})

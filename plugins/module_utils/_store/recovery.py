@@ -46,7 +46,10 @@ def recovered(paths: AdapterPaths, state: State) -> State:
 
 
 def needs_recovery(paths: AdapterPaths) -> bool:
-    """Return whether ``recover`` has anything to do. Reads only. Raises OSError and DeliveryError."""
+    """Return whether ``recover`` has anything to do.
+
+    Reads only. Raises OSError and DeliveryError.
+    """
     return read_state(paths).intent is not None or any(
         (_pending(paths), list_trash(paths), unfinished(paths.root), unfinished(paths.manifests))
     )
@@ -59,7 +62,8 @@ def _pending(paths: AdapterPaths) -> list[str]:
 def recover(paths: AdapterPaths) -> tuple[State, str | None]:
     """Finish or roll back what a crash interrupted.
 
-    Returns the state, and the path of what was quarantined, if anything was. The caller holds the lock.
+    Returns the state, and the path of what was quarantined, if anything was. The caller holds the
+    lock.
     """
     recorded = read_state(paths)
     state, adopted = recovered(paths, recorded), None
@@ -70,7 +74,8 @@ def recover(paths: AdapterPaths) -> tuple[State, str | None]:
     # Without an intent, a pending directory is an unfinished copy.
     for path in _pending(paths):
         remove(path)
-    # Not the receipts: they are written without the lock, and their leftovers are deleted with the release.
+    # Not the receipts: they are written without the lock, and their leftovers are deleted with the
+    # release.
     for directory in (paths.root, paths.manifests):
         for path in unfinished(directory):
             os.unlink(path)

@@ -25,8 +25,8 @@ def expired_releases(paths: AdapterPaths, state: State, keep: int, linked: str |
     """Return the verified releases beyond the ``keep`` most recently active ones. Reads only.
 
     The active and previous releases, and those in use, never expire. Releases without a receipt are
-    neither counted nor deleted. ``state`` is the state after the activation of ``target``; ``linked``
-    is the release that the served link leads to now.
+    neither counted nor deleted. ``state`` is the state after the activation of ``target``;
+    ``linked`` is the release that the served link leads to now.
     """
     names = {*paths.release_names(), target}
     verified = [name for name in names if name == target or read_receipt(paths, name) is not None]
@@ -51,7 +51,7 @@ def drop_staging(paths: AdapterPaths) -> None:
 
 
 def forget_absent(paths: AdapterPaths, state: State) -> None:
-    """Delete the manifests and receipts of releases that are not stored, staged, active or previous."""
+    """Delete manifests and receipts of releases that are not stored, staged, active or previous."""
     present = {*paths.release_names(), *os.listdir(paths.staging), state.active, state.previous}
     for directory in (paths.manifests, paths.receipts):
         for name in os.listdir(directory):

@@ -60,7 +60,7 @@ def inspect_served(paths: AdapterPaths) -> Served:
 
 
 def linked_release(paths: AdapterPaths, link: str) -> str | None:
-    """Return the release that a link leads to, its target read as if it were in the models directory.
+    """Return the release that a link leads to if it is in the models directory.
 
     Returns None for a target outside of this store.
     """

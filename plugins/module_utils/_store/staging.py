@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""The staging directory of a release: its preparation for a transfer, and the verification of its files."""
+"""Staging directories: preparation for a transfer, and verification of the received files."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ from .trash import remove
 def prepare(fetch: Fetch) -> None:
     """Prepare the staging directory for the transfer.
 
-    The directory belongs to the current user, who also receives the files. Files that other users may
-    write to are removed, and those that are neither wanted nor a partial copy of a wanted file.
-    Raises DeliveryError when the store cannot be written, or another run is transferring this release.
+    The directory belongs to the current user, who also receives the files. Files that other users
+    may write to are removed, and those that are neither wanted nor a partial copy of a wanted file.
+    Raises DeliveryError when the store cannot be written, or another run is transferring this
+    release.
     """
     wanted = {entry.path: entry for entry in fetch.manifest.files}
     try:
@@ -42,7 +43,8 @@ def prepare(fetch: Fetch) -> None:
             if not is_exclusive(status) or name not in wanted:
                 remove(path)
             elif status.st_size >= wanted[name].size and wanted[name] in fetch.missing:
-                # A missing file of full size has the wrong content: a transfer must not resume from it.
+                # A missing file of full size has the wrong content: a transfer must not resume from
+                # it.
                 os.unlink(path)
     except OSError as exc:
         raise _staging_error(fetch, exc) from exc

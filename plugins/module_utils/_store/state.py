@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""The recorded state of one adapter: active and previous release, activation history, unfinished step."""
+"""The recorded state of an adapter: active and previous release, history, unfinished step."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from .._time import now
 from .paths import AdapterPaths
 
 SCHEMA = 1
+# The key of the activation method in state.json.
+_METHOD = "way"
 # The steps that swap directories, and so need recovery after a crash.
 ACTIVATE = "activate"
 ROLL_BACK = "roll_back"
@@ -29,9 +31,10 @@ PROMOTE = "promote"
 class Intent:
     """A swap that is about to happen, recorded before it.
 
-    The directory or link with ``inode`` becomes the served path or, for ``PROMOTE``, the stored release.
-    Where that inode is found afterwards shows whether the swap happened. The device number is left out:
-    it may change with a reboot, and the store and the models directory share one file system anyway.
+    The directory or link with ``inode`` becomes the served path or, for ``PROMOTE``, the stored
+    release. Where that inode is found afterwards shows whether the swap happened. The device number
+    is left out: it may change with a reboot, and the store and the models directory share one file
+    system anyway.
     """
 
     step: str
@@ -51,7 +54,10 @@ class Activation:
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """The content of state.json. ``history`` has each release once, the last activated one at the end."""
+    """The content of state.json.
+
+    ``history`` has each release once, the last activated one at the end.
+    """
 
     active: str | None = None
     previous: str | None = None
@@ -79,11 +85,11 @@ class State:
         return tuple(entry for entry in self.history if entry.release not in releases)
 
 
-# In state.json the activation method has the key "way".
-
-
 def read_state(paths: AdapterPaths) -> State:
-    """Return the recorded state, the empty one if there is none. Raises DeliveryError when it is damaged."""
+    """Return the recorded state, the empty one if there is none.
+
+    Raises DeliveryError when it is damaged.
+    """
     data = read_json(paths.state)
     if data is None:
         return State()
@@ -94,7 +100,7 @@ def read_state(paths: AdapterPaths) -> State:
         return State(
             active=_release(data["active"]),
             previous=_release(data["previous"]),
-            method=_one_of((None, EXCHANGE, SYMLINK), data["way"]),
+            method=_one_of((None, EXCHANGE, SYMLINK), data[_METHOD]),
             history=tuple(Activation(str(_release(entry["release"])), str(entry["at"])) for entry in data["history"]),
             intent=None
             if intent is None
@@ -102,7 +108,7 @@ def read_state(paths: AdapterPaths) -> State:
                 step=str(_one_of((ACTIVATE, ROLL_BACK, PROMOTE), intent["step"])),
                 release=str(_release(intent["release"])),
                 inode=int(intent["inode"]),
-                method=str(_one_of((EXCHANGE, SYMLINK), intent["way"])),
+                method=str(_one_of((EXCHANGE, SYMLINK), intent[_METHOD])),
             ),
         )
     except (KeyError, TypeError, ValueError) as exc:
@@ -118,7 +124,7 @@ def write_state(paths: AdapterPaths, state: State) -> None:
     data = dataclasses.asdict(state)
     for part in (data, data["intent"]):
         if part is not None:
-            part["way"] = part.pop("method")
+            part[_METHOD] = part.pop("method")
     write_json(paths.state, {"schema": SCHEMA, **data})
 
 

@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""The node's transaction: lock all adapters, recover, check all of them, then activate one after the other."""
+"""The node's transaction: lock all adapters, recover, check them, then activate one by one."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""The trash of an adapter's part of the store: directories that are deleted once no process reads them."""
+"""The trash of an adapter in the store: directories to delete once no process reads them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from .._linux.open_files import in_use, sees_all_processes
 from .paths import AdapterPaths, unused_path
 
 _TRASH = "trash-"
-# Where readers cannot be seen: seconds in which a process that has just opened a directory opens all files in it.
+# Where readers cannot be seen: seconds in which a process that has just opened a directory opens
+# all files in it.
 _GRACE = 600
 
 
@@ -32,10 +33,14 @@ def list_trash(paths: AdapterPaths) -> list[str]:
 
 
 def empty_trash(paths: AdapterPaths) -> None:
-    """Delete the trash. What a process reads, or may have just begun to read, is left for the next run."""
+    """Delete the trash.
+
+    What a process reads, or may have just begun to read, is left for the next run.
+    """
     trash = list_trash(paths)
     if not sees_all_processes():
-        # The ctime is the time of the move to the trash. One in the future, after the clock was set back, is ignored.
+        # The ctime is the time of the move to the trash. One in the future, after the clock was set
+        # back, is ignored.
         trash = [path for path in trash if not 0 <= time.time() - os.lstat(path).st_ctime < _GRACE]
     for path in set(trash) - in_use(trash):
         remove(path)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The oracle of tests/support/invariants.py finds each broken invariant, and nothing in a consistent node."""
+"""The oracle finds each broken invariant, and nothing in a consistent node."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def sums(version: int) -> dict[str, str]:
 
 
 class Case:
-    """A node where version 2 followed version 1 and a manual copy of version 7, with its expectations."""
+    """A node where version 2 followed version 1 and a manual copy of version 7."""
 
     def __init__(self, base: pathlib.Path, method: Method) -> None:
         self.node = Node(base)

@@ -223,7 +223,8 @@ def test_check_space_subtracts_staged_bytes(node: StagingNode, file_system: t.Ca
     store = file_system("size=100m")
     weights = FileEntry(WEIGHTS, 17 << 20, "0" * 64)
     fetch = node.one(Manifest(NAME, (weights,), (), {}, {}))
-    # The bytes that an interrupted transfer has staged, also on the file system whose space is checked.
+    # The bytes that an interrupted transfer has staged, also on the file system whose space is
+    # checked.
     pathlib.Path(store, "arrived").write_bytes(bytes(16 << 20))
     os.makedirs(fetch.staging)
     pathlib.Path(fetch.staging, WEIGHTS).write_bytes(bytes(16 << 20))

@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Recovery from a run that was killed just before or after a swap. tests/crash kills it at every call."""
+"""Recovery from a run that was killed just before or after a swap.
+
+The crash tests kill it at every call.
+"""
 
 from __future__ import annotations
 
