@@ -13,7 +13,7 @@ import typing as t
 
 import pytest
 
-from tests.support.releases import NAME, manifest_of, write_version
+from tests.support.releases import NAME, content, manifest_of, write_version
 from tests.support.transactions import Node
 
 from .conftest import Result, RunModule
@@ -87,6 +87,27 @@ def test_adapter_sync_plan_in_check_mode_changes_nothing(node: Node, run: RunMod
     result = run("plan", check_mode=True)
     assert (result["changed"], result["adapters"]) == (True, [planned(node)])
     assert not staging_of(node).exists()
+
+
+def test_adapter_sync_plan_of_stored_release_changes_nothing(node: Node, run: RunModule) -> None:
+    node.deploy(1)
+    before = node.snapshot()
+    result = run("plan")
+    assert (result["changed"], result["diff"]["after"]) == (False, "")
+    assert result["adapters"] == [planned(node, stored=True, downloaded=[], downloaded_bytes=0)]
+    assert node.snapshot() == before
+
+
+def test_adapter_sync_reuses_file_of_another_release(node: Node, run: RunModule) -> None:
+    node.deploy(2)
+    [adapter] = run("plan")["adapters"]
+    assert (list(adapter["reused"]), adapter["reused_bytes"]) == (["tokenizer.json"], len(content(2)["tokenizer.json"]))
+    assert adapter["downloaded"] == sorted(content(1).keys() - adapter["reused"].keys())
+    for name in adapter["downloaded"]:
+        (staging_of(node) / name).write_bytes(content(1)[name])
+    [verified] = run("verify")["adapters"]
+    assert verified == {**adapter, "downloaded": [], "downloaded_bytes": 0}
+    assert {path.name: path.read_bytes() for path in staging_of(node).iterdir()} == content(1)
 
 
 def test_adapter_sync_verify_received_files_succeeds(node: Node, run: RunModule) -> None:
