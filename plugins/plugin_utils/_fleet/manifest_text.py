@@ -4,9 +4,10 @@
 
 # This plugin util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""The manifest text, a Markdown file in which a training pipeline says which adapters go to which nodes.
+"""Reads a manifest text: a Markdown file of a training pipeline that assigns adapters to nodes.
 
-Read are headings, bullets and, in an agent's section, tables whose columns are named as the bullets are::
+It consists of headings, bullets and, in an agent's section, tables with the bullets' names as
+columns::
 
     # Training Server: sbs29.etri.re.kr (129.254.184.194)
     ### Cleaner Agent (Grammar/Noise) → jw2 (129.254.202.252)
@@ -26,7 +27,7 @@ Read are headings, bullets and, in an agent's section, tables whose columns are 
     ## Status
     - [ ] Cleaner models → jw2
 
-What is not known is kept as a note. What would have to be guessed at is an error.
+Unknown items are kept as notes. Nothing is guessed: an ambiguous text is an error.
 """
 
 from __future__ import annotations
@@ -46,20 +47,18 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.files 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._names import check_name
 
+from .markdown import Item, MarkdownReader, Section, headings, slug
 from .tags import SPECIAL_TAGS
 
-# What travels without being asked for.
+# Files that are always delivered.
 _KNOWN_FILES = frozenset({CONFIG_FILE, SAFETENSORS_FILE, PICKLE_FILE, *TOKENIZER_FILES})
-# What may be said of an adapter, and what of that in the training configuration, for all.
+# The known fields of an adapter. The shared ones may be in the training configuration instead.
 _SHARED = frozenset({"rank", "alpha", "target_modules"})
 _FIELDS = frozenset({"variant", "source", "target", "base", "training", "quality"}) | _SHARED
-# Groups that there are in any case.
+# Groups that always exist.
 _GROUPS = frozenset({"all", "ungrouped", "agents", "training"})
 
 _ARROW = re.compile(r"->|→")
-_HEADING = re.compile(r"(#{1,6})\s+(.*)")
-_BULLET = re.compile(r" *[-*+]\s(.*)")
-_WORD = re.compile(r"\w")
 _BOX = re.compile(r"\[[ xX]\]\s+(.*)")
 _DELIVERED = re.compile(r"(.+) models (?:->|→) ([\w-]+)")
 _WITH_PARENTHESES = re.compile(r"([^()]*)(?:\(([^()]*)\))?")
@@ -69,14 +68,13 @@ _LABEL = re.compile(r"([\w.-]+)(?: (default|appendix))?", re.IGNORECASE)
 _PATH = re.compile(r"(?:([^:/~]+):)?([/~].*)")
 _NUMBER = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)(?: ?\(([^()]*)\))?")
 _FILE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)(?: \(.*\))?")
-_DASHES = re.compile(r":?-+:?")
 
 _FORM = "Write it as '### NAME Agent (PURPOSE) → NODE (ADDRESS)'; a heading about something else must have no arrow."
 
 
 @dataclasses.dataclass(frozen=True)
 class Adapter:
-    """An adapter as the text declares it; what it does not say is empty."""
+    """An adapter as the text declares it. Fields that are not declared are empty."""
 
     name: str
     variant: str
@@ -90,14 +88,14 @@ class Adapter:
     extra_files: tuple[str, ...] = ()
 
     def row(self) -> dict[str, t.Any]:
-        """The adapter as a row of C(agent_adapters)."""
-        said = {key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(self).items()}
-        return {key: value for key, value in said.items() if value not in ("", [])}
+        """The adapter as a row of ``agent_adapters``."""
+        fields = {key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(self).items()}
+        return {key: value for key, value in fields.items() if value not in ("", [])}
 
 
 @dataclasses.dataclass(frozen=True)
 class Agent:
-    """A section: an agent, the hosts that serve it (one for each address) and its adapters."""
+    """A section: an agent, its hosts (one for each address) and its adapters."""
 
     name: str
     purpose: str
@@ -109,17 +107,20 @@ class Agent:
 
     @property
     def group(self) -> str:
-        """The group of its hosts, in the characters that Ansible wants there."""
+        """The group of its hosts, with only the characters that Ansible allows."""
         return _group(self.node)
 
     @property
     def hosts(self) -> dict[str, str]:
-        """Names in the inventory and addresses: in inventories, a host and its group have different names."""
+        """Inventory names and addresses.
+
+        In an inventory, a host must not have the name of its group.
+        """
         return {f"{self.node}-{number}": address for number, address in enumerate(self.addresses, 1)}
 
 
 def variables_of(agent: Agent) -> dict[str, t.Any]:
-    """What an agent's group has in the inventory; what is empty is not set there."""
+    """The variables of an agent's group. The inventory plugin leaves empty ones out."""
     return {
         "agent_name": agent.name,
         "agent_purpose": agent.purpose,
@@ -131,7 +132,7 @@ def variables_of(agent: Agent) -> dict[str, t.Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Distribution:
-    """All that a manifest text says. C(training) is how the adapters were trained, for reports."""
+    """The content of a manifest text. ``training`` describes the training, for reports."""
 
     server: str
     address: str
@@ -143,84 +144,45 @@ class Distribution:
 
 @dataclasses.dataclass(frozen=True)
 class _Host:
-    """A host's short name, its addresses (one at least) and all that a path may call it."""
+    """A host's short name, its addresses (at least one) and its names in paths."""
 
     name: str
     addresses: tuple[str, ...]
     spellings: frozenset[str]
 
 
-@dataclasses.dataclass
-class _Item:
-    """A bullet, without its mark and what only makes it look like something. C(depth) is 0 for one below no other."""
-
-    line: int
-    depth: int
-    text: str
-
-    @property
-    def key(self) -> str:
-        """What stands before the colon, in the form of a variable; without C(lora_), which the text may leave out."""
-        before, colon, _after = self.text.partition(":")
-        return _slug(before).removeprefix("lora_") if colon else ""
-
-    @property
-    def value(self) -> str:
-        return self.text.partition(":")[2].strip()
-
-
-@dataclasses.dataclass
-class _Section:
-    """A heading and what stands below it up to the next one, whatever that one's level."""
-
-    line: int
-    level: int
-    title: str
-    items: list[_Item] = dataclasses.field(default_factory=list)
-    table: list[tuple[int, list[str]]] = dataclasses.field(default_factory=list)
-
-    @property
-    def is_agent(self) -> bool:
-        return self.level > 1 and _ARROW.search(self.title) is not None
-
-    @property
-    def subject(self) -> str:
-        return _slug(self.title.partition("(")[0])
-
-
 def is_manifest_text(text: str) -> bool:
-    """Whether a text means to be one: it has the title of the pipeline's files, or an agent's heading."""
-    headings = filter(None, map(_HEADING.match, text.splitlines()))
-    return any(_plain(m[2]) == "Model Distribution Manifest" or (len(m[1]) > 1 and _ARROW.search(m[2])) for m in headings)
+    """Whether a text has the title of the pipeline's files or an agent's heading."""
+    return any(title == "Model Distribution Manifest" or _is_agent(level, title) for level, title in headings(text))
 
 
 def parse(text: str, file: str) -> Distribution:
-    """Read a manifest text. Raises DeliveryError, with C(file) and line, for what is missing, contradicts or is not clear."""
+    """Read a manifest text.
+
+    Raises DeliveryError, with ``file`` and line, for missing, contradictory or unclear statements.
+    """
     return _Reader(file).distribution(text)
 
 
-class _Reader:
-    """Reads one file, whose name is in every error; C(self) holds what one part of it says of others."""
+class _Reader(MarkdownReader):
+    """Reads one file. ``self`` holds the facts from one part of it that apply to other parts."""
 
     def __init__(self, file: str) -> None:
-        self.file = file
+        super().__init__(file)
         self.notes: list[str] = []
-        self.defaults: dict[str, _Item] = {}
-        self.benchmarks: list[_Item] = []
+        self.defaults: dict[str, Item] = {}
+        self.benchmarks: list[Item] = []
         self.extra_files: tuple[str, ...] = ()
         self.names: dict[str, set[str]] = {}
 
-    def error(self, line: int, problem: str, remedy: str) -> DeliveryError:
-        return DeliveryError.of(f"{self.file}:{line}", problem, remedy)
-
     def distribution(self, text: str) -> Distribution:
-        sections = self.sections(self.without_comments(text))
-        facts = [_Item(section.line, 0, section.title) for section in sections if section.level == 1 and ":" in section.title]
-        parts: dict[str, list[_Item]] = {
+        sections = self.sections(text)
+        facts = [Item(section.line, 0, section.title) for section in sections if section.level == 1 and ":" in section.title]
+        parts: dict[str, list[Item]] = {
             name: [] for name in ("training_configuration", "quality_benchmarks", "files_to_transfer", "status")
         }
         for section in sections:
-            if not section.is_agent:
+            if not _is_agent(section.level, section.title):
                 parts.get(section.subject, facts).extend(section.items)
         configuration, self.benchmarks, files, boxes = parts.values()
         server = self.server(facts)
@@ -231,14 +193,14 @@ class _Reader:
         agents: list[Agent] = []
         sources: dict[str, int] = {}
         for section in sections:
-            if section.is_agent:
+            if _is_agent(section.level, section.title):
                 agents.append(self.agent(section, server, sources, {*_GROUPS, *(agent.group for agent in agents)}))
         if not agents:
-            raise self.error(1, "names no agent.", f"Add a section for each. {_FORM}")
+            raise self.error(1, "names no agent.", f"Add a section for each agent. {_FORM}")
         if server.name in {host for agent in agents for host in agent.hosts}:
             raise self.error(1, f"{server.name} would be the training server and a node.", "Give one of the two another name.")
         adapters = [adapter.name for agent in agents for adapter in agent.adapters]
-        self.notes += [item.text for item in self.benchmarks if not any(_speaks_of(item, name) for name in adapters)]
+        self.notes += [item.text for item in self.benchmarks if not any(_is_about(item, name) for name in adapters)]
         training: dict[str, str] = {}
         for item in configuration:
             if item.key and item.value and item.key not in _SHARED | training.keys():
@@ -247,54 +209,10 @@ class _Reader:
                 self.notes.append(item.text)
         return Distribution(server.name, server.addresses[0], next(iter(sources)), tuple(agents), training, tuple(self.notes))
 
-    # The text in parts
+    # The fleet
 
-    def without_comments(self, text: str) -> str:
-        """The text with blank lines where comments were: what somebody has commented out is not delivered."""
-        kept, *commented = text.split("<!--")
-        for part in commented:
-            comment, end, after = part.partition("-->")
-            if not end:
-                raise self.error(kept.count("\n") + 1, "begins a comment that never ends.", "End it with -->.")
-            kept += "\n" * comment.count("\n") + after
-        return kept
-
-    def sections(self, text: str) -> list[_Section]:
-        """Take the text apart. Code blocks and paragraphs are for people."""
-        section = _Section(0, 0, "")
-        found, above, fence = [section], list[tuple[int, _Item]](), (0, "")
-        for number, line in enumerate(text.split("\n"), 1):
-            line = line.expandtabs(4).rstrip()
-            mark = line.lstrip()[:3]
-            if fence[1] or mark in ("```", "~~~"):
-                fence = (0, "") if mark == fence[1] else fence if fence[1] else (number, mark)
-                continue
-            indent = len(line) - len(line.lstrip())
-            if heading := _HEADING.match(line):
-                section = _Section(number, len(heading[1]), _plain(heading[2].rstrip("#")))
-                found.append(section)
-                above = []
-            elif (bullet := _BULLET.fullmatch(line)) and _WORD.search(line):
-                above = [(level, item) for level, item in above if level < indent]
-                item = _Item(number, len(above), _plain(bullet[1]))
-                section.items.append(item)
-                above.append((indent, item))
-            elif mark.startswith("|"):
-                cells = re.split(r"(?<!\\)\|", line.strip().removeprefix("|").removesuffix("|"))
-                section.table.append((number, [_plain(cell.replace("\\|", "|")) for cell in cells]))
-                above = []
-            elif mark and above and indent > above[-1][0]:
-                above[-1][1].text += " " + _plain(line)
-            elif mark:
-                above = []
-        if fence[1]:
-            raise self.error(fence[0], "begins a code block that never ends.", f"End it with {fence[1]}.")
-        return found
-
-    # What is said of the fleet
-
-    def server(self, facts: c.Sequence[_Item]) -> _Host:
-        """The training server; all other facts become notes."""
+    def server(self, facts: c.Sequence[Item]) -> _Host:
+        """The training server. All other facts become notes."""
         form = "Write a line '# Training Server: NAME (ADDRESS)'."
         named = [item for item in facts if item.key == "training_server"]
         for item in facts:
@@ -312,7 +230,7 @@ class _Reader:
         return server
 
     def host(self, text: str, line: int, form: str) -> _Host:
-        """Read C(NAME (ADDRESS, ...)): a fully qualified name is an address as well, and preferred."""
+        """Read ``NAME (ADDRESS, ...)``. A fully qualified name is preferred to a single address."""
         parts = _WITH_PARENTHESES.fullmatch(text)
         name = parts[1].strip() if parts else ""
         if parts is None or not _NAME.fullmatch(name):
@@ -320,36 +238,40 @@ class _Reader:
         given = tuple(address.strip() for address in (parts[2] or name).split(","))
         for address in given:
             if not _ADDRESS.fullmatch(address):
-                raise self.error(line, f"{address!r} is no address.", form)
+                raise self.error(line, f"{address!r} is not an address.", form)
         short = name.partition(".")[0]
         return _Host(short, (name,) if "." in name and len(given) == 1 else given, frozenset({short, name, *given}))
 
-    def delivered(self, boxes: c.Sequence[_Item]) -> dict[str, set[str]]:
-        """What the check boxes call the agent of each node's group."""
+    def delivered(self, boxes: c.Sequence[Item]) -> dict[str, set[str]]:
+        """The names that the check boxes have for the agent of each node's group."""
         names: dict[str, set[str]] = {}
         for item in boxes:
             box = _BOX.fullmatch(item.text)
             if box is None:
                 self.notes.append(item.text)
-            elif said := _DELIVERED.match(box[1]):
-                names.setdefault(_group(said[2]), set()).add(_slug(said[1]))
+            elif models := _DELIVERED.match(box[1]):
+                names.setdefault(_group(models[2]), set()).add(slug(models[1]))
         return names
 
-    def file_names(self, item: _Item) -> list[str]:
+    def file_names(self, item: Item) -> list[str]:
         found = _FILE.fullmatch(item.text)
         if found is None:
             self.notes.append(item.text)
         return [self.name(found[1], item.line, "file")] if found else []
 
-    # What is said of an agent
+    # Agents
 
-    def agent(self, section: _Section, server: _Host, sources: dict[str, int], groups: c.Collection[str]) -> Agent:
-        """Read an agent's section. C(sources) has the directory of all sources and the line that says so, C(groups) are taken."""
+    def agent(self, section: Section, server: _Host, sources: dict[str, int], groups: c.Collection[str]) -> Agent:
+        """Read an agent's section.
+
+        ``sources`` maps the directory of all sources to the line that names it. ``groups`` are
+        taken.
+        """
         left, right = (part.strip() for part in _ARROW.split(section.title, maxsplit=1))
         heading = _WITH_PARENTHESES.fullmatch(left)
-        name = _slug(re.sub(r"\bagent$", "", heading[1].strip(), flags=re.IGNORECASE)) if heading else ""
+        name = slug(re.sub(r"\bagent$", "", heading[1].strip(), flags=re.IGNORECASE)) if heading else ""
         node = self.host(right, section.line, _FORM)
-        # "Description Generator" is the agent that a check box calls "Describer": people know it by that name.
+        # A check box has the name that people know: "Describer" for agent "Description Generator".
         boxes = self.names.get(_group(node.name), set())
         if len(boxes) == 1:
             (name,) = boxes
@@ -363,7 +285,7 @@ class _Reader:
         notes: list[str] = []
         adapters: list[Adapter] = []
         targets: dict[str, int] = {}
-        for line, fields, said in self.adapters(section, notes):
+        for line, fields, unknown in self.adapters(section, notes):
             name = self.path(fields["source"], server.spellings, sources)
             if self.path(fields["target"], spellings, targets) != name:
                 problem = f"does not end in {name}, as Source does."
@@ -371,19 +293,19 @@ class _Reader:
             if name in {other.name for other in adapters}:
                 raise self.error(line, f"names adapter {name} a second time.", "Remove one of the two.")
             adapters.append(self.adapter(name, line, fields))
-            notes += [f"{name}: {note}" for note in said]
+            notes += [f"{name}: {note}" for note in unknown]
         if not adapters:
             raise self.error(section.line, "has no adapter below it.", "Add '- **3B Default:**' with Source and so on below.")
         return dataclasses.replace(agent, models_dir=next(iter(targets)), adapters=tuple(adapters), notes=tuple(notes))
 
-    def adapters(self, section: _Section, notes: list[str]) -> c.Iterator[tuple[int, dict[str, _Item], list[str]]]:
-        """Each adapter of a section: its line, what is said of it and its notes. What is about no adapter goes to C(notes)."""
-        families: list[list[_Item]] = []
+    def adapters(self, section: Section, notes: list[str]) -> c.Iterator[tuple[int, dict[str, Item], list[str]]]:
+        """The line, fields and notes of each adapter of a section. Other items go to ``notes``."""
+        families: list[list[Item]] = []
         for item in section.items:
             if item.depth == 0:
                 families.append([])
             families[-1].append(item)
-        single: list[_Item] = []
+        single: list[Item] = []
         for top, *below in families:
             label = top.text.rstrip(": ")
             named = _LABEL.fullmatch(label)
@@ -395,66 +317,62 @@ class _Reader:
                 notes += [item.text for item in (top, *below)]
         if single:
             yield self.of_adapter(single[0].line, single)
-        if section.table:
-            (_line, header), *rows = section.table
-            if not rows or not all(map(_DASHES.fullmatch, rows.pop(0)[1])):
-                raise self.error(section.table[0][0], "begins a table without a line '| --- |'.", "Add that below it.")
-            for line, cells in rows:
-                if len(cells) != len(header):
-                    raise self.error(line, f"has {len(cells)} cells instead of {len(header)}.", "Write one for each column.")
-                yield self.of_adapter(line, [_Item(line, 0, f"{name}: {cell}") for name, cell in zip(header, cells) if cell])
+        for line, items in self.rows(section):
+            yield self.of_adapter(line, items)
 
-    def of_adapter(self, line: int, items: c.Sequence[_Item]) -> tuple[int, dict[str, _Item], list[str]]:
+    def of_adapter(self, line: int, items: c.Sequence[Item]) -> tuple[int, dict[str, Item], list[str]]:
         notes: list[str] = []
         fields = self.fields(items, notes)
         if "variant" not in fields:
             raise self.error(
                 line,
-                "does not say which variant it is about.",
+                "does not name its variant.",
                 "Put it below a line such as '- **3B Default:**', indented by two spaces, or add '- Variant: 3B Default'.",
             )
         for key in ("source", "target", "base"):
             if key not in fields:
-                raise self.error(line, f"says no {key.capitalize()}.", f"Add '- {key.capitalize()}: ...' below it.")
+                raise self.error(line, f"has no {key.capitalize()}.", f"Add '- {key.capitalize()}: ...' below it.")
         return line, fields, notes
 
-    def adapter(self, name: str, line: int, fields: c.Mapping[str, _Item]) -> Adapter:
+    def adapter(self, name: str, line: int, fields: c.Mapping[str, Item]) -> Adapter:
         label = _LABEL.fullmatch(fields["variant"].value)
         if label is None:
-            problem = f"{fields['variant'].value!r} is no variant."
+            problem = f"{fields['variant'].value!r} is not a variant."
             raise self.error(line, problem, "Write it as '3B Default', '8B Appendix' or '8B'.")
         if re.search(r"[\s\[\]<>{}]", fields["base"].value):
-            problem = f"{fields['base'].value!r} is no base."
-            raise self.error(fields["base"].line, problem, "Write the name that adapter_config.json has for it.")
+            problem = f"{fields['base'].value!r} is not a base."
+            raise self.error(fields["base"].line, problem, "Write its name as in adapter_config.json.")
         variant = label[1].lower()
-        said = {**self.defaults, **fields}
-        values = {key: item.value for key, item in said.items()}
+        known = {**self.defaults, **fields}
+        values = {key: item.value for key, item in known.items()}
         quality = [values["quality"]] if "quality" in values else []
         return Adapter(
             name=name,
             variant=variant,
             default=(label[2] or "").lower() == "default",
             base=values["base"],
-            rank=int(self.number("rank", said, variant, line)),
-            alpha=self.number("alpha", said, variant, line),
+            rank=int(self.number("rank", known, variant, line)),
+            alpha=self.number("alpha", known, variant, line),
             dataset=values.get("training", ""),
-            quality="; ".join(quality + [item.value for item in self.benchmarks if _speaks_of(item, name)]),
+            quality="; ".join(quality + [item.value for item in self.benchmarks if _is_about(item, name)]),
             target_modules=tuple(values.get("target_modules", "").replace(",", " ").split()),
             extra_files=self.extra_files,
         )
 
     # Single values
 
-    def fields(self, items: c.Iterable[_Item], notes: list[str]) -> dict[str, _Item]:
-        """What is known among bullets, by its key; all else goes to C(notes)."""
-        found: dict[str, _Item] = {}
+    def fields(self, items: c.Iterable[Item], notes: list[str]) -> dict[str, Item]:
+        """The known fields among bullets, by key. Other bullets go to ``notes``."""
+        found: dict[str, Item] = {}
         for item in items:
             if item.key not in _FIELDS:
                 notes.append(item.text)
             elif item.key in found:
                 raise self.error(item.line, f"repeats {item.key} of line {found[item.key].line}.", "Remove one of the two.")
             elif not item.value:
-                raise self.error(item.line, f"says nothing of {item.key}.", "Write it on the same line, or remove the line.")
+                raise self.error(
+                    item.line, f"has no value for {item.key}.", "Write the value on the same line, or remove the line."
+                )
             else:
                 found[item.key] = item
         return found
@@ -466,54 +384,52 @@ class _Reader:
             problem = exc.problems[0]
             raise self.error(line, f"{problem.subject} {problem.problem}", problem.remedy) from exc
 
-    def path(self, item: _Item, spellings: c.Collection[str], places: dict[str, int]) -> str:
-        """The adapter's name in a path on a host of these C(spellings), in the one directory that C(places) may have."""
+    def path(self, item: Item, spellings: c.Collection[str], places: dict[str, int]) -> str:
+        """The adapter's name in a path on a host of these ``spellings``.
+
+        ``places`` holds the one directory that all adapters of the host must be in.
+        """
         found = _PATH.fullmatch(item.value)
         path = found[2].rstrip("/") if found else ""
         directory, name = posixpath.split(path)
         if found is None or not directory or posixpath.normpath(path) != path or path.startswith("//"):
-            raise self.error(item.line, f"{item.value!r} is no absolute path.", "Write it as /home/models/NAME/.")
+            raise self.error(item.line, f"{item.value!r} is not an absolute path.", "Write it as /home/models/NAME/.")
         if found[1] and found[1] not in spellings:
             remedy = f"Write a path on {' or '.join(sorted(spellings))}."
-            raise self.error(item.line, f"leads to another host, {found[1]}.", remedy)
+            raise self.error(item.line, f"is on another host, {found[1]}.", remedy)
         first = next(iter(places), directory)
         if directory != first:
             problem = f"is in {directory}, but line {places[first]} in {first}."
-            raise self.error(item.line, problem, "All adapters of a host lie in one directory: move this one there.")
+            raise self.error(item.line, problem, "All adapters of a host must be in one directory: move this one there.")
         places.setdefault(directory, item.line)
         return self.name(name, item.line, "adapter")
 
-    def number(self, key: str, said: c.Mapping[str, _Item], variant: str, line: int) -> float:
-        """A number, or the one of this variant among several; whole ones as int."""
+    def number(self, key: str, known: c.Mapping[str, Item], variant: str, line: int) -> float:
+        """The number for this variant. Integers are returned as int."""
         form = f"Write '- LoRA {key}: 16 (3B), 32 (8B)' or '- LoRA {key}: 16' in the training configuration or with the adapter."
-        if key not in said:
-            raise self.error(line, f"says no LoRA {key}, nor does the training configuration.", form)
+        if key not in known:
+            raise self.error(line, f"has no LoRA {key}, nor does the training configuration.", form)
         numbers = {}
-        for part in said[key].value.split(","):
+        for part in known[key].value.split(","):
             number = _NUMBER.fullmatch(part.strip())
             if number is None or (key == "rank" and "." in number[1]):
-                raise self.error(said[key].line, f"{part.strip()!r} is no LoRA {key}.", form)
+                raise self.error(known[key].line, f"{part.strip()!r} is not a LoRA {key}.", form)
             numbers[(number[2] or "").strip().lower()] = float(number[1])
         found = numbers.get(variant, numbers.get(""))
         if found is None:
-            raise self.error(said[key].line, f"says no LoRA {key} of variant {variant}.", form)
+            raise self.error(known[key].line, f"has no LoRA {key} for variant {variant}.", form)
         return int(found) if found.is_integer() else found
 
 
-def _plain(text: str) -> str:
-    """A text without marks for bold and code, and with single spaces."""
-    return " ".join(re.sub(r"\*\*|`", "", text).split())
-
-
-def _slug(text: str) -> str:
-    return "_".join(re.findall(r"[^\W_]+", text.lower()))
+def _is_agent(level: int, title: str) -> bool:
+    return level > 1 and _ARROW.search(title) is not None
 
 
 def _group(node: str) -> str:
     return re.sub(r"\W", "_", node)
 
 
-def _speaks_of(benchmark: _Item, adapter: str) -> bool:
-    """Whether a benchmark is about an adapter: C(Wikipedia-only models) are those that have these words in their name."""
+def _is_about(benchmark: Item, adapter: str) -> bool:
+    """Whether a benchmark is about an adapter, whose name contains the benchmark's words."""
     subject = benchmark.key.removesuffix("_models")
-    return bool(subject) and f"_{subject}_" in f"_{_slug(adapter)}_"
+    return bool(subject) and f"_{subject}_" in f"_{slug(adapter)}_"

@@ -26,11 +26,12 @@ def select(
 ) -> list[dict[str, t.Any]]:
     """Return the rows of one agent's C(adapters) that a run is about.
 
-    Tags that name agents add up, tags that name variants add up, and the two narrow each other: C(cleaner,8b) is the
-    cleaner's 8b alone. Without tags of one kind, all of that kind are meant. C(fleet) maps every agent of the inventory to
-    its variants. Raises DeliveryError for a tag that names nothing in it, and for tags that together name no adapter, so
-    that a typing error does not deliver nothing; a tag to skip may be about another part of the user's playbook, or given
-    by a tool that calls it, and means nothing here.
+    Tags that name agents add up, tags that name variants add up, and the two narrow each other:
+    C(cleaner,8b) is the cleaner's 8b alone. Without tags of one kind, all of that kind are meant.
+    C(fleet) maps every agent of the inventory to its variants. Raises DeliveryError for a tag that
+    names nothing in it, and for tags that together name no adapter, so that a typing error does not
+    deliver nothing; a tag to skip may be about another part of the user's playbook, or given by a
+    tool that calls it, and means nothing here.
     """
     agents = set(fleet)
     # YAML may have read a variant as a number; tags are always text.

@@ -46,17 +46,17 @@ CLEANER = Agent("cleaner", "Grammar/Noise", "jw2", ("192.0.2.2",), "/home/models
 FLEET = Distribution("sbs29", "192.0.2.1", "/home/models", (CLEANER,))
 
 
-def test_the_pipelines_own_file() -> None:
+def test_parse_pipeline_file() -> None:
     assert is_manifest_text(SAMPLE)
-    said = parse(SAMPLE, "MODEL_MANIFEST.md")
-    assert (said.server, said.address, said.models_dir) == ("sbs29", "sbs29.etri.re.kr", "/home/models")
-    assert [(agent.name, agent.purpose, agent.group, agent.hosts) for agent in said.agents] == [
+    fleet = parse(SAMPLE, "MODEL_MANIFEST.md")
+    assert (fleet.server, fleet.address, fleet.models_dir) == ("sbs29", "sbs29.etri.re.kr", "/home/models")
+    assert [(agent.name, agent.purpose, agent.group, agent.hosts) for agent in fleet.agents] == [
         ("cleaner", "Grammar/Noise", "jw2", {"jw2-1": "129.254.202.252"}),
-        # Its heading says "Description Generator", its check box "Describer".
+        # Its heading has "Description Generator", its check box "Describer".
         ("describer", "Context", "jw3", {"jw3-1": "129.254.202.253"}),
         ("paraphraser", "Clarity", "kcloud", {"kcloud-1": "129.254.202.129"}),
     ]
-    assert [adapter.row() for adapter in said.agents[1].adapters] == [
+    assert [adapter.row() for adapter in fleet.agents[1].adapters] == [
         {
             "name": f"llama{family}_{variant}_wikipedia_only_lora",
             "variant": variant,
@@ -72,15 +72,15 @@ def test_the_pipelines_own_file() -> None:
             ("31", "8b", "meta-llama/Llama-3.1-8B-Instruct", 32),
         )
     ]
-    assert {agent.name: agent.adapters[0].quality for agent in said.agents if agent.name != "describer"} == {
+    assert {agent.name: agent.adapters[0].quality for agent in fleet.agents if agent.name != "describer"} == {
         "cleaner": "Tested on JFLEG/BEA",
         "paraphraser": "Tested on PAWS/MSRP",
     }
-    assert said.training["batch_size"] == "effective 256 via gradient accumulation"
-    assert said.notes == ("Generated: 2025-10-31",)
+    assert fleet.training["batch_size"] == "effective 256 via gradient accumulation"
+    assert fleet.notes == ("Generated: 2025-10-31",)
 
 
-def test_a_file_is_one_by_its_title_or_by_a_heading_with_an_arrow() -> None:
+def test_is_manifest_text_recognizes_title_or_agent_heading() -> None:
     assert is_manifest_text(PLAIN)
     assert is_manifest_text("# **Model Distribution Manifest**\nempty\n")
     assert not is_manifest_text("# A title -> with an arrow\n## Models\n- a -> b\n")
@@ -107,13 +107,13 @@ def test_a_file_is_one_by_its_title_or_by_a_heading_with_an_arrow() -> None:
         ("- **3B Default:**", "- Variant: 3B Default"),
     ],
 )
-def test_other_ways_of_writing_say_the_same(before: str, after: str) -> None:
+def test_parse_spelling_variants_are_equivalent(before: str, after: str) -> None:
     assert before in PLAIN
-    said = parse(PLAIN.replace(before, after), "file")
-    assert dataclasses.replace(said, agents=(dataclasses.replace(said.agents[0], notes=()),)) == FLEET
+    fleet = parse(PLAIN.replace(before, after), "file")
+    assert dataclasses.replace(fleet, agents=(dataclasses.replace(fleet.agents[0], notes=()),)) == FLEET
 
 
-def test_a_table_says_the_same_as_bullets() -> None:
+def test_parse_table_is_equivalent_to_bullets() -> None:
     heading = "\n".join(PLAIN.splitlines()[:2])
     table = """
 | Variant | Source | Target | Base | LoRA rank | LoRA alpha | Result |
@@ -123,7 +123,7 @@ def test_a_table_says_the_same_as_bullets() -> None:
     assert parse(heading + table, "file").agents == (dataclasses.replace(CLEANER, notes=("a_lora: Result: a | b",)),)
 
 
-def test_what_is_not_known_is_kept_and_changes_nothing() -> None:
+def test_parse_unknown_items_become_notes() -> None:
     text = PLAIN + (
         "  - Seed: 42\n"
         "    and more\n"
@@ -135,20 +135,20 @@ def test_what_is_not_known_is_kept_and_changes_nothing() -> None:
     )
     adapter = dataclasses.replace(A_LORA, quality="good", extra_files=("labels.json",))
     notes = ("a_lora: Seed: 42 and more", "Contact: the training group")
-    said = parse(text, "file")
-    assert said.agents == (dataclasses.replace(CLEANER, adapters=(adapter,), notes=notes),)
-    assert said.training == {"dropout": "0.05", "training": "twice"}
-    assert said.notes == ("Something", "all else", "in a hurry", "Other models: better", "Dropout: 0.1", "see the log")
+    fleet = parse(text, "file")
+    assert fleet.agents == (dataclasses.replace(CLEANER, adapters=(adapter,), notes=notes),)
+    assert fleet.training == {"dropout": "0.05", "training": "twice"}
+    assert fleet.notes == ("Something", "all else", "in a hurry", "Other models: better", "Dropout: 0.1", "see the log")
 
 
 @pytest.mark.parametrize("node", ["jw2", "jw2.example.org", "gpu-a"])
-def test_an_agent_is_called_as_its_check_box_calls_it(node: str) -> None:
+def test_parse_check_box_names_agent(node: str) -> None:
     text = PLAIN.replace("jw2 (192.0.2.2)", node).replace("jw2:", "") + f"## Status\n- [ ] Tidier models -> {node}\n"
     assert parse(text, "file").agents[0].name == "tidier"
     assert parse(text + f"- [ ] Sweeper models -> {node}, later\n", "file").agents[0].name == "cleaner"
 
 
-def test_a_node_with_several_addresses_is_several_hosts() -> None:
+def test_parse_several_addresses_become_several_hosts() -> None:
     [agent] = parse(PLAIN.replace("jw2 (192.0.2.2)", "gpu-a (192.0.2.2, fe80::1%eth0)").replace("jw2:", "gpu_a:"), "file").agents
     assert (agent.group, agent.hosts) == ("gpu_a", {"gpu-a-1": "192.0.2.2", "gpu-a-2": "fe80::1%eth0"})
 
@@ -162,34 +162,34 @@ def test_a_node_with_several_addresses_is_several_hosts() -> None:
         ("sbs29 (192.0.2.1)", "jw2-1", 1, "jw2-1 would be the training server and a node"),
         ("### ", "- Training Server: other\n### ", 2, "names another training server than line 1"),
         ("### Cleaner Agent (Grammar/Noise) -> jw2 (192.0.2.2)", "### Cleaner Agent", 4, "belongs to no agent"),
-        ("jw2 (192.0.2.2)", "jw2 (-oProxyCommand=x)", 2, "'-oProxyCommand=x' is no address"),
+        ("jw2 (192.0.2.2)", "jw2 (-oProxyCommand=x)", 2, "'-oProxyCommand=x' is not an address"),
         ("jw2 (192.0.2.2)", "", 2, "'' does not begin with the name of a host. Write it as '### NAME Agent (PURPOSE) → NODE"),
         ("-> jw2 (192.0.2.2)", "-> agents", 2, "gives node agents to agent cleaner, but that name is taken"),
         ("Cleaner Agent", "Agent", 2, "'Agent (Grammar/Noise)' does not name an agent"),
         ("Cleaner Agent", "All Agent", 2, "does not name an agent"),
-        ("- **3B Default:**", "- Cleaner in 3B:", 3, "'Cleaner in 3B' is no variant. Write it as '3B Default'"),
-        ("- **3B Default:**", "Only a paragraph:", 4, "does not say which variant it is about. Put it below"),
-        ("  - Source", "  - Sauce", 3, "says no Source"),
-        ("  - Base: meta/base-3b\n", "", 3, "says no Base"),
-        ("  - Base: meta/base-3b", "  - Base:", 6, "says nothing of base"),
-        ("meta/base-3b", "[base](https://x)", 6, "'[base](https://x)' is no base"),
+        ("- **3B Default:**", "- Cleaner in 3B:", 3, "'Cleaner in 3B' is not a variant. Write it as '3B Default'"),
+        ("- **3B Default:**", "Only a paragraph:", 4, "does not name its variant. Put it below"),
+        ("  - Source", "  - Sauce", 3, "has no Source"),
+        ("  - Base: meta/base-3b\n", "", 3, "has no Base"),
+        ("  - Base: meta/base-3b", "  - Base:", 6, "has no value for base"),
+        ("meta/base-3b", "[base](https://x)", 6, "'[base](https://x)' is not a base"),
         ("  - Base", "  - Source: /home/models/b_lora\n  - Base", 6, "repeats source of line 4"),
-        ("`/home/models/a_lora/`", "models/a_lora", 4, "'models/a_lora' is no absolute path. Write it as /home/models/NAME/"),
-        ("`/home/models/a_lora/`", "/home/../a_lora", 4, "is no absolute path"),
-        ("`/home/models/a_lora/`", "other:/home/models/a_lora/", 4, "leads to another host, other. Write a path on 192.0.2."),
+        ("`/home/models/a_lora/`", "models/a_lora", 4, "'models/a_lora' is not an absolute path. Write it as /home/models/NAME/"),
+        ("`/home/models/a_lora/`", "/home/../a_lora", 4, "is not an absolute path"),
+        ("`/home/models/a_lora/`", "other:/home/models/a_lora/", 4, "is on another host, other. Write a path on 192.0.2."),
         ("/home/models/a_lora/", "/home/models/a lora/", 4, "adapter 'a lora' is not a valid name. Use letters"),
-        ("jw2:/home/models/a_lora/", "jw3:/home/models/a_lora/", 5, "leads to another host, jw3."),
+        ("jw2:/home/models/a_lora/", "jw3:/home/models/a_lora/", 5, "is on another host, jw3."),
         ("jw2:/home/models/a_lora/", "jw2:/home/models/b_lora/", 5, "does not end in a_lora, as Source does"),
-        ("  - LoRA rank: 16\n", "", 3, "says no LoRA rank, nor does the training configuration. Write '- LoRA rank: 16 (3B)"),
-        ("LoRA rank: 16", "LoRA rank: 16 (8B)", 7, "says no LoRA rank of variant 3b"),
-        ("LoRA rank: 16", "LoRA rank: 16.5", 7, "'16.5' is no LoRA rank"),
-        ("LoRA alpha: 32", "LoRA alpha: twice the rank", 8, "'twice the rank' is no LoRA alpha"),
-        ("- **3B", "<!-- to do\n- **3B", 3, "begins a comment that never ends"),
-        ("- **3B", "```\n- **3B", 3, "begins a code block that never ends"),
+        ("  - LoRA rank: 16\n", "", 3, "has no LoRA rank, nor does the training configuration. Write '- LoRA rank: 16 (3B)"),
+        ("LoRA rank: 16", "LoRA rank: 16 (8B)", 7, "has no LoRA rank for variant 3b"),
+        ("LoRA rank: 16", "LoRA rank: 16.5", 7, "'16.5' is not a LoRA rank"),
+        ("LoRA alpha: 32", "LoRA alpha: twice the rank", 8, "'twice the rank' is not a LoRA alpha"),
+        ("- **3B", "<!-- to do\n- **3B", 3, "begins a comment that is never closed"),
+        ("- **3B", "```\n- **3B", 3, "begins a code block that is never closed"),
         ("- **3B", "| Variant | Source |\n- **3B", 3, "begins a table without a line"),
     ],
 )  # fmt: skip
-def test_errors_name_the_line_and_what_to_do(before: str, after: str, line: int, words: str) -> None:
+def test_parse_invalid_text_names_line_and_remedy(before: str, after: str, line: int, words: str) -> None:
     assert before in PLAIN
     with pytest.raises(DeliveryError) as caught:
         parse(PLAIN.replace(before, after, 1), "MODEL_MANIFEST.md")
@@ -207,17 +207,17 @@ def section(agent: str, node: str, *bullets: str) -> str:
     ("text", "words"),
     [
         (section("Cleaner", "jw3"), "file:9: has no adapter below it"),
-        (section("Cleaner", "jw3", "- Source: /x/b_lora"), "file:10: does not say which variant"),
+        (section("Cleaner", "jw3", "- Source: /x/b_lora"), "file:10: does not name its variant"),
         ("\n".join(PLAIN.splitlines()[1:]), "file:9: gives node jw2 to agent cleaner, but that name is taken"),
         ("\n".join(PLAIN.splitlines()[2:]), "file:9: names adapter a_lora a second time"),
         ("\n".join(PLAIN.splitlines()[2:]).replace("/a_", "/x/b_", 1), "file:10: is in /home/models/x, but line 4 in /home/m"),
         ("#### 8B Appendix\n- Source: /home/models/b_lora\n", "file:10: belongs to no agent"),
-        ("- **8B Appendix:**\n", "file:9: says no Source"),
-        ("| Variant | Source |\n| --- | --- |\n| | |\n", "file:11: does not say which variant"),
+        ("- **8B Appendix:**\n", "file:9: has no Source"),
+        ("| Variant | Source |\n| --- | --- |\n| | |\n", "file:11: does not name its variant"),
         ("| Variant | Source |\n| --- | --- |\n| 8B |\n", "file:11: has 1 cells instead of 2"),
     ],
 )
-def test_nothing_is_left_out_in_silence(text: str, words: str) -> None:
+def test_parse_incomplete_addition_is_refused(text: str, words: str) -> None:
     with pytest.raises(DeliveryError, match=re.escape(words)):
         parse(PLAIN + text, "file")
 
@@ -267,14 +267,14 @@ def distributions(draw: st.DrawFn) -> Distribution:
     return Distribution("trainer-x", "trainer-x.example.org", "/srv/models", tuple(agents), training, draw(NOTES))
 
 
-def written(said: Distribution, shuffle: random.Random | None = None) -> str:
-    """What the report writes of a fleet that was read from a manifest text; the bullets of an adapter in any order."""
+def written(fleet: Distribution, shuffle: random.Random | None = None) -> str:
+    """The report of a fleet read from a manifest text, with an adapter's bullets in any order."""
     nodes = [
-        Node(host, {**variables_of(agent), "agent_source_models_dir": said.models_dir, "ansible_host": address}, agent.group)
-        for agent in said.agents
+        Node(host, {**variables_of(agent), "agent_source_models_dir": fleet.models_dir, "ansible_host": address}, agent.group)
+        for agent in fleet.agents
         for host, address in agent.hosts.items()
     ]
-    run = Run("deploy", False, said.server, said.address, nodes, "", training=said.training, notes=list(said.notes))
+    run = Run("deploy", False, fleet.server, fleet.address, nodes, "", training=fleet.training, notes=list(fleet.notes))
     lines = as_markdown(report_of(run)).splitlines()
     if shuffle:
         runs = [list(run) for _bullets, run in itertools.groupby(lines, key=lambda line: line.startswith("  - "))]
@@ -286,13 +286,13 @@ def written(said: Distribution, shuffle: random.Random | None = None) -> str:
 
 
 @given(distributions(), st.none() | st.randoms(use_true_random=False))
-def test_what_the_report_writes_is_read_as_the_same_fleet(said: Distribution, shuffle: random.Random | None) -> None:
-    assert parse(written(said, shuffle), "file") == said
+def test_parse_reads_report_as_same_fleet(fleet: Distribution, shuffle: random.Random | None) -> None:
+    assert parse(written(fleet, shuffle), "file") == fleet
 
 
-def test_the_pipelines_own_file_survives_the_round_trip() -> None:
-    said = parse(SAMPLE, "MODEL_MANIFEST.md")
-    assert parse(written(said), "MANIFEST.md") == said
+def test_parse_pipeline_file_survives_round_trip() -> None:
+    fleet = parse(SAMPLE, "MODEL_MANIFEST.md")
+    assert parse(written(fleet), "MANIFEST.md") == fleet
 
 
 PIECES = [
@@ -304,7 +304,7 @@ PIECES = [
 
 @pytest.mark.fuzz
 @given(st.one_of(st.text(), st.lists(st.sampled_from(PIECES)).map("".join)))
-def test_any_text_is_read_or_refused_with_a_line(text: str) -> None:
+def test_parse_any_text_is_read_or_refused_with_line(text: str) -> None:
     is_manifest_text(text)
     try:
         parse(text, "file")
@@ -317,14 +317,14 @@ def test_any_text_is_read_or_refused_with_a_line(text: str) -> None:
 
 @pytest.mark.fuzz
 @given(st.data())
-def test_a_damaged_text_is_read_or_refused(data: st.DataObject) -> None:
+def test_parse_damaged_text_is_read_or_refused(data: st.DataObject) -> None:
     lines = SAMPLE.splitlines(keepends=True)
     at = data.draw(st.integers(0, len(lines) - 1))
     lines[at : at + data.draw(st.integers(0, 3))] = data.draw(st.lists(st.sampled_from(PIECES), max_size=3))
     try:
-        said = parse("".join(lines), "file")
+        fleet = parse("".join(lines), "file")
     except DeliveryError:
         return
-    hosts: list[t.Any] = [host for agent in said.agents for host in agent.hosts]
+    hosts: list[t.Any] = [host for agent in fleet.agents for host in agent.hosts]
     assert len(hosts) == len(set(hosts))
-    assert all(adapter.rank for agent in said.agents for adapter in agent.adapters)
+    assert all(adapter.rank for agent in fleet.agents for adapter in agent.adapters)
