@@ -48,6 +48,7 @@ GET_PIP = "import subprocess, sys\nsubprocess.run([sys.executable, '-m', 'ensure
 LOADING = [
     "tests/contract/test_accepted_variants.py",
     "tests/unit/plugins/module_utils/_load_test/worker/test_main.py",
+    "tests/unit/plugins/modules/test_adapter_load_test.py",
     "tests/integration/test_adapter_load_test.py",
 ]
 

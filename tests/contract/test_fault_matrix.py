@@ -58,7 +58,7 @@ class Fault:
     """One fault: its changes to an adapter, and words of level structure's message."""
 
     words: tuple[str, ...] = ()
-    tensors: t.Optional[Damage] = None
+    tensors: Damage | None = None
     config: dict[str, t.Any] = dataclasses.field(default_factory=dict)
     files: t.Callable[[pathlib.Path], t.Any] = lambda adapter: None
     # Where the inventory (or the base) differs from that of the plain adapter.
@@ -496,7 +496,7 @@ def loaded(tiny: pathlib.Path, tmp_path_factory: pytest.TempPathFactory, base_co
     work = tmp_path_factory.mktemp("loaded")
     targets: list[Target] = []
 
-    def make(name: str, fault: Fault, level: str, base_path: t.Optional[pathlib.Path] = None) -> None:
+    def make(name: str, fault: Fault, level: str, base_path: pathlib.Path | None = None) -> None:
         directory = work / f"adapter-{len(targets)}"
         shutil.copytree(tiny / "adapter", directory)
         fault.apply(directory)

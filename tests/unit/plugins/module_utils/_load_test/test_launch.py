@@ -27,7 +27,7 @@ from tests.support.paths import CHECKOUT
 PEFT_PYTHON = os.environ.get("LORAFLEET_PEFT_PYTHON", str(CHECKOUT / ".cache" / "venv" / "peft" / "bin" / "python"))
 
 
-def target(name: str, directory: t.Union[str, pathlib.Path] = "/nonexistent") -> Target:
+def target(name: str, directory: str | pathlib.Path = "/nonexistent") -> Target:
     return Target(name, str(directory), "adapter_model.safetensors", "adapter", {"model_type": "llama"}, None, False)
 
 
