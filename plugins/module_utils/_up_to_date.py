@@ -18,12 +18,14 @@ from ._load_test.case import Case, find_cases
 from ._load_test.checks import check_before_loading
 from ._load_test.interpreter import Environment, read_environment
 from ._load_test.options import LoadTestOptions
-from ._store.plan import Options, Request
+from ._store.plan import ActivationOptions, Request
 from ._store.recovery import needs_recovery
 from ._store.transaction import AdapterResult, carry_out
 
 
-def check_up_to_date(options: LoadTestOptions, activation: Options, warn: t.Callable[[str], None]) -> list[dict[str, t.Any]]:
+def check_up_to_date(
+    options: LoadTestOptions, activation: ActivationOptions, warn: t.Callable[[str], None]
+) -> list[dict[str, t.Any]]:
     """Return the active release of each adapter as module adapter_up_to_date_info returns it.
 
     Reads only. Raises DeliveryError with the reasons if anything has to be done for any adapter. No
@@ -71,7 +73,7 @@ def _check_receipt(case: Case, environment: Environment, options: LoadTestOption
     check_before_loading(Attempt(case), environment, options, Identities(), check_mode=True)
 
 
-def _unchanged(cases: list[Case], options: Options) -> list[AdapterResult]:
+def _unchanged(cases: list[Case], options: ActivationOptions) -> list[AdapterResult]:
     """Return the outcomes of activating these releases. Raises DeliveryError for any change."""
     outcomes: list[AdapterResult] = []
     carry_out([Request(case.paths, manifest=case.manifest) for case in cases], options, True, outcomes)

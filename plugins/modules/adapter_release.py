@@ -246,7 +246,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._module import 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._names import is_release_name
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.paths import AdapterPaths
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.permissions import permissions_of
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan import Options, Request
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan import ActivationOptions, Request
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.transaction import AdapterResult, carry_out
 
 
@@ -267,9 +267,9 @@ def _requests(params: dict[str, t.Any]) -> list[Request]:
     return [Request(paths(name), release=release) for name in params["names"]]
 
 
-def _options(params: dict[str, t.Any]) -> Options:
-    return Options(
-        level=params["required_level"],
+def _options(params: dict[str, t.Any]) -> ActivationOptions:
+    return ActivationOptions(
+        required_level=params["required_level"],
         activation=params["activation"],
         keep=params["keep"],
         permissions=permissions_of(params),

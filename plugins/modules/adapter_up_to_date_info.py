@@ -168,7 +168,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._levels import 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.options import LoadTestOptions
 from ansible_collections.lorafleet.delivery.plugins.module_utils._module import DeliveryModule
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.permissions import permissions_of
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan import Options
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan import ActivationOptions
 from ansible_collections.lorafleet.delivery.plugins.module_utils._up_to_date import check_up_to_date
 
 
@@ -190,7 +190,7 @@ def main() -> None:
     try:
         options = LoadTestOptions.from_params(params)
         # The receipts are compared with the level of the load test: any level would do here.
-        activation = Options(LEVELS[0], params["activation"], params["keep"], permissions_of(params))
+        activation = ActivationOptions(LEVELS[0], params["activation"], params["keep"], permissions_of(params))
         adapters = check_up_to_date(options, activation, module.warn)
     except DeliveryError as exc:
         reasons = [str(problem) for problem in exc.problems]

@@ -37,7 +37,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._store import (
 )
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.compare import Difference
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.paths import AdapterPaths
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan import Options, Plan
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan import ActivationOptions, Plan
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.state import Intent
 
 from tests.crash import disks, faults
@@ -272,7 +272,7 @@ def foreign_files_are_deleted(patch: pytest.MonkeyPatch) -> None:
 
 @mutant(_by_fault(faults.EIO, "next_release", "exchange"), "I4")
 def failure_does_not_name_active_release(patch: pytest.MonkeyPatch) -> None:
-    def apply(plan: Plan, options: Options) -> t.Optional[str]:
+    def apply(plan: Plan, options: ActivationOptions) -> t.Optional[str]:
         try:
             return activate.apply_plan(plan, state.read_state(plan.request.paths), options)
         except OSError as exc:

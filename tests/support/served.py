@@ -21,7 +21,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.opti
 from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.worker.protocol import LoadTestResult
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.paths import make_store
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.permissions import permissions_of
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan import Options, Request
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan import ActivationOptions, Request
 from ansible_collections.lorafleet.delivery.plugins.module_utils._up_to_date import check_up_to_date
 
 from tests.support import tiny_adapters
@@ -86,5 +86,5 @@ class Served(Node):
 
     def check(self, **params: t.Any) -> list[dict[str, t.Any]]:
         params = {**self.params, **params}
-        activation = Options(LEVELS[0], params["activation"], params["keep"], permissions_of(params))
+        activation = ActivationOptions(LEVELS[0], params["activation"], params["keep"], permissions_of(params))
         return check_up_to_date(LoadTestOptions.from_params(params), activation, self.warnings.append)

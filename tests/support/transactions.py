@@ -12,7 +12,7 @@ import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.paths import AdapterPaths
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.permissions import Permissions
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan import Options, Request
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan import ActivationOptions, Request
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.transaction import AdapterResult, carry_out
 
 from tests.support.releases import NAME, manifest_of, release_of, stage
@@ -64,8 +64,8 @@ class Node:
         check_mode: bool = False,
         lock_timeout: float = 0,
     ) -> list[dict[str, t.Any]]:
-        options = Options(
-            level=level,
+        options = ActivationOptions(
+            required_level=level,
             activation=method,
             keep=keep,
             permissions=Permissions(0o644, 0o755, uid, gid),

@@ -29,7 +29,7 @@ from .plan import (
     IN_STAGING,
     ROLLED_BACK,
     SERVED,
-    Options,
+    ActivationOptions,
     Plan,
     not_exchangeable,
 )
@@ -40,7 +40,7 @@ from .state import ACTIVATE, PROMOTE, ROLL_BACK, Intent, State, write_state
 from .trash import empty_trash, remove
 
 
-def apply_plan(plan: Plan, state: State, options: Options) -> str | None:
+def apply_plan(plan: Plan, state: State, options: ActivationOptions) -> str | None:
     """Carry out a plan. Returns the path of what was quarantined, if anything was.
 
     ``state`` is the state after recovery. The caller holds the lock. After an OSError or
@@ -69,7 +69,7 @@ def apply_plan(plan: Plan, state: State, options: Options) -> str | None:
     return adopted
 
 
-def _promote(plan: Plan, state: State, options: Options) -> str | None:
+def _promote(plan: Plan, state: State, options: ActivationOptions) -> str | None:
     """Make the staged or served files the stored release."""
     paths, release = plan.request.paths, plan.release
     staged, target = paths.staged(release), paths.release(release)
@@ -115,7 +115,7 @@ def _replace_release(paths: AdapterPaths, release: str, state: State) -> str | N
     return adopted
 
 
-def _replace_served(plan: Plan, state: State, options: Options) -> str | None:
+def _replace_served(plan: Plan, state: State, options: ActivationOptions) -> str | None:
     """Make the served path hold or lead to the release.
 
     Returns the path of what was quarantined, if anything was.

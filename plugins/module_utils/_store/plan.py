@@ -46,14 +46,14 @@ UNCHANGED = "unchanged"
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class ActivationOptions:
     """The options that apply to all adapters of a transaction.
 
-    ``level`` is the level that a receipt must reach. Raises DeliveryError unless ``keep`` is
+    ``required_level`` is the level that a receipt must reach. Raises DeliveryError unless ``keep`` is
     positive.
     """
 
-    level: str
+    required_level: str
     activation: str
     keep: int
     permissions: Permissions
@@ -112,7 +112,7 @@ class Plan:
 
 
 def make_plan(
-    request: Request, options: Options, before: State, can_exchange: t.Callable[[], bool], check_mode: bool = False
+    request: Request, options: ActivationOptions, before: State, can_exchange: t.Callable[[], bool], check_mode: bool = False
 ) -> Plan:
     """Plan what to do for one adapter. Raises DeliveryError when it must not or cannot be done.
 
@@ -124,7 +124,7 @@ def make_plan(
     manifest = request.manifest or _rollback_manifest(request, before, state)
     release = manifest.release
     # A load test in check mode writes no receipt, so a missing one means nothing then.
-    receipt = _receipt(paths, release, options.level, lenient=check_mode and request.manifest is not None)
+    receipt = _receipt(paths, release, options.required_level, lenient=check_mode and request.manifest is not None)
     served = inspect_served(paths)
     method = _method(paths, options, state, served, can_exchange)
 
@@ -211,7 +211,9 @@ def not_exchangeable(paths: AdapterPaths, reason: str) -> DeliveryError:
     return DeliveryError.of(paths.served, reason, remedy)
 
 
-def _method(paths: AdapterPaths, options: Options, state: State, served: Served, can_exchange: t.Callable[[], bool]) -> str:
+def _method(
+    paths: AdapterPaths, options: ActivationOptions, state: State, served: Served, can_exchange: t.Callable[[], bool]
+) -> str:
     """Return the activation method: exchange or symlink."""
     # Auto keeps the recorded method, so that a run with nothing to do does not probe the file
     # system.

@@ -19,7 +19,7 @@ from .._linux.rename import can_exchange
 from .activate import apply_plan
 from .lock import locked
 from .paths import AdapterPaths, make_store
-from .plan import UNCHANGED, Options, Plan, Request, make_plan
+from .plan import UNCHANGED, ActivationOptions, Plan, Request, make_plan
 from .preflight import check_directories
 from .recovery import recover, recovered
 from .state import State, read_state
@@ -65,7 +65,7 @@ class AdapterResult:
         return {"before_header": header, "after_header": header, **changes}
 
 
-def carry_out(requests: t.Sequence[Request], options: Options, check_mode: bool, done: list[AdapterResult]) -> None:
+def carry_out(requests: t.Sequence[Request], options: ActivationOptions, check_mode: bool, done: list[AdapterResult]) -> None:
     """Carry out all requests, appending each result to ``done`` as it is reached.
 
     All adapters are checked before the first one changes; the first failure after that stops the
@@ -106,7 +106,9 @@ def _check_request(request: Request, requests: t.Sequence[Request]) -> None:
         raise DeliveryError.of("", "was never deployed to this node.", "Deploy it first.")
 
 
-def _plan_all(requests: t.Sequence[Request], options: Options, before: t.Sequence[State], check_mode: bool) -> list[Plan]:
+def _plan_all(
+    requests: t.Sequence[Request], options: ActivationOptions, before: t.Sequence[State], check_mode: bool
+) -> list[Plan]:
     plans: list[Plan] = []
     problems: list[Problem] = []
     for request, state in zip(requests, before):
@@ -127,7 +129,7 @@ def _exchange_probe(paths: AdapterPaths, check_mode: bool) -> t.Callable[[], boo
     return lambda: can_exchange(paths.root, paths.models_dir, paths.name)
 
 
-def _apply(plan: Plan, options: Options) -> str | None:
+def _apply(plan: Plan, options: ActivationOptions) -> str | None:
     paths = plan.request.paths
     try:
         return apply_plan(plan, recovered(paths, read_state(paths)), options)
