@@ -251,6 +251,8 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._store.transact
 
 
 def _requests(params: dict[str, t.Any]) -> list[Request]:
+    """Return a request for each adapter. Raises DeliveryError for a bad manifest, name or release."""
+
     def paths(name: str) -> AdapterPaths:
         return AdapterPaths(params["models_dir"], params["store"], name)
 
@@ -261,7 +263,7 @@ def _requests(params: dict[str, t.Any]) -> list[Request]:
     if release is not None and (len(params["names"]) != 1 or not is_release_name(release)):
         raise DeliveryError.of(
             f"release {release}",
-            "not a valid release ID.",
+            "is not a valid release ID.",
             "Set `release` to 12 hexadecimal digits and `names` to exactly one adapter.",
         )
     return [Request(paths(name), release=release) for name in params["names"]]

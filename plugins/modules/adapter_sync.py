@@ -206,6 +206,13 @@ problems:
   returned: failure
   type: list
   elements: dict
+  sample:
+    - adapter: llama32_3b_grammar_lora
+      subject: adapter llama32_3b_grammar_lora
+      problem: >-
+        could not be transferred from sbs29:/home/models/llama32_3b_grammar_lora to jw2-1: the
+        connection between the two ends broke.
+      remedy: The received files were kept; run again to resume. The served files were not changed.
 """
 
 import os

@@ -157,9 +157,9 @@ def test_adapter_release_failure_returns_adapters_completed_before(node: Node, r
         ({"state": "rolled_back", "names": ["../x"]}, "adapter '../x': is not a valid name."),
         (
             {"state": "rolled_back", "names": [NAME, "b"], "release": "0123456789ab"},
-            "release 0123456789ab: not a valid release ID.",
+            "release 0123456789ab: is not a valid release ID.",
         ),
-        ({"state": "rolled_back", "names": [NAME], "release": "../x"}, "release ../x: not a valid release ID."),
+        ({"state": "rolled_back", "names": [NAME], "release": "../x"}, "release ../x: is not a valid release ID."),
     ],
 )
 def test_adapter_release_with_bad_option_fails(node: Node, run: RunModule, options: Result, message: str) -> None:
