@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Fixtures of all tests: adapters that PEFT trained and saved (tests/support/tiny_adapters.py), an sshd, file systems."""
+"""Fixtures of all tests: adapters saved by PEFT, an sshd, file systems."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ hypothesis.settings.load_profile("lorafleet")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start the longest chain first: the lab's tests run one after the other, whatever else runs."""
+    """Start the longest chain first: the lab's tests, which run one after the other."""
     items.sort(key=_start_order)
 
 
@@ -49,7 +49,7 @@ def _start_order(item: pytest.Item) -> int:
 
 @pytest.fixture(scope="session")
 def sshd(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[sshd_server.Server]:
-    """A real ssh server on the loopback interface that only this run's key can log in to, as the user of this run."""
+    """A real sshd on loopback; only this run's key can log in, as this run's user."""
     lacking = sshd_server.lacking()
     if lacking:
         pytest.skip(lacking)
@@ -60,7 +60,7 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[sshd_server.Ser
 
 @pytest.fixture
 def file_system(tmp_path: pathlib.Path) -> t.Iterator[t.Callable[[str], pathlib.Path]]:
-    """Mounts an empty file system with the options of tmpfs that are given, for the time of the test."""
+    """Mounts an empty tmpfs with the given options for the time of the test."""
     with contextlib.ExitStack() as mounted:
 
         def mount(options: str) -> pathlib.Path:
@@ -78,13 +78,13 @@ def file_system(tmp_path: pathlib.Path) -> t.Iterator[t.Callable[[str], pathlib.
 
 @pytest.fixture(scope="session")
 def tiny() -> pathlib.Path:
-    """The directory with base/ and the adapters. Shared and kept between runs: read it, never write to it."""
+    """The directory with base/ and the adapters: shared, kept between runs, read-only."""
     return tiny_adapters.cached()
 
 
 @pytest.fixture
 def adapter(tiny: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
-    """A fresh copy of the plain adapter, to be damaged at will: only the files that travel."""
+    """A fresh copy of the plain adapter, with only the files that are transferred."""
     copy = tmp_path / "adapter"
     copy.mkdir()
     for name in TRAVELS:
@@ -101,7 +101,7 @@ def base_config(tiny: pathlib.Path) -> dict[str, t.Any]:
 
 @pytest.fixture(scope="session")
 def declare(base_config: dict[str, t.Any]) -> t.Callable[..., Declaration]:
-    """Makes what an inventory declares: the plain adapter on the tiny base, but for the keywords given."""
+    """Declares the plain adapter on the tiny base, with changes by keyword."""
 
     def make(base_config: dict[str, t.Any] | None = base_config, **row: t.Any) -> Declaration:
         plain = {
