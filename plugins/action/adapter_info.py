@@ -34,14 +34,14 @@ class ActionModule(ActionBase):
             error = DeliveryError.of("agent_training_host", problem, remedy)
             return {**result, "failed": True, "msg": str(error), "problems": error.to_json()}
         shared = None if source is None else self._shared_result(task_vars)
-        # If the first call failed, the other nodes call the module themselves, all at the same time.
-        # So they wait only once for a host that is down.
+        # If the first call failed, the other nodes call the module themselves, all at the same
+        # time. So they wait only once for a host that is down.
         return {**result, **(shared or self._call(task_vars))}
 
     def _shared_result(self, task_vars: dict[str, t.Any] | None) -> dict[str, t.Any] | None:
         """The result for the first node, which the others wait for. None if that call failed."""
-        # Each task calls the module anew, even with equal arguments. The directory is private to the
-        # run and shared by its workers.
+        # Each task calls the module anew, even with equal arguments. The directory is private to
+        # the run and shared by its workers.
         call = json.dumps([self._task._uuid, self._task.delegate_to, self._task.args], sort_keys=True)
         path = os.path.join(C.DEFAULT_LOCAL_TMP, f"adapter_info.{hashlib.sha256(call.encode()).hexdigest()}")
         with open(path, "a+", encoding="utf-8") as file:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The controller's part of adapter_sync: has the node plan, transfers the files, has the node verify them."""
+"""The controller's part of adapter_sync: transfers files between the node's plan and verify phases."""
 
 from __future__ import annotations
 
@@ -56,14 +56,16 @@ class ActionModule(ActionBase):
                 self._transfer(plan, variables, result)
             except DeliveryError as exc:
                 return {**result, "failed": True, "msg": str(exc), "problems": exc.to_json()}
-        # Also if no file was missing: an earlier run may have ended between transfer and verification.
+        # Also if no file was missing: an earlier run may have ended between transfer and
+        # verification.
         if not all(adapter["stored"] for adapter in plan["adapters"]):
             emit(Event(variables["inventory_hostname"], VERIFYING))
             with _timed(seconds, "verify"):
                 verified = self._phase("verify", variables)
             if verified.get("failed"):
                 return {**result, **_public(verified)}
-            # The plan did not know the files that two adapters share: the first one downloaded them.
+            # The plan did not know the files that two adapters share: the first one downloaded
+            # them.
             for planned, found in zip(plan["adapters"], verified["adapters"]):
                 planned.update(reused=found["reused"], reused_bytes=found["reused_bytes"])
         return {**result, **_public(plan)}
@@ -98,7 +100,8 @@ class ActionModule(ActionBase):
         if options.compress and not plan["zstd"]:
             raise no_zstd(node, plan["rsync"])
         with contextlib.ExitStack() as held:
-            # The path of a socket has at most about a hundred characters. TMPDIR may be too long for it.
+            # The path of a socket has at most about a hundred characters. TMPDIR may be too long
+            # for it.
             sockets = held.enter_context(tempfile.TemporaryDirectory(dir="/tmp"))
             session = Session(
                 source,
@@ -139,8 +142,8 @@ class ActionModule(ActionBase):
         # Keywords of the play and options of the command line apply if the inventory sets nothing.
         keywords: dict[str, t.Any] = {"port": self._task.port, "remote_user": self._task.remote_user}
         for name in ("password", "timeout"):
-            # If variables of the node set one of these, Ansible has put it into the play context. It
-            # does not apply to the source.
+            # If variables of the node set one of these, Ansible has put it into the play context.
+            # It does not apply to the source.
             if not any(variable in variables for variable in C.MAGIC_VARIABLE_MAPPING[name]):
                 keywords[name] = getattr(self._play_context, name)
         connection.set_options(task_keys=keywords, var_options={name: source_vars[name] for name in names if name in source_vars})

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: golden_prompts
-short_description: The prompts of every adapter, as the agents that serve it declare them
+short_description: Collect the golden prompts of every adapter from its agents
 version_added: 0.1.0
 author:
   - The lorafleet.delivery authors (@lorafleet)
 description:
-  - Reads C(agent_adapters) and C(agent_prompts) of the hosts. An agent's prompts are those of all its adapters.
-  - Hosts that serve one adapter must declare the same prompts for it.
+  - Reads C(agent_adapters) and C(agent_prompts) of the hosts. An agent's prompts apply to all of its
+    adapters.
+  - All hosts that serve an adapter must declare the same prompts for it.
 options:
   _input:
     description: The hosts of all agents.
@@ -31,7 +32,7 @@ prompts: "{{ groups['agents'] | lorafleet.delivery.golden_prompts(hostvars) }}"
 
 RETURN = r"""
 _value:
-  description: A dictionary from the name of each adapter that has prompts to the list of them.
+  description: A dictionary that maps the name of each adapter with prompts to the list of its prompts.
   type: dict
 """
 

@@ -6,18 +6,20 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: select_adapters
-short_description: The adapters of hosts that a run is about, as its tags say
+short_description: Select the adapters of hosts by the tags of a run
 version_added: 0.1.0
 author:
   - The lorafleet.delivery authors (@lorafleet)
 description:
-  - Tags that name agents add up, tags that name variants add up, and the two narrow each other. C(--tags cleaner,8b) is the
-    cleaner's 8b alone, C(--tags 8b) every agent's.
-  - A tag that names no agent and no variant of the inventory is an error, and so are tags that together name no adapter.
+  - Tags are names of agents and of variants. Tags of one kind are alternatives, and the two kinds
+    are combined. C(--tags cleaner,8b) selects only the cleaner's 8b, C(--tags 8b) that of every
+    agent.
+  - A tag that is neither an agent nor a variant of the inventory is an error, and so are tags that
+    together select no adapter.
   - Reads C(agent_name) and C(agent_adapters) of the hosts.
 options:
   _input:
-    description: The hosts whose adapters are asked for.
+    description: The hosts whose adapters to select.
     type: list
     elements: str
     required: true
@@ -26,7 +28,7 @@ options:
     type: dict
     required: true
   fleet:
-    description: The hosts of all agents, which say what tags there are.
+    description: The hosts of all agents. They define the valid tags.
     type: list
     elements: str
     required: true
@@ -50,7 +52,7 @@ selected: >-
 
 RETURN = r"""
 _value:
-  description: Those of the rows in the hosts' C(agent_adapters) that the run is about, each once.
+  description: The selected rows of the hosts' C(agent_adapters), each once.
   type: list
   elements: dict
 """
@@ -76,8 +78,8 @@ def select_adapters(
     selected: list[dict[str, t.Any]] = []
     try:
         for host in hosts:
-            of_host = hostvars[host]
-            for row in select(of_host["agent_adapters"], of_host["agent_name"], variants, run_tags, skip_tags):
+            variables = hostvars[host]
+            for row in select(variables["agent_adapters"], variables["agent_name"], variants, run_tags, skip_tags):
                 if row not in selected:
                     selected.append(row)
     except DeliveryError as exc:

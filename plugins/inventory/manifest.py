@@ -2,34 +2,42 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The inventory plugin manifest: hosts, groups and variables out of a manifest text; plugin_utils/_manifest_text.py reads it."""
+"""Turns a manifest text into an inventory.
+
+``plugin_utils/_fleet/manifest_text.py`` reads the text.
+"""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: manifest
-short_description: Takes the fleet from the manifest text that a training pipeline writes
+short_description: Use the manifest text of a training pipeline as inventory
 version_added: 0.1.0
 author:
   - The lorafleet.delivery authors (@lorafleet)
 description:
-  - Reads a Markdown file (C(.md)) that has the title C(Model Distribution Manifest) or an agent's heading, so that playbooks run
-    on the file as it comes. Which parts of it are read, and how they may be written, is in the examples.
-  - The training server becomes the one host of group C(training). A node becomes a child of group C(agents), with a host for each
-    of its addresses. Node C(jw2) has the host C(jw2-1). A fully qualified name is preferred to the address beside it.
-  - An agent is called as the check box of its node calls it, otherwise as its heading does, without the word Agent.
-  - The groups of nodes get C(agent_name), C(agent_purpose), C(agent_models_dir) and C(agent_adapters), the training server
-    C(training_models_dir). Benchmarks are added to the quality of the adapters that have their words in the name. Files to
-    transfer that are not among the usual ones become C(extra_files). The rest of the training configuration becomes
-    C(lorafleet_training).
-  - Nothing is guessed at. Bullets that are not known are kept in C(agent_notes), or in C(lorafleet_notes) where they are about no
-    agent. What is missing, repeated or contradictory is an error with its line, and then nothing of the file is taken.
-  - What the file cannot know, such as users, C(agent_python), C(agent_device) and the paths of bases, is set in C(group_vars)
-    beside it or by another inventory, as usual. Variables in C(group_vars) win over the file.
+  - Reads a Markdown file (C(.md)) with the title C(Model Distribution Manifest) or an agent's heading,
+    so that playbooks can use the file of the pipeline unchanged. The examples show which parts of it
+    are read and how they may be written.
+  - The training server becomes the only host of group C(training). A node becomes a child of group
+    C(agents), with a host for each of its addresses. Node C(jw2) has the host C(jw2-1). A fully
+    qualified name is preferred to the address beside it.
+  - An agent gets its name from the check box of its node, otherwise from its heading, without the
+    word Agent.
+  - The groups of nodes get C(agent_name), C(agent_purpose), C(agent_models_dir) and
+    C(agent_adapters), the training server C(training_models_dir). Benchmarks are added to the quality
+    of the adapters whose names contain their words. Files to transfer that are not delivered anyway
+    become C(extra_files). The rest of the training configuration becomes C(lorafleet_training).
+  - Nothing is guessed. Unknown bullets are kept in C(agent_notes), or in C(lorafleet_notes) if they
+    belong to no agent. A missing, repeated or contradictory statement is an error that names its
+    line, and then nothing is read from the file.
+  - What the file cannot contain, such as users, C(agent_python), C(agent_device) and the paths of
+    bases, is set in C(group_vars) beside it or in another inventory. Variables in C(group_vars)
+    override the file.
 notes:
-  - Enable it before the plugins that try files of any name. Let a file that cannot be read end the run, since Ansible would
-    otherwise only warn and go on without hosts. See the examples.
-  - Texts of the file are never templates.
+  - Enable it before the plugins that accept files of any name. Make unreadable inventories fatal,
+    since Ansible would otherwise only warn and continue without hosts. See the examples.
+  - Texts of the file are never templated.
 options: {}
 """
 
@@ -101,15 +109,15 @@ class InventoryModule(BaseInventoryPlugin):
         except DeliveryError as exc:
             raise AnsibleParserError(str(exc)) from None
 
-    def _populate(self, said: Distribution) -> None:
-        self._group("all", "training", {"training_models_dir": said.models_dir})
-        self._host("training", said.server, said.address)
+    def _populate(self, fleet: Distribution) -> None:
+        self._group("all", "training", {"training_models_dir": fleet.models_dir})
+        self._host("training", fleet.server, fleet.address)
         self._group("all", "agents", {})
-        for agent in said.agents:
+        for agent in fleet.agents:
             self._group("agents", agent.group, variables_of(agent))
             for host, address in agent.hosts.items():
                 self._host(agent.group, host, address)
-        self._set("all", {"lorafleet_training": said.training, "lorafleet_notes": list(said.notes)})
+        self._set("all", {"lorafleet_training": fleet.training, "lorafleet_notes": list(fleet.notes)})
 
     def _group(self, parent: str, group: str, variables: dict[str, t.Any]) -> None:
         self.inventory.add_group(group)
@@ -121,14 +129,14 @@ class InventoryModule(BaseInventoryPlugin):
         self._set(host, {"ansible_host": address})
 
     def _set(self, name: str, variables: dict[str, t.Any]) -> None:
-        """Set what the text says of a group or host."""
+        """Set the variables of a group or host. Empty ones are left out."""
         for variable, value in variables.items():
             if value:
-                # ansible-core before 2.19 would template it: a manifest text is data.
+                # A manifest text is data, but ansible-core before 2.19 would template it.
                 self.inventory.set_variable(name, variable, wrap_var(value))
 
 
 def _read(path: str) -> str:
-    # A byte that is no UTF-8 must not keep the file from being read: where it matters, a name or a path is refused.
+    # Invalid UTF-8 does not make the file unreadable. In a name or a path it is refused.
     with open(path, encoding="utf-8-sig", errors="replace") as stream:
         return stream.read()

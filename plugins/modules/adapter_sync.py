@@ -259,7 +259,10 @@ def plan(module: DeliveryModule, fetches: list[Fetch]) -> dict[str, t.Any]:
 
 
 def verify(fetches: list[Fetch]) -> None:
-    """Complete the staging directories and verify every file. Raises DeliveryError for all problems."""
+    """Complete the staging directories and verify every file.
+
+    Raises DeliveryError for all problems.
+    """
     problems: list[Problem] = []
     for fetch in fetches:
         if not fetch.stored:

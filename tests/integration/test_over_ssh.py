@@ -150,7 +150,7 @@ def test_deploy_resumes_after_a_killed_receiver(fleet: Fleet, sshd: sshd_server.
     assert receivers
     [killed] = ended
     assert killed.rc != 0
-    assert "run again to go on from there" in killed.failures("jw3-1")[0]
+    assert "run again to resume" in killed.failures("jw3-1")[0]
     assert not fleet.served("jw3-1", DESCRIBER_3B).exists()
     [kept] = staging.glob("*/merges.txt")
     arrived = kept.stat().st_size

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A real ssh server for tests: on a free port of 127.0.0.1, with keys made for it alone, gone when the test is over."""
+"""A real ssh server for tests, on a free port of 127.0.0.1 and with its own keys."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ import subprocess
 import threading
 import typing as t
 
-# An absolute path, because sshd starts itself again for each connection.
+# sshd needs its absolute path: it starts itself again for each connection.
 _SSHD = shutil.which("sshd", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"]))
 _TRIES = 5
 _LIMIT = 30
 
-# Of two lines about the same, sshd takes the first.
+# sshd uses the first value of a setting.
 _CONFIG = """\
 {settings}
 ListenAddress 127.0.0.1:{port}
@@ -44,7 +44,7 @@ Subsystem sftp internal-sftp
 
 @dataclasses.dataclass(frozen=True)
 class Server:
-    """A running server. C(log) grows while it runs, a line for each message."""
+    """A running server. ``log`` grows while it runs, by a line for each message."""
 
     port: int
     user: str
@@ -54,11 +54,11 @@ class Server:
 
     @property
     def ssh_common_args(self) -> str:
-        # Nothing of what the developer has set for ssh, and no key of theirs.
+        # Ignore the developer's ssh configuration and keys.
         return f"-F none -o IdentitiesOnly=yes -o UserKnownHostsFile={self.known_hosts} -o GlobalKnownHostsFile=/dev/null"
 
     def options(self, **overrides: t.Any) -> dict[str, t.Any]:
-        """The options of ansible.builtin.ssh that lead to it."""
+        """The options of ansible.builtin.ssh that connect to it."""
         return {
             "host": "127.0.0.1",
             "password": None,
@@ -74,7 +74,7 @@ class Server:
         }
 
     def variables(self) -> dict[str, t.Any]:
-        """The same as variables of an inventory."""
+        """The same options as variables of an inventory."""
         return {
             "ansible_connection": "ssh",
             "ansible_host": "127.0.0.1",
@@ -86,7 +86,7 @@ class Server:
 
 
 def lacking() -> str:
-    """Why no server can be started here, or an empty string."""
+    """Why no server can be started here, or an empty string if one can."""
     if _SSHD is None:
         return "no sshd on this machine"
     missing = [program for program in ("ssh", "ssh-keygen") if shutil.which(program) is None]
@@ -95,12 +95,15 @@ def lacking() -> str:
 
 @contextlib.contextmanager
 def running(directory: pathlib.Path, *settings: str) -> t.Iterator[Server]:
-    """Run a server whose files are in C(directory), which is empty. C(settings) are lines of sshd_config."""
+    """Run a server with its files in an empty ``directory``.
+
+    ``settings`` are lines of sshd_config.
+    """
     for name in ("host_key", "user_key"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", directory / name], check=True)
     shutil.copy(directory / "user_key.pub", directory / "authorized_keys")
     if os.geteuid() == 0:
-        # sshd wants it for its unprivileged part; distributions make it when their own service starts.
+        # sshd's unprivileged part needs it. Distributions create it when their service starts.
         pathlib.Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     for _try in range(_TRIES):
         port = _free_port()
@@ -119,7 +122,10 @@ def running(directory: pathlib.Path, *settings: str) -> t.Iterator[Server]:
 
 
 def _free_port() -> int:
-    """A port that nobody has now. Somebody may have it a moment later: then sshd ends, and another one is tried."""
+    """A port that is free now.
+
+    If it is taken before sshd starts, sshd ends and another is tried.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -127,7 +133,7 @@ def _free_port() -> int:
 
 
 def _start(directory: pathlib.Path, port: int, settings: tuple[str, ...]) -> tuple[subprocess.Popen[str], list[str]]:
-    """Start sshd and return when it listens or has ended."""
+    """Start sshd and wait until it listens or has ended."""
     config = _CONFIG.format(port=port, directory=directory, settings="\n".join(settings))
     (directory / "sshd_config").write_text(config, encoding="utf-8")
     process = subprocess.Popen(

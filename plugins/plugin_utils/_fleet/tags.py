@@ -4,7 +4,7 @@
 
 # This plugin util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Which adapters of a host a run is about, as its tags say."""
+"""Selects adapters by the tags of a run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 
-# Tags with a meaning of Ansible's own; they select no agent and no variant.
+# Tags with a special meaning in Ansible. They select no agent and no variant.
 SPECIAL_TAGS = frozenset({"all", "always", "never", "tagged", "untagged"})
 
 
@@ -24,17 +24,18 @@ def select(
     run_tags: c.Sequence[str],
     skip_tags: c.Sequence[str],
 ) -> list[dict[str, t.Any]]:
-    """Return the rows of one agent's C(adapters) that a run is about.
+    """Return those rows of one agent's ``adapters`` that the tags of a run select.
 
-    Tags that name agents add up, tags that name variants add up, and the two narrow each other:
-    C(cleaner,8b) is the cleaner's 8b alone. Without tags of one kind, all of that kind are meant.
-    C(fleet) maps every agent of the inventory to its variants. Raises DeliveryError for a tag that
-    names nothing in it, and for tags that together name no adapter, so that a typing error does not
-    deliver nothing; a tag to skip may be about another part of the user's playbook, or given by a
-    tool that calls it, and means nothing here.
+    Agents and variants are combined: ``cleaner,8b`` selects only the cleaner's 8b. Several agents,
+    or several variants, are alternatives. Without a tag of one kind, all of that kind are selected.
+
+    ``fleet`` maps every agent of the inventory to its variants. Raises DeliveryError for a tag that
+    is neither, and for tags that select no adapter, because a typing error must not deliver
+    nothing. Unknown tags to skip are ignored: they may belong to another part of the user's
+    playbook.
     """
     agents = set(fleet)
-    # YAML may have read a variant as a number; tags are always text.
+    # YAML may have parsed a variant as a number. Tags are always text.
     variants = {str(variant) for of_agent in fleet.values() for variant in of_agent}
     wanted = set(run_tags) - SPECIAL_TAGS
     skipped = set(skip_tags) - SPECIAL_TAGS

@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Options and results of both phases of adapter_sync. tests/integration runs it with its action plugin."""
+"""Options and results of both phases of adapter_sync.
+
+tests/integration runs it with its action plugin.
+"""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def rows(agent: str) -> list[dict[str, t.Any]]:
 
 
 def selected(run_tags: t.Sequence[str], skip_tags: t.Sequence[str] = ()) -> set[str]:
-    """What a run is about over the whole fleet, as 'agent variant'."""
+    """The adapters that are selected in the whole fleet, as 'agent variant'."""
     return {f"{agent} {row['variant']}" for agent in AGENTS for row in select(rows(agent), agent, FLEET, run_tags, skip_tags)}
 
 
@@ -48,19 +48,19 @@ def selected(run_tags: t.Sequence[str], skip_tags: t.Sequence[str] = ()) -> set[
         (["all"], ["cleaner", "8b"], {"describer 3b", "paraphraser 3b"}),
         (["cleaner"], ["8b"], {"cleaner 3b"}),
         (["cleaner"], ["cleaner"], set()),
-        # Skipped by somebody else, for something else.
+        # Tags to skip that belong to something else.
         (["cleaner"], ["molecule-notest", "cleanr"], {"cleaner 3b", "cleaner 8b"}),
         (["all", "always"], ["never"], ALL),
         (["tagged"], [], ALL),
         (["untagged"], ["all"], ALL),
     ],
 )
-def test_tags(run_tags: list[str], skip_tags: list[str], expected: set[str]) -> None:
+def test_select_tags_select_adapters(run_tags: list[str], skip_tags: list[str], expected: set[str]) -> None:
     assert selected(run_tags, skip_tags) == expected
 
 
 @pytest.mark.parametrize("run_tags", [["cleanr"], ["cleaner", "9b"], ["Cleaner"], [""]])
-def test_a_tag_that_names_nothing_is_an_error(run_tags: list[str]) -> None:
+def test_select_unknown_tag_is_refused(run_tags: list[str]) -> None:
     # Whatever the agent: a typing error must not end as 'nothing to do' on any of them.
     for agent in AGENTS:
         with pytest.raises(DeliveryError, match=r"names no agent and no variant of the inventory") as caught:
@@ -68,12 +68,12 @@ def test_a_tag_that_names_nothing_is_an_error(run_tags: list[str]) -> None:
         assert "Agents: cleaner, describer, paraphraser. Variants: 3b, 8b." in str(caught.value)
 
 
-def test_all_unknown_tags_are_named() -> None:
+def test_select_several_unknown_tags_are_all_named() -> None:
     with pytest.raises(DeliveryError, match=r"^tag 9b, cleanr: names no agent"):
         selected(["cleanr", "9b", "cleaner"])
 
 
-def test_tags_that_name_no_adapter_together_are_an_error() -> None:
+def test_select_tags_without_common_adapter_are_refused() -> None:
     fleet = {"cleaner": ["3b", "8b"], "describer": ["3b"]}
     assert select(rows("cleaner"), "cleaner", fleet, ["cleaner", "describer", "8b"], []) == rows("cleaner")[1:]
     # Whatever the agent: the node of another one must not end as if it were right.
@@ -86,7 +86,7 @@ TAGS = st.lists(st.sampled_from([*AGENTS, *VARIANTS, "all"]), max_size=6)
 
 
 @given(TAGS, TAGS)
-def test_tags_narrow_and_never_add(run_tags: list[str], skip_tags: list[str]) -> None:
+def test_select_more_kinds_of_tags_never_select_more(run_tags: list[str], skip_tags: list[str]) -> None:
     found = selected(run_tags, skip_tags)
     assert found <= selected(run_tags) <= ALL
     assert selected([], skip_tags) == selected(["all"], skip_tags)
@@ -97,7 +97,7 @@ def test_tags_narrow_and_never_add(run_tags: list[str], skip_tags: list[str]) ->
 
 
 @given(TAGS, st.sampled_from(AGENTS), st.sampled_from(VARIANTS))
-def test_both_kinds_together_are_what_both_select(run_tags: list[str], agent: str, variant: str) -> None:
+def test_select_agent_and_variant_select_intersection(run_tags: list[str], agent: str, variant: str) -> None:
     assert selected([agent, variant]) == selected([agent]) & selected([variant]) == {f"{agent} {variant}"}
     of_agents = [tag for tag in run_tags if tag in AGENTS]
     of_variants = [tag for tag in run_tags if tag in VARIANTS]
@@ -105,13 +105,13 @@ def test_both_kinds_together_are_what_both_select(run_tags: list[str], agent: st
 
 
 @given(TAGS, TAGS, st.randoms())
-def test_neither_order_nor_repetition_matters(run_tags: list[str], skip_tags: list[str], random: t.Any) -> None:
+def test_select_order_and_repetition_are_irrelevant(run_tags: list[str], skip_tags: list[str], random: t.Any) -> None:
     shuffled = [*run_tags, *run_tags]
     random.shuffle(shuffled)
     assert selected(shuffled, skip_tags[::-1]) == selected(run_tags, skip_tags)
 
 
-def test_variants_that_yaml_reads_as_numbers() -> None:
+def test_select_numeric_variants_match_tags() -> None:
     numbered = [{"name": "small", "variant": 3}, {"name": "large", "variant": 70}]
     assert select(numbered, "cleaner", {"cleaner": [3, 70]}, ["70"], []) == [numbered[1]]
     assert select(numbered, "cleaner", {"cleaner": [3, 70]}, ["all"], ["3"]) == [numbered[1]]
@@ -123,23 +123,23 @@ def hostvars(*hosts: tuple[str, str]) -> dict[str, dict[str, t.Any]]:
     return {host: {"agent_name": agent, "agent_adapters": rows(agent)} for host, agent in hosts}
 
 
-def test_the_filter_knows_the_tags_of_the_whole_fleet() -> None:
+def test_select_adapters_knows_tags_of_whole_fleet() -> None:
     fleet = hostvars(("jw2", "cleaner"), ("jw3", "describer"))
     assert select_adapters(["jw2"], fleet, ["jw2", "jw3"], ["describer"]) == []
     assert select_adapters(["jw3"], fleet, ["jw2", "jw3"], ["describer", "8b"]) == [rows("describer")[1]]
     assert select_adapters(["jw2", "jw3"], fleet, ["jw2", "jw3"], ["3b"]) == [rows("cleaner")[0], rows("describer")[0]]
 
 
-def test_the_filter_gives_what_two_nodes_share_once() -> None:
+def test_select_adapters_shared_row_is_returned_once() -> None:
     fleet = hostvars(("jw2", "cleaner"), ("jw4", "cleaner"))
     assert select_adapters(["jw2", "jw4"], fleet, ["jw2", "jw4"], ["all"], ["8b"]) == rows("cleaner")[:1]
 
 
-def test_the_filter_says_what_a_tag_is_not() -> None:
+def test_select_adapters_unknown_tag_is_refused() -> None:
     fleet = hostvars(("jw2", "cleaner"))
     with pytest.raises(AnsibleFilterError, match=r"tag describer: names no agent .* Agents: cleaner\. Variants: 3b, 8b"):
         select_adapters(["jw2"], fleet, ["jw2"], ["describer"])
 
 
-def test_the_filter_has_its_name() -> None:
+def test_filter_module_registers_select_adapters() -> None:
     assert FilterModule().filters() == {"select_adapters": select_adapters}
