@@ -42,7 +42,7 @@ TESTS = {
     "_store/retention": ["module_utils/_store/test_retention", "module_utils/_store/test_transaction"],
     "_store/staging": ["module_utils/_store/test_staging", "module_utils/_store/test_fetch"],
     "_store/transaction": ["module_utils/_store/test_transaction"],
-    "_store/trash": ["module_utils/_store/test_trash", "module_utils/_linux/test_open_files"],
+    "_store/trash": ["module_utils/_store/test_trash"],
     "_up_to_date": ["module_utils/test_up_to_date"],
 }
 # One replacement for each operator is enough, and names are not replaced.

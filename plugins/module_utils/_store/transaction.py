@@ -74,8 +74,11 @@ def carry_out(requests: t.Sequence[Request], options: ActivationOptions, check_m
     for request in requests:
         with _os_errors(request.paths, "cannot be inspected"):
             _check_request(request, requests)
+    before: list[State] = []
     if check_mode:
-        before = [read_state(request.paths) for request in requests]
+        for request in requests:
+            with about(request.paths.name):
+                before.append(read_state(request.paths))
         plans = _plan_all(requests, options, before, check_mode)
         done += [AdapterResult(plan, plan.adopted) for plan in plans]
         return
@@ -85,7 +88,7 @@ def carry_out(requests: t.Sequence[Request], options: ActivationOptions, check_m
             with _os_errors(request.paths, "cannot be locked"):
                 make_store(request.paths)
                 locks.enter_context(locked(request.paths.lock, options.run, options.lock_timeout))
-        before, quarantined = [], []
+        quarantined = []
         for request in requests:
             with _os_errors(request.paths, "recovery of an earlier run failed"):
                 before.append(read_state(request.paths))

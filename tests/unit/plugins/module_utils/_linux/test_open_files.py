@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which directories are in use, and how long displaced ones are kept if that is uncertain."""
+"""Which directories are in use, and whether all processes are visible."""
 
 from __future__ import annotations
 
@@ -10,13 +10,9 @@ import os
 import pathlib
 import subprocess
 import sys
-import time
 
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._linux.open_files import in_use
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store import trash
-
-from tests.support.transactions import Node
 
 
 def test_in_use_open_directory_is_found(tmp_path: pathlib.Path) -> None:
@@ -40,34 +36,3 @@ def test_sees_all_processes_only_with_capability() -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
     assert done.stdout.split() == ["True", "False"]
-
-
-def test_displaced_directory_is_kept_a_while_when_processes_are_hidden(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    node = Node(tmp_path)
-    node.deploy(1)
-    monkeypatch.setattr(trash, "sees_all_processes", lambda: False)
-    node.deploy(2)
-    [replaced] = [name for name in node.junk() if name.startswith("trash-")]
-    kept = sorted(path.name for path in (node.root / replaced).iterdir())
-    assert kept == sorted(path.name for path in node.served.iterdir())
-    node.carry_out(2)
-    assert node.junk() == [replaced]
-    assert not node.changed
-
-    now = time.time()
-    monkeypatch.setattr(trash.time, "time", lambda: now + 601)
-    node.carry_out(2)
-    assert node.junk() == []
-    assert not node.changed
-
-
-def test_displaced_directory_is_removed_after_clock_was_set_back(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    node = Node(tmp_path)
-    node.deploy(1)
-    now = time.time()
-    monkeypatch.setattr(trash, "sees_all_processes", lambda: False)
-    monkeypatch.setattr(trash.time, "time", lambda: now - 86400)
-    node.deploy(2)
-    assert node.junk() == []

@@ -613,6 +613,15 @@ def test_carry_out_with_damaged_state_is_error_with_remedy(node: Node) -> None:
     assert node.carry_out(1)["action"] == "activated"
 
 
+@pytest.mark.parametrize("check_mode", [False, True])
+def test_carry_out_with_damaged_state_attributes_problem(node: Node, check_mode: bool) -> None:
+    node.deploy(1)
+    pathlib.Path(node.paths.state).write_text("{")
+    with pytest.raises(DeliveryError) as caught:
+        node.carry_out(1, check_mode=check_mode)
+    assert [problem.adapter for problem in caught.value.problems] == [NAME]
+
+
 def test_activate_replaces_damaged_manifest(node: Node) -> None:
     node.deploy(1)
     pathlib.Path(node.paths.manifest(release_of(1))).write_text("{")

@@ -49,3 +49,28 @@ def test_empty_trash_without_visible_processes_waits(node: Node, monkeypatch: py
         assert len(found) == left
         for each in found:
             os.rmdir(each)
+
+
+def test_deploy_without_visible_processes_keeps_displaced_directory(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trash, "sees_all_processes", lambda: False)
+    node.deploy(2)
+    [replaced] = [name for name in node.junk() if name.startswith("trash-")]
+    kept = sorted(path.name for path in (node.root / replaced).iterdir())
+    assert kept == sorted(path.name for path in node.served.iterdir())
+    node.carry_out(2)
+    assert node.junk() == [replaced]
+    assert not node.changed
+
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 601)
+    node.carry_out(2)
+    assert node.junk() == []
+    assert not node.changed
+
+
+def test_deploy_after_clock_was_set_back_deletes_displaced_directory(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    monkeypatch.setattr(trash, "sees_all_processes", lambda: False)
+    monkeypatch.setattr(time, "time", lambda: now - 86400)
+    node.deploy(2)
+    assert node.junk() == []
