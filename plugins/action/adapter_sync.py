@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The controller's part of adapter_sync: transfers files between the node's plan and verify phases."""
+"""The controller's part of adapter_sync: transfers files between the phases plan and verify."""
 
 from __future__ import annotations
 

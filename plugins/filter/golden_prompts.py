@@ -11,8 +11,8 @@ version_added: 0.1.0
 author:
   - The lorafleet.delivery authors (@lorafleet)
 description:
-  - Reads C(agent_adapters) and C(agent_prompts) of the hosts. An agent's prompts apply to all of its
-    adapters.
+  - Reads C(agent_adapters) and C(agent_prompts) of the hosts. An agent's prompts apply to all of
+    its adapters.
   - All hosts that serve an adapter must declare the same prompts for it.
 options:
   _input:
@@ -32,7 +32,7 @@ prompts: "{{ groups['agents'] | lorafleet.delivery.golden_prompts(hostvars) }}"
 
 RETURN = r"""
 _value:
-  description: A dictionary that maps the name of each adapter with prompts to the list of its prompts.
+  description: A dictionary of the adapters that have prompts, from name to list of prompts.
   type: dict
 """
 

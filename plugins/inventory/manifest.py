@@ -16,18 +16,19 @@ version_added: 0.1.0
 author:
   - The lorafleet.delivery authors (@lorafleet)
 description:
-  - Reads a Markdown file (C(.md)) with the title C(Model Distribution Manifest) or an agent's heading,
-    so that playbooks can use the file of the pipeline unchanged. The examples show which parts of it
-    are read and how they may be written.
+  - Reads a Markdown file (C(.md)) with the title C(Model Distribution Manifest) or an agent's
+    heading, so that playbooks can use the file of the pipeline unchanged. The examples show which
+    parts of it are read and how they may be written.
   - The training server becomes the only host of group C(training). A node becomes a child of group
     C(agents), with a host for each of its addresses. Node C(jw2) has the host C(jw2-1). A fully
     qualified name is preferred to the address beside it.
   - An agent gets its name from the check box of its node, otherwise from its heading, without the
     word Agent.
   - The groups of nodes get C(agent_name), C(agent_purpose), C(agent_models_dir) and
-    C(agent_adapters), the training server C(training_models_dir). Benchmarks are added to the quality
-    of the adapters whose names contain their words. Files to transfer that are not delivered anyway
-    become C(extra_files). The rest of the training configuration becomes C(lorafleet_training).
+    C(agent_adapters), the training server C(training_models_dir). Benchmarks are added to the
+    quality of the adapters whose names contain their words. Files to transfer that are not
+    delivered anyway become C(extra_files). The rest of the training configuration becomes
+    C(lorafleet_training).
   - Nothing is guessed. Unknown bullets are kept in C(agent_notes), or in C(lorafleet_notes) if they
     belong to no agent. A missing, repeated or contradictory statement is an error that names its
     line, and then nothing is read from the file.

@@ -70,7 +70,8 @@ options:
     type: int
     default: 60
   transfer_tries:
-    description: How often a transfer is tried when its connection breaks. Each try resumes the last one.
+    description:
+      - How often a transfer is tried when its connection breaks. Each try resumes the last one.
     type: int
     default: 3
   transfer_streams:
@@ -95,7 +96,8 @@ options:
   phase:
     description:
       - The step that the module performs on the node.
-      - Set by the action plugin of the same name, which transfers the files in between. Do not set it.
+      - Set by the action plugin of the same name, which transfers the files in between. Do not set
+        it.
     type: str
     choices:
       - plan
