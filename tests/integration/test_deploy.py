@@ -120,7 +120,7 @@ def test_deploy_accepts_old_names_of_variables(fleet: Fleet, old: bool) -> None:
     done = fleet.deploy("--check", "--limit", "jw3", "-vvv")
     tested, activated = (done.of("jw3-1", f"adapter_{name}")["invocation"]["module_args"] for name in ("load_test", "release"))
     assert (tested["level"], tested["minimum_level"], tested["force"]) == ("adapter", "structure", True)
-    assert activated["level"] == "structure"
+    assert activated["required_level"] == "structure"
 
 
 @pytest.mark.parametrize("entry", ["main", "audit", "rollback", "status"])
