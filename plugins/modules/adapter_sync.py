@@ -222,7 +222,7 @@ import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import Manifest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import NODE
-from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem, about, attributed
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
 from ansible_collections.lorafleet.delivery.plugins.module_utils._module import DeliveryModule
 from ansible_collections.lorafleet.delivery.plugins.module_utils._rsync import Rsync, check_transfer_options
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.fetch import (
@@ -253,8 +253,7 @@ def plan(module: DeliveryModule, fetches: list[Fetch]) -> dict[str, t.Any]:
     if not module.check_mode:
         for fetch in fetches:
             if fetch.missing:
-                with about(fetch.manifest.name):
-                    prepare(fetch)
+                prepare(fetch)
     # The action plugin knows the arguments of the task only, not the defaults of the options.
     options = {name: value for name, value in module.params.items() if name.startswith("transfer_")}
     return {"rsync": rsync.version, "zstd": rsync.zstd, "options": options}
@@ -268,8 +267,7 @@ def verify(fetches: list[Fetch]) -> None:
     problems: list[Problem] = []
     for fetch in fetches:
         if not fetch.stored:
-            with about(fetch.manifest.name):
-                problems += attributed(fetch.manifest.name, verify_staged(fetch))
+            problems += verify_staged(fetch)
     if problems:
         raise DeliveryError(*problems)
 
