@@ -251,7 +251,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._store.transact
 
 
 def _requests(params: dict[str, t.Any]) -> list[Request]:
-    """Return a request for each adapter. Raises DeliveryError for a bad manifest, name or release."""
+    """Return one request per adapter. Raises DeliveryError for a bad manifest, name or release."""
 
     def paths(name: str) -> AdapterPaths:
         return AdapterPaths(params["models_dir"], params["store"], name)

@@ -36,13 +36,13 @@ def test_rollback_needs_no_training_server_and_returns(fleet: Fleet) -> None:
     assert one_lacks.rc != 0
     assert f"{CLEANER_8B}: has no previous release on this node" in one_lacks.failures("jw2-1")[0]
     assert contents(fleet.served("jw2-1", CLEANER_3B)) == second
-    # More is required by now than when the first release came; in the night of an incident that must not matter.
+    # A level raised since the first release must not prevent the rollback.
     fleet.groups["agents"]["agent_level"] = "adapter"
     checked = fleet.run("rollback", "--tags", "cleaner,3b", "--check")
     assert checked.rc == 0
     assert contents(fleet.served("jw2-1", CLEANER_3B)) == second
 
-    # So loud, the results say how modules were called: whoever finds the adapter locked is told who holds it.
+    # At this verbosity the results show the options; `run` names the holder of a lock.
     back = fleet.run("rollback", "--tags", "cleaner,3b", "-vvv")
     assert back.rc == 0, back.output
     run = back.of("jw2-1", "adapter_release")["invocation"]["module_args"]["run"]

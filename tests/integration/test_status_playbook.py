@@ -74,7 +74,7 @@ def test_what_differs_is_said_and_a_node_that_is_down_hides_nothing(fleet: Fleet
     shutil.rmtree(stored / "receipts")
     (stored / "manifests").rename(stored / "manifests-away")
     fleet.offer("by_hand_lora", "adapter", into=fleet.home("jw2-1") / "models")
-    # One adapter whose state is damaged must not hide the others, and one that was delivered before is still known.
+    # A damaged state of one adapter must not hide the others, nor one delivered before.
     damaged = fleet.stored("jw3-1", DESCRIBER_3B) / "state.json"
     damaged.write_text("{", encoding="utf-8")
     shutil.copytree(fleet.stored("jw2-1", CLEANER_3B), fleet.home("jw3-1") / ".lorafleet" / CLEANER_3B)
