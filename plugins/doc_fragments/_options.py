@@ -126,17 +126,15 @@ options:
     default: cuda
 """
 
-    # The device and its memory.
-    LOADING = (
-        DEVICE
-        + r"""
+    # Its memory. Used together with DEVICE.
+    LOADING = r"""
+options:
   memory_limit:
     description:
       - The most device memory that may be used, for example V(20G). It never uses more than is
         free.
     type: bytes
 """
-    )
 
     # Owner and modes of served files and directories.
     PERMISSIONS = r"""

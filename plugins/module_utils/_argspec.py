@@ -55,7 +55,6 @@ DEVICE: dict[str, t.Any] = {
 }
 
 LOADING: dict[str, t.Any] = {
-    **DEVICE,
     "memory_limit": {"type": "bytes"},
 }
 

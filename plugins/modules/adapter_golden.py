@@ -23,6 +23,7 @@ description:
 extends_documentation_fragment:
   - lorafleet.delivery._options.declared
   - lorafleet.delivery._options.source
+  - lorafleet.delivery._options.device
   - lorafleet.delivery._options.loading
   - lorafleet.delivery._attributes
 attributes:
@@ -145,7 +146,7 @@ problems:
       remedy: Add prompts of the kind that it was trained for to prompts.
 """
 
-from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import DECLARED, LOADING, SOURCE
+from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import DECLARED, DEVICE, LOADING, SOURCE
 from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.recording import RecordingOptions, record_goldens
 from ansible_collections.lorafleet.delivery.plugins.module_utils._module import DeliveryModule
 
@@ -155,6 +156,7 @@ def main() -> None:
         argument_spec={
             **DECLARED,
             **SOURCE,
+            **DEVICE,
             **LOADING,
             "prompts": {"type": "dict", "required": True},
             "length": {"type": "int", "default": 16},

@@ -24,6 +24,7 @@ extends_documentation_fragment:
   - lorafleet.delivery._options.declared
   - lorafleet.delivery._options.node
   - lorafleet.delivery._options.permissions
+  - lorafleet.delivery._options.device
   - lorafleet.delivery._options.loading
   - lorafleet.delivery._options.tested
   - lorafleet.delivery._attributes
@@ -213,7 +214,14 @@ problems:
       remedy: Try the versions of PEFT and transformers that the adapter was trained with.
 """
 
-from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import DECLARED, LOADING, NODE, PERMISSIONS, TESTED
+from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import (
+    DECLARED,
+    DEVICE,
+    LOADING,
+    NODE,
+    PERMISSIONS,
+    TESTED,
+)
 from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.options import LoadTestOptions
 from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.run import run_load_test
 from ansible_collections.lorafleet.delivery.plugins.module_utils._module import DeliveryModule
@@ -225,6 +233,7 @@ def main() -> None:
             **DECLARED,
             **NODE,
             **PERMISSIONS,
+            **DEVICE,
             **LOADING,
             **TESTED,
             "manifests": {"type": "list", "elements": "str"},
