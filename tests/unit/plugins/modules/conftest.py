@@ -6,17 +6,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
 import pathlib
 import typing as t
+from unittest import mock
 
 import pytest
-from ansible.module_utils.testing import patch_module_args
+from ansible.module_utils import basic
 from ansible_collections.lorafleet.delivery.plugins.module_utils._module import DeliveryModule
 
 from tests.support.paths import PLUGINS
+
+try:
+    from ansible.module_utils.testing import patch_module_args
+except ImportError:  # ansible-core 2.18
+
+    @contextlib.contextmanager
+    def patch_module_args(args: dict[str, t.Any]) -> t.Iterator[None]:
+        text = json.dumps({"ANSIBLE_MODULE_ARGS": args}).encode()
+        with mock.patch.object(basic, "_ANSIBLE_ARGS", text):
+            yield
+
 
 Result = t.Dict[str, t.Any]
 RunModule = t.Callable[..., Result]
@@ -55,7 +68,8 @@ def run_module(
             MODULES[name].main()
         result: Result = json.loads(capsys.readouterr().out)
         assert ended.value.code == (1 if result.get("failed") else 0)
-        result.pop("invocation")
+        # ansible-core 2.21 returns it only on demand.
+        result.pop("invocation", None)
         return {**result, "warnings": warnings} if warnings else result
 
     yield run
