@@ -109,8 +109,8 @@ options:
     required: true
   store:
     description:
-      - Directory of releases, receipts and staged files. It must be outside O(models_dir) and on
-        the same file system.
+      - Directory of releases, receipts and staged files. It must be on the file system of
+        O(models_dir), and outside O(models_dir) unless that is a mount point.
     type: path
     required: true
 """
@@ -191,10 +191,10 @@ options:
     default: available
   minimum_level:
     description:
-      - The level that is enough where the memory is too small for O(level). The test then goes as
+      - The level that is enough if the device has too little memory for O(level). The test then goes as
         far as the memory permits, the result states the level and the reason, and each later run
         tries O(level) again.
-      - When not set, only O(level) is enough. A failed test is a failure whatever this option is.
+      - When not set, only O(level) is enough. A test that fails for another reason is always a failure.
     type: str
     choices:
       - structure
@@ -217,7 +217,7 @@ options:
       - The user that loads the adapters, ideally the one that serves them. With O(owner), O(group),
         O(file_mode) and O(directory_mode) it must be able to read the served files. Only these are
         checked, not the directories above O(models_dir). It reads the base itself.
-      - When not set, the user that Ansible works as. Another user requires O(ignore:become).
+      - When not set, the user that modules run as. Another user requires O(ignore:become).
     type: str
 """
 

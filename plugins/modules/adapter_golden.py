@@ -121,7 +121,7 @@ adapters:
       description: The conditions of the recording - C(at), C(device), C(device_name), C(dtype), C(attention), C(versions).
       type: dict
     noise:
-      description: The distances of another attention kernel on the training server, by its name.
+      description: The distances of a second pass on the training server, by the name of the attention kernel that it used.
       type: dict
       sample:
         eager: {"on": 0.0081, "off": 0.0362, "direction": 0.9999, "strength": 1.0012, "top1": 1.0}

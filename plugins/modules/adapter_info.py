@@ -184,7 +184,7 @@ problems:
     remedy:
       description: What to do.
       type: str
-      sample: Deliver the adapter that was meant, or correct the inventory.
+      sample: Deliver the intended adapter, or correct the inventory.
 """
 
 import os

@@ -57,11 +57,11 @@ options:
     type: int
     default: 900
   force:
-    description: Test adapters with a valid receipt, too.
+    description: Also test adapters that have a valid receipt.
     type: bool
     default: false
   record:
-    description: Write receipts. Without them the module changes nothing.
+    description: Write receipts. V(false) makes the module change nothing.
     type: bool
     default: true
 notes:
@@ -184,7 +184,7 @@ adapters:
       sample:
         - The training had torch 2.12.0, this node has 2.13.0.
     limited_by:
-      description: Why no higher level was tested. Not set when there is none.
+      description: Why no higher level was tested. Not set when nothing limited the level.
       type: str
       sample: Its base has no path on this host.
     from_receipt:

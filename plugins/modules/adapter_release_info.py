@@ -57,7 +57,8 @@ options:
     default: structure
   expected:
     description:
-      - Names of all adapters that belong on this node. RV(others) lists all that are there besides.
+      - Names of all adapters that belong on this node. RV(others) lists any others
+        that the node has.
       - When not set, the adapters in O(names).
     type: list
     elements: str
@@ -183,7 +184,7 @@ summary:
     llama32_3b_grammar_lora:
       - release 5f1c0f1f0f0b active since 2026-01-31T12:00:00+00:00
       - level golden on cuda:0 NVIDIA H200 verified 2026-01-31T11:59:12+00:00
-      - golden distance 0.008, permitted 0.100
+      - golden distance 0.008, permitted 0.120
       - previous release 0a9b5d7c6b1e
 problems:
   description: Why the releases could not be read, one entry for each problem.

@@ -65,7 +65,7 @@ options:
     required: true
   transfer_timeout:
     description:
-      - Seconds without data after which a transfer is aborted. With nothing but keepalives of rsync
+      - Seconds without data after which a transfer is aborted. If only keepalives of rsync arrive,
         it is aborted after ten times that.
     type: int
     default: 60

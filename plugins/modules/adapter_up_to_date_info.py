@@ -149,7 +149,7 @@ adapters:
       type: str
       sample: /home/.lorafleet/llama32_3b_grammar_lora/releases/5f1c0f1f0f0b
     receipt:
-      description: What the load test found, with when, at which level and with what it was verified.
+      description: The load test that the release passed, with its time, level, device, versions and results.
       type: dict
 """
 

@@ -93,7 +93,7 @@ def deliveries(fleet: Loopback) -> None:
     measure(
         "First delivery of six adapters, 1.4 GB, to three nodes, loaded with PEFT (level adapter)",
         {
-            "by hand: rsync -avz, sha256sum at both ends, a PEFT script, each for each": Action(
+            "by hand: rsync -az, sha256sum at both ends and a PEFT script for each adapter": Action(
                 lambda: by_hand(fleet, "-az"), fleet.empty
             ),
             "deploy": Action(lambda: deploy("adapter"), fleet.empty),
