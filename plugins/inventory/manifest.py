@@ -4,7 +4,7 @@
 
 """Turns a manifest text into an inventory.
 
-``plugin_utils/_fleet/manifest_text.py`` reads the text.
+``plugin_utils/_fleet/fleet_manifest.py`` reads the text.
 """
 
 from __future__ import annotations
@@ -89,9 +89,9 @@ from ansible.errors import AnsibleParserError
 from ansible.plugins.inventory import BaseInventoryPlugin
 from ansible.utils.unsafe_proxy import wrap_var
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.manifest_text import (
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.fleet_manifest import (
     Distribution,
-    is_manifest_text,
+    is_fleet_manifest,
     parse,
     variables_of,
 )
@@ -101,7 +101,7 @@ class InventoryModule(BaseInventoryPlugin):
     NAME = "lorafleet.delivery.manifest"
 
     def verify_file(self, path: str) -> bool:
-        return path.lower().endswith(".md") and super().verify_file(path) and is_manifest_text(_read(path))
+        return path.lower().endswith(".md") and super().verify_file(path) and is_fleet_manifest(_read(path))
 
     def parse(self, inventory: t.Any, loader: t.Any, path: str, cache: bool = True) -> None:
         super().parse(inventory, loader, path, cache)

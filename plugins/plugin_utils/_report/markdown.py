@@ -7,7 +7,7 @@
 """MANIFEST.md: the manifest text with evidence in it, and with boxes that only evidence ticks.
 
 The inventory plugin reads it as the same fleet. So evidence goes into tables and sections that
-``_fleet/manifest_text.py`` skips.
+``_fleet/fleet_manifest.py`` skips.
 """
 
 from __future__ import annotations

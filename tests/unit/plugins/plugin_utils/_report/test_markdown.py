@@ -2,13 +2,13 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""MANIFEST.md of real runs and with hostile text. test_manifest_text.py has the round trip."""
+"""MANIFEST.md of real runs and with hostile text. test_fleet_manifest.py has the round trip."""
 
 from __future__ import annotations
 
 import re
 
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.manifest_text import parse
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.fleet_manifest import parse
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.markdown import as_markdown
 from hypothesis import given
 from hypothesis import strategies as st

@@ -2,13 +2,13 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Splitting of Markdown texts. test_manifest_text.py reads them as manifests."""
+"""Splitting of Markdown texts. test_fleet_manifest.py reads them as manifests."""
 
 from __future__ import annotations
 
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.markdown import (
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.markdown_sections import (
     Item,
     MarkdownReader,
     Section,

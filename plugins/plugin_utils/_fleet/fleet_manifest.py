@@ -47,7 +47,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.files 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._names import check_name
 
-from .markdown import Item, MarkdownReader, Section, headings, slug
+from .markdown_sections import Item, MarkdownReader, Section, headings, slug
 from .tags import SPECIAL_TAGS
 
 # Files that are always delivered.
@@ -151,7 +151,7 @@ class _Host:
     spellings: frozenset[str]
 
 
-def is_manifest_text(text: str) -> bool:
+def is_fleet_manifest(text: str) -> bool:
     """Whether a text has the title of the pipeline's files or an agent's heading."""
     return any(title == "Model Distribution Manifest" or _is_agent(level, title) for level, title in headings(text))
 

@@ -14,11 +14,11 @@ import typing as t
 
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.manifest_text import (
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.fleet_manifest import (
     Adapter,
     Agent,
     Distribution,
-    is_manifest_text,
+    is_fleet_manifest,
     parse,
     variables_of,
 )
@@ -47,7 +47,7 @@ FLEET = Distribution("sbs29", "192.0.2.1", "/home/models", (CLEANER,))
 
 
 def test_parse_pipeline_file() -> None:
-    assert is_manifest_text(SAMPLE)
+    assert is_fleet_manifest(SAMPLE)
     fleet = parse(SAMPLE, "MODEL_MANIFEST.md")
     assert (fleet.server, fleet.address, fleet.models_dir) == ("sbs29", "sbs29.etri.re.kr", "/home/models")
     assert [(agent.name, agent.purpose, agent.group, agent.hosts) for agent in fleet.agents] == [
@@ -80,10 +80,10 @@ def test_parse_pipeline_file() -> None:
     assert fleet.notes == ("Generated: 2025-10-31",)
 
 
-def test_is_manifest_text_recognizes_title_or_agent_heading() -> None:
-    assert is_manifest_text(PLAIN)
-    assert is_manifest_text("# **Model Distribution Manifest**\nempty\n")
-    assert not is_manifest_text("# A title -> with an arrow\n## Models\n- a -> b\n")
+def test_is_fleet_manifest_recognizes_title_or_agent_heading() -> None:
+    assert is_fleet_manifest(PLAIN)
+    assert is_fleet_manifest("# **Model Distribution Manifest**\nempty\n")
+    assert not is_fleet_manifest("# A title -> with an arrow\n## Models\n- a -> b\n")
 
 
 @pytest.mark.parametrize(
@@ -305,7 +305,7 @@ PIECES = [
 @pytest.mark.fuzz
 @given(st.one_of(st.text(), st.lists(st.sampled_from(PIECES)).map("".join)))
 def test_parse_any_text_is_read_or_refused_with_line(text: str) -> None:
-    is_manifest_text(text)
+    is_fleet_manifest(text)
     try:
         parse(text, "file")
     except DeliveryError as exc:
