@@ -29,7 +29,7 @@ class Rsync(t.NamedTuple):
 
 
 def check_transfer_options(params: dict[str, t.Any]) -> None:
-    """Raise DeliveryError for values that would stop every transfer, or that rsync does not accept."""
+    """Raise DeliveryError for values that stop every transfer or that rsync does not accept."""
     for name in ("transfer_timeout", "transfer_tries", "transfer_streams"):
         if params[name] < 1:
             raise DeliveryError.of(name, f"is {params[name]}.", "Set it to 1 or more.")

@@ -12,7 +12,7 @@ STORE/NAME/manifests/DIGEST12.json    its manifest
 STORE/NAME/receipts/DIGEST12.json     its load test on this node
 STORE/NAME/staging/DIGEST12/          a release in transfer, never served
 STORE/NAME/adopted-TIME/              quarantined content of MODELS/NAME, never deleted
-STORE/NAME/incoming-DIGEST12/         a directory about to be swapped in; afterwards the one swapped out
+STORE/NAME/incoming-DIGEST12/         swapped in next; after the swap, what was swapped out
 STORE/NAME/trash-.../                 a replaced directory that a process may still read
 STORE/NAME/state.json                 active and previous release
 STORE/NAME/lock                       locked with flock, never unlinked

@@ -49,8 +49,8 @@ UNCHANGED = "unchanged"
 class ActivationOptions:
     """The options that apply to all adapters of a transaction.
 
-    ``required_level`` is the level that a receipt must reach. Raises DeliveryError unless ``keep`` is
-    positive.
+    ``required_level`` is the level that a receipt must reach. Raises DeliveryError unless ``keep``
+    is positive.
     """
 
     required_level: str

@@ -37,9 +37,9 @@ exit 1
 def askpass(argv: c.Sequence[str], marker: str, password: str, directory: str) -> t.Iterator[dict[str, str]]:
     """The variables that make the ssh command ``argv`` use ``password`` within the context.
 
-    ``marker`` is a part of ``argv`` that no other ssh process has. The program is created in ``directory``,
-    which must not be mounted noexec. The password itself exists in memory only, not in a file, an
-    argument or the environment.
+    ``marker`` is a part of ``argv`` that no other ssh process has. The program is created in
+    ``directory``, which must not be mounted noexec. The password itself exists in memory only, not
+    in a file, an argument or the environment.
     """
     name = _login_name(argv)
     descriptor = os.memfd_create("password", os.MFD_CLOEXEC)
