@@ -21,7 +21,7 @@ description:
     P(lorafleet.delivery.manifest#inventory) reads as an inventory. C(report.html) is a self-contained page.
     C(junit.xml) is for CI, C(lorafleet.prom) for the textfile collector of node_exporter.
   - Ticks a box only on evidence of this run, that is, bytes that it hashed and receipts that it read. The first
-    task of a run empties all boxes, so that a killed run leaves none ticked.
+    task that works on adapters empties all boxes, so that a killed run leaves none ticked.
   - A run in check mode or of the playbook status proves nothing. It prints its table and does not touch the files.
 requirements:
   - enabled in configuration, as C(callbacks_enabled = lorafleet.delivery.delivery_report)

@@ -136,7 +136,7 @@ adapters:
       type: str
       sample: "9.0"
     dtype:
-      description: The dtype of the base. From level V(model).
+      description: The dtype of the base. From level V(model) on.
       type: str
       sample: bfloat16
     versions:
@@ -159,7 +159,7 @@ adapters:
       type: int
       sample: 6700000000
     effect:
-      description: By how much the adapter changes the model's answer, relative to the norm of its logits. From level V(model).
+      description: By how much the adapter changes the model's answer, relative to the norm of its logits. From level V(model) on.
       type: float
       sample: 0.151
     distances:
@@ -177,8 +177,8 @@ adapters:
       sample: {"on": 0.12, "off": 0.08, "direction": 0.98, "strength": 0.1}
     notes:
       description:
-        - Differences from the training, missing data for a comparison, and other facts that are not errors. They are warnings,
-          too.
+        - Differences from the training, missing data for a comparison, and other facts that are not errors. They are also
+          shown as warnings.
       type: list
       elements: str
       sample:
