@@ -254,7 +254,9 @@ def test_deploy_with_old_rsync_warns_and_does_not_compress(fleet: Fleet) -> None
     fleet.groups["agents"]["agent_transfer_compress"] = True
     refused = fleet.run("deploy", "--limit", "jw3", environment=environment)
     assert refused.rc != 0
-    assert refused.failures("jw3-1")[0].startswith("jw3-1: has an rsync (3.2.7) that cannot compress with zstd. Turn agent_tr")
+    assert refused.failures("jw3-1")[0].startswith(
+        "jw3-1: has an rsync (3.2.7) that cannot compress with zstd. Set transfer_compress to false"
+    )
 
 
 def test_upgrade_transfers_changes_only_and_keeps_the_old_release(fleet: Fleet) -> None:

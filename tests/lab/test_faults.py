@@ -277,7 +277,10 @@ def test_store_on_another_file_system__file_system_read_only(lab: Lab) -> None:
     lab.check(
         lab.deploy(),
         {
-            CLEANER: ("/home/.lorafleet: is not on the file system of /home/models", "Set the store to a directory below /home"),
+            CLEANER: (
+                "/home/.lorafleet: is not on the file system of /home/models",
+                "Set the option store to a directory below /home",
+            ),
             DESCRIBER: ("/home/models: is on a read-only file system.", "Mount it writable on this node"),
             PARAPHRASER: None,
         },
