@@ -194,7 +194,7 @@ class Places:
     source: pathlib.Path
     staging: pathlib.Path
 
-    def bring(self, node: End) -> TransferResult:
+    def fetch(self, node: End) -> TransferResult:
         return transfer(End(None), node, ["weights"], str(self.source), str(self.staging), TransferOptions(30))
 
     @property
@@ -213,12 +213,13 @@ def places(accounts: Accounts) -> Places:
 
 def end(server: sshd_server.Server, accounts: Accounts, **options: t.Any) -> End:
     """An end that accepts no key."""
-    return End(server.options(private_key_file=None, **options), programs=str(accounts.directory("programs", "root", 0o700)))
+    askpass_dir = str(accounts.directory("askpass", "root", 0o700))
+    return End(server.options(private_key_file=None, **options), askpass_dir=askpass_dir)
 
 
 def test_transfer_with_wrong_password_tries_once(accounts: Accounts, places: Places) -> None:
     with accounts.served("by-password", *BY_PASSWORD) as server:
-        outcome = places.bring(end(server, accounts, password="another"))  # noqa: S106
+        outcome = places.fetch(end(server, accounts, password="another"))  # noqa: S106
         assert (outcome.returncode, outcome.transient) == (255, False)
         assert f"{accounts.operator}@127.0.0.1: Permission denied (publickey,password)" in outcome.reason(30)
         assert sum(line.startswith("Failed password") for line in server.log) == 1
@@ -246,14 +247,14 @@ def test_transfer_does_not_give_the_password_to_a_jump_host(
             return dataclasses.replace(reached, ssh={**(reached.ssh or {}), "ssh_common_args": arguments})
 
         reached = end(target, accounts, password=SECRET)
-        refused = places.bring(through(""))
+        refused = places.fetch(through(""))
         assert refused.returncode == 255
         assert f"not answered, the password is only for {accounts.operator}@127.0.0.1: " in refused.stderr
         assert any(line.startswith("Failed ") for line in bastion.log)
         assert not any(line.startswith("Accepted ") for line in bastion.log)
         assert not any("Connection from" in line for line in target.log)
         # With a key for the jump host, the target gets the password.
-        assert places.bring(through(f"IdentityFile {bastion.private_key}")).returncode == 0
+        assert places.fetch(through(f"IdentityFile {bastion.private_key}")).returncode == 0
         assert places.arrived
         assert any(line.startswith("Accepted password") for line in target.log)
 
@@ -270,7 +271,7 @@ def becoming(accounts: Accounts, **options: t.Any) -> End:
 
 def test_transfer_with_sudo_password(accounts: Accounts, places: Places) -> None:
     accounts.may("(ALL) ALL")
-    outcome = places.bring(becoming(accounts, ansible_become_password=SECRET))
+    outcome = places.fetch(becoming(accounts, ansible_become_password=SECRET))
     assert (outcome.returncode, places.arrived) == (0, True)
     assert (places.staging / "weights").stat().st_uid == 0
     assert SECRET not in str(outcome)
@@ -278,7 +279,7 @@ def test_transfer_with_sudo_password(accounts: Accounts, places: Places) -> None
     # A password that is not asked for is not sent.
     accounts.may("(ALL) NOPASSWD: ALL")
     (places.staging / "weights").unlink()
-    assert places.bring(becoming(accounts, ansible_become_password=SECRET)).returncode == 0
+    assert places.fetch(becoming(accounts, ansible_become_password=SECRET)).returncode == 0
     assert places.arrived
 
 
@@ -295,7 +296,7 @@ def test_transfer_refused_by_sudo_names_the_reason(
     accounts.may("(ALL) ALL")
     node = becoming(accounts, **({"ansible_become_password": password} if password else {}))
     with pytest.raises(DeliveryError) as caught:
-        places.bring(node)
+        places.fetch(node)
     assert str(caught.value).startswith(message)
     assert os.listdir(places.staging) == []
     # No process is left here; a remote password prompt ends when its connection closes.
@@ -315,4 +316,4 @@ def commands_with(words: str) -> list[str]:
 def test_transfer_becoming_an_unknown_user_names_it(accounts: Accounts, places: Places) -> None:
     accounts.may("(ALL) NOPASSWD: ALL")
     with pytest.raises(DeliveryError, match=r"jw2-1: did not let this user become nobody-here: sudo: unknown user nobody-here"):
-        places.bring(becoming(accounts, ansible_become_user="nobody-here"))
+        places.fetch(becoming(accounts, ansible_become_user="nobody-here"))
