@@ -27,7 +27,8 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         result: dict[str, t.Any] = super().run(tmp, task_vars)
         source = self._task.delegate_to
-        # Checked before Ansible tries to connect. A task of its own would cost time on every node.
+        # Checked before Ansible tries to connect. A separate task for this check would take time on
+        # every node.
         if source is not None and source not in (task_vars or {})["hostvars"]:
             problem = f"is {source!r}, which is no host of the inventory."
             remedy = "Set it to the training server's name there, or put that host into the group training."

@@ -165,9 +165,9 @@ class CallbackModule(CallbackBase):
             for event in (*listener.events(), *known):
                 begins = self._progress.add(event)
                 if begins and not self._area:
-                    # Standard output is for a program then.
+                    # In that case, a program reads standard output.
                     self._display.display(begins, stderr="json" in C.DEFAULT_STDOUT_CALLBACK)
-                    # Ansible flushes at the end only, so a pipe would get all lines then.
+                    # Ansible flushes only at the end, so a pipe would get all lines at once.
                     sys.stdout.flush()
 
     def _follow(self, listener: Listener, area: LiveArea | None) -> None:

@@ -138,6 +138,6 @@ class InventoryModule(BaseInventoryPlugin):
 
 
 def _read(path: str) -> str:
-    # Invalid UTF-8 does not make the file unreadable. In a name or a path it is refused.
+    # Invalid UTF-8 does not make the file unreadable. In a name or a path it is rejected.
     with open(path, encoding="utf-8-sig", errors="replace") as stream:
         return stream.read()

@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Which files of a directory belong to the adapter, and their manifest."""
+"""Select the files of a directory that belong to the adapter, and build their manifest."""
 
 from __future__ import annotations
 

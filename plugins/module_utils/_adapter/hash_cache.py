@@ -31,7 +31,7 @@ from .._files import read_json
 from .._formats.tensor_scan import TensorScan
 from .manifest import FileEntry
 
-# The form of an entry. An entry of another form is made again.
+# The version of the format. An entry in any other version is created again.
 _SCHEMA = 2
 # Two writes within one tick of a file system's clock leave the same times. A tick is at most 10 ms;
 # the rest is a margin.

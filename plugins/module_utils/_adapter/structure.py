@@ -89,7 +89,7 @@ def structure_problems(
 
 
 def structure_checks(tensors: t.Sequence[TensorScan], config: Config) -> list[str]:
-    """Return what is proved if ``config_problems`` and ``structure_problems`` find nothing."""
+    """Return the facts that hold if ``config_problems`` and ``structure_problems`` find nothing."""
     return [
         f"The configuration is LoRA as declared: rank {config['r']}, alpha {config['lora_alpha']}, no key that can load code.",
         f"The weights are strict safetensors: {count(len(tensors), 'tensor')} with the names and shapes of"
@@ -99,7 +99,7 @@ def structure_checks(tensors: t.Sequence[TensorScan], config: Config) -> list[st
 
 
 def unchecked(base_config: dict[str, t.Any] | None) -> list[str]:
-    """Return what level structure cannot check with no more than this known about the base."""
+    """Return the checks that level structure cannot make, given what is known about the base."""
     if base_config is not None and is_known(base_config):
         return []
     what = "so level structure cannot detect missing modules or sizes that only the base determines; level adapter can"

@@ -26,7 +26,7 @@ def read_base_json(path: str, name: str) -> t.Any:
 
 
 def base_fingerprint(base: dict[str, t.Any]) -> dict[str, t.Any]:
-    """Return what distinguishes a base from others without reading its weights.
+    """Return values that distinguish a base from others, without reading its weights.
 
     ``base`` may have ``path`` and ``config``. Raises DeliveryError when its files cannot be read.
     """

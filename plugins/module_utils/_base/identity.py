@@ -8,10 +8,9 @@
 
 It is computed without reading all of the base. The name, dtype and shape of every tensor and a
 sample of its bytes (4 KiB each at its beginning, middle and end) are hashed in the order of the
-names, so that other shards of the same weights have the same hash. Two bases of the same shape
-differ in nearly every tensor, so the sample distinguishes them; it does not detect a few damaged
-bytes. This takes some milliseconds for gigabytes, needs no cache, and is the same work on every
-host.
+names, so that the hash does not depend on how the weights are split into shards. Two bases of the
+same shape differ in nearly every tensor, so the sample distinguishes them; it does not detect a few
+damaged bytes. This takes milliseconds even for gigabytes of weights, so it needs no cache.
 """
 
 from __future__ import annotations

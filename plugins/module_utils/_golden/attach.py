@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Add what the training server knows besides the files to a manifest: golden, base, versions."""
+"""Add the facts that only the training server knows to a manifest: golden, base and versions."""
 
 from __future__ import annotations
 

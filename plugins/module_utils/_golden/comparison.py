@@ -6,9 +6,10 @@
 
 """Compare an answer with a golden: distances, limits and the verdict.
 
-Generated text is never compared: another kernel changes single tokens of it, and everything after
-those. Compared are log-probabilities along the tokens of the training server's own answer, with the
-adapter and without it. ``docs/golden.md`` has the measurements behind the thresholds.
+Generated text is never compared: a different kernel changes single tokens, and with them everything
+that follows. Instead, log-probabilities along the tokens of the training server's own answer are
+compared, with the adapter and without it. ``docs/golden.md`` has the measurements behind the
+thresholds.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ _MOST_NOISE = 0.05
 # Below this direction the effect is another adapter's; below this strength there is no effect.
 _SAME_DIRECTION = 0.75
 _NO_STRENGTH = 0.05
-# No noise permits a strength to differ more from 1: the strength of a missing adapter is 0.
+# However large the noise is, the strength may not differ more than this from 1: the strength of a
+# missing adapter is 0.
 _MOST_STRETCHED = 0.5
 # Above this strength the scaling is wrong, which changes the direction, too. Another adapter would
 # have less effect along the recorded tokens.
@@ -41,7 +43,7 @@ Answer = t.Mapping[str, Rows]
 
 @dataclasses.dataclass(frozen=True)
 class Distances:
-    """How far two answers are from each other.
+    """The distances between two answers.
 
     ``on`` and ``off`` (with the adapter, and the base alone) are mean differences of the
     log-probabilities, weighted by the probabilities of the golden. ``direction`` and ``strength``
@@ -63,7 +65,7 @@ class Distances:
 def distances(golden: Answer, found: Answer) -> Distances:
     """Return the distances of an answer from the golden.
 
-    Raises DeliveryError for another form or NaN.
+    Raises DeliveryError if it is malformed or not finite.
     """
     on, off, found_on, found_off = (
         [row for rows in answer[key] for row in rows] for answer in (golden, found) for key in ("on", "off")
@@ -141,7 +143,7 @@ def permitted(noise: t.Sequence[Distances]) -> dict[str, float]:
 
 
 def problems(found: Distances, limits: t.Mapping[str, float]) -> list[tuple[str, str]]:
-    """Return problems with their remedies by the distances; an empty list if these are noise."""
+    """Return the problems that the distances show, with remedies; none if they are just noise."""
     wrong: list[tuple[str, str]] = []
     if found.off > limits["off"]:
         wrong.append(

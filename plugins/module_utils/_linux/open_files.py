@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Which directories some process has open or mapped, as far as /proc is readable."""
+"""Find directories that a process has open or mapped, as far as /proc is readable."""
 
 from __future__ import annotations
 

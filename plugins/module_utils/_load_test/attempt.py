@@ -22,7 +22,7 @@ from .worker.protocol import LoadTestResult
 class Verdict(enum.Enum):
     """How a test ended.
 
-    ``OPEN`` is a test that was not made, or for which memory did not suffice.
+    ``OPEN`` means that no test was run, or that memory was insufficient.
     """
 
     OPEN = "open"

@@ -32,7 +32,7 @@ class Case:
 
     The test has to reach level ``required``; if memory does not suffice for it, level ``minimum``
     is enough. ``directory`` is where the release is on this node, if it is there. ``base_digest``
-    identifies the base and its binding, ``receipt`` is the one of an earlier test.
+    identifies the base and its binding, ``receipt`` is from an earlier test.
     """
 
     declared: Declaration
@@ -112,7 +112,7 @@ def find_cases(options: LoadTestOptions) -> tuple[list[Case], list[Problem]]:
 
 
 def _case_of(options: LoadTestOptions, row: dict[str, t.Any], manifests: dict[str, Manifest] | None) -> Case:
-    """Return the case of one adapter. Raises DeliveryError without the adapter's name."""
+    """Return the case of one adapter. Raises a DeliveryError that does not name the adapter."""
     base = with_config({row["base"]: options.bases.get(row["base"]) or {}})[row["base"]]
     declared = Declaration.from_row(row, base)
     paths = AdapterPaths(options.models_dir, options.store, declared.name)

@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""The verdict on an adapter by the worker's report, and by its golden."""
+"""Derive the verdict on an adapter from the worker's report and from its golden."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .worker.protocol import Report
 
 
 def evaluate_report(attempt: Attempt, report: Report) -> list[Problem]:
-    """Set the result and the verdict by what the worker reports; returns the problems."""
+    """Set the result and the verdict from the worker's report; returns the problems."""
     case, found = attempt.case, report.result
     where = f"the load test at level {case.required} on {found.device}"
     if found.level or report.failures:
@@ -29,7 +29,7 @@ def evaluate_report(attempt: Attempt, report: Report) -> list[Problem]:
             found, level=found.level or before.level, checks=[*before.checks, *found.checks], notes=before.notes
         )
     else:
-        # Nothing was loaded: the facts about the files are all there is.
+        # Nothing was loaded, so only the facts about the files are known.
         attempt.result.limited_by = found.limited_by
     if report.failures:
         attempt.verdict = Verdict.FAILED
@@ -55,7 +55,7 @@ def evaluate_report(attempt: Attempt, report: Report) -> list[Problem]:
 
 
 def not_loaded(attempt: Attempt, device: str) -> Problem:
-    """Return the problem of a case that the aborted worker did not come to."""
+    """Return the problem of a case that the aborted worker did not reach."""
     attempt.result.limited_by = f"It was not loaded: the load test on {device} was aborted."
     return attempt.case.problem(
         f"was not tested at level {attempt.case.required} on {device}, because the load test was aborted.",
@@ -64,7 +64,7 @@ def not_loaded(attempt: Attempt, device: str) -> Problem:
 
 
 def _compare_with_golden(attempt: Attempt, golden: Golden, answer: dict[str, list[list[list[float]]]]) -> list[Problem]:
-    """Set the verdict by the distances of an answer from the golden; returns the problems."""
+    """Set the verdict from the distances between answer and golden; returns the problems."""
     case, result = attempt.case, attempt.result
     attempt.verdict = Verdict.FAILED
     try:

@@ -17,7 +17,7 @@ from .._base import remote_code
 from .._base import weights as base_weights
 from .worker import adapter_level, device, errors, golden_level, levels, main, model_level, nvidia, protocol, weights
 
-# The package that stands for module_utils there; the files have the same paths below it.
+# The package that replaces module_utils there; the files have the same paths below it.
 _PACKAGE = "delivery_worker"
 # With -I, Python does not search the script's directory.
 _START = f"""

@@ -157,7 +157,7 @@ def record_goldens(options: RecordingOptions, scratch: str, check_mode: bool) ->
 def find_recording(
     options: RecordingOptions, row: dict[str, t.Any], identities: Identities, write_cache: bool
 ) -> GoldenRecording:
-    """Return what has to be recorded of one adapter. Raises DeliveryError."""
+    """Return the golden to record for one adapter. Raises DeliveryError."""
     base = with_config({row["base"]: options.bases.get(row["base"]) or {}})[row["base"]]
     declared = Declaration.from_row(row, base)
     prompts = _check_prompts(options.prompts.get(declared.name))
@@ -197,7 +197,7 @@ def save_golden(options: RecordingOptions, recording: GoldenRecording, outcome: 
         problem = "was not recorded, because the run was aborted."
         raise DeliveryError.of("", problem, "See the other messages for the cause.")
     golden = _golden_from(recording, outcome.reports[name])
-    # The files that answered must still be those of the digest.
+    # The files that were loaded must still match the digest.
     cache = cache_path(options.cache_dir, recording.directory)
     if describe(recording.directory, recording.declared, {}, cache).manifest.digest != golden.digest:
         remedy = "Wait until the training has ended, then record again."
@@ -230,7 +230,7 @@ def _check_prompts(prompts: t.Any) -> list[t.Any]:
 
 
 def _golden_from(recording: GoldenRecording, report: Report) -> Golden:
-    """Return the golden of a worker's report.
+    """Return the golden from a worker's report.
 
     Raises DeliveryError if there is none, or it is unusable.
     """

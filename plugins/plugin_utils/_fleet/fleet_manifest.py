@@ -271,7 +271,7 @@ class _Reader(MarkdownReader):
         heading = _WITH_PARENTHESES.fullmatch(left)
         name = slug(re.sub(r"\bagent$", "", heading[1].strip(), flags=re.IGNORECASE)) if heading else ""
         node = self.host(right, section.line, _FORM)
-        # A check box has the name that people know: "Describer" for agent "Description Generator".
+        # A check box has the agent's common name: "Describer" for agent "Description Generator".
         boxes = self.names.get(_group(node.name), set())
         if len(boxes) == 1:
             (name,) = boxes

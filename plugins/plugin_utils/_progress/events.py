@@ -9,7 +9,7 @@
 A worker has no terminal, and its output arrives late. So a callback plugin opens a pair of datagram
 sockets before Ansible forks the workers, and these inherit the sending end. Sending never waits and
 never fails: an event is dropped when there is no listener or its buffer is full. Each event carries
-the whole state, so the next one makes up for it.
+the whole state, so the next one replaces a lost one.
 """
 
 from __future__ import annotations

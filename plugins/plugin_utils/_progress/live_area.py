@@ -34,7 +34,7 @@ import os
 import threading
 import typing as t
 
-# Control sequences that every terminal of the last decades understands.
+# Control sequences that practically every terminal supports.
 _SAVE, _RESTORE = "\x1b7", "\x1b8"
 _NO_WRAP, _WRAP = "\x1b[?7l", "\x1b[?7h"
 _CLEAR_LINE, _CLEAR_BELOW = "\x1b[K", "\x1b[J"

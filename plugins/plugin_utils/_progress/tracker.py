@@ -62,7 +62,7 @@ class Progress:
         return ""
 
     def end(self, host: str) -> None:
-        """Forget a host, whose task has ended."""
+        """Remove a host whose task has ended."""
         self._hosts.pop(host, None)
 
     def lines(self, columns: int, rows: int) -> list[str]:
@@ -114,5 +114,5 @@ def _cut(name: str, length: int) -> str:
 
 
 def _printable(text: str) -> str:
-    """Replace control characters, which a terminal would obey. Names come from other hosts."""
+    """Replace control characters, which a terminal would interpret. Names come from other hosts."""
     return "".join(character if character.isprintable() else "?" for character in text)

@@ -51,7 +51,7 @@ def as_html(report: Data) -> str:
 
 
 def _shape(state: str) -> str:
-    """Return the symbol of a state, which tells it from others without colour."""
+    """Return the symbol of a state, which distinguishes it from others without colour."""
     return "good" if state in GOOD else "bad" if state in BAD else "waiting" if state != NOT_SELECTED else "none"
 
 

@@ -246,7 +246,7 @@ def _state(node: Node, name: str, of: c.Mapping[Step, Data], drift: c.Sequence[s
 
 
 def _failures(node: Node) -> list[Data]:
-    """Return what failed on a node, one entry for each problem."""
+    """Return the failures of a node, one entry for each problem."""
     found: list[Data] = []
     for entry in node.results.get(AUDIT, {}).get("adapters") or ():
         remedy = "Deploy again: it repairs what differs, from the node's own store where that is intact."

@@ -18,7 +18,7 @@ _CHANGES = frozenset(ACTIONS) - {UNCHANGED}
 
 
 def state_words(state: str, check_mode: bool = False) -> str:
-    """Return the state of an adapter as people read it."""
+    """Return the state of an adapter in words."""
     words = state.replace("_", " ")
     return f"would be {words}" if check_mode and state in _CHANGES else words
 

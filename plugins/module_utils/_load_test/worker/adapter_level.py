@@ -6,8 +6,8 @@
 
 """Level adapter: PEFT's injection over a base without weights. Part of the load test's worker.
 
-The parameters that PEFT then has are compared with the file, tensor by tensor, and the results of
-its modules with float64.
+PEFT's resulting parameters are compared with the file, tensor by tensor, and the outputs of its
+modules with a computation in float64.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@
 
 """The device of the load test: open it, describe it, estimate whether a test fits its memory.
 
-Part of the load test's worker. Functions that need no torch work on plain numbers and texts.
+Part of the load test's worker. Functions that do not need torch work on plain numbers and strings.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def _choose_gpu(wanted: t.Any) -> t.Any:
 
 
 def describe_device(device: t.Any, versions: dict[str, str]) -> LoadTestResult:
-    """Return a result that has the device and the versions, with the driver's among them."""
+    """Return a result with the device and the versions, including the driver's."""
     import torch
 
     if device.type == "cuda":

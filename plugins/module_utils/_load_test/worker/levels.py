@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Run the levels of the load test on one adapter and report how far it came.
+"""Run the levels of the load test on one adapter and report the level it reached.
 
 Part of the load test's worker.
 """
@@ -42,7 +42,7 @@ def run_levels(
             report.passed = report.result.level == target.level
         except CheckFailed as exc:
             report.failures.append(Failure(exc.problem, exc.remedy))
-        # PEFT and transformers raise any exception; the next adapter is tested all the same.
+        # PEFT and transformers can raise any exception. The next adapter must still be tested.
         except Exception as exc:
             report.failures.append(Failure(f"cannot be loaded: {summary(exc)}.", TRY_VERSIONS))
             if base is not None:

@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""What the NVIDIA driver reports about itself and its GPUs, read without torch.
+"""Read what the NVIDIA driver reports about itself and its GPUs, without torch.
 
 Part of the load test's worker; the node reads the driver and the GPUs with it, too.
 """

@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""What goes to the load test's worker process and what comes back.
+"""The messages to and from the load test's worker process.
 
 The node and the worker both import this file, so it needs the standard library only. Both files
 between them, ``request.json`` and ``result.json``, hold these classes as JSON.
