@@ -30,7 +30,7 @@ class ActionModule(ActionBase):
         # Checked before Ansible tries to connect. A separate task for this check would take time on
         # every node.
         if source is not None and source not in (task_vars or {})["hostvars"]:
-            problem = f"is {source!r}, which is no host of the inventory."
+            problem = f"is {source!r}, which is not a host in the inventory."
             remedy = "Set it to the training server's name there, or put that host into the group training."
             error = DeliveryError.of("agent_training_host", problem, remedy)
             return {**result, "failed": True, "msg": str(error), "problems": error.to_json()}

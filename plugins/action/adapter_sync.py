@@ -131,13 +131,13 @@ class ActionModule(ActionBase):
     def _source_end(self, source: str, variables: dict[str, t.Any], control_path: str) -> End:
         """The end at the source, with the connection options of a task delegated to that host."""
         if source not in variables["hostvars"]:
-            problem = f"is {source!r}, which is no host of the inventory."
+            problem = f"is {source!r}, which is not a host in the inventory."
             raise DeliveryError.of("source", problem, "Set it to the inventory name of the training server.")
         source_vars = variables["hostvars"][source]
         kind = source_vars.get("ansible_connection", self._task.connection)
         connection = connection_loader.get(kind, self._play_context, os.devnull)
         if connection is None:
-            raise DeliveryError.of(source, f"has connection {kind!r}, which is no connection plugin.", _SUPPORTED)
+            raise DeliveryError.of(source, f"has connection {kind!r}, which is not a connection plugin.", _SUPPORTED)
         names = C.config.get_plugin_vars("connection", connection._load_name)
         # Keywords of the play and options of the command line apply if the inventory sets nothing.
         keywords: dict[str, t.Any] = {"port": self._task.port, "remote_user": self._task.remote_user}

@@ -350,7 +350,7 @@ MATRIX = [
         ("modules_to_save", "modules_to_save, declared", "modules_to_save, declared, base unknown", "trainable tokens"),
     ),
     Row("NaN or infinite values", "S", "structure", ("NaN", "Inf", "NaN beside a damaged config")),
-    Row("finite values with which the model answers NaN", "S", "model", ("weights blown up",)),
+    Row("finite values with which the model returns NaN", "S", "model", ("weights blown up",)),
     Row("all of lora_B zero: never trained", "S", "structure", ("untrained", "all lora_A zero", "one lora_A zero")),
     Row("values too small to change any answer", "S", "model", ("weights shrunk",)),
     Row("dtype F64, F8, mixed", "S", "structure", ("F64", "F8", "mixed dtypes")),
@@ -425,10 +425,10 @@ BY_ADAPTER = {
 }
 # What passes level adapter: the fault, and words of level model's failure.
 BY_MODEL = {
-    "weights blown up": (Fault(tensors=scale("lora_B", 1e30)), "the model answers NaN or infinity with this adapter"),
+    "weights blown up": (Fault(tensors=scale("lora_B", 1e30)), "the model returns NaN or infinity with this adapter"),
     "weights shrunk": (Fault(tensors=scale("lora_B", 1e-20)), "does not change the model's answer at all"),
     "base lacks a weight": (Fault(), "lacks model.norm.weight."),
-    "base of NaN": (Fault(), "answers NaN or infinity"),
+    "base of NaN": (Fault(), "returns NaN or infinity"),
 }
 # Found by level golden only: adapter, base and declaration are consistent.
 BLIND = {

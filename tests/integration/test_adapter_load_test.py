@@ -67,7 +67,7 @@ def test_load_test_check_run_and_repeat(node: LoadTestNode) -> None:
     assert of_all(done, "required_level") == of_all(done, "level") == ["model"] * 2
     assert of_all(done, "from_receipt") == [False] * 2
     assert of_all(done, "device") == ["cpu"] * 2
-    assert of_all(done, "limited_by") == ["No golden was recorded of this release."] * 2
+    assert of_all(done, "limited_by") == ["No golden was recorded for this release."] * 2
     assert all(effect > 0.01 for effect in of_all(done, "effect"))
     assert all(len(checks) == 11 for checks in of_all(done, "checks"))
     assert all({"python", "torch", "peft"} <= set(versions) for versions in of_all(done, "versions"))

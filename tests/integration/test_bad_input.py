@@ -352,7 +352,7 @@ TABLE: dict[str, Bad] = {
     ),
     "no such training server": Bad(
         "node",
-        ("agent_training_host: is 'sbs99', which is no host of the inventory.", "Set it to the training server's name there"),
+        ("agent_training_host: is 'sbs99', which is not a host in the inventory.", "Set it to the training server's name there"),
         node=settings(agent_training_host="sbs99"),
     ),
     "rate that rsync does not take": Bad(

@@ -171,7 +171,7 @@ def test_deploy_with_tags_and_limit_touches_only_the_selection(fleet: Fleet) -> 
     # Both tags exist in the inventory, but the describer has no 8b.
     wrong = fleet.run("deploy", "--tags", "describer,8b")
     assert wrong.rc != 0
-    assert "tags 8b, describer: name no adapter together: none of these agents has such a variant." in wrong.output
+    assert "tags 8b, describer: together select no adapter: none of these agents has such a variant." in wrong.output
     assert not wrong.worked_on()
 
     fleet.deploy("--tags", "cleaner")

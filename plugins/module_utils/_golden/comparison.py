@@ -72,7 +72,7 @@ def distances(golden: Answer, found: Answer) -> Distances:
     )
     shapes = [[len(row) for row in rows] for rows in (on, off, found_on, found_off)]
     if not on or any(shape != shapes[0] for shape in shapes):
-        raise DeliveryError.of("golden", "has an answer of another form than its questions.", "Record it again.")
+        raise DeliveryError.of("golden", "has an answer whose form does not match its questions.", "Record it again.")
     if not all(math.isfinite(value) for rows in (found_on, found_off) for row in rows for value in row):
         raise DeliveryError.of("golden", "has an answer with NaN or infinity.", "Check the device and the base.")
     dot = wanted = had = 0.0
@@ -121,8 +121,8 @@ def permitted(noise: t.Sequence[Distances]) -> dict[str, float]:
     if max(on, off) > _MOST_NOISE:
         raise DeliveryError.of(
             "golden",
-            f"is unusable: two attention kernels of the training server differ by {max(on, off):.3f}; a wrong adapter can be"
-            f" told from noise up to {_MOST_NOISE}.",
+            f"is unusable: two attention kernels of the training server differ by {max(on, off):.3f}; a wrong adapter can"
+            f" be distinguished from noise only up to {_MOST_NOISE}.",
             "Check its device and its build of torch, or record more and longer prompts.",
         )
     turned = max((1 - one.direction for one in noise), default=0.0)

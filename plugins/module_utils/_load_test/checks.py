@@ -79,7 +79,7 @@ def reason_for_level(case: Case) -> str | None:
     if case.required == "golden":
         return None
     if case.required == "model" and case.manifest.golden is None:
-        return "No golden was recorded of this release."
+        return "No golden was recorded for this release."
     if case.required == "adapter" and not case.base.get("path"):
         return "Its base has no path on this host."
     return f"Level {case.required} was requested."
@@ -161,4 +161,4 @@ def _check_base(attempt: Attempt, identities: Identities, enforce: bool) -> None
         return
     result.notes.extend(notes)
     tensors = case.manifest.base["tensors"]
-    result.checks.append(f"The base is that of the training, by its config and a sample of {tensors} tensors.")
+    result.checks.append(f"The base matches that of the training, by its config and a sample of {tensors} tensors.")

@@ -97,7 +97,7 @@ def _problem(python: str, device: str, child: Child, current: str | None, error:
         return Problem(
             python,
             f"crashed{during}: {child.ending}.{child.stderr_tail}",
-            "Its torch does not fit this host: compare its build with the driver and the CPU, or install it again.",
+            "Its build of torch does not suit this host: compare it with the driver and the CPU, or install it again.",
         )
     if child.code:
         return Problem(

@@ -50,7 +50,7 @@ def select(
     if of_agents and of_variants and not any(str(variant) in of_variants for one in of_agents for variant in fleet[one]):
         raise DeliveryError.of(
             f"tags {', '.join(sorted(wanted))}",
-            "name no adapter together: none of these agents has such a variant.",
+            "together select no adapter: none of these agents has such a variant.",
             " ".join(f"{one}: {', '.join(sorted(map(str, fleet[one])))}." for one in sorted(of_agents)),
         )
     if (of_agents and agent not in of_agents) or agent in skipped:

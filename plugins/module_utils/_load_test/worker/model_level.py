@@ -105,7 +105,7 @@ class LoadedBase:
         self.logits = self.forward()
         if not torch.isfinite(self.logits).all():
             self.drop()
-            raise BaseCheckFailed(f"its base {self.path} answers NaN or infinity.", "Copy the base to the node again.")
+            raise BaseCheckFailed(f"its base {self.path} returns NaN or infinity.", "Copy the base to the node again.")
         self.checksums = _checksums(self.model)
 
     def forward(self, model: t.Any = None) -> t.Any:
@@ -170,7 +170,7 @@ def model_level(target: Target, tensors: dict[str, t.Any], base: LoadedBase) -> 
     checks = prove(model, target, tensors, base.device)
     with_adapter = base.forward(model)
     if not torch.isfinite(with_adapter).all():
-        raise CheckFailed("the model answers NaN or infinity with this adapter.", "Train or save the adapter again.")
+        raise CheckFailed("the model returns NaN or infinity with this adapter.", "Train or save the adapter again.")
     without = base.logits.float()
     effect = float((with_adapter.float() - without).norm() / without.norm())
     if effect == 0:

@@ -245,10 +245,10 @@ def test_node_end_password_for_other_purpose_is_not_used(use: dict[str, str]) ->
 def test_source_end_unsupported_connection_is_refused() -> None:
     with pytest.raises(DeliveryError, match=r"sbs29: has connection 'psrp', over which no adapters .* Set ansible_connection"):
         command({"ansible_connection": "psrp"})
-    with pytest.raises(DeliveryError, match=r"sbs29: has connection 'none_such', which is no connection plugin\. Set ansible"):
+    with pytest.raises(DeliveryError, match=r"sbs29: has connection 'none_such', which is not a connection plugin\. Set ansible"):
         command({"ansible_connection": "none_such"})
 
 
 def test_source_end_unknown_source_is_refused() -> None:
-    with pytest.raises(DeliveryError, match=r"source: is 'sbs29', which is no host of the inventory\. Set it to"):
+    with pytest.raises(DeliveryError, match=r"source: is 'sbs29', which is not a host in the inventory\. Set it to"):
         action({})._source_end("sbs29", {"hostvars": {"jw2": {}}}, "none")

@@ -79,7 +79,7 @@ def test_distances_nan_or_infinity_is_an_error(key: str, broken: float) -> None:
 
 @pytest.mark.parametrize("found", [{"on": [], "off": []}, {"on": ON, "off": [OFF[0][:1]]}, {"on": [[[0.0]]], "off": [[[0.0]]]}])
 def test_distances_other_form_is_an_error(found: dict[str, t.Any]) -> None:
-    with pytest.raises(DeliveryError, match="another form"):
+    with pytest.raises(DeliveryError, match="form does not match"):
         distances(GOLDEN, found)
 
 

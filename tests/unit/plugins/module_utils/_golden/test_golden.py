@@ -60,7 +60,9 @@ def test_golden_json_round_trip() -> None:
              {**golden(manifest()).to_json(), "answer": {"on": [[[1e9]]], "off": [[[0.0]]]}}],
 )  # fmt: skip
 def test_golden_malformed_is_an_error_with_remedy(tmp_path: pathlib.Path, data: t.Any) -> None:
-    malformed = r": (does not have the form of schema 1|has an answer of another form).*Record it again on the training server"
+    malformed = (
+        r": (does not have the form of schema 1|has an answer whose form does not match).*Record it again on the training server"
+    )
     if data is not None:
         with pytest.raises(DeliveryError, match=f"golden of adapter a{malformed}"):
             golden_of(dataclasses.replace(manifest(), golden=data))

@@ -96,7 +96,7 @@ def test_check_other_base_is_an_error_or_a_note(case: Case, tmp_path: pathlib.Pa
     trained = t.cast("dict[str, t.Any]", Identities().at(base))
     case = dataclasses.replace(case, manifest=dataclasses.replace(case.manifest, base=trained))
     result = check(case).result
-    assert result.checks[-1].startswith("The base is that of the training, by its config and a sample of ")
+    assert result.checks[-1].startswith("The base matches that of the training, by its config and a sample of ")
     assert not [note for note in result.notes if "base" in note]
 
     other = tmp_path / "other"

@@ -62,7 +62,7 @@ def test_evaluate_report_reached_level_passes(case: Case) -> None:
         versions={"torch": "2.13.0"},
         notes=["a note"],
         checks=["files", "loaded"],
-        limited_by="No golden was recorded of this release.",
+        limited_by="No golden was recorded for this release.",
     )
 
 
@@ -110,7 +110,7 @@ def test_evaluate_report_equal_answer_passes_golden(case: Case) -> None:
     ("answer", "words"),
     [
         ({"on": ANSWER["off"], "off": ANSWER["off"]}, "answers as if the adapter were not there"),
-        ({"on": [], "off": []}, "failed level golden: the golden has an answer of another form"),
+        ({"on": [], "off": []}, "failed level golden: the golden has an answer whose form does not match"),
     ],
 )
 def test_evaluate_report_other_answer_fails_at_level_model(case: Case, answer: dict[str, t.Any], words: str) -> None:

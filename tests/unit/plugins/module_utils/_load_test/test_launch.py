@@ -136,7 +136,7 @@ def test_run_worker_segfault_shows_faulthandler_output(scratch: pathlib.Path, in
     python = interpreter(f"exec {sys.executable} -X faulthandler -c 'import ctypes; ctypes.string_at(0)'")
     problem = only_problem(run_worker(python, "cpu", [target("a")], 60, str(scratch)))
     assert "crashed: killed by SIGSEGV. The end of its stderr:\nFatal Python error: Segmentation fault" in problem
-    assert "Its torch does not fit this host" in problem
+    assert "Its build of torch does not suit this host" in problem
 
 
 def test_run_worker_ignores_stdout(scratch: pathlib.Path, interpreter: t.Callable[[str], str]) -> None:

@@ -78,7 +78,7 @@ def test_select_tags_without_common_adapter_are_refused() -> None:
     assert select(rows("cleaner"), "cleaner", fleet, ["cleaner", "describer", "8b"], []) == rows("cleaner")[1:]
     # Whatever the agent: the node of another one must not end as if it were right.
     for agent in fleet:
-        with pytest.raises(DeliveryError, match=r"^tags 8b, describer: name no adapter together: .* describer: 3b\.$"):
+        with pytest.raises(DeliveryError, match=r"^tags 8b, describer: together select no adapter: .* describer: 3b\.$"):
             select(rows(agent), agent, fleet, ["describer", "8b"], [])
 
 
