@@ -41,7 +41,7 @@ class ActionModule(ActionBase):
 
     def _shared_result(self, task_vars: dict[str, t.Any] | None) -> dict[str, t.Any] | None:
         """The result for the first node, which the others wait for. None if that call failed."""
-        # Each task calls the module anew, even with equal arguments. The directory is private to
+        # Each task calls the module again, even with equal arguments. The directory is private to
         # the run and shared by its workers.
         call = json.dumps([self._task._uuid, self._task.delegate_to, self._task.args], sort_keys=True)
         path = os.path.join(C.DEFAULT_LOCAL_TMP, f"adapter_info.{hashlib.sha256(call.encode()).hexdigest()}")

@@ -178,7 +178,7 @@ def _end(host: str, connection: t.Any, control_path: str) -> End:
 
 
 def _uses_password(connection: t.Any) -> bool:
-    """Whether the password of an ssh connection is meant for its host.
+    """Return whether the password of an ssh connection is meant for its host.
 
     Otherwise it is the PIN of a token, or disabled.
     """

@@ -18,7 +18,7 @@ _COLLECTION = "lorafleet.delivery"
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """What one module does, for all adapters of a node at once.
+    """The work of one module, for all adapters of a node at once.
 
     ``key`` names the step in report.json and in metrics. ``running`` is what the progress display
     shows while the module works, and may contain ``{device}``. ``done`` is what the report calls

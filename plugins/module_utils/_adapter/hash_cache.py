@@ -43,7 +43,7 @@ Signature = t.List[t.List[t.Any]]
 
 @dataclasses.dataclass(frozen=True)
 class CacheEntry:
-    """What was read from an adapter's files. ``config`` is the parsed adapter_config.json."""
+    """The data read from an adapter's files. ``config`` is the parsed adapter_config.json."""
 
     files: tuple[FileEntry, ...]
     tensors: tuple[TensorScan, ...]

@@ -55,7 +55,7 @@ class Case:
         return None if self.golden is None else digest_of(self.manifest.golden)
 
     def has_valid_receipt(self, level: str, environment_digest: str | None) -> bool:
-        """Whether the receipt reaches a level with this base, environment and golden.
+        """Return whether the receipt reaches a level with this base, environment and golden.
 
         Level structure loads nothing, so it is valid in any environment.
         """
@@ -67,7 +67,7 @@ class Case:
         return level == "structure" or receipt.get("environment") == environment_digest
 
     def improves_receipt(self, level: str, environment_digest: str | None) -> bool:
-        """Whether a test that reaches this level proves more than a valid receipt."""
+        """Return whether a test that reaches this level proves more than a valid receipt."""
         receipt = self.receipt
         if receipt is None or not reaches(receipt["level"], level):
             return True

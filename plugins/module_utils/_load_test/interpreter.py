@@ -40,7 +40,7 @@ print(json.dumps(found))
 
 @dataclasses.dataclass(frozen=True)
 class Environment:
-    """What a load test on this host depends on beside the adapter and its base.
+    """The facts that a load test on this host depends on, besides the adapter and its base.
 
     ``digest`` covers the versions, the device, the driver, the GPUs and the user. A receipt is
     valid in the environment that it was written in. Without a working interpreter nothing is known.

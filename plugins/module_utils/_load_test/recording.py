@@ -30,7 +30,7 @@ from .worker.protocol import Recording, Report, Target
 
 # How many tokens are compared at each position, with the adapter and without it.
 _TOP = 20
-# With fewer answers, noise and faults cannot be told apart.
+# With fewer answers, noise cannot be distinguished from faults.
 _MINIMUM_PROMPTS = 4
 
 

@@ -52,7 +52,7 @@ class ServingUser:
                 os.chown(os.path.join(path, name), self.uid, self.gid, follow_symlinks=False)
 
     def may(self, bits: int, mode: int, uid: int, gid: int) -> bool:
-        """Whether a mode with this owner and group grants this user the permission bits."""
+        """Return whether a mode with this owner and group grants this user the permission bits."""
         if self.uid == 0:
             return True
         digit = mode >> (6 if uid == self.uid else 3 if gid in self.groups else 0)

@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Carry out a plan, in an order that a crash cannot break.
+"""Carry out a plan in a crash-safe order.
 
 First the release in the store, then the served path, then the recorded state.
 """
@@ -61,7 +61,7 @@ def apply_plan(plan: Plan, state: State, options: ActivationOptions) -> str | No
     if plan.replace_served:
         adopted = _replace_served(plan, state, options) or adopted
     after = plan.after.without(plan.expired)
-    # A replaced served path has left an intent in the recorded state, which has to go even if
+    # A replaced served path has left an intent in the recorded state, which must be cleared even if
     # nothing else changes.
     if plan.replace_served or after != state:
         write_state(paths, after)

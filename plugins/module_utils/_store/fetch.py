@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""What has to be downloaded to a node, what can be reused there, and the space that it needs."""
+"""Plan the downloads to a node: missing files, files that it can reuse, and the space needed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _RESERVE_FILES = 32
 
 @dataclasses.dataclass
 class Fetch:
-    """What one adapter needs on this node.
+    """The files that one adapter needs on this node.
 
     ``stored`` is true when the store has an intact copy of the release. Otherwise ``missing`` lists
     the files that are not staged yet: ``reusable`` maps the names of those that exist elsewhere on

@@ -79,7 +79,7 @@ class Request:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a transaction does for one adapter."""
+    """The changes that a transaction makes for one adapter."""
 
     request: Request
     manifest: Manifest

@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Retention: which releases have expired, and their deletion."""
+"""Find expired releases and delete them."""
 
 from __future__ import annotations
 

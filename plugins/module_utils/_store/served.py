@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""What is at MODELS_DIR/NAME, the path that servers open."""
+"""Inspect MODELS_DIR/NAME, the path that servers open."""
 
 from __future__ import annotations
 

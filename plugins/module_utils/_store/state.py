@@ -86,7 +86,7 @@ class State:
 
 
 def read_state(paths: AdapterPaths) -> State:
-    """Return the recorded state, the empty one if there is none.
+    """Return the recorded state, or an empty one if there is none.
 
     Raises DeliveryError when it is damaged.
     """

@@ -27,7 +27,7 @@ from .state import State, read_state
 
 @dataclasses.dataclass(frozen=True)
 class AdapterResult:
-    """What the transaction did for one adapter or, in check mode, would do."""
+    """The result of the transaction for one adapter; in check mode, the predicted result."""
 
     plan: Plan
     # Where displaced content was quarantined, if there was any.
@@ -66,7 +66,7 @@ class AdapterResult:
 
 
 def carry_out(requests: t.Sequence[Request], options: ActivationOptions, check_mode: bool, done: list[AdapterResult]) -> None:
-    """Carry out all requests, appending each result to ``done`` as it is reached.
+    """Carry out all requests, appending each result to ``done`` as soon as it is known.
 
     All adapters are checked before the first one changes; the first failure after that stops the
     transaction with a DeliveryError. Check mode predicts the results and writes nothing.

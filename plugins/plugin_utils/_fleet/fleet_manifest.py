@@ -152,7 +152,7 @@ class _Host:
 
 
 def is_fleet_manifest(text: str) -> bool:
-    """Whether a text has the title of the pipeline's files or an agent's heading."""
+    """Return whether a text has the title of the pipeline's files or an agent's heading."""
     return any(title == "Model Distribution Manifest" or _is_agent(level, title) for level, title in headings(text))
 
 
@@ -430,6 +430,6 @@ def _group(node: str) -> str:
 
 
 def _is_about(benchmark: Item, adapter: str) -> bool:
-    """Whether a benchmark is about an adapter, whose name contains the benchmark's words."""
+    """Return whether a benchmark is about an adapter, whose name contains the benchmark's words."""
     subject = benchmark.key.removesuffix("_models")
     return bool(subject) and f"_{subject}_" in f"_{slug(adapter)}_"

@@ -9,7 +9,7 @@
 A worker has no terminal, and its output arrives late. So a callback plugin opens a pair of datagram
 sockets before Ansible forks the workers, and these inherit the sending end. Sending never waits and
 never fails: an event is dropped when there is no listener or its buffer is full. Each event carries
-the whole state, so the next one replaces a lost one.
+the complete state, so the next one replaces a lost one.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _sender: socket.socket | None = None
 
 @dataclasses.dataclass(frozen=True)
 class Event:
-    """What a host is doing.
+    """The current activity of a host.
 
     ``total`` is 0 when it is unknown; ``bytes`` never exceeds it otherwise.
     """

@@ -123,7 +123,7 @@ class LiveArea:
         return f"{_RESTORE}\r" if self._drawn and self.size == self._size else "\r"
 
     def _in_foreground(self) -> bool:
-        """Whether this process may draw, which it may not as a background job of a shell."""
+        """Return whether this process may draw, which it may not as a background job of a shell."""
         try:
             return os.tcgetpgrp(self._terminal) == os.getpgrp()
         except OSError:

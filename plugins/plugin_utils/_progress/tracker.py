@@ -4,7 +4,7 @@
 
 # This plugin util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""What each host of a run is doing, collected from events, and the lines that show it."""
+"""The current activity of each host of a run, collected from events, and the lines that show it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NAME = 12
 
 @dataclasses.dataclass
 class _Doing:
-    """What a host is doing, and since when.
+    """The activity of a host, and since when.
 
     ``samples`` are times with the number of bytes received by then.
     """
@@ -39,7 +39,7 @@ class _Doing:
 
 
 class Progress:
-    """What each host is doing. ``clock`` returns seconds."""
+    """The current activity of each host. ``clock`` returns seconds."""
 
     def __init__(self, clock: t.Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

@@ -6,9 +6,9 @@
 
 """Transfers files from one host to another by two rsync processes that the controller connects.
 
-The node runs the rsync client, the source the server. Neither knows the other or holds a key for
-it: each talks only to the controller, over Ansible's connection settings for that host, or as a
-local process. The data is streamed, never stored on the controller::
+The node runs the rsync client, the source the server. Neither host needs the address of the other
+or a key for it: each is connected only to the controller, over Ansible's connection settings for
+that host, or as a local process. The data is streamed, never stored on the controller::
 
     source: rsync --server --sender  ---->  controller  ---->  rsync SOURCE:files STAGING/ :node
                                      <----              <----
@@ -133,7 +133,7 @@ def transfer(
                 t.cast("t.IO[bytes]", client.stdout).close()
                 moved = _pump(t.cast("t.IO[bytes]", server.stdout), t.cast("t.IO[bytes]", client.stdin), timeout, count_received)
                 codes = (_exit_status(client, timeout), _exit_status(server, timeout)) if moved else (TIMEOUT, 0)
-        # A server that received no request complains about its syntax. That is not why the client
+        # A server that received no request reports a syntax error. That is not why the client
         # ended.
         no_request = codes[0] and codes[1] == SYNTAX_ERROR
         if no_request:
@@ -179,7 +179,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def _pump(source: t.IO[bytes], node: t.IO[bytes], timeout: int, received: c.Callable[[int], None]) -> bool:
-    """Move data from the source to the node until one ends. False if the time limit expired.
+    """Move data from source to node until either process ends. False if the time limit expired.
 
     rsync's own time limit does not suffice: its ends keep each other alive with empty messages
     while no file data moves. A stream of keepalives alone is accepted for ``keepalive_timeout``

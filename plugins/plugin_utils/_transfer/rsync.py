@@ -4,7 +4,7 @@
 
 # This plugin util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""The rsync command lines of a transfer, and what their exit statuses mean."""
+"""The rsync command lines of a transfer, and the meaning of their exit statuses."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ _REASONS = {
 }
 
 # The two ends of rsync exchange keepalives also while no file data moves, for instance while one of
-# them hashes what an earlier transfer left. So a transfer without data is given this many times the
-# time limit.
+# them hashes the files that an earlier transfer left. So a transfer without data is given this many
+# times the time limit.
 _KEEPALIVE_FACTOR = 10
 
 # The scripts below are passed to ``sh -c`` instead of being copied to the hosts, which would cost a
@@ -88,7 +88,7 @@ _SERVER_SCRIPT = f'rsync --version >&2; echo "{END_OF_VERSION}" >&2; exec "$@"'
 
 @dataclasses.dataclass(frozen=True)
 class TransferOptions:
-    """How files are transferred.
+    """The options of a transfer.
 
     ``timeout`` is in seconds without data. ``bwlimit`` is the value of rsync's option of that name,
     empty for no limit. ``compress`` needs an rsync with zstd at both ends.
@@ -101,7 +101,7 @@ class TransferOptions:
 
 @dataclasses.dataclass(frozen=True)
 class TransferResult:
-    """How one attempt at a transfer ended.
+    """The outcome of one attempt at a transfer.
 
     ``received`` is the number of bytes passed to the node, ``stderr`` the messages of both ends,
     ``commands`` the command of the node's end and that of the source's end. ``source_rsync`` is

@@ -29,8 +29,8 @@ _FIRST = (
     "ControlMaster=auto",
     "ControlPersist=60",
 )
-# Without a password, no prompt is answered. A password is given once: a wrong one stays wrong, and
-# each attempt counts towards locking the account.
+# Without a password, no prompt is answered. A password is tried only once: a wrong one stays wrong,
+# and each attempt counts towards locking the account.
 _NO_PROMPT = ("BatchMode=yes",)
 _PASSWORD = ("BatchMode=no", "NumberOfPasswordPrompts=1")
 # For the same reason, the user's own value wins over these.

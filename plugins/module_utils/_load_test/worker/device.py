@@ -118,7 +118,7 @@ def describe_device(device: t.Any, versions: dict[str, str]) -> LoadTestResult:
 
 
 def out_of_memory(exc: BaseException) -> bool:
-    """Whether memory of the host or the device ran out.
+    """Return whether memory of the host or the device ran out.
 
     CUDA's libraries and the host's allocator report it as text only.
     """

@@ -76,7 +76,7 @@ def versions(packages: t.Iterable[str]) -> dict[str, str]:
 
 
 def run(request: Request, save: t.Callable[[RunResult], None]) -> None:
-    """Test all adapters of a request. ``save`` gets the whole result after every adapter."""
+    """Test all adapters of a request. ``save`` gets the complete result after every adapter."""
     started = time.monotonic()
     result = RunResult()
     try:

@@ -205,7 +205,7 @@ def _checksums(model: t.Any) -> dict[str, int]:
 
 
 def _opens(path: str) -> bool:
-    """Whether a file exists. Raises PermissionError if it cannot be read."""
+    """Return whether a file exists. Raises PermissionError if it cannot be read."""
     try:
         with open(path, "rb"):
             return True

@@ -51,7 +51,7 @@ class Target:
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What the worker has to do, in the form of ``request.json``.
+    """The work requested from the worker, in the form of ``request.json``.
 
     ``memory_limit`` is the number of bytes of the device that may be used. ``dtype`` and
     ``attention`` are those of the bases, by default what suits the device.
@@ -114,7 +114,7 @@ class Failure:
 
 @dataclasses.dataclass
 class Report:
-    """What the worker found out about one adapter.
+    """The worker's findings about one adapter.
 
     ``passed`` means that the level of the target was reached. ``answer`` is the answer to the
     questions of level golden, ``recorded`` a recorded golden; ``golden_level`` describes both.
