@@ -31,8 +31,8 @@ def read_lora_config(path: str) -> Config:
     return read_object(path, _SAVE_AGAIN)
 
 
-def named(names: t.Sequence[str] | None, module: str) -> bool:
-    """Return whether one of ``names`` is the name of ``module`` or the end of it."""
+def matches_any(names: t.Sequence[str] | None, module: str) -> bool:
+    """Return whether ``module`` has one of ``names`` as its name or as its last components."""
     return any(module == name or module.endswith(f".{name}") for name in names or ())
 
 
@@ -41,22 +41,22 @@ def targets(config: Config, module: str) -> bool:
 
     ``config`` must be well-formed.
     """
-    if named(config.get("exclude_modules"), module) or named(config.get("modules_to_save"), module):
+    if matches_any(config.get("exclude_modules"), module) or matches_any(config.get("modules_to_save"), module):
         return False
     if module in config["target_modules"]:
         return True
     layers = config.get("layers_to_transform")
     if layers is None or layers == []:
-        return named(config["target_modules"], module)
+        return matches_any(config["target_modules"], module)
     # PEFT uses the first number in the name as the number of the layer.
     layer = re.search(r"\.[^.]+\.(\d+)\.", module)
     numbers = layers if isinstance(layers, list) else [layers]
-    return layer is not None and int(layer[1]) in numbers and named(config["target_modules"], module)
+    return layer is not None and int(layer[1]) in numbers and matches_any(config["target_modules"], module)
 
 
 def saves(config: Config, module: str) -> bool:
     """Return whether the adapter contains its own copy of all weights of ``module``."""
-    return named(config.get("modules_to_save"), module)
+    return matches_any(config.get("modules_to_save"), module)
 
 
 def rank_of(config: Config, module: str) -> int:

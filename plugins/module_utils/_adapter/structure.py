@@ -23,7 +23,7 @@ from .._text import count, first, shown
 from .lora_config import (
     Config,
     is_well_formed,
-    named,
+    matches_any,
     rank_of,
     saves,
     targets,
@@ -132,7 +132,7 @@ def _modules_of(tensors: t.Iterable[TensorScan]) -> dict[str, Module]:
 def _name_problems(name: str, found: dict[str, TensorScan], config: Config, modules: dict[str, Module]) -> t.Iterator[Problem]:
     expected = expected_tensors(config, modules)
     for key in ("target_modules", "modules_to_save"):
-        unknown = [entry for entry in config.get(key) or () if not any(named([entry], module) for module in modules)]
+        unknown = [entry for entry in config.get(key) or () if not any(matches_any([entry], module) for module in modules)]
         if unknown:
             problem = f"{key} names {first(unknown)}, which neither the base nor the file has."
             yield Problem("", problem, "It belongs to another base, or its configuration was changed.", name)

@@ -112,7 +112,7 @@ def check_same(loaded: dict[str, t.Any], tensors: dict[str, t.Any], device: t.An
 
 
 def adapter_level(target: Target, tensors: dict[str, t.Any], device: t.Any, limit: int | None = None) -> tuple[float, list[str]]:
-    """Inject the adapter over a base without weights, with its tensors on the device, and prove it.
+    """Inject the adapter over a base without weights, with its tensors on the device, and check it.
 
     Returns the seconds and the checks. Raises CheckFailed, Shortage.
     """
@@ -142,10 +142,10 @@ def adapter_level(target: Target, tensors: dict[str, t.Any], device: t.Any, limi
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     seconds = time.monotonic() - started
-    return seconds, prove(model, target, tensors, device)
+    return seconds, run_checks(model, target, tensors, device)
 
 
-def prove(model: t.Any, target: Target, tensors: dict[str, t.Any], device: t.Any) -> list[str]:
+def run_checks(model: t.Any, target: Target, tensors: dict[str, t.Any], device: t.Any) -> list[str]:
     """Run the checks of level adapter on a model with checked names and loaded tensors.
 
     Raises CheckFailed.

@@ -16,7 +16,7 @@ import typing as t
 from ..._base.weights import base_weights
 from ..._text import first
 from ..._versions import major_minor
-from .adapter_level import INSIDE, adapter_parameters, check_names, inject, prove
+from .adapter_level import INSIDE, adapter_parameters, check_names, inject, run_checks
 from .device import free_memory, model_need, out_of_memory, shortage
 from .errors import TRY_VERSIONS, BaseCheckFailed, CheckFailed, Shortage, reading_base, summary
 from .protocol import Target
@@ -167,7 +167,7 @@ def model_level(target: Target, tensors: dict[str, t.Any], base: LoadedBase) -> 
     unloaded = [name for name, parameter in model.named_parameters() if parameter.is_meta]
     if unloaded:
         raise CheckFailed(f"PEFT loaded no values for {first(unloaded)}.", TRY_VERSIONS)
-    checks = prove(model, target, tensors, base.device)
+    checks = run_checks(model, target, tensors, base.device)
     with_adapter = base.forward(model)
     if not torch.isfinite(with_adapter).all():
         raise CheckFailed("the model returns NaN or infinity with this adapter.", "Train or save the adapter again.")
