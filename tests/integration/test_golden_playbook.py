@@ -93,7 +93,7 @@ def test_golden_recorded_delivered_and_stale_after_retraining(golden_fleet: Flee
         assert adapter["distances"]["on"] < 0.001
         assert adapter["distances"]["direction"] > 0.999
         assert any("recorded tokens it answers as on the training server" in check for check in adapter["checks"])
-        assert any("The base is that of the training" in check for check in adapter["checks"])
+        assert any("The base matches that of the training" in check for check in adapter["checks"])
     receipt = json.loads(next(fleet.stored("jw2-1", CLEANER_3B).glob("receipts/*.json")).read_text(encoding="utf-8"))
     assert (receipt["level"], receipt["distances"]) == ("golden", tested[CLEANER_3B]["distances"])
     assert "| golden |" in (fleet.reports / "MANIFEST.md").read_text(encoding="utf-8")

@@ -108,7 +108,7 @@ def test_check_other_base_is_an_error_or_a_note(case: Case, tmp_path: pathlib.Pa
         check(case)
     result = check(case, binding="report").result
     assert any(note.startswith(f"It was trained on another base than the one at {other}") for note in result.notes)
-    assert not any(text.startswith("The base is that") for text in result.checks)
+    assert not any(text.startswith("The base matches that") for text in result.checks)
 
 
 def test_check_unknown_training_versions_and_base_are_noted(case: Case) -> None:
