@@ -69,7 +69,8 @@ def lint(session: nox.Session) -> None:
 @nox.session(tags=["fast"], default=False)
 def quick(session: nox.Session) -> None:
     """Unit tests without the slow ones."""
-    session.run("pytest", "-q", "-n", "2", "--dist", "loadgroup", "-m", "not slow", "tests/unit", env={"PATH": PATH})
+    selected = ["-m", "not slow", "tests/unit", "tests/contract"]
+    session.run("pytest", "-q", "-n", "2", "--dist", "loadgroup", *selected, env={"PATH": PATH})
 
 
 @nox.session(tags=["gates"])
@@ -159,6 +160,8 @@ def cores(session: nox.Session, core: str) -> None:
     if sys.version.startswith(f"{session.python}."):
         # These tests do not import Ansible, and run on this Python in session quick and tests.
         selected.append("--ignore=tests/unit/plugins/module_utils")
+    else:
+        selected.append("tests/contract")
     session.run("pytest", "-q", "-n", "2", "--dist", "loadgroup", *selected, env={"LORAFLEET_TEST_NODE_PYTHON": node})
 
 
@@ -196,7 +199,8 @@ def tests(session: nox.Session) -> None:
 def coverage(session: nox.Session) -> None:
     """Branch coverage of plugins by unit and integration tests, in modules too."""
     session.run("coverage", "erase")
-    command = ["pytest", "-q", "-n", "3", "--dist", "loadgroup", *(session.posargs or ["tests/unit", "tests/integration"])]
+    selected = session.posargs or ["tests/unit", "tests/contract", "tests/integration"]
+    command = ["pytest", "-q", "-n", "3", "--dist", "loadgroup", *selected]
     session.run("coverage", "run", "-m", *command, env={"PATH": PATH}, success_codes=[0, 1])
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
