@@ -40,6 +40,8 @@ nox.options.error_on_missing_interpreters = False
 # The oldest and the newest ansible-core, each with a Python to run it and the oldest Python that it
 # supports on a node.
 CORES = {"2.18.0": ("3.11", "3.8"), "2.21.*": ("3.13", "3.9")}
+# Integration tests that run with each of them: what depends on ansible-core.
+OF_CORE = [f"tests/integration/test_{name}.py" for name in ("ansible_core", "built_collection")]
 # Requirements that are locked together, because one environment holds them.
 LOCKS = {"test": ["test", "lint"], "lab": ["test", "lint", "lab"], "galaxy": ["galaxy"]}
 # Replaces the script that ansible-test would download to install pip: Python brings pip with it.
@@ -156,7 +158,7 @@ def cores(session: nox.Session, core: str) -> None:
     session.install("-r", "requirements/test.txt", f"ansible-core=={core}")
     node = shutil.which(f"python{CORES[core][1]}") or ""
     session.log(f"The nodes have {node or 'the Python of the controller'}.")
-    selected = ["-m", "not slow and not fuzz", "tests/unit", "tests/integration/test_built_collection.py"]
+    selected = ["-m", "not slow and not fuzz", "tests/unit", *OF_CORE]
     if sys.version.startswith(f"{session.python}."):
         # These tests do not import Ansible, and run on this Python in session quick and tests.
         selected.append("--ignore=tests/unit/plugins/module_utils")
