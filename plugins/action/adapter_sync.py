@@ -20,12 +20,13 @@ from ansible.plugins.loader import connection_loader
 from ansible.utils.display import Display
 from ansible_collections.lorafleet.delivery.plugins.module_utils._advisories import version_warnings
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.module_utils._rsync import no_zstd
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._progress.events import Event, Meter, emit
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._steps import VERIFYING, WAITING
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.become import Become
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.relay import End
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.rsync import TransferOptions
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.session import Session, no_zstd
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.session import Session
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.slots import transfer_slot
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.ssh import OPTIONS
 

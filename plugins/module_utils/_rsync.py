@@ -9,6 +9,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 import typing as t
 
 from ._errors import DeliveryError
@@ -26,6 +28,28 @@ class Rsync(t.NamedTuple):
         version = re.search(r"^rsync +version v?(\S+)", output, re.MULTILINE)
         zstd = re.search(r"^Compress list:\n.*\bzstd\b", output, re.MULTILINE)
         return cls(version[1], bool(zstd)) if version else None
+
+
+def installed_rsync() -> Rsync:
+    """Return this host's rsync. Raises DeliveryError if there is none."""
+    program = shutil.which("rsync")
+    if program is None:
+        raise DeliveryError.of("rsync", "is not installed on this host.", "Install the package rsync on it.")
+    done = subprocess.run([program, "--version"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode:
+        why = " ".join(done.stderr.split()) or f"exit status {done.returncode}"
+        raise DeliveryError.of(program, f"cannot be run: {why}.", "Install the package rsync on this host again.")
+    return Rsync.parse(done.stdout) or Rsync("unknown", zstd=False)
+
+
+def no_zstd(host: str, version: str) -> DeliveryError:
+    """Return the error for an rsync without zstd where a transfer should be compressed."""
+    return DeliveryError.of(
+        host,
+        f"has an rsync ({version}) that cannot compress with zstd.",
+        "Set transfer_compress to false (zlib would be slower than the link), or install rsync 3.2 or newer"
+        " with zstd on that host.",
+    )
 
 
 def check_transfer_options(params: dict[str, t.Any]) -> None:

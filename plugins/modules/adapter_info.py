@@ -187,17 +187,12 @@ problems:
       sample: Deliver the intended adapter, or correct the inventory.
 """
 
-import os
 import typing as t
 
-from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.declaration import Declaration
-from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.describe import describe
-from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.hash_cache import cache_path
 from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import DECLARED, SOURCE
 from ansible_collections.lorafleet.delivery.plugins.module_utils._base.config import with_config
 from ansible_collections.lorafleet.delivery.plugins.module_utils._base.identity import Identities
-from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem, collected
-from ansible_collections.lorafleet.delivery.plugins.module_utils._golden.attach import STALE, attach_golden
+from ansible_collections.lorafleet.delivery.plugins.module_utils._golden.describe import describe_adapters
 from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.interpreter import library_versions
 from ansible_collections.lorafleet.delivery.plugins.module_utils._module import DeliveryModule
 
@@ -211,35 +206,20 @@ def main() -> None:
             "python": {"type": "path"},
         },
     )
-    manifests: list[str] = []
-    excluded: dict[str, list[str]] = {}
-    goldens: dict[str, str] = {}
-    cached: list[str] = []
-    problems: list[Problem] = []
-    identities = Identities()
     with module.failing_on_error():
         versions = library_versions(module.params["python"]) if module.params["python"] else {}
         bases = with_config(module.params["bases"])
-    for row in module.params["adapters"]:
-        with collected(problems, row["name"]):
-            base = bases.get(row["base"], {})
-            declared = Declaration.from_row(row, base)
-            directory = os.path.join(module.params["models_dir"], declared.name)
-            cache = cache_path(module.params["cache_dir"], directory)
-            found = describe(directory, declared, versions, cache, write_cache=not module.check_mode)
-            golden_dir, identity = module.params["golden_dir"], identities.at(base.get("path"))
-            manifest, goldens[declared.name], problem = attach_golden(found.manifest, golden_dir, identity)
-            if problem and module.params["require_golden"]:
-                raise DeliveryError(problem)
-            if problem and goldens[declared.name] == STALE:
-                module.warn(str(problem))
-            manifests.append(manifest.to_text())
-            excluded[declared.name] = found.excluded
-            if found.cached:
-                cached.append(declared.name)
-    results: dict[str, t.Any] = {"manifests": manifests, "excluded": excluded, "goldens": goldens, "cached": cached}
-    if problems:
-        module.fail(problems, **results)
+    found = describe_adapters(module.params, bases, versions, Identities(), write_cache=not module.check_mode)
+    for warning in found.warnings:
+        module.warn(warning)
+    results: dict[str, t.Any] = {
+        "manifests": [manifest.to_text() for manifest in found.manifests],
+        "excluded": found.excluded,
+        "goldens": found.goldens,
+        "cached": found.cached,
+    }
+    if found.problems:
+        module.fail(found.problems, **results)
     module.exit_json(changed=False, **results)
 
 

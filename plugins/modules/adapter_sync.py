@@ -224,7 +224,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manife
 from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import NODE
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
 from ansible_collections.lorafleet.delivery.plugins.module_utils._module import DeliveryModule
-from ansible_collections.lorafleet.delivery.plugins.module_utils._rsync import Rsync, check_transfer_options
+from ansible_collections.lorafleet.delivery.plugins.module_utils._rsync import check_transfer_options, installed_rsync
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.fetch import (
     Fetch,
     check_space,
@@ -235,20 +235,11 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._store.prefligh
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.staging import prepare, verify_staged
 
 
-def installed_rsync(module: DeliveryModule) -> Rsync:
-    """This host's rsync. Raises DeliveryError if there is none."""
-    program = module.get_bin_path("rsync")
-    if program is None:
-        raise DeliveryError.of("rsync", "is not installed on this node.", "Install the package rsync on it.")
-    _rc, output, _stderr = module.run_command([program, "--version"], check_rc=True)
-    return Rsync.parse(output) or Rsync("unknown", zstd=False)
-
-
 def plan(module: DeliveryModule, fetches: list[Fetch]) -> dict[str, t.Any]:
     """Check that the transfer can be received and prepare the staging directories."""
     store = module.params["store"]
     check_directories(module.params["models_dir"], store)
-    rsync = installed_rsync(module)
+    rsync = installed_rsync()
     check_space(store, fetches)
     if not module.check_mode:
         for fetch in fetches:

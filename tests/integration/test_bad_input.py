@@ -365,7 +365,7 @@ TABLE: dict[str, Bad] = {
     ),
     "no rsync": Bad(
         "node",
-        ("rsync: is not installed on this node.", "Install the package rsync on it."),
+        ("rsync: is not installed on this host.", "Install the package rsync on it."),
         node=interpreter("PATH=/nonexistent"),
     ),
     "another run": Bad(

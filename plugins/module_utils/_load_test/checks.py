@@ -24,7 +24,7 @@ from .._hashing import sha256_of
 from .._text import first
 from .attempt import Attempt, Verdict
 from .case import Case
-from .compatibility import runtime_notes, runtime_problems
+from .compatibility import Settings, runtime_notes, runtime_problems
 from .interpreter import Environment
 from .options import LoadTestOptions
 from .worker.protocol import LoadTestResult
@@ -60,8 +60,9 @@ def _check(
         attempt.verdict = Verdict.PASSED
         result.limited_by = reason_for_level(case)
         return
-    _check_runtime(attempt, case.directory, environment.versions)
-    _check_base(attempt, identities, options.base_binding == "enforce")
+    tokenizer_config = read_json(os.path.join(case.directory, TOKENIZER_CONFIG), "Save the tokenizer again.")
+    check_runtime(attempt, tokenizer_config, environment.versions)
+    check_base(attempt, identities, options.base_binding == "enforce")
     result.limited_by = "Not loaded in check mode."
 
 
@@ -123,7 +124,7 @@ def _check_structure(attempt: Attempt, directory: str) -> None:
     result.notes.extend(unchecked(case.declared.base_config))
 
 
-def _check_runtime(attempt: Attempt, directory: str, here: dict[str, str]) -> None:
+def check_runtime(attempt: Attempt, tokenizer_config: Settings, here: dict[str, str]) -> None:
     """Compare the packages of this host with those of the training. Raises DeliveryError."""
     case = attempt.case
     path = case.base.get("path")
@@ -131,7 +132,7 @@ def _check_runtime(attempt: Attempt, directory: str, here: dict[str, str]) -> No
     problems = runtime_problems(
         case.manifest.config.get("peft_version"),
         here,
-        tokenizer_config=read_json(os.path.join(directory, TOKENIZER_CONFIG), "Save the tokenizer again."),
+        tokenizer_config=tokenizer_config,
         base_config=read_base_json(path, "config.json") if path else None,
         base_tokenizer_config=read_base_json(path, TOKENIZER_CONFIG) if path else None,
     )
@@ -142,7 +143,7 @@ def _check_runtime(attempt: Attempt, directory: str, here: dict[str, str]) -> No
         attempt.result.notes.append("The library versions of the training are unknown beyond those in the adapter's files.")
 
 
-def _check_base(attempt: Attempt, identities: Identities, enforce: bool) -> None:
+def check_base(attempt: Attempt, identities: Identities, enforce: bool) -> None:
     """Compare the base on this host with the one of the training. Raises DeliveryError."""
     case, result = attempt.case, attempt.result
     path = case.base.get("path")

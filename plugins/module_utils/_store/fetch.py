@@ -173,33 +173,57 @@ def _adapters_in(store: str) -> list[AdapterPaths]:
     return found
 
 
-def check_space(store: str, fetches: t.Iterable[Fetch]) -> None:
-    """Raise DeliveryError when the store's file system has too little free space or inodes.
+@dataclasses.dataclass(frozen=True)
+class Space:
+    """The free space of the store's file system, and the need of the fetches.
 
     Each adapter needs its size twice: for the release in the store and for the served copy. The
-    bytes that an interrupted transfer has staged already have their space.
+    bytes that an interrupted transfer has staged already have their space. ``free_files`` is None
+    for a file system without a limit of inodes.
     """
+
+    free: int
+    free_files: int | None
+    needed: int
+    needed_files: int
+
+
+def space_for(store: str, fetches: t.Iterable[Fetch]) -> Space:
+    """Return the space of the store, which need not exist yet. Raises OSError."""
     fetches = list(fetches)
     missing = [entry for fetch in fetches for entry in fetch.missing]
-    needed = 2 * sum(entry.size for entry in missing) - sum(fetch.staged_bytes for fetch in fetches)
     existing = os.path.abspath(store)
     while not os.path.exists(existing):
         existing = os.path.dirname(existing)
     file_system = os.statvfs(existing)
-    free = file_system.f_bavail * file_system.f_frsize
-    if missing and free < needed + _RESERVE_BYTES:
+    return Space(
+        free=file_system.f_bavail * file_system.f_frsize,
+        free_files=file_system.f_favail if file_system.f_files else None,
+        needed=2 * sum(entry.size for entry in missing) - sum(fetch.staged_bytes for fetch in fetches),
+        needed_files=2 * len(missing),
+    )
+
+
+def check_space(store: str, fetches: t.Iterable[Fetch]) -> Space:
+    """Return the space of the store.
+
+    Raises DeliveryError when it has too little free space or inodes.
+    """
+    space = space_for(store, fetches)
+    if space.needed_files and space.free < space.needed + _RESERVE_BYTES:
         raise DeliveryError.of(
             store,
-            f"has too little space: {human_bytes(needed)} and a reserve of {human_bytes(_RESERVE_BYTES)} are needed,"
-            f" {human_bytes(free)} are free.",
+            f"has too little space: {human_bytes(space.needed)} and a reserve of {human_bytes(_RESERVE_BYTES)} are needed,"
+            f" {human_bytes(space.free)} are free.",
             "Free some space on this file system, or lower the option keep to retain fewer old releases.",
         )
-    if missing and file_system.f_files and file_system.f_favail < 2 * len(missing) + _RESERVE_FILES:
+    if space.needed_files and space.free_files is not None and space.free_files < space.needed_files + _RESERVE_FILES:
         raise DeliveryError.of(
             store,
-            f"has too few free inodes: {file_system.f_favail} for {2 * len(missing)} new files.",
+            f"has too few free inodes: {space.free_files} for {space.needed_files} new files.",
             "Remove small files from this file system.",
         )
+    return space
 
 
 def is_exclusive(status: os.stat_result) -> bool:

@@ -126,7 +126,7 @@ def make_plan(
     # A load test in check mode writes no receipt, so a missing one means nothing then.
     receipt = _receipt(paths, release, options.required_level, lenient=check_mode and request.manifest is not None)
     served = inspect_served(paths)
-    method = _method(paths, options, state, served, can_exchange)
+    method = activation_method(paths, options.activation, state.method, served, can_exchange)
 
     in_store = options.permissions.differences(paths.release(release), manifest)
     in_served = options.permissions.differences(paths.served, manifest) if served.kind == DIRECTORY else []
@@ -211,28 +211,32 @@ def not_exchangeable(paths: AdapterPaths, reason: str) -> DeliveryError:
     return DeliveryError.of(paths.served, reason, remedy)
 
 
-def _method(
-    paths: AdapterPaths, options: ActivationOptions, state: State, served: Served, can_exchange: t.Callable[[], bool]
+def activation_method(
+    paths: AdapterPaths, wanted: str, recorded: str | None, served: Served, can_exchange: t.Callable[[], bool]
 ) -> str:
-    """Return the activation method: exchange or symlink."""
+    """Return the activation method: exchange or symlink.
+
+    ``wanted`` is the option, ``recorded`` the method in the adapter's state. Raises DeliveryError
+    where the file system does not support it.
+    """
     # Auto keeps the recorded method, so that a run with nothing to do does not probe the file
     # system.
-    if options.activation == AUTO and state.method is not None:
-        return _method(paths, dataclasses.replace(options, activation=state.method), state, served, can_exchange)
-    if options.activation == SYMLINK:
+    if wanted == AUTO and recorded is not None:
+        return activation_method(paths, recorded, recorded, served, can_exchange)
+    if wanted == SYMLINK:
         if served.kind == DIRECTORY and not can_exchange():
             raise not_exchangeable(paths, "is a plain directory, and this file system cannot exchange it for a link in one step.")
         return SYMLINK
     # No probe either where it has worked before.
-    if state.method == EXCHANGE or can_exchange():
+    if recorded == EXCHANGE or can_exchange():
         return EXCHANGE
-    if options.activation == EXCHANGE:
+    if wanted == EXCHANGE:
         raise DeliveryError.of(
             paths.served,
             "cannot be exchanged in one step: the file system or kernel of this node does not support it.",
             "Set activation to auto or symlink.",
         )
-    return _method(paths, dataclasses.replace(options, activation=SYMLINK), state, served, lambda: False)
+    return activation_method(paths, SYMLINK, recorded, served, lambda: False)
 
 
 def _source(

@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Preflight check of a node's models directory and store."""
+"""Checks of a node's models directory and store before anything is written to them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,21 @@ def check_directories(models_dir: str, store: str) -> None:
 
     Writes nothing.
     """
+    check_models_dir(models_dir)
+    check_store(store)
+    check_same_file_system(models_dir, store)
+
+
+def check_models_dir(models_dir: str) -> None:
+    """Raise DeliveryError unless the models directory exists and can be written."""
     if not os.path.isdir(models_dir):
         raise DeliveryError.of(models_dir, "is not a directory.", "Create the models directory on this node first.")
     _check_writable(models_dir, models_dir)
-    anchor = store if os.path.lexists(store) else os.path.dirname(store)
+
+
+def check_store(store: str) -> None:
+    """Raise DeliveryError unless the store can be written, or created."""
+    anchor = store_anchor(store)
     if not os.path.lexists(anchor):
         raise DeliveryError.of(
             store,
@@ -32,6 +43,14 @@ def check_directories(models_dir: str, store: str) -> None:
     if not os.path.isdir(anchor):
         raise DeliveryError.of(store, f"cannot be created: {anchor} is not a directory.", "Correct the option store.")
     _check_writable(anchor, store)
+
+
+def check_same_file_system(models_dir: str, store: str) -> None:
+    """Raise DeliveryError unless the store is beside the models directory, on its file system.
+
+    Both are known to exist, or the directory that the store will be created in.
+    """
+    anchor = store_anchor(store)
     models, inner = os.path.realpath(models_dir), os.path.realpath(store)
     if os.path.commonpath([models, inner]) == inner:
         raise DeliveryError.of(store, f"contains {models_dir}.", "Set the option store to a directory beside it.")
@@ -48,6 +67,11 @@ def check_directories(models_dir: str, store: str) -> None:
             f"Set the option store to a directory below {mount_of(models)}"
             + (" (inside the models directory, which is a mount point)." if is_mount_point(models) else "."),
         )
+
+
+def store_anchor(store: str) -> str:
+    """Return the store, or the directory that it will be created in if it does not exist."""
+    return store if os.path.lexists(store) else os.path.dirname(store)
 
 
 def _check_writable(directory: str, path: str) -> None:

@@ -14,6 +14,7 @@ import time
 import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.module_utils._rsync import no_zstd
 
 from .relay import End, transfer
 from .rsync import TransferOptions, TransferResult, failure_reason
@@ -94,12 +95,3 @@ class Session:
             "source_rsync": self.source_rsync,
             "commands": [without_secrets(command) for result in self.results for command in result.commands],
         }
-
-
-def no_zstd(host: str, version: str) -> DeliveryError:
-    return DeliveryError.of(
-        host,
-        f"has an rsync ({version}) that cannot compress with zstd.",
-        "Set transfer_compress to false (zlib would be slower than the link), or install rsync 3.2 or newer"
-        " with zstd on that host.",
-    )

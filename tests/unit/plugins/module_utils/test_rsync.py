@@ -4,8 +4,11 @@
 
 from __future__ import annotations
 
+import pathlib
+
 import pytest
-from ansible_collections.lorafleet.delivery.plugins.module_utils._rsync import Rsync
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.module_utils._rsync import Rsync, installed_rsync
 
 
 @pytest.mark.parametrize(
@@ -20,3 +23,38 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._rsync import R
 )
 def test_rsync_parse_version_output(output: str, expected: Rsync | None) -> None:
     assert Rsync.parse(output) == expected
+
+
+def test_installed_rsync_outside_of_path_is_error(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(DeliveryError, match=r"^rsync: is not installed on this host\. Install the package rsync on it\.$"):
+        installed_rsync()
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        ("echo 'rsync  version 3.4.1  protocol version 32'", Rsync("3.4.1", zstd=False)),
+        ("echo 'another program'", Rsync("unknown", zstd=False)),
+    ],
+)
+def test_installed_rsync_returns_its_version(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, script: str, expected: Rsync
+) -> None:
+    install(tmp_path, script)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert installed_rsync() == expected
+
+
+def test_installed_rsync_that_cannot_be_run_is_error(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, "echo 'libzstd.so.1: cannot open shared object file' >&2; exit 127")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(DeliveryError, match=r"rsync: cannot be run: libzstd\.so\.1: cannot open shared object file\."):
+        installed_rsync()
+
+
+def install(directory: pathlib.Path, script: str) -> None:
+    """Put a shell script into a directory as its rsync."""
+    program = directory / "rsync"
+    program.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    program.chmod(0o755)
