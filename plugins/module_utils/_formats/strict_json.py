@@ -15,6 +15,7 @@ import typing as t
 from .._errors import DeliveryError
 from .._files import open_regular
 from .._text import shown
+from .file_kinds import kind_of
 
 # Real configurations are a few kB.
 MAX_CONFIG = 1 << 20
@@ -24,13 +25,16 @@ class _Rejected(ValueError):
     """The reason why a text is rejected; becomes the message of a DeliveryError."""
 
 
-def parse_object(data: bytes, subject: str, remedy: str, naturals_only: bool = False) -> dict[str, t.Any]:
+def parse_object(data: bytes, subject: str, remedy: str) -> dict[str, t.Any]:
     """Return the JSON object in ``data``.
 
-    Raises DeliveryError about ``subject``, with ``remedy``, for duplicate keys, NaN and infinite
-    numbers, a byte order mark, lone surrogates, and everything that is not an object; with
-    ``naturals_only`` also for all numbers but 0, 1, 2 and so on.
+    Raises DeliveryError about ``subject`` for duplicate keys, NaN and infinite numbers, a byte
+    order mark, lone surrogates, and everything that is not an object. Its remedy is ``remedy``,
+    unless the data begins like another kind of file, such as a Git LFS pointer.
     """
+    other = kind_of(data)
+    if other is not None:
+        raise DeliveryError.of(subject, f"{other.what}; expected JSON.", other.remedy)
     try:
         if data.startswith(b"\xef\xbb\xbf"):
             raise _Rejected("begins with a byte order mark")
@@ -38,8 +42,8 @@ def parse_object(data: bytes, subject: str, remedy: str, naturals_only: bool = F
             data.decode("utf-8"),
             object_pairs_hook=_unique,
             parse_constant=_no_constant,
-            parse_int=_natural if naturals_only else _integer,
-            parse_float=_no_float if naturals_only else _finite,
+            parse_int=_integer,
+            parse_float=_finite,
         )
         # JSON can contain an escaped half of a surrogate pair, which UTF-8 cannot represent.
         json.dumps(value, ensure_ascii=False).encode("utf-8")
@@ -82,21 +86,14 @@ def _no_constant(text: str) -> t.NoReturn:
     raise _Rejected(f"has the value {text}, which is not valid JSON")
 
 
-def _integer(text: str) -> int:
+def _integer(text: str) -> int | float:
+    # Not an integer for Rust's readers either, such as that of safetensors.
+    if text == "-0":
+        return -0.0
     # Old versions of Python take minutes to parse huge numbers. Tokenizers use 10^30 for no limit.
     if len(text) > 40:
         raise _Rejected(f"has the number {text[:20]}..., which is too large")
     return int(text)
-
-
-def _natural(text: str) -> int:
-    if text.startswith("-"):
-        raise _Rejected(f"has the number {text[:40]} where only 0, 1, 2 ... are allowed")
-    return _integer(text)
-
-
-def _no_float(text: str) -> t.NoReturn:
-    raise _Rejected(f"has the number {text[:40]} where only 0, 1, 2 ... are allowed")
 
 
 def _finite(text: str) -> float:

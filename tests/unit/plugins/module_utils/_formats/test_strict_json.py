@@ -11,7 +11,12 @@ import pathlib
 
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
-from ansible_collections.lorafleet.delivery.plugins.module_utils._formats.strict_json import MAX_CONFIG, parse_object, read_object
+from ansible_collections.lorafleet.delivery.plugins.module_utils._formats.strict_json import (
+    MAX_CONFIG,
+    is_integer,
+    parse_object,
+    read_object,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -44,12 +49,25 @@ def test_parse_object_invalid_text_is_rejected(text: bytes, words: str) -> None:
     assert str(caught.value).endswith(" Do this.")
 
 
-@pytest.mark.parametrize("number", [b"-1", b"-0", b"1.0", b"1e2"])
-def test_parse_object_naturals_only_rejects_other_numbers(number: bytes) -> None:
-    text = b'{"n": [%s]}' % number
-    parse_object(text, "file.json", "")
-    with pytest.raises(DeliveryError, match=r"only 0, 1, 2 \.\.\. are allowed"):
-        parse_object(text, "file.json", "", naturals_only=True)
+def test_parse_object_negative_zero_is_no_integer() -> None:
+    assert parse_object(b'{"n": [0, -1, 1.5]}', "file.json", "") == {"n": [0, -1, 1.5]}
+    assert not is_integer(parse_object(b'{"n": -0}', "file.json", "")["n"])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:6b9e\nsize 1049\n",
+            "is a Git LFS pointer, not the file itself",
+        ),
+        (b"\n<!DOCTYPE html>\n<html>", "is an HTML page"),
+    ],
+)
+def test_parse_object_of_another_kind_names_it_and_its_remedy(text: bytes, words: str) -> None:
+    with pytest.raises(DeliveryError, match=words) as caught:
+        parse_object(text, "file.json", "Do this.")
+    assert "Do this." not in str(caught.value)
 
 
 PIECES = [
