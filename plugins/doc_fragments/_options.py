@@ -115,6 +115,20 @@ options:
     required: true
 """
 
+    # The directories that must not be the target of a delivery.
+    TARGET = r"""
+options:
+  source_directories:
+    description:
+      - The directories that the adapters come from, as
+        RV(lorafleet.delivery.adapter_info#module:directories) identifies them.
+      - The module fails if one of them is the directory that a delivery would replace, contains it
+        or is inside it. It recognises them on the same machine, whatever the paths, and on a
+        network file system. Nothing is compared when empty.
+    type: dict
+    default: {}
+"""
+
     # The device that adapters are loaded on.
     DEVICE = r"""
 options:

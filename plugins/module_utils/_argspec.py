@@ -50,6 +50,10 @@ NODE: dict[str, t.Any] = {
     "store": {"type": "path", "required": True},
 }
 
+TARGET: dict[str, t.Any] = {
+    "source_directories": {"type": "dict", "default": {}},
+}
+
 DEVICE: dict[str, t.Any] = {
     "device": {"type": "str", "default": "cuda"},
 }

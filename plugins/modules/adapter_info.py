@@ -157,6 +157,14 @@ excluded:
     llama32_3b_grammar_lora:
       - README.md
       - training_args.bin
+directories:
+  description:
+    - Identifies each adapter's directory, for O(lorafleet.delivery.adapter_sync#module:source_directories).
+    - It has the resolved C(path), C(machine) (the running kernel), C(inodes) (device and inode of
+      the directory and of each one above it), C(mark) (inode and ctime of its adapter_config.json)
+      and C(shareable) (whether the file system can be mounted on several machines).
+  returned: always
+  type: dict
 cached:
   description:
     - Names of the adapters whose hashes were taken from the cache, because no file had changed.
@@ -187,6 +195,8 @@ problems:
       sample: Deliver the intended adapter, or correct the inventory.
 """
 
+import contextlib
+import os
 import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import DECLARED, SOURCE
@@ -195,6 +205,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._base.identity 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._golden.describe import describe_adapters
 from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.interpreter import library_versions
 from ansible_collections.lorafleet.delivery.plugins.module_utils._module import DeliveryModule
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.source import identify_source
 
 
 def main() -> None:
@@ -212,10 +223,16 @@ def main() -> None:
     found = describe_adapters(module.params, bases, versions, Identities(), write_cache=not module.check_mode)
     for warning in found.warnings:
         module.warn(warning)
+    directories: dict[str, t.Any] = {}
+    for manifest in found.manifests:
+        # Without /proc, nodes cannot compare their directories with these.
+        with contextlib.suppress(OSError):
+            directories[manifest.name] = identify_source(os.path.join(module.params["models_dir"], manifest.name))
     results: dict[str, t.Any] = {
         "manifests": [manifest.to_text() for manifest in found.manifests],
         "excluded": found.excluded,
         "goldens": found.goldens,
+        "directories": directories,
         "cached": found.cached,
     }
     if found.problems:

@@ -24,6 +24,7 @@ description:
   - Nothing is transferred for a release that the store already has intact.
 extends_documentation_fragment:
   - lorafleet.delivery._options.node
+  - lorafleet.delivery._options.target
   - lorafleet.delivery._attributes
 notes:
   - Both hosts need rsync 3.1 or newer, and the node needs C(flock) of util-linux. The controller
@@ -40,6 +41,7 @@ attributes:
   action_group:
     membership:
       - lorafleet.delivery.node
+      - lorafleet.delivery.target
   check_mode:
     support: full
   diff_mode:
@@ -113,6 +115,7 @@ EXAMPLES = r"""
     manifests: "{{ described.manifests }}"
     source: sbs29
     source_models_dir: /home/models
+    source_directories: "{{ described.directories }}"
     models_dir: /home/models
     store: /home/.lorafleet
 """
@@ -221,7 +224,7 @@ import os
 import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import Manifest
-from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import NODE
+from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import NODE, TARGET
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
 from ansible_collections.lorafleet.delivery.plugins.module_utils._module import DeliveryModule
 from ansible_collections.lorafleet.delivery.plugins.module_utils._rsync import check_transfer_options, installed_rsync
@@ -232,6 +235,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._store.fetch im
     plan_fetches,
 )
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.preflight import check_directories
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.source import check_not_source
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.staging import prepare, verify_staged
 
 
@@ -267,6 +271,7 @@ def main() -> None:
     module = DeliveryModule(
         argument_spec={
             **NODE,
+            **TARGET,
             "manifests": {"type": "list", "elements": "str", "required": True},
             "source": {"type": "str", "required": True},
             "source_models_dir": {"type": "path", "required": True},
@@ -287,6 +292,7 @@ def main() -> None:
             remedy = "Call it as lorafleet.delivery.adapter_sync."
             raise DeliveryError.of("adapter_sync", "was run without its action plugin.", remedy)
         check_transfer_options(module.params)
+        check_not_source(module.params["models_dir"], module.params["store"], module.params["source_directories"])
         manifests = [Manifest.from_text(manifest) for manifest in module.params["manifests"]]
         fetches = plan_fetches(manifests, module.params["models_dir"], module.params["store"], phase == "verify")
         if phase == "plan":

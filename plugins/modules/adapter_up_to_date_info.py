@@ -23,6 +23,7 @@ extends_documentation_fragment:
   - lorafleet.delivery._options.declared
   - lorafleet.delivery._options.node
   - lorafleet.delivery._options.permissions
+  - lorafleet.delivery._options.target
   - lorafleet.delivery._options.tested
   - lorafleet.delivery._options.activation
   - lorafleet.delivery._options.device
@@ -35,6 +36,7 @@ attributes:
       - lorafleet.delivery.device
       - lorafleet.delivery.node
       - lorafleet.delivery.permissions
+      - lorafleet.delivery.target
       - lorafleet.delivery.tested
   check_mode:
     support: full
@@ -66,6 +68,7 @@ EXAMPLES = r"""
     adapters: "{{ agent_adapters }}"
     bases: "{{ agent_bases }}"
     manifests: "{{ described.manifests }}"
+    source_directories: "{{ described.directories }}"
     models_dir: /home/models
     store: /home/.lorafleet
     python: /opt/lorafleet/bin/python
@@ -161,6 +164,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import
     DEVICE,
     NODE,
     PERMISSIONS,
+    TARGET,
     TESTED,
 )
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
@@ -169,6 +173,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.opti
 from ansible_collections.lorafleet.delivery.plugins.module_utils._module import DeliveryModule
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.permissions import permissions_of
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan import ActivationOptions
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.source import check_not_source
 from ansible_collections.lorafleet.delivery.plugins.module_utils._up_to_date import check_up_to_date
 
 
@@ -178,6 +183,7 @@ def main() -> None:
             **DECLARED,
             **NODE,
             **PERMISSIONS,
+            **TARGET,
             **TESTED,
             **ACTIVATION,
             **DEVICE,
@@ -187,6 +193,8 @@ def main() -> None:
     params = module.params
     adapters: list[dict[str, t.Any]] = []
     reasons: list[str] = []
+    with module.failing_on_error():
+        check_not_source(params["models_dir"], params["store"], params["source_directories"])
     try:
         options = LoadTestOptions.from_params(params)
         # The receipts are compared with the level of the load test: any level would do here.

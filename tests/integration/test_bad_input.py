@@ -132,6 +132,10 @@ def without_models_dir(fleet: Fleet, node: str, _stack: contextlib.ExitStack) ->
     return {"agent_models_dir": str(fleet.home(node) / "nowhere")}
 
 
+def models_dir_of_source(fleet: Fleet, node: str, _stack: contextlib.ExitStack) -> Variables:
+    return {"agent_models_dir": fleet.hosts[node]["agent_source_models_dir"]}
+
+
 def unwritable(fleet: Fleet, node: str, stack: contextlib.ExitStack) -> Variables:
     """Make the models directory immutable, for root too."""
     models = fleet.home(node) / "models"
@@ -338,6 +342,11 @@ TABLE: dict[str, Bad] = {
     ),
     "models directory missing": Bad(
         "node", ("/home/nowhere: is not a directory.", "Create the models directory on this node first."), node=without_models_dir
+    ),
+    "models directory of the training server": Bad(
+        "node",
+        ("is the same directory as", "of the source", "Set models_dir to another directory on this node"),
+        node=models_dir_of_source,
     ),
     "models directory unwritable": Bad(
         "node", ("/home/models: cannot be written by user", "give that user write permission."), node=unwritable

@@ -15,6 +15,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.declar
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.describe import describe
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import Manifest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._golden.golden import golden_path
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.source import identify_source
 
 from tests.support import tiny_adapters
 from tests.support.describing import wait_until_cacheable
@@ -53,12 +54,13 @@ def manifest(source: pathlib.Path, declare: t.Callable[..., Declaration], tmp_pa
     return describe(str(source / NAME), declare(name=NAME), {}, str(tmp_path / "unused"), write_cache=False).manifest
 
 
-def test_adapter_info_describes_adapter(run: RunModule, manifest: Manifest) -> None:
+def test_adapter_info_describes_adapter(run: RunModule, source: pathlib.Path, manifest: Manifest) -> None:
     assert run() == {
         "changed": False,
         "manifests": [manifest.to_text()],
         "goldens": {NAME: "none"},
         "excluded": {NAME: ["README.md"]},
+        "directories": {NAME: identify_source(str(source / NAME))},
         "cached": [],
     }
 
@@ -87,6 +89,7 @@ def test_adapter_info_of_other_adapter_fails_with_remedy(run: RunModule) -> None
         "manifests": [],
         "goldens": {},
         "excluded": {},
+        "directories": {},
         "cached": [],
     }
 
