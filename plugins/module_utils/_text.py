@@ -22,6 +22,14 @@ def shown(value: t.Any) -> str:
     return cut(json.dumps(value, default=str))
 
 
+def printable(text: str) -> str:
+    """Return ``text`` if a terminal can show it, otherwise an ASCII form of it.
+
+    The name of a file can be any bytes, which Python decodes to text that UTF-8 cannot encode.
+    """
+    return text if text.isprintable() else ascii(text)
+
+
 def first(items: t.Iterable[str]) -> str:
     """Return the first three items and the number of the others."""
     known = list(items)

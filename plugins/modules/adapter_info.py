@@ -18,8 +18,10 @@ description:
   - Rejects a directory that does not hold the declared adapter, is damaged, or is still being
     written. It also rejects what PEFT would accept silently - unexpected or missing tensors,
     tensors that overwrite the base, NaN, all-zero weights, another scaling or another base.
-  - An adapter consists of adapter_config.json and exactly one weights file, both required, and of
-    the tokenizer's files where they exist. All other files are excluded.
+  - An adapter consists of adapter_config.json and the weights file, both required, and of the files
+    of its tokenizer or processor where they exist. All other files are excluded.
+  - If there is no adapter, the problem names the tool that saved the files that are there, or the
+    directories below that have adapters.
   - Caches the hashes by inode, size, mtime and ctime of each file.
   - If several hosts of a play delegate the task to one host with the same options, it runs there
     once, and all of them get its result.
@@ -150,13 +152,17 @@ goldens:
     llama32_3b_grammar_lora: recorded
 excluded:
   description:
-    - The names in each adapter's directory that are not part of the adapter and are not delivered.
+    - The files and directories in each adapter's directory that are not delivered, as a list of
+      C(path) and C(reason) for each adapter.
+    - The module warns of those that no tool is known to leave there.
   returned: always
   type: dict
   sample:
     llama32_3b_grammar_lora:
-      - README.md
-      - training_args.bin
+      - path: README.md
+        reason: documentation
+      - path: optimizer.pt
+        reason: state or record of the training
 directories:
   description:
     - Identifies each adapter's directory, for O(lorafleet.delivery.adapter_sync#module:source_directories).
@@ -230,7 +236,7 @@ def main() -> None:
             directories[manifest.name] = identify_source(os.path.join(module.params["models_dir"], manifest.name))
     results: dict[str, t.Any] = {
         "manifests": [manifest.to_text() for manifest in found.manifests],
-        "excluded": found.excluded,
+        "excluded": {name: [item.to_json() for item in items] for name, items in found.excluded.items()},
         "goldens": found.goldens,
         "directories": directories,
         "cached": found.cached,

@@ -242,10 +242,7 @@ FAULTS: dict[str, Fault] = {
     "a byte more": Fault(("is too long by 1 byte",), files=content(WEIGHTS, lambda data: data + b"x")),
     "cut header": Fault(("is truncated within its header",), files=content(WEIGHTS, lambda data: data[:100])),
     "weights missing": Fault((f"has no {WEIGHTS}",), files=lambda adapter: (adapter / WEIGHTS).unlink()),
-    "weights a link": Fault((f"{WEIGHTS} is a symbolic link", "cp -L"), files=elsewhere),
-    "weights in both forms": Fault(
-        (f"has both {WEIGHTS} and adapter_model.bin",), files=lambda adapter: (adapter / "adapter_model.bin").touch()
-    ),
+    "weights a link": Fault((f"{WEIGHTS} is a symbolic link", "cp -rL"), files=elsewhere),
     "pickle": Fault(
         ("a pickle, which can carry code",), files=lambda adapter: (adapter / WEIGHTS).rename(adapter / "adapter_model.bin")
     ),

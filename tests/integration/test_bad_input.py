@@ -87,10 +87,6 @@ def as_pickle(directory: pathlib.Path) -> None:
     (directory / WEIGHTS).rename(directory / "adapter_model.bin")
 
 
-def both(directory: pathlib.Path) -> None:
-    shutil.copy(directory / WEIGHTS, directory / "adapter_model.bin")
-
-
 def emptied(directory: pathlib.Path) -> None:
     shutil.rmtree(directory)
     directory.mkdir()
@@ -205,12 +201,9 @@ TABLE: dict[str, Bad] = {
         ("has no adapter_model.safetensors.", "that the training has saved the adapter there."),
         source=lambda directory: (directory / WEIGHTS).unlink(),
     ),
-    "safetensors and bin": Bad(
-        "directory", ("has both adapter_model.safetensors and adapter_model.bin", "Remove adapter_model.bin"), source=both
-    ),
     "bin only": Bad("directory", ("as adapter_model.bin, a pickle", "Save it as adapter_model.safetensors"), source=as_pickle),
     "link that leads outside": Bad(
-        "directory", ("tokenizer.json is a symbolic link.", "Replace it with the file itself"), source=link_outside
+        "directory", ("tokenizer.json is a symbolic link.", "Replace links by the files themselves"), source=link_outside
     ),
     "name with a slash": Bad(
         "directory", ("'grammar/lora': is not a valid name.", "Use letters, digits"), declared=called("grammar/lora")

@@ -304,7 +304,7 @@ def test_fifo__device__all_sorts_beside_the_adapter(lab: Lab) -> None:
     (beside / ".git").symlink_to("/etc")
     os.mkfifo(beside / "pipe", 0o644)
     os.mknod(beside / "socket", 0o644 | stat.S_IFSOCK)
-    remedy = "Replace it with the file itself (cp -L): links, directories and devices are never delivered."
+    remedy = "Replace it with a plain file: directories, FIFOs and devices are never delivered."
     lab.check(
         lab.deploy(),
         {

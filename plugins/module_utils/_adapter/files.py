@@ -8,24 +8,39 @@
 
 from __future__ import annotations
 
+import re
+
 CONFIG_FILE = "adapter_config.json"
 SAFETENSORS_FILE = "adapter_model.safetensors"
 PICKLE_FILE = "adapter_model.bin"
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
+TOKENIZER_FILE = "tokenizer.json"
 CHAT_TEMPLATE = "chat_template.jinja"
-# Which of these exist depends on the model and on the version of transformers that wrote them:
-# version 5 writes chat_template.jinja and no special_tokens_map.json.
-TOKENIZER_FILES = (
-    TOKENIZER_CONFIG,
-    "tokenizer.json",
-    "special_tokens_map.json",
-    CHAT_TEMPLATE,
-    "added_tokens.json",
-    "tokenizer.model",
-    "vocab.json",
-    "merges.txt",
+# All files that the tokenizers and processors of transformers 4 and 5 read, whichever of them a
+# model has. Version 5 writes chat_template.jinja and no special_tokens_map.json.
+TOKENIZER_FILES = frozenset(
+    (
+        *(TOKENIZER_CONFIG, TOKENIZER_FILE, "special_tokens_map.json", "added_tokens.json"),
+        *(CHAT_TEMPLATE, "chat_template.json"),
+        *("vocab.json", "merges.txt", "vocab.txt", "vocab.bpe", "vocab.tsv", "encoder.json", "dict.txt", "bpe.codes"),
+        *("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "sentencepiece.model", "spm.model", "spm_char.model"),
+        *("source.spm", "target.spm", "tiktoken.model", "qwen.tiktoken", "byte_maps.json", "emoji.json", "normalizer.json"),
+        *("vocab-src.json", "vocab-tgt.json", "target_vocab.json", "entity_vocab.json"),
+        *("word_shape.json", "word_pronunciation.json"),
+        *("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json"),
+        "audio_tokenizer_config.json",
+    )
 )
+# tokenizer.4.40.json is for one version of transformers. Mistral's files are tokenizer.model.v3,
+# tekken.json and tekken_240911.json.
+_TOKENIZER_PATTERN = re.compile(r"tokenizer\.[\d.]+\.json|tokenizer\.model\.v\d+(m\d+)?|[\w.-]*tekken[\w.-]*\.json", re.ASCII)
+
+
+def is_tokenizer_file(name: str) -> bool:
+    """Return whether a tokenizer or processor of transformers reads a file of this name."""
+    return name in TOKENIZER_FILES or _TOKENIZER_PATTERN.fullmatch(name) is not None
+
 
 # Suffixes of code, and of pickles, which can carry code. Optimizer states and training arguments
 # are pickles.

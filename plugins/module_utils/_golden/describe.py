@@ -14,6 +14,7 @@ import typing as t
 
 from .._adapter.declaration import Declaration
 from .._adapter.describe import describe
+from .._adapter.excluded import Excluded, unusual
 from .._adapter.hash_cache import cache_path
 from .._adapter.manifest import Manifest
 from .._base.identity import Identities
@@ -29,7 +30,7 @@ class Descriptions:
     """
 
     manifests: list[Manifest] = dataclasses.field(default_factory=list)
-    excluded: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    excluded: dict[str, list[Excluded]] = dataclasses.field(default_factory=dict)
     goldens: dict[str, str] = dataclasses.field(default_factory=dict)
     cached: list[str] = dataclasses.field(default_factory=list)
     problems: list[Problem] = dataclasses.field(default_factory=list)
@@ -65,6 +66,7 @@ def describe_adapters(
                 found.warnings.append(str(problem))
             found.manifests.append(manifest)
             found.excluded[declared.name] = described.excluded
+            found.warnings += unusual(declared.name, described.excluded)
             if described.cached:
                 found.cached.append(declared.name)
     return found

@@ -16,6 +16,7 @@ import typing as t
 from .._adapter.manifest import FileEntry, Manifest
 from .._errors import DeliveryError
 from .._hashing import SHORT, sha256_of, sha256_of_all
+from .._text import printable
 
 MISSING = "missing"
 EXTRA = "extra"
@@ -44,8 +45,7 @@ class Difference:
     def line(self) -> str:
         """Return one line of text."""
         # A hostile file name must not forge further lines.
-        path = self.path if self.path.isprintable() else ascii(self.path)
-        return "  ".join(part for part in (f"{self.kind:<7}", path, self.detail) if part)
+        return "  ".join(part for part in (f"{self.kind:<7}", printable(self.path), self.detail) if part)
 
 
 def differences(

@@ -42,7 +42,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.files 
     CONFIG_FILE,
     PICKLE_FILE,
     SAFETENSORS_FILE,
-    TOKENIZER_FILES,
+    is_tokenizer_file,
 )
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._names import check_name
@@ -50,8 +50,6 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._names import c
 from .markdown_sections import Item, MarkdownReader, Section, headings, slug
 from .tags import SPECIAL_TAGS
 
-# Files that are always delivered.
-_KNOWN_FILES = frozenset({CONFIG_FILE, SAFETENSORS_FILE, PICKLE_FILE, *TOKENIZER_FILES})
 # The known fields of an adapter. The shared ones may be in the training configuration instead.
 _SHARED = frozenset({"rank", "alpha", "target_modules"})
 _FIELDS = frozenset({"variant", "source", "target", "base", "training", "quality"}) | _SHARED
@@ -187,7 +185,7 @@ class _Reader(MarkdownReader):
         configuration, self.benchmarks, files, boxes = parts.values()
         server = self.server(facts)
         self.defaults = self.fields([item for item in configuration if item.key in _SHARED], self.notes)
-        names = [name for item in files for name in self.file_names(item) if name not in _KNOWN_FILES]
+        names = [name for item in files for name in self.file_names(item) if not _is_known(name)]
         self.extra_files = tuple(dict.fromkeys(names))
         self.names = self.delivered(boxes)
         agents: list[Agent] = []
@@ -419,6 +417,11 @@ class _Reader(MarkdownReader):
         if found is None:
             raise self.error(known[key].line, f"has no LoRA {key} for variant {variant}.", form)
         return int(found) if found.is_integer() else found
+
+
+def _is_known(name: str) -> bool:
+    """Return whether a file is always delivered."""
+    return name in (CONFIG_FILE, SAFETENSORS_FILE, PICKLE_FILE) or is_tokenizer_file(name)
 
 
 def _is_agent(level: int, title: str) -> bool:

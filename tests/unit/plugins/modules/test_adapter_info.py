@@ -59,7 +59,7 @@ def test_adapter_info_describes_adapter(run: RunModule, source: pathlib.Path, ma
         "changed": False,
         "manifests": [manifest.to_text()],
         "goldens": {NAME: "none"},
-        "excluded": {NAME: ["README.md"]},
+        "excluded": {NAME: [{"path": "README.md", "reason": "documentation"}]},
         "directories": {NAME: identify_source(str(source / NAME))},
         "cached": [],
     }

@@ -16,7 +16,7 @@ import typing as t
 
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter import describe as describing
-from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.describe import describe
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.describe import Description, describe
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import Manifest
 
 from tests.support import tiny_adapters
@@ -63,7 +63,7 @@ def test_describe_adapter_of_each_kind_is_accepted(
 ) -> None:
     found = describe(str(tiny / name), declare(name=name, **row), {}, str(cache))
     assert [entry.path for entry in found.manifest.files] == FILES
-    assert found.excluded == ["README.md"]
+    assert paths(found) == ["README.md"]
 
 
 def test_describe_without_base_config_gives_same_manifest(describe_it: Describe) -> None:
@@ -95,7 +95,7 @@ def test_describe_foreign_files_are_excluded(adapter: pathlib.Path, describe_it:
     os.mkfifo(adapter / "fifo")
     found = describe_it(write_cache=False)
     assert found.manifest == clean
-    assert found.excluded == sorted(
+    assert paths(found) == sorted(
         [
             *("README.md", "optimizer.pt", "rng_state.pth", "training_args.bin", ".gitattributes", "handler.py"),
             *("checkpoint-500", "runs", "fifo"),
@@ -118,7 +118,7 @@ def test_describe_directory_as_extra_file_is_rejected(adapter: pathlib.Path, des
 @pytest.mark.parametrize("name", ["modeling.py", "optimizer.pt", "training_args.bin", "Evil.PKL"])
 def test_describe_code_as_extra_file_is_rejected(adapter: pathlib.Path, describe_it: Describe, name: str) -> None:
     (adapter / name).write_text("boom", encoding="utf-8")
-    assert describe_it().excluded == [name]
+    assert paths(describe_it()) == [name]
     assert f"has {name} in extra_files, which is code or can carry code" in error_of(describe_it, extra_files=["README.md", name])
 
 
@@ -154,10 +154,29 @@ def test_describe_without_weights_is_rejected(adapter: pathlib.Path, describe_it
     assert f"{adapter} has no {WEIGHTS}" in error_of(describe_it)
 
 
-def test_describe_safetensors_and_pickle_is_rejected(adapter: pathlib.Path, describe_it: Describe) -> None:
+@pytest.mark.parametrize("allow_pickle", [False, True])
+def test_describe_pickle_beside_safetensors_is_excluded(adapter: pathlib.Path, describe_it: Describe, allow_pickle: bool) -> None:
     (adapter / "adapter_model.bin").write_bytes(pickle.dumps({}))
-    assert f"has both {WEIGHTS} and adapter_model.bin" in error_of(describe_it)
-    assert f"has both {WEIGHTS} and adapter_model.bin" in error_of(describe_it, allow_pickle=True)
+    found = describe_it(allow_pickle=allow_pickle)
+    assert found.manifest.weights_file == WEIGHTS
+    assert paths(found) == ["adapter_model.bin"]
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"config": {"architecture": "lora"}, "model_class": "LlamaForCausalLM"}, "of an adapter of AdapterHub's library"),
+        ({"version": "adapters.1.3.0"}, "of an adapter of AdapterHub's library"),
+        ({"fine_tune_type": "lora", "lora_parameters": {"rank": 8}}, "of an adapter of mlx-lm"),
+    ],
+)
+def test_describe_config_of_another_tool_is_named(
+    adapter: pathlib.Path, describe_it: Describe, config: dict[str, t.Any], words: str
+) -> None:
+    (adapter / CONFIG).write_text(json.dumps(config), encoding="utf-8")
+    message = error_of(describe_it)
+    assert words in message
+    assert "peft_type" not in message
 
 
 def test_describe_pickle_needs_allow_pickle(adapter: pathlib.Path, describe_it: Describe) -> None:
@@ -166,6 +185,10 @@ def test_describe_pickle_needs_allow_pickle(adapter: pathlib.Path, describe_it: 
     found = describe_it(allow_pickle=True).manifest
     assert found.weights_file == "adapter_model.bin"
     assert found.tensors == ()
+
+
+def paths(found: Description) -> list[str]:
+    return [item.path for item in found.excluded]
 
 
 class Bomb:

@@ -1,0 +1,126 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# BSD-2-Clause (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+
+# This module util is PRIVATE to the collection: it may change or vanish in any release.
+
+"""Select the files of a directory that belong to the adapter."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import stat
+
+from .._errors import DeliveryError, Problem
+from .._formats.file_kinds import FETCH_LFS, is_lfs_pointer
+from .._text import first, printable
+from .declaration import Declaration
+from .excluded import Excluded, excluded
+from .files import CODE_SUFFIXES, CONFIG_FILE, PICKLE_FILE, SAFETENSORS_FILE, is_tokenizer_file
+from .other_formats import adapters_below, format_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """The names in a directory that belong to the adapter, sorted, and those that do not."""
+
+    names: list[str]
+    excluded: list[Excluded]
+
+
+def select_files(directory: str, declared: Declaration) -> Selection:
+    """Return the files to deliver. Raises DeliveryError if there is no adapter, or no whole one."""
+    try:
+        present = sorted(os.listdir(directory))
+    except FileNotFoundError:
+        raise _no_adapter(declared, f"{directory} does not exist.") from None
+    except OSError as exc:
+        raise _no_adapter(declared, f"{directory} cannot be listed: {exc.strerror}.") from exc
+    if not present:
+        raise _no_adapter(declared, f"{directory} is empty.")
+    weights = next((name for name in (SAFETENSORS_FILE, PICKLE_FILE) if name in present), None)
+    if CONFIG_FILE not in present:
+        raise _other(declared, directory, present, CONFIG_FILE)
+    if weights is None:
+        raise _other(declared, directory, present, SAFETENSORS_FILE)
+    if weights == PICKLE_FILE and not declared.allow_pickle:
+        raise DeliveryError.of(
+            "",
+            f"{directory} has its weights as {PICKLE_FILE}, a pickle, which can carry code.",
+            f"Save it as {SAFETENSORS_FILE} (save_pretrained with safe_serialization=True), or set allow_pickle.",
+            declared.name,
+        )
+    code = [name for name in declared.extra_files if name.lower().endswith(CODE_SUFFIXES)]
+    if code:
+        raise DeliveryError.of(
+            "",
+            f"has {first(code)} in extra_files, which is code or can carry code.",
+            "Remove it from extra_files: only data is delivered.",
+            declared.name,
+        )
+    names = [name for name in present if name in (CONFIG_FILE, weights, *declared.extra_files) or is_tokenizer_file(name)]
+    _check_kinds(directory, names, declared)
+    return Selection(names, [excluded(directory, name) for name in present if name not in names])
+
+
+def changed(directory: str, declared: Declaration) -> DeliveryError:
+    return DeliveryError.of(
+        "",
+        f"changed while it was read: {directory} is still being written.",
+        "Wait until the training has ended, then run again.",
+        declared.name,
+    )
+
+
+def _check_kinds(directory: str, names: list[str], declared: Declaration) -> None:
+    """Raise DeliveryError for links, for whatever is not a file, and for Git LFS pointers."""
+    problems: list[Problem] = []
+    links = []
+    for name in names:
+        path = os.path.join(directory, name)
+        try:
+            mode = os.lstat(path).st_mode
+        except FileNotFoundError:
+            raise changed(directory, declared) from None
+        if stat.S_ISLNK(mode):
+            links.append(name)
+        elif not stat.S_ISREG(mode):
+            remedy = "Replace it with a plain file: directories, FIFOs and devices are never delivered."
+            problems.append(Problem("", f"{path} is not a plain file.", remedy, declared.name))
+    if links:
+        what = f"{os.path.join(directory, links[0])} is a symbolic link"
+        if len(links) > 1:
+            what = f"{directory} has {len(links)} symbolic links instead of files: {first(links)}"
+        remedy = "Replace links by the files themselves (cp -rL makes such a copy of the directory)."
+        problems.append(Problem("", f"{what}.", remedy, declared.name))
+    if problems:
+        raise DeliveryError(*problems)
+    pointers = [name for name in names if is_lfs_pointer(os.path.join(directory, name))]
+    if pointers:
+        what = "is a Git LFS pointer, not the file itself" if len(pointers) == 1 else "are Git LFS pointers, not the files"
+        raise DeliveryError.of("", f"{first(pointers)} in {directory} {what}.", FETCH_LFS, declared.name)
+
+
+def _no_adapter(declared: Declaration, found: str) -> DeliveryError:
+    return DeliveryError.of(
+        "", found, "Check the name in the inventory and that the training has saved the adapter there.", declared.name
+    )
+
+
+def _other(declared: Declaration, directory: str, present: list[str], missing: str) -> DeliveryError:
+    """Return the error for a directory without one of the files that PEFT writes."""
+    problem = f"{directory} has no {missing}"
+    below = adapters_below(directory)
+    if below:
+        return DeliveryError.of(
+            "",
+            f"{problem}, but there are adapters in directories below it: {first(f'{printable(path)}/' for path in below)}.",
+            f"Name the one to deliver in the adapter's row, such as 'subdirectory: {printable(below[-1])}'.",
+            declared.name,
+        )
+    known = format_of(present)
+    if known is None:
+        return _no_adapter(declared, f"{problem}.")
+    name, found = known
+    return DeliveryError.of("", f"{problem}; {printable(name)} is {found.what}.", found.remedy, declared.name)
