@@ -22,6 +22,10 @@ class Advisory(t.NamedTuple):
     fixed: Version
     reason: str
 
+    @property
+    def remedy(self) -> str:
+        return f"Install {self.package} {dotted(self.fixed)} or newer."
+
 
 # The load test exposes none of these: it reads no pickle (unless the inventory allows it), no key
 # of a configuration that could name code, and nothing from a network. Serving software may.
@@ -65,11 +69,18 @@ def version_problems(python: str, versions: t.Mapping[str, str]) -> list[Problem
     return [Problem(python, problem, f"Install PEFT {dotted(_MINIMUM_PEFT)} or newer, preferably 0.20 or newer.")]
 
 
+def advisories_for(versions: t.Mapping[str, str]) -> list[Advisory]:
+    """Return the advisories that apply to these versions of packages and programs."""
+    return [
+        advisory
+        for advisory in _ADVISORIES
+        if advisory.package in versions and advisory.since <= numbers(versions[advisory.package]) < advisory.fixed
+    ]
+
+
 def version_warnings(where: str, versions: t.Mapping[str, str]) -> list[str]:
     """Return a warning for each package that should be updated, with the reason."""
     return [
-        f"{where} has {advisory.package} {versions[advisory.package]}. {advisory.reason}."
-        f" Install {advisory.package} {dotted(advisory.fixed)} or newer."
-        for advisory in _ADVISORIES
-        if advisory.package in versions and advisory.since <= numbers(versions[advisory.package]) < advisory.fixed
+        f"{where} has {advisory.package} {versions[advisory.package]}. {advisory.reason}. {advisory.remedy}"
+        for advisory in advisories_for(versions)
     ]

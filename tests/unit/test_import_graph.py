@@ -39,6 +39,7 @@ ROOMS = {
         "_store",
         "_golden",
         "_load_test",
+        "_preflight",
     ],
     "plugin_utils": ["", "_fleet", "_progress", "_report", "_transfer"],
 }

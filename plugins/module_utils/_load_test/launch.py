@@ -21,16 +21,20 @@ from .child import INSTALL_PEFT, Child, private_directory, run_python
 from .interpreter import PACKAGES
 from .program import write_program
 from .serving_user import ServingUser
-from .worker.protocol import Report, Request, RunError, RunResult, Target
+from .worker.protocol import OpenedDevice, Report, Request, RunError, RunResult, Target
 
 
 @dataclasses.dataclass(frozen=True)
 class WorkerRun:
-    """The outcome of a worker: reports by adapter, and problems of the run as a whole."""
+    """The outcome of a worker: reports by adapter, and problems of the run as a whole.
+
+    ``device`` is None if the worker did not get as far as using it.
+    """
 
     reports: dict[str, Report]
     seconds: float
     problems: tuple[Problem, ...]
+    device: OpenedDevice | None = None
 
 
 def run_worker(
@@ -44,7 +48,7 @@ def run_worker(
     dtype: str | None = None,
     attention: str | None = None,
 ) -> WorkerRun:
-    """Load all targets in one process of ``python``, as ``user``.
+    """Load all targets in one process of ``python``, as ``user``; without any, only use the device.
 
     Its private directory is made in ``scratch``. ``memory_limit`` is the number of bytes of the
     device that may be used; ``dtype`` and ``attention`` default to what suits the device.
@@ -64,9 +68,10 @@ def run_worker(
             return WorkerRun({}, 0.0, exc.problems)
         result = _read_result(result_path)
     problem = _problem(python, device, child, result.current, result.error)
-    if problem is None and any(target.name not in result.reports for target in targets):
+    unfinished = any(target.name not in result.reports for target in targets) or (result.device is None and not targets)
+    if problem is None and unfinished:
         problem = Problem(python, f"ended without a result ({child.ending}).{child.stderr_tail}", INSTALL_PEFT)
-    return WorkerRun(result.reports, result.seconds, (problem,) if problem else ())
+    return WorkerRun(result.reports, result.seconds, (problem,) if problem else (), result.device)
 
 
 def _read_result(path: str) -> RunResult:
@@ -111,6 +116,8 @@ def _problem(python: str, device: str, child: Child, current: str | None, error:
         return Problem(python, f"has no {error.detail}.", INSTALL_PEFT)
     if error.kind == "import":
         return Problem(python, f"has a broken package: {error.detail}.", INSTALL_PEFT)
+    if error.kind == "memory":
+        return Problem(f"device {device}", f"has too little memory: {error.detail}.", "Free memory on it, or set another device.")
     return Problem(
         f"device {device}",
         f"cannot be used by {python}: {error.detail}.",

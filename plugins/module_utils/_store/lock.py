@@ -60,6 +60,29 @@ def has_receiver(directory: str) -> bool:
     return False
 
 
+def check_locks(directory: str) -> None:
+    """Raise DeliveryError unless locks work in an empty directory of the store.
+
+    A delivery locks files, and the receiver of a transfer its directory.
+    """
+    path = os.path.join(directory, "lock")
+    try:
+        with locked(path, "preflight", timeout=0):
+            again = _try(path)
+        if again is not None:
+            os.close(again)
+        works = again is None and not has_receiver(directory)
+    except OSError as exc:
+        raise _no_locks(directory, f"has no locks: {exc.strerror}.") from exc
+    if not works:
+        raise _no_locks(directory, "grants the same lock twice.")
+
+
+def _no_locks(directory: str, problem: str) -> DeliveryError:
+    remedy = "Put models_dir and store on a file system with locks. On NFS, use version 4, or start the server's lock service."
+    return DeliveryError.of("", f"the file system of {os.path.dirname(directory)} {problem}", remedy)
+
+
 def _try(path: str) -> int | None:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:

@@ -28,7 +28,7 @@ import typing as t
 
 # Relative imports, because the worker is a package of its own where it runs.
 from ..._base.weights import base_weights
-from .device import GIB, first_match, open_device
+from .device import GIB, first_match, open_device, opened_device
 from .errors import CannotRun
 from .levels import run_levels
 from .model_level import LoadedBase
@@ -76,12 +76,16 @@ def versions(packages: t.Iterable[str]) -> dict[str, str]:
 
 
 def run(request: Request, save: t.Callable[[RunResult], None]) -> None:
-    """Test all adapters of a request. ``save`` gets the complete result after every adapter."""
+    """Test all adapters of a request. ``save`` gets the complete result after every adapter.
+
+    Without adapters, the packages are imported and the device computes something.
+    """
     started = time.monotonic()
     result = RunResult()
     try:
         found = versions(request.packages)
         device = open_device(request.device)
+        result.device = opened_device(device)
         for path in sorted({target.base_path or "" for target in request.targets}):
             group = [target for target in request.targets if (target.base_path or "") == path]
             base = None
@@ -95,7 +99,7 @@ def run(request: Request, save: t.Callable[[RunResult], None]) -> None:
             if base is not None:
                 base.drop()
     except CannotRun as exc:
-        if exc.kind == "memory":
+        if exc.kind == "memory" and request.targets:
             nothing = Report(LoadTestResult(device=request.device, limited_by=f"{exc.detail}."))
             result.reports = {target.name: nothing for target in request.targets}
         else:

@@ -17,7 +17,7 @@ from ..._base.weights import base_weights
 from ..._text import first
 from ..._versions import major_minor
 from .adapter_level import INSIDE, adapter_parameters, check_names, inject, run_checks
-from .device import free_memory, model_need, out_of_memory, shortage
+from .device import free_memory, loaded_dtype, model_need, out_of_memory, shortage
 from .errors import TRY_VERSIONS, BaseCheckFailed, CheckFailed, Shortage, reading_base, summary
 from .protocol import Target
 
@@ -44,8 +44,7 @@ class LoadedBase:
         self.device = device
         self.adapter_bytes = adapter_bytes
         self.limit = limit
-        # Engines serve in bfloat16; on a CPU it is ten times slower than float32.
-        self.dtype = dtype or ("bfloat16" if device.type == "cuda" else "float32")
+        self.dtype = dtype or loaded_dtype(device.type)
         self.attention = attention
         self.model: t.Any = None
         self.ids: t.Any = None

@@ -136,8 +136,17 @@ class Report:
 
 
 @dataclasses.dataclass(frozen=True)
+class OpenedDevice:
+    """The device that a worker computes on. ``free_bytes`` is None if it is unknown."""
+
+    device: str
+    device_name: str | None
+    free_bytes: int | None
+
+
+@dataclasses.dataclass(frozen=True)
 class RunError:
-    """Why nothing could be tested: ``kind`` is package, import or cuda."""
+    """Why nothing could be tested: ``kind`` is package, import, cuda or memory."""
 
     kind: str
     detail: str
@@ -148,12 +157,13 @@ class RunResult:
     """The result of the worker, in the form of ``result.json``.
 
     ``reports`` has the adapters that were tested, by name. ``current`` is the adapter under test,
-    for the message about a crash.
+    for the message about a crash. ``device`` is set once the device has computed something.
     """
 
     reports: dict[str, Report] = dataclasses.field(default_factory=dict)
     current: str | None = None
     error: RunError | None = None
+    device: OpenedDevice | None = None
     seconds: float = 0.0
 
     @classmethod
@@ -163,4 +173,5 @@ class RunResult:
         Raises TypeError, KeyError or AttributeError for another form.
         """
         reports = {name: Report.from_json(report) for name, report in data["reports"].items()}
-        return cls(**{**data, "reports": reports, "error": data["error"] and RunError(**data["error"])})
+        device = data.get("device") and OpenedDevice(**data["device"])
+        return cls(**{**data, "reports": reports, "error": data["error"] and RunError(**data["error"]), "device": device})

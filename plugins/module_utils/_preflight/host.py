@@ -1,0 +1,77 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# BSD-2-Clause (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+
+# This module util is PRIVATE to the collection: it may change or vanish in any release.
+
+"""What a preflight checks on training servers and nodes alike."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import typing as t
+
+from .._base.config import with_config
+from .._base.identity import Identities
+from .._rsync import installed_rsync, no_zstd
+from .checklist import Checklist
+
+ANSIBLE_PYTHON = "Ansible's Python"
+RSYNC = "rsync"
+MODELS_DIR = "models directory"
+INTERPRETER = "PEFT interpreter"
+
+
+def check_python(checklist: Checklist) -> None:
+    """Add the Python that modules run in. Ansible has started it already."""
+    checklist.ok(ANSIBLE_PYTHON, f"{platform.python_version()}, {sys.executable}")
+
+
+def check_rsync(checklist: Checklist, compress: bool) -> None:
+    with checklist.checking(RSYNC):
+        rsync = installed_rsync()
+        if compress and not rsync.zstd:
+            raise no_zstd(RSYNC, rsync.version)
+        checklist.versions(RSYNC, rsync.version, {RSYNC: rsync.version})
+
+
+def check_bases(
+    checklist: Checklist,
+    bases: t.Mapping[str, t.Any],
+    names: t.Iterable[str],
+    identities: Identities,
+    check_more: t.Callable[[dict[str, t.Any]], None] = lambda base: None,
+) -> dict[str, dict[str, t.Any]]:
+    """Check the named bases and return those that can be used, in the form of ``with_config``.
+
+    ``check_more`` gets each of these, and raises DeliveryError for what is wrong with it.
+    """
+    usable = {}
+    for name in names:
+        check = base_check(name)
+        with checklist.checking(check):
+            base = with_config({name: bases.get(name)})[name]
+            identity = identities.at(base.get("path"))
+            check_more(base)
+            usable[name] = base
+            if identity is not None:
+                checklist.ok(check, f"{base['path']}, {identity['tensors']} tensors")
+            elif base["config"]:
+                checklist.ok(check, "has no path here, only a config")
+            else:
+                checklist.ok(check, "has neither path nor config here")
+    return usable
+
+
+def base_check(name: str) -> str:
+    return f"base {name}"
+
+
+def adapter_check(name: str) -> str:
+    return f"adapter {name}"
+
+
+def versions_text(versions: t.Mapping[str, str]) -> str:
+    """Return the versions of an interpreter and its packages on one line."""
+    return ", ".join(f"{name} {version}" for name, version in versions.items())

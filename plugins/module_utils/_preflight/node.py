@@ -1,0 +1,177 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# BSD-2-Clause (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+
+# This module util is PRIVATE to the collection: it may change or vanish in any release.
+
+"""The preflight of a node: what a first deploy asks of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import typing as t
+
+from .._adapter.manifest import Manifest
+from .._errors import DeliveryError
+from .._store.fetch import check_space, plan_fetches
+from .._store.lock import check_locks
+from .._store.paths import AdapterPaths
+from .._store.permissions import permissions_of
+from .._store.plan import activation_method
+from .._store.preflight import check_models_dir, check_same_file_system, check_store, store_anchor
+from .._store.probe import check_permissions, probe_directory, supports_exchange
+from .._store.recovery import recovered
+from .._store.served import inspect_served
+from .._store.source import check_not_source
+from .._store.state import read_state
+from .._text import count, human_bytes
+from .checklist import FAILED, Checklist
+from .host import MODELS_DIR, adapter_check, check_python, check_rsync
+from .loading import check_loading
+
+FLOCK = "flock"
+STORE = "store"
+LOCKS = "locks"
+PERMISSIONS = "owner and modes"
+ACTIVATION = "activation"
+SPACE = "free space"
+TRANSFER = "transfer"
+TRAINING_SERVER = "training server"
+
+
+@dataclasses.dataclass
+class NodePreflight:
+    """The checks of a node and the bytes that a deploy would send to it, None if unknown."""
+
+    checklist: Checklist
+    download_bytes: int | None = None
+
+
+def check_node(params: dict[str, t.Any], scratch: str, probe: bool) -> NodePreflight:
+    """Check a node with the options of module preflight_info.
+
+    ``scratch`` is a directory for temporary files. With ``probe``, tries what an activation does in
+    a directory of its own on the file system of the store, and removes it again.
+    """
+    node = NodePreflight(Checklist())
+    checklist = node.checklist
+    check_python(checklist)
+    check_rsync(checklist, params["transfer_compress"])
+    _check_flock(checklist)
+    exchange = _check_directories(checklist, params, probe)
+    _check_activation(checklist, params, exchange)
+    manifests = _check_training_server(checklist, params)
+    _check_transfer(node, params, manifests)
+    check_loading(checklist, params, manifests, scratch)
+    return node
+
+
+def _check_flock(checklist: Checklist) -> None:
+    with checklist.checking(FLOCK):
+        program = shutil.which(FLOCK)
+        if program is None:
+            raise DeliveryError.of(FLOCK, "is not installed on this node.", "Install the package util-linux on it.")
+        checklist.ok(FLOCK, program)
+
+
+def _check_directories(checklist: Checklist, params: dict[str, t.Any], probe: bool) -> bool:
+    """Check the directories and what deliveries do in them.
+
+    Returns whether directories can be exchanged between them. Like the check mode of a delivery,
+    assumes that where it was not tried.
+    """
+    models_dir, store = params["models_dir"], params["store"]
+    with checklist.checking(MODELS_DIR):
+        check_models_dir(models_dir)
+        check_not_source(models_dir, store, params["source_directories"])
+        checklist.ok(MODELS_DIR, models_dir)
+    with checklist.checking(STORE):
+        check_store(store)
+        if os.path.isdir(models_dir):
+            check_same_file_system(models_dir, store)
+        exists = store_anchor(store) == store
+        checklist.ok(STORE, store if exists else f"{store}, which the first deploy creates")
+    permissions = None
+    with checklist.checking(PERMISSIONS):
+        permissions = permissions_of(params)
+    if not probe or checklist.failed(MODELS_DIR, STORE):
+        reason = "in check mode" if not probe else "without these directories"
+        checklist.unknown(LOCKS, f"not tried {reason}")
+        if permissions is not None:
+            checklist.unknown(PERMISSIONS, f"not tried {reason}")
+        return True
+    exchange = True
+    with checklist.checking(ACTIVATION), probe_directory(models_dir, store) as directory:
+        with checklist.checking(LOCKS):
+            check_locks(directory)
+            checklist.ok(LOCKS, "work on this file system")
+        if permissions is not None:
+            with checklist.checking(PERMISSIONS):
+                check_permissions(directory, permissions)
+                checklist.ok(PERMISSIONS, _permissions_text(params))
+        with checklist.checking(ACTIVATION):
+            exchange = supports_exchange(directory, models_dir)
+    return exchange
+
+
+def _permissions_text(params: dict[str, t.Any]) -> str:
+    given = [f"{option} {params[option]}" for option in ("owner", "group") if params[option] is not None]
+    return ", ".join([*given, f"files {params['file_mode']}", f"directories {params['directory_mode']}"])
+
+
+def _check_activation(checklist: Checklist, params: dict[str, t.Any], exchange: bool) -> None:
+    """Check that what is served now can be replaced, and how."""
+    if checklist.failed(MODELS_DIR, STORE, ACTIVATION):
+        if not checklist.failed(ACTIVATION):
+            checklist.unknown(ACTIVATION, "not tried without these directories")
+        return
+    methods = set()
+    for row in params["adapters"]:
+        with checklist.checking(ACTIVATION):
+            paths = AdapterPaths(params["models_dir"], params["store"], row["name"])
+            recorded = recovered(paths, read_state(paths)).method
+            methods.add(activation_method(paths, params["activation"], recorded, inspect_served(paths), lambda: exchange))
+    if not checklist.failed(ACTIVATION):
+        checklist.ok(ACTIVATION, " and ".join(sorted(methods)))
+
+
+def _check_training_server(checklist: Checklist, params: dict[str, t.Any]) -> dict[str, Manifest]:
+    """Add what failed on the training server; returns the manifests of this node's adapters."""
+    manifests = {manifest.name: manifest for manifest in map(Manifest.from_text, params["manifests"])}
+    missing = {adapter_check(row["name"]): row["name"] for row in params["adapters"] if row["name"] not in manifests}
+    for found in params["source_checks"]:
+        if found["state"] != FAILED:
+            continue
+        if found["check"] in missing:
+            checklist.add(found["check"], FAILED, found["found"], found["remedy"], missing[found["check"]])
+        elif not found["check"].startswith(adapter_check("")):
+            checklist.add(TRAINING_SERVER, FAILED, f"{found['check']}: {found['found']}", found["remedy"])
+    for check, name in missing.items():
+        if checklist.failed(TRAINING_SERVER) and not checklist.failed(check):
+            checklist.unknown(check, "not described by the training server", name)
+        elif not checklist.failed(check):
+            checklist.add(check, FAILED, "has no manifest in manifests.", "Describe it on the training server first.", name)
+    if not checklist.failed(TRAINING_SERVER):
+        checklist.ok(TRAINING_SERVER, "has what it needs")
+    return {row["name"]: manifests[row["name"]] for row in params["adapters"] if row["name"] in manifests}
+
+
+def _check_transfer(node: NodePreflight, params: dict[str, t.Any], manifests: dict[str, Manifest]) -> None:
+    checklist = node.checklist
+    if not manifests or checklist.failed(MODELS_DIR, STORE):
+        reason = "these directories" if manifests else "a described adapter"
+        checklist.unknown(SPACE, f"need not known without {reason}")
+        checklist.unknown(TRANSFER, f"not known without {reason}")
+        return
+    with checklist.checking(TRANSFER):
+        fetches = plan_fetches(manifests.values(), params["models_dir"], params["store"])
+        files = [entry for fetch in fetches for entry in fetch.to_download]
+        node.download_bytes = sum(entry.size for entry in files)
+        local = sum(entry.size for fetch in fetches for entry in fetch.missing) - node.download_bytes
+        more = f"; {human_bytes(local)} more are here already, or sent for another adapter" if local else ""
+        checklist.ok(TRANSFER, f"{human_bytes(node.download_bytes)} to receive in {count(len(files), 'file')}{more}")
+        with checklist.checking(SPACE):
+            space = check_space(params["store"], fetches)
+            checklist.ok(SPACE, f"{human_bytes(space.free)}, {human_bytes(space.needed)} are needed")

@@ -1,0 +1,273 @@
+#!/usr/bin/python
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: preflight_info
+short_description: Check whether a host is ready for a delivery
+version_added: 0.2.0
+author:
+  - The lorafleet.delivery authors (@lorafleet)
+description:
+  - Asks of a node or a training server what a delivery will ask of it, and returns every answer. It
+    does not stop at the first problem, and fails at the end if any check has failed.
+  - On a training server, checks Python, rsync, the models directory, the bases and, with O(python),
+    the interpreter of the training, and describes each adapter as M(lorafleet.delivery.adapter_info)
+    does.
+  - On a node, checks Python, rsync, flock, the models directory and the store, owner and modes,
+    locks, the method of activation, the free space, the interpreter and the device of the load
+    test, and the bases. Compares its packages and bases with those of the training.
+  - On the controller, adds how the host is reached, as whom modules run there, and by how much its
+    clock differs. A host that cannot be reached is a failed check and not an unreachable host.
+  - If several nodes of a play delegate the task to one training server with the same options, it
+    runs there once, and all of them get its result.
+  - Leaves nothing behind. On a node, tries locks, owner, modes and the exchange of directories in a
+    directory of its own on the file system of O(store), which it removes. It loads no adapter.
+extends_documentation_fragment:
+  - lorafleet.delivery._options.declared
+  - lorafleet.delivery._options.source
+  - lorafleet.delivery._options.node
+  - lorafleet.delivery._options.permissions
+  - lorafleet.delivery._options.target
+  - lorafleet.delivery._options.device
+  - lorafleet.delivery._options.loading
+  - lorafleet.delivery._options.tested
+  - lorafleet.delivery._options.activation
+  - lorafleet.delivery._attributes
+attributes:
+  action_group:
+    membership:
+      - lorafleet.delivery.activation
+      - lorafleet.delivery.declared
+      - lorafleet.delivery.device
+      - lorafleet.delivery.loading
+      - lorafleet.delivery.node
+      - lorafleet.delivery.permissions
+      - lorafleet.delivery.source
+      - lorafleet.delivery.target
+      - lorafleet.delivery.tested
+  check_mode:
+    support: full
+    details: Tries nothing in the models directory and the store.
+  diff_mode:
+    support: N/A
+    details: The module changes nothing.
+  idempotent:
+    support: full
+options:
+  part:
+    description: The part that the host plays in a delivery.
+    type: str
+    choices:
+      - node
+      - training_server
+    required: true
+  models_dir:
+    description:
+      - Absolute path of the directory with the adapters' directories, under their names.
+  store:
+    description:
+      - Directory of releases, receipts and staged files. It must be on the file system of
+        O(models_dir), and outside O(models_dir) unless that is a mount point.
+      - Required if O(part=node).
+    required: false
+  python:
+    description:
+      - The interpreter with torch, transformers, peft and safetensors. On a node, the one that
+        serves the adapters, which is required. On a training server, that of the training.
+    required: false
+  require_golden:
+    description: Whether each adapter of a training server must have a golden of its release.
+    type: bool
+    default: false
+  transfer_compress:
+    description: Whether rsync must be able to compress with zstd.
+    type: bool
+    default: false
+  manifests:
+    description:
+      - On a node, the manifests of its adapters, as RV(manifests) of the training server.
+    type: list
+    elements: str
+    default: []
+  tokenizer_classes:
+    description: On a node, RV(tokenizer_classes) of the training server.
+    type: dict
+    default: {}
+  source_checks:
+    description:
+      - On a node, RV(checks) of the training server. Those that have failed there fail on the node
+        too.
+    type: list
+    elements: dict
+    default: []
+seealso:
+  - module: lorafleet.delivery.adapter_info
+  - module: lorafleet.delivery.adapter_sync
+  - module: lorafleet.delivery.adapter_load_test
+  - module: lorafleet.delivery.adapter_release
+"""
+
+EXAMPLES = r"""
+- name: Check the training server
+  lorafleet.delivery.preflight_info:
+    part: training_server
+    adapters: "{{ agent_adapters }}"
+    bases: "{{ agent_bases }}"
+    models_dir: /home/models
+  delegate_to: sbs29
+  register: source
+  failed_when: false
+
+- name: Check the node
+  lorafleet.delivery.preflight_info:
+    part: node
+    adapters: "{{ agent_adapters }}"
+    bases: "{{ agent_bases }}"
+    models_dir: /home/models
+    store: /home/.lorafleet
+    python: /opt/lorafleet/bin/python
+    manifests: "{{ source.manifests | default([]) }}"
+    source_directories: "{{ source.directories | default({}) }}"
+    tokenizer_classes: "{{ source.tokenizer_classes | default({}) }}"
+    source_checks: "{{ source.checks | default([]) }}"
+"""
+
+RETURN = r"""
+checks:
+  description: The checks, in the order in which they were made.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    check:
+      description:
+        - What was checked, for example V(rsync), V(store), V(free space) or V(device), and
+          V(base NAME) and V(adapter NAME) for each base and adapter.
+        - A check that has several problems has an entry for each of them.
+      type: str
+      sample: store
+    state:
+      description:
+        - V(ok). V(warning) if it does not prevent a delivery. V(failed) if a delivery would fail.
+          V(unknown) if it was not made, because another check has failed or in check mode.
+      type: str
+      sample: failed
+    found:
+      description: What was found.
+      type: str
+      sample: "/srv/.lorafleet: cannot be written by user 1000."
+    remedy:
+      description: What to do. Empty if there is nothing to do.
+      type: str
+      sample: Run with become, or give that user write permission.
+manifests:
+  description:
+    - The manifests of the accepted adapters of a training server, as
+      RV(lorafleet.delivery.adapter_info#module:manifests).
+  returned: if O(part=training_server)
+  type: list
+  elements: str
+directories:
+  description:
+    - Identifies the directory of each of these adapters, as
+      RV(lorafleet.delivery.adapter_info#module:directories).
+  returned: if O(part=training_server)
+  type: dict
+tokenizer_classes:
+  description: The C(tokenizer_class) of tokenizer_config.json of each of these adapters, if it has one.
+  returned: if O(part=training_server)
+  type: dict
+  sample:
+    llama32_3b_grammar_lora: TokenizersBackend
+download_bytes:
+  description:
+    - The bytes that a deploy would transfer to a node now. Not set if they are unknown.
+  returned: if O(part=node)
+  type: int
+  sample: 435322985
+time:
+  description: The time of the host's clock, in seconds since 1970.
+  returned: always
+  type: float
+  sample: 1769860752.25
+problems:
+  description: The failed checks, one entry each.
+  returned: failure
+  type: list
+  elements: dict
+  sample:
+    - adapter:
+      subject: store
+      problem: "/srv/.lorafleet: cannot be written by user 1000."
+      remedy: Run with become, or give that user write permission.
+"""
+
+import os
+import time
+import typing as t
+
+from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import (
+    ACTIVATION,
+    DECLARED,
+    DEVICE,
+    LOADING,
+    NODE,
+    PERMISSIONS,
+    SOURCE,
+    TARGET,
+    TESTED,
+)
+from ansible_collections.lorafleet.delivery.plugins.module_utils._module import DeliveryModule
+from ansible_collections.lorafleet.delivery.plugins.module_utils._preflight.node import check_node
+from ansible_collections.lorafleet.delivery.plugins.module_utils._preflight.source import check_source
+
+
+def main() -> None:
+    module = DeliveryModule(
+        argument_spec={
+            **DECLARED,
+            **SOURCE,
+            **NODE,
+            **TARGET,
+            **PERMISSIONS,
+            **DEVICE,
+            **LOADING,
+            **TESTED,
+            **ACTIVATION,
+            "part": {"type": "str", "choices": ["node", "training_server"], "required": True},
+            "store": {"type": "path"},
+            "python": {"type": "path"},
+            "require_golden": {"type": "bool", "default": False},
+            "transfer_compress": {"type": "bool", "default": False},
+            "manifests": {"type": "list", "elements": "str", "default": []},
+            "tokenizer_classes": {"type": "dict", "default": {}},
+            "source_checks": {"type": "list", "elements": "dict", "default": []},
+        },
+        required_if=[("part", "node", ("store", "python"))],
+    )
+    results: dict[str, t.Any] = {"time": time.time()}
+    # Like a delivery, whatever the umask of this session.
+    os.umask(0o077)
+    with module.failing_on_error():
+        if module.params["part"] == "node":
+            node = check_node(module.params, module.tmpdir, probe=not module.check_mode)
+            checklist = node.checklist
+            results["download_bytes"] = node.download_bytes
+        else:
+            source = check_source(module.params)
+            checklist = source.checklist
+            results["manifests"] = [manifest.to_text() for manifest in source.manifests]
+            results["tokenizer_classes"] = source.tokenizer_classes
+            results["directories"] = source.directories
+    results["checks"] = checklist.to_json()
+    if checklist.failed():
+        module.fail(checklist.problems(), **results)
+    module.exit_json(changed=False, **results)
+
+
+if __name__ == "__main__":
+    main()
