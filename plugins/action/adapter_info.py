@@ -6,15 +6,11 @@
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import json
-import os
 import typing as t
 
-from ansible import constants as C
 from ansible.plugins.action import ActionBase
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._once import once_a_run
 
 # Ansible displays these for the node that called the module. They are objects, which JSON lacks.
 _NOT_SHARED = ("warnings", "deprecations")
@@ -34,33 +30,19 @@ class ActionModule(ActionBase):
             remedy = "Set it to the training server's name there, or put that host into the group training."
             error = DeliveryError.of("agent_training_host", problem, remedy)
             return {**result, "failed": True, "msg": str(error), "problems": error.to_json()}
-        shared = None if source is None else self._shared_result(task_vars)
+        if source is None:
+            return {**result, **self._call(task_vars)}
+        own: dict[str, t.Any] = {}
+
+        def call() -> dict[str, t.Any] | None:
+            own.update(self._call(task_vars))
+            return None if own.get("failed") else {key: value for key, value in own.items() if key not in _NOT_SHARED}
+
+        # Each task calls the module again, even with equal arguments.
+        shared = once_a_run("adapter_info", [self._task._uuid, source, self._task.args], call)
         # If the first call failed, the other nodes call the module themselves, all at the same
         # time. So they wait only once for a host that is down.
-        return {**result, **(shared or self._call(task_vars))}
-
-    def _shared_result(self, task_vars: dict[str, t.Any] | None) -> dict[str, t.Any] | None:
-        """The result for the first node, which the others wait for. None if that call failed."""
-        # Each task calls the module again, even with equal arguments. The directory is private to
-        # the run and shared by its workers.
-        call = json.dumps([self._task._uuid, self._task.delegate_to, self._task.args], sort_keys=True)
-        path = os.path.join(C.DEFAULT_LOCAL_TMP, f"adapter_info.{hashlib.sha256(call.encode()).hexdigest()}")
-        with open(path, "a+", encoding="utf-8") as file:
-            # The lock ends with the process, however it ends.
-            fcntl.flock(file, fcntl.LOCK_EX)
-            file.seek(0)
-            recorded = file.read()
-            if recorded:
-                return t.cast("dict[str, t.Any] | None", json.loads(recorded))
-            # Stays if the call fails or this process is killed.
-            file.write("null")
-            file.flush()
-            result = self._call(task_vars)
-            if not result.get("failed"):
-                shared = json.dumps({key: value for key, value in result.items() if key not in _NOT_SHARED})
-                file.truncate(0)
-                file.write(shared)
-        return result
+        return {**result, **(own or shared or self._call(task_vars))}
 
     def _call(self, task_vars: dict[str, t.Any] | None) -> dict[str, t.Any]:
         result: dict[str, t.Any] = self._execute_module(module_name="lorafleet.delivery.adapter_info", task_vars=task_vars)

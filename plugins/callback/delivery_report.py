@@ -55,11 +55,12 @@ from ansible.plugins.callback import CallbackBase
 from ansible.template import Templar
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._time import now
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.tags import select
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.rows import agents_of, rows_with_agents
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.selection import select
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.html import as_html
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.junit import as_junit
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.markdown import as_markdown
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.model import Node, Run, groups_of, report_of, rows_of
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.model import Node, Run, groups_of, report_of
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.prometheus import as_prometheus
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.table import as_table, failure_lines
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.words import BAD, GOOD
@@ -176,9 +177,8 @@ class CallbackModule(CallbackBase):
         hosts = manager._inventory.hosts
         variables = {name: self._variables(hosts[name]) for name in groups.get("agents", ()) if name in hosts}
         group_of = groups_of(groups, {name: str(found.get("agent_name", "")) for name, found in variables.items()})
-        variants: dict[str, list[t.Any]] = {}
-        for found in variables.values():
-            variants.setdefault(found.get("agent_name", ""), []).extend(row.get("variant") for row in rows_of(found))
+        rows = [rows_with_agents(found.get("agent_adapters"), found.get("agent_name")) for found in variables.values()]
+        variants = agents_of(row for of_node in rows for row in of_node)
         for name, found in variables.items():
             node = self._node(name)
             node.variables, node.group = found, group_of[name]
@@ -262,14 +262,15 @@ def _kept(ended: TaskResult) -> dict[str, t.Any]:
     return {"host": ended.target, **{key: ended.data[key] for key in _KEYS if key in ended.data}}
 
 
-def _selected(variables: dict[str, t.Any], variants: dict[str, list[t.Any]]) -> frozenset[str]:
+def _selected(variables: dict[str, t.Any], variants: dict[str, list[str]]) -> frozenset[str]:
     """Return the names of a node's adapters that the run covers.
 
     The role rejects wrong tags, which cover none.
     """
     tags, skipped = (list(context.CLIARGS.get(key) or ()) for key in ("tags", "skip_tags"))
     try:
-        rows = select(rows_of(variables), variables.get("agent_name", ""), variants, tags, skipped)
+        rows = rows_with_agents(variables.get("agent_adapters"), variables.get("agent_name"))
+        rows = select(rows, variants, tags, skipped)
     except DeliveryError:
         return frozenset()
     return frozenset(row["name"] for row in rows)

@@ -25,6 +25,9 @@ LIMIT = 300
 
 Variables = dict[str, t.Any]
 
+# Actions that contact no host.
+CONTROLLER_ACTIONS = ("validate_argument_spec", "fleet_info", "adapter_selection_info")
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -50,8 +53,8 @@ class Run:
         return any(entry["host"] == host and entry["status"] == "unreachable" for entry in self.results)
 
     def worked_on(self) -> set[str]:
-        """The hosts with any task other than the validation of their variables."""
-        return {entry["host"] for entry in self.results if not entry["action"].endswith("validate_argument_spec")}
+        """The hosts with any task other than those of the controller alone."""
+        return {entry["host"] for entry in self.results if not entry["action"].endswith(CONTROLLER_ACTIONS)}
 
     def changed(self, host: str | None = None) -> list[str]:
         """The tasks that reported a change, sorted, since the order of the hosts is arbitrary."""

@@ -58,8 +58,9 @@ def test_action_group_members_are_modules_with_all_its_options(group: str) -> No
 
 @pytest.mark.parametrize("module", MODULES)
 def test_module_documents_its_action_groups(module: str) -> None:
-    membership = documentation()[module]["attributes"]["action_group"]["membership"]
-    assert membership == [PREFIX + group for group in sorted(GROUPS) if module in GROUPS[group]] != []
+    attribute = documentation()[module]["attributes"]["action_group"]
+    assert attribute["membership"] == [PREFIX + group for group in sorted(GROUPS) if module in GROUPS[group]]
+    assert (attribute["support"] == "full") == bool(attribute["membership"])
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "module_utils": NODE,
     "modules": NODE,
     "doc_fragments": set(),
-    **dict.fromkeys(("plugin_utils", "action", "callback", "filter", "inventory"), CONTROLLER),
+    **dict.fromkeys(("plugin_utils", "action", "callback", "inventory"), CONTROLLER),
 }
 # The rooms (sub-packages) of each kind. A room may import from those before it. "" are the files
 # outside of all rooms.

@@ -76,7 +76,7 @@ def test_readme_names_every_page() -> None:
     assert [page.name for page in CHECKOUT.glob("docs/*.md") if f"{REPOSITORY}docs/{page.name}" not in named] == []
 
 
-@pytest.mark.parametrize("kind", ["action", "callback", "filter", "inventory", "modules"])
+@pytest.mark.parametrize("kind", ["action", "callback", "inventory", "modules"])
 def test_readme_names_every_plugin(kind: str) -> None:
     names = {path.stem for path in (PLUGINS / kind).glob("*.py")}
     assert names <= set(re.findall(r"`(\w+)`", prose(README)))

@@ -16,8 +16,8 @@ import yaml
 from tests.support.paths import CHECKOUT
 
 ROLES = ("agent", "runtime", "training")
-# Filters and the report read them from hostvars.
-READ_BY_PLUGINS = {"agent_name", "agent_adapters", "agent_prompts", "agent_purpose"}
+# fleet_info reads it from hostvars.
+READ_BY_PLUGINS = {"agent_prompts"}
 # A default that takes the value of a deprecated name.
 ALIAS = re.compile(r"{{ \w+ \| default\((?P<value>\w+)\) }}")
 
@@ -42,7 +42,10 @@ def names_in(role: str, text: str) -> set[str]:
 
 
 def tasks(role: str, entry: str) -> str:
-    return str(yaml.safe_load((CHECKOUT / "roles" / role / "tasks" / f"{entry}.yml").read_text()))
+    """The tasks of an entry point, also of the files that it imports."""
+    found = str(yaml.safe_load((CHECKOUT / "roles" / role / "tasks" / f"{entry}.yml").read_text()))
+    imported = re.findall(r"'ansible.builtin.import_tasks': '(\w+)\.yml'", found)
+    return found + "".join(tasks(role, name) for name in imported)
 
 
 def read(role: str, entry: str) -> set[str]:
@@ -109,7 +112,8 @@ def test_private_variable_is_defined(role: str) -> None:
 
 @pytest.mark.parametrize(("role", "entry"), [(role, entry) for role, entry in CASES if role == "agent"])
 def test_agent_variable_is_passed_to_modules_once_per_file(role: str, entry: str) -> None:
-    passed = re.findall(r"'(\w+)': '{{ (agent_\w+)", tasks(role, entry))
+    of_file = (CHECKOUT / "roles" / role / "tasks" / f"{entry}.yml").read_text()
+    passed = re.findall(r"(\w+): \"{{ (agent_\w+)", of_file)
     assert [argument for argument, count in collections.Counter(passed).items() if count > 1] == []
 
 

@@ -48,7 +48,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._names import check_name
 
 from .markdown_sections import Item, MarkdownReader, Section, headings, slug
-from .tags import SPECIAL_TAGS
+from .selection import SPECIAL_TAGS
 
 # The known fields of an adapter. The shared ones may be in the training configuration instead.
 _SHARED = frozenset({"rank", "alpha", "target_modules"})

@@ -18,28 +18,28 @@ SPECIAL_TAGS = frozenset({"all", "always", "never", "tagged", "untagged"})
 
 
 def select(
-    adapters: c.Sequence[dict[str, t.Any]],
-    agent: str,
-    fleet: c.Mapping[str, c.Sequence[t.Any]],
-    run_tags: c.Sequence[str],
-    skip_tags: c.Sequence[str],
+    rows: c.Sequence[dict[str, t.Any]],
+    fleet: c.Mapping[str, c.Collection[str]],
+    run_tags: c.Collection[str],
+    skip_tags: c.Collection[str],
+    other_tags: c.Collection[str] = (),
 ) -> list[dict[str, t.Any]]:
-    """Return those rows of one agent's ``adapters`` that the tags of a run select.
+    """Return those ``rows``, each of which names its agent, that the tags of a run select.
 
     Agents and variants are combined: ``cleaner,8b`` selects only the cleaner's 8b. Several agents,
     or several variants, are alternatives. Without a tag of one kind, all of that kind are selected.
 
-    ``fleet`` maps every agent of the inventory to its variants. Raises DeliveryError for a tag that
-    is neither, and for tags that select no adapter, because a typing error must not deliver
-    nothing. Unknown tags to skip are ignored: they may belong to another part of the user's
+    ``fleet`` maps every agent to its variants. ``other_tags`` are tags of the user's own playbook,
+    which select nothing unless they are also an agent or a variant. Raises DeliveryError for any
+    other tag, and for tags that select no adapter of the fleet, because a typing error must not
+    deliver nothing. Unknown tags to skip are ignored: they may belong to another part of the
     playbook.
     """
     agents = set(fleet)
-    # YAML may have parsed a variant as a number. Tags are always text.
-    variants = {str(variant) for of_agent in fleet.values() for variant in of_agent}
+    variants = {variant for of_agent in fleet.values() for variant in of_agent}
     wanted = set(run_tags) - SPECIAL_TAGS
     skipped = set(skip_tags) - SPECIAL_TAGS
-    unknown = sorted(wanted - agents - variants)
+    unknown = sorted(wanted - agents - variants - set(other_tags))
     if unknown:
         raise DeliveryError.of(
             f"tag {', '.join(unknown)}",
@@ -47,14 +47,15 @@ def select(
             f"Agents: {', '.join(sorted(agents))}. Variants: {', '.join(sorted(variants))}.",
         )
     of_agents, of_variants = wanted & agents, wanted & variants
-    if of_agents and of_variants and not any(str(variant) in of_variants for one in of_agents for variant in fleet[one]):
+    if of_agents and of_variants and not any(of_variants & set(fleet[agent]) for agent in of_agents):
         raise DeliveryError.of(
-            f"tags {', '.join(sorted(wanted))}",
+            f"tags {', '.join(sorted(of_agents | of_variants))}",
             "together select no adapter: none of these agents has such a variant.",
-            " ".join(f"{one}: {', '.join(sorted(map(str, fleet[one])))}." for one in sorted(of_agents)),
+            " ".join(f"{agent}: {', '.join(sorted(fleet[agent]))}." for agent in sorted(of_agents)),
         )
-    if (of_agents and agent not in of_agents) or agent in skipped:
-        return []
-    return [
-        row for row in adapters if (not of_variants or str(row["variant"]) in of_variants) and str(row["variant"]) not in skipped
-    ]
+
+    def selected(agent: str, variant: str) -> bool:
+        wanted = (not of_agents or agent in of_agents) and (not of_variants or variant in of_variants)
+        return wanted and agent not in skipped and variant not in skipped
+
+    return [row for row in rows if selected(row["agent"], row["variant"])]

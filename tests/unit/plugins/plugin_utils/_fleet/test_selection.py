@@ -7,10 +7,8 @@ from __future__ import annotations
 import typing as t
 
 import pytest
-from ansible.errors import AnsibleFilterError
-from ansible_collections.lorafleet.delivery.plugins.filter.select_adapters import FilterModule, select_adapters
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.tags import select
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.selection import select
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,12 +19,15 @@ ALL = {f"{agent} {variant}" for agent in AGENTS for variant in VARIANTS}
 
 
 def rows(agent: str) -> list[dict[str, t.Any]]:
-    return [{"name": f"{agent}_{variant}_lora", "variant": variant} for variant in VARIANTS]
+    return [{"agent": agent, "name": f"{agent}_{variant}_lora", "variant": variant} for variant in VARIANTS]
+
+
+EVERY_ROW = [row for agent in AGENTS for row in rows(agent)]
 
 
 def selected(run_tags: t.Sequence[str], skip_tags: t.Sequence[str] = ()) -> set[str]:
     """The adapters that are selected in the whole fleet, as 'agent variant'."""
-    return {f"{agent} {row['variant']}" for agent in AGENTS for row in select(rows(agent), agent, FLEET, run_tags, skip_tags)}
+    return {f"{row['agent']} {row['variant']}" for row in select(EVERY_ROW, FLEET, run_tags, skip_tags)}
 
 
 @pytest.mark.parametrize(
@@ -64,7 +65,7 @@ def test_select_unknown_tag_is_refused(run_tags: list[str]) -> None:
     # Whatever the agent: a typing error must not end as 'nothing to do' on any of them.
     for agent in AGENTS:
         with pytest.raises(DeliveryError, match=r"names no agent and no variant of the inventory") as caught:
-            select(rows(agent), agent, FLEET, run_tags, [])
+            select(rows(agent), FLEET, run_tags, [])
         assert "Agents: cleaner, describer, paraphraser. Variants: 3b, 8b." in str(caught.value)
 
 
@@ -75,11 +76,11 @@ def test_select_several_unknown_tags_are_all_named() -> None:
 
 def test_select_tags_without_common_adapter_are_refused() -> None:
     fleet = {"cleaner": ["3b", "8b"], "describer": ["3b"]}
-    assert select(rows("cleaner"), "cleaner", fleet, ["cleaner", "describer", "8b"], []) == rows("cleaner")[1:]
+    assert select(rows("cleaner"), fleet, ["cleaner", "describer", "8b"], []) == rows("cleaner")[1:]
     # Whatever the agent: the node of another one must not end as if it were right.
     for agent in fleet:
         with pytest.raises(DeliveryError, match=r"^tags 8b, describer: together select no adapter: .* describer: 3b\.$"):
-            select(rows(agent), agent, fleet, ["describer", "8b"], [])
+            select(rows(agent), fleet, ["describer", "8b"], [])
 
 
 TAGS = st.lists(st.sampled_from([*AGENTS, *VARIANTS, "all"]), max_size=6)
@@ -111,35 +112,14 @@ def test_select_order_and_repetition_are_irrelevant(run_tags: list[str], skip_ta
     assert selected(shuffled, skip_tags[::-1]) == selected(run_tags, skip_tags)
 
 
-def test_select_numeric_variants_match_tags() -> None:
-    numbered = [{"name": "small", "variant": 3}, {"name": "large", "variant": 70}]
-    assert select(numbered, "cleaner", {"cleaner": [3, 70]}, ["70"], []) == [numbered[1]]
-    assert select(numbered, "cleaner", {"cleaner": [3, 70]}, ["all"], ["3"]) == [numbered[1]]
-    with pytest.raises(DeliveryError, match=r"Variants: 3, 70\."):
-        select(numbered, "cleaner", {"cleaner": [3, 70]}, ["7"], [])
+@given(TAGS, TAGS, TAGS)
+def test_select_other_tags_select_nothing(run_tags: list[str], skip_tags: list[str], other_tags: list[str]) -> None:
+    """Whether or not they are also names of agents or variants."""
+    found = select(EVERY_ROW, FLEET, [*run_tags, "drain"], skip_tags, [*other_tags, "drain"])
+    assert found == select(EVERY_ROW, FLEET, run_tags, skip_tags)
 
 
-def hostvars(*hosts: tuple[str, str]) -> dict[str, dict[str, t.Any]]:
-    return {host: {"agent_name": agent, "agent_adapters": rows(agent)} for host, agent in hosts}
-
-
-def test_select_adapters_knows_tags_of_whole_fleet() -> None:
-    fleet = hostvars(("jw2", "cleaner"), ("jw3", "describer"))
-    assert select_adapters(["jw2"], fleet, ["jw2", "jw3"], ["describer"]) == []
-    assert select_adapters(["jw3"], fleet, ["jw2", "jw3"], ["describer", "8b"]) == [rows("describer")[1]]
-    assert select_adapters(["jw2", "jw3"], fleet, ["jw2", "jw3"], ["3b"]) == [rows("cleaner")[0], rows("describer")[0]]
-
-
-def test_select_adapters_shared_row_is_returned_once() -> None:
-    fleet = hostvars(("jw2", "cleaner"), ("jw4", "cleaner"))
-    assert select_adapters(["jw2", "jw4"], fleet, ["jw2", "jw4"], ["all"], ["8b"]) == rows("cleaner")[:1]
-
-
-def test_select_adapters_unknown_tag_is_refused() -> None:
-    fleet = hostvars(("jw2", "cleaner"))
-    with pytest.raises(AnsibleFilterError, match=r"tag describer: names no agent .* Agents: cleaner\. Variants: 3b, 8b"):
-        select_adapters(["jw2"], fleet, ["jw2"], ["describer"])
-
-
-def test_filter_module_registers_select_adapters() -> None:
-    assert FilterModule().filters() == {"select_adapters": select_adapters}
+@given(TAGS, TAGS)
+def test_select_rows_of_several_agents_are_selected_as_on_nodes_of_their_own(run_tags: list[str], skip_tags: list[str]) -> None:
+    apart = [row for agent in AGENTS for row in select(rows(agent), FLEET, run_tags, skip_tags)]
+    assert select(EVERY_ROW, FLEET, run_tags, skip_tags) == apart

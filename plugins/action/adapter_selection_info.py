@@ -1,0 +1,73 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Selects the adapters of one node by the tags of the run. Contacts no host."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible.plugins.action import ActionBase
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.fleet import Node, variants_of
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.host_variables import HostVariables
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.rows import adapters_of, agents_of, rows_with_agents
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.selection import select
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._once import once_a_run
+
+_OPTIONS: dict[str, t.Any] = {
+    "agent": {"type": "str"},
+    "adapters": {"type": "list", "elements": "dict", "required": True},
+    "other_tags": {"type": "list", "elements": "str", "default": []},
+    "purpose": {"type": "raw"},
+    "notes": {"type": "raw"},
+    "address": {"type": "str"},
+    "training_host": {"type": "str"},
+    "models_dir": {"type": "str"},
+    "source_models_dir": {"type": "str"},
+}
+
+
+class ActionModule(ActionBase):
+    _supports_check_mode = True
+    _requires_connection = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+        result: dict[str, t.Any] = super().run(tmp, task_vars)
+        variables = task_vars or {}
+        _validated, options = self.validate_argument_spec(_OPTIONS)
+        role_variables = {
+            "ansible_host": options["address"],
+            "agent_name": options["agent"],
+            "agent_adapters": options["adapters"],
+            **{
+                f"agent_{name}": options[name]
+                for name in ("purpose", "notes", "training_host", "models_dir", "source_models_dir")
+            },
+        }
+        node = Node.of(variables["inventory_hostname"], variables["group_names"], role_variables)
+        try:
+            rows = select(
+                node.rows,
+                self._agents(node, variables),
+                list(variables.get("ansible_run_tags") or ()),
+                list(variables.get("ansible_skip_tags") or ()),
+                # Tags of the role, the play or the block are also tags of this task.
+                [*options["other_tags"], *self._task.tags],
+            )
+        except DeliveryError as exc:
+            return {**result, "failed": True, "msg": str(exc), "problems": exc.to_json()}
+        return {**result, "changed": False, "node": node.entry(rows), "adapters": adapters_of(rows)}
+
+    def _agents(self, node: Node, variables: dict[str, t.Any]) -> dict[str, list[str]]:
+        """The variants of all agents, of the inventory and of this node."""
+
+        def of_inventory() -> dict[str, list[str]]:
+            hosts = (HostVariables.read(name, variables["hostvars"], self._templar) for name in variables["groups"]["all"])
+            return variants_of(rows_with_agents(host.get("agent_adapters"), host.get("agent_name")) for host in hosts)
+
+        agents = {agent: list(variants) for agent, variants in (once_a_run("agents", None, of_inventory) or {}).items()}
+        for agent, variants in agents_of(node.rows).items():
+            agents.setdefault(agent, []).extend(variants)
+        return agents

@@ -1,0 +1,117 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# The module runs on the controller: its code is in plugins/action/adapter_selection_info.py.
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: adapter_selection_info
+short_description: Select the adapters of a node by the tags of the run
+version_added: 0.2.0
+author:
+  - The lorafleet.delivery authors (@lorafleet)
+description:
+  - Selects those rows of O(adapters) that the tags of the run select. Tags are names of agents and
+    of variants. Tags of one kind are alternatives, and the two kinds are combined. C(--tags
+    cleaner,8b) selects only the cleaner's 8b, C(--tags 8b) that of every agent.
+  - A tag that is neither an agent nor a variant is an error, and so are tags that together select no
+    adapter of the fleet. Tags of the task itself and O(other_tags) are exempt. Tags to skip are
+    never an error.
+  - Runs on the controller and contacts no host. Other nodes' variables are read once for each run.
+extends_documentation_fragment:
+  - lorafleet.delivery._attributes
+attributes:
+  action_group:
+    support: none
+    membership: []
+  check_mode:
+    support: full
+    details: The module only reads.
+  diff_mode:
+    support: N/A
+    details: The module changes nothing.
+  idempotent:
+    support: full
+options:
+  agent:
+    description: The agent of rows that name none.
+    type: str
+  adapters:
+    description: The rows of the node, as in O(lorafleet.delivery.agent#role:main:agent_adapters).
+    type: list
+    elements: dict
+    required: true
+  other_tags:
+    description: Tags of the playbook that select other things than adapters.
+    type: list
+    elements: str
+    default: []
+  purpose:
+    description: The purpose of the agent, or a dictionary of purposes by agent. For reports only.
+    type: raw
+  notes:
+    description: Notes about the agent, or a dictionary of lists by agent. For reports only.
+    type: raw
+  address:
+    description: The address of the node. For reports only.
+    type: str
+  training_host:
+    description: The inventory name of the training server. For reports only.
+    type: str
+  models_dir:
+    description: The directory in which the node serves adapters. For reports only.
+    type: str
+  source_models_dir:
+    description: The directory of the adapters on the training server. For reports only.
+    type: str
+seealso:
+  - module: lorafleet.delivery.fleet_info
+"""
+
+EXAMPLES = r"""
+- name: Select the adapters
+  lorafleet.delivery.adapter_selection_info:
+    agent: "{{ agent_name }}"
+    adapters: "{{ agent_adapters }}"
+  register: selection
+
+- name: Skip nodes that are not selected
+  ansible.builtin.meta: end_role
+  when: selection.adapters | length == 0
+"""
+
+RETURN = r"""
+adapters:
+  description: >-
+    The selected adapters, once by name, in the form of
+    O(lorafleet.delivery.adapter_info#module:adapters).
+  returned: success
+  type: list
+  elements: dict
+  sample: [{"name": "llama32_3b_grammar_lora", "variant": "3b", "base": "meta-llama/Llama-3.2-3B-Instruct"}]
+node:
+  description: The node with all of its rows, in the form of RV(lorafleet.delivery.fleet_info#module:nodes).
+  returned: success
+  type: dict
+  sample: {"name": "jw2-1", "agents": ["cleaner"]}
+problems:
+  description: What is wrong. RV(ignore:msg) has the same as text.
+  returned: failure
+  type: list
+  elements: dict
+  contains:
+    adapter:
+      description: The adapter that the problem belongs to. Not set for problems of a host.
+      type: str
+    subject:
+      description: What is wrong.
+      type: str
+    problem:
+      description: What is wrong with it.
+      type: str
+    remedy:
+      description: What to do about it.
+      type: str
+"""
