@@ -171,6 +171,15 @@ directories:
       and C(shareable) (whether the file system can be mounted on several machines).
   returned: always
   type: dict
+notes:
+  description:
+    - What is unusual about each adapter and accepted all the same, such as settings that only the
+      training uses.
+  returned: always
+  type: dict
+  sample:
+    llama32_3b_grammar_lora:
+      - task_type in adapter_config.json is null. PEFT loads the adapter all the same.
 cached:
   description:
     - Names of the adapters whose hashes were taken from the cache, because no file had changed.
@@ -237,6 +246,7 @@ def main() -> None:
     results: dict[str, t.Any] = {
         "manifests": [manifest.to_text() for manifest in found.manifests],
         "excluded": {name: [item.to_json() for item in items] for name, items in found.excluded.items()},
+        "notes": found.notes,
         "goldens": found.goldens,
         "directories": directories,
         "cached": found.cached,

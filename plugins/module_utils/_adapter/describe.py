@@ -19,11 +19,11 @@ from .declaration import Declaration
 from .excluded import Excluded
 from .files import CONFIG_FILE, SAFETENSORS_FILE
 from .hash_cache import CacheEntry, is_older, read_entry, signature_of, write_entry
-from .lora_config import config_problems, read_lora_config
+from .lora_config import config_notes, config_problems, read_lora_config
 from .manifest import FileEntry, Manifest, TensorEntry
 from .other_formats import format_of_config
 from .selection import changed, select_files
-from .structure import structure_problems
+from .structure import structure_notes, structure_problems
 from .tokenizer import tokenizer_problems
 
 
@@ -31,12 +31,13 @@ from .tokenizer import tokenizer_problems
 class Description:
     """A described adapter directory.
 
-    ``excluded`` are the names in it that are not part of the adapter. ``cached`` is true when the
-    files were not read because the cache had a valid entry.
+    ``excluded`` are the names in it that are not part of the adapter. ``notes`` say what is unusual
+    about it. ``cached`` is true when the files were not read because the cache had a valid entry.
     """
 
     manifest: Manifest
     excluded: list[Excluded]
+    notes: list[str]
     cached: bool
 
 
@@ -83,7 +84,10 @@ def describe(
         config=entry.config,
         versions=versions,
     )
-    return Description(manifest, selection.excluded, cached)
+    notes = config_notes(entry.config, declared)
+    if SAFETENSORS_FILE in names:
+        notes += structure_notes(entry.tensors, entry.config, declared.base_config)
+    return Description(manifest, selection.excluded, notes, cached)
 
 
 def _read_files(directory: str, names: list[str]) -> CacheEntry:

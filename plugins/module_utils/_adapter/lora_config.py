@@ -4,7 +4,12 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Checks adapter_config.json: plain LoRA for a causal language model, as declared."""
+"""Checks adapter_config.json: LoRA for a causal language model, as declared.
+
+PEFT is the measure. A key that does nothing when PEFT loads the adapter is accepted with any value;
+one that chooses a form must be declared in the inventory; one that imports code or changes the base
+is rejected. ``config_keys`` has the table.
+"""
 
 from __future__ import annotations
 
@@ -12,62 +17,36 @@ import math
 import re
 import typing as t
 
-from .._base.architecture import base_modules
+from .._base.architecture import Module, base_modules, is_known
 from .._errors import DeliveryError, Problem
 from .._formats.strict_json import is_integer, read_object
 from .._text import first, shown
+from .._versions import major_minor
+from .config_keys import (
+    IMPORTED_PACKAGES,
+    INITIALIZATIONS,
+    KEYS,
+    NEWEST,
+    OTHER_METHODS,
+    UNFIT_INITIALIZATIONS,
+    Effect,
+    is_empty,
+    is_plain,
+)
 from .declaration import Declaration
 from .files import CONFIG_FILE
+from .module_selection import Config, is_pattern, matches_any, select
+from .patterns import PatternError
 
-Config = t.Dict[str, t.Any]
-
-# A module name. Patterns are rejected: they could match anything, or take forever.
-_MODULE_NAME = re.compile(r"[A-Za-z0-9_]+(?:\.[A-Za-z0-9_]+)*")
-_SAVED_MODULES = ("embed_tokens", "lm_head")
+# The modules whose weights are one tensor in bases with tied embeddings.
+TIED = ("embed_tokens", "lm_head")
+# A path on the host of the training rather than a name on the Hub, which has one slash at most.
+_PATH = re.compile(r"[/~.\\].*|[A-Za-z]:.*|.*[/\\].*[/\\].*", re.DOTALL)
 
 
 def read_lora_config(path: str) -> Config:
     """Return the parsed file at ``path``. Raises DeliveryError if it is not strict JSON."""
     return read_object(path, _SAVE_AGAIN)
-
-
-def matches_any(names: t.Sequence[str] | None, module: str) -> bool:
-    """Return whether ``module`` has one of ``names`` as its name or as its last components."""
-    return any(module == name or module.endswith(f".{name}") for name in names or ())
-
-
-def targets(config: Config, module: str) -> bool:
-    """Return whether PEFT adds a LoRA layer to ``module``, a module name of the base.
-
-    ``config`` must be well-formed.
-    """
-    if matches_any(config.get("exclude_modules"), module) or matches_any(config.get("modules_to_save"), module):
-        return False
-    if module in config["target_modules"]:
-        return True
-    layers = config.get("layers_to_transform")
-    if layers is None or layers == []:
-        return matches_any(config["target_modules"], module)
-    # PEFT uses the first number in the name as the number of the layer.
-    layer = re.search(r"\.[^.]+\.(\d+)\.", module)
-    numbers = layers if isinstance(layers, list) else [layers]
-    return layer is not None and int(layer[1]) in numbers and matches_any(config["target_modules"], module)
-
-
-def saves(config: Config, module: str) -> bool:
-    """Return whether the adapter contains its own copy of all weights of ``module``."""
-    return matches_any(config.get("modules_to_save"), module)
-
-
-def rank_of(config: Config, module: str) -> int:
-    """Return the rank of the LoRA layer on ``module``.
-
-    It is the value of the first match in ``rank_pattern``, otherwise ``r``.
-    """
-    for pattern, rank in (config.get("rank_pattern") or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
-            return int(rank)
-    return int(config["r"])
 
 
 def is_well_formed(config: Config) -> bool:
@@ -76,30 +55,35 @@ def is_well_formed(config: Config) -> bool:
 
 
 def config_problems(config: Config, declared: Declaration) -> list[Problem]:
-    """Return every deviation of ``config`` from plain LoRA and from the declaration."""
+    """Return what PEFT must not load, and every deviation of ``config`` from the declaration."""
     problems: list[Problem] = []
 
     def report(key: str, problem: str, remedy: str) -> None:
         problems.append(Problem(f"{key} in {CONFIG_FILE}", problem, remedy, declared.name))
 
+    method = config.get("peft_type")
+    if isinstance(method, str) and method in OTHER_METHODS:
+        # The other keys are that method's.
+        problem = f'is "{method}": the adapter is {OTHER_METHODS[method]}, not LoRA.'
+        report("peft_type", problem, "Train it as LoRA, or convert it (peft.save_as_lora, from PEFT 0.19 on).")
+        return problems
     malformed = _malformed(config)
     for key in malformed:
         found = f"is {shown(config[key])}" if key in config else "is missing"
         report(key, f"{found}; expected {_FORMS[key][1]}.", _FORM_REMEDIES.get(key, _SAVE_AGAIN))
 
-    for key in sorted(set(config) - _CORE - set(malformed)):
-        value = config[key]
-        if key in _UNSUPPORTED:
-            if not _is_plain(key, value):
-                report(key, f"is {shown(value)}: {_UNSUPPORTED[key]}.", "Train the adapter without it.")
-        elif not _is_plain(key, value) and key not in declared.peft_config:
+    for key in sorted(set(config) - set(malformed)):
+        fault = _fault(key, config)
+        if fault is not None:
+            report(key, f"is {shown(config[key])}: {fault[0]}.", fault[1])
+        elif key not in declared.peft_config and not malformed and _must_be_declared(key, config, declared):
             remedy = "If this is intended, declare it with exactly this value in the adapter's peft_config in the inventory."
-            report(key, f"is {shown(value)}, which is not plain LoRA and not declared.", remedy)
+            report(key, f"is {shown(config[key])}, which is not plain LoRA and not declared.", remedy)
     for key, value in sorted(declared.peft_config.items()):
         if key not in config:
-            if not _is_plain(key, value):
+            if not is_plain(key, value):
                 report(key, f"is missing; the inventory declares {shown(value)} in peft_config.", _CORRECT)
-        elif not _same(config[key], value) and not (_is_empty(config[key]) and _is_empty(value)):
+        elif not _same(config[key], value) and not (is_plain(key, config[key]) and is_plain(key, value)):
             report(key, f"is {shown(config[key])}; the inventory declares {shown(value)} in peft_config.", _CORRECT)
 
     if malformed:
@@ -108,36 +92,155 @@ def config_problems(config: Config, declared: Declaration) -> list[Problem]:
         report("r", f"is {config['r']}; the inventory declares rank {declared.rank}.", _CORRECT)
     if config["lora_alpha"] != declared.alpha:
         report("lora_alpha", f"is {config['lora_alpha']}; the inventory declares alpha {declared.alpha:g}.", _CORRECT)
-    base = config["base_model_name_or_path"]
-    if base not in declared.base_names:
+    base = config.get("base_model_name_or_path")
+    if base and base not in declared.base_names and not (_PATH.fullmatch(base) and declared.base_config):
         names = " or ".join(sorted(declared.base_names))
         remedy = "If this is another name of the same base, add it to the base's aliases. Otherwise: " + _CORRECT
         report("base_model_name_or_path", f"is {shown(base)}; the inventory declares {names}.", remedy)
-    difference = _target_difference(config, declared)
-    if difference:
-        report("target_modules", difference, _CORRECT)
+    try:
+        difference = _target_difference(config, declared)
+        if difference:
+            report("target_modules", difference, _CORRECT)
+    except PatternError as exc:
+        problem = f"One of its patterns {exc}."
+        problems.append(Problem(CONFIG_FILE, problem, "List the names of the modules instead.", declared.name))
     return problems
 
 
+def config_notes(config: Config, declared: Declaration) -> list[str]:
+    """Return what is unusual about a configuration that ``config_problems`` accepts."""
+    notes = []
+    task = config.get("task_type")
+    if task != "CAUSAL_LM":
+        notes.append(f"task_type in {CONFIG_FILE} is {shown(task)}. PEFT loads the adapter all the same.")
+    base = config.get("base_model_name_or_path")
+    if not base:
+        notes.append(f"base_model_name_or_path in {CONFIG_FILE} names no base, so only the tensors show which it is.")
+    elif base not in declared.base_names:
+        problem = (
+            f"base_model_name_or_path in {CONFIG_FILE} is the path {shown(base)}, so only the tensors show which base it is."
+        )
+        notes.append(problem)
+    for key, value in sorted(config.items()):
+        if key not in KEYS:
+            if not is_empty(value):
+                notes.append(f"{key} in {CONFIG_FILE} is {shown(value)}. PEFT has no such key and ignores it.")
+        elif key in _NOTES and not is_plain(key, value):
+            notes.append(f"{key} in {CONFIG_FILE} is {shown(value)}. {_NOTES[key]}")
+        elif (
+            KEYS[key].effect is Effect.FORM
+            and key not in declared.peft_config
+            and key not in _REQUIRED
+            and not is_plain(key, value)
+        ):
+            notes.append(f"{key} in {CONFIG_FILE} is {shown(value)}, which changes nothing on this base.")
+    return notes
+
+
+def modules_of_base(base_config: dict[str, t.Any] | None) -> dict[str, Module]:
+    """Return the modules of a base; none if they are not known or its config is invalid."""
+    if base_config is None or not is_known(base_config):
+        return {}
+    try:
+        return base_modules(base_config, "")
+    except DeliveryError:
+        return {}
+
+
+def _fault(key: str, config: Config) -> tuple[str, str] | None:
+    """Return why no declaration can permit this value, and the remedy."""
+    value = config[key]
+    if key == "init_lora_weights":
+        if _is_unfit(value):
+            return UNFIT_INITIALIZATIONS[_family(value)], _CONVERT
+    elif key == "auto_mapping" and value and value.get("parent_library") is not None:
+        if str(value["parent_library"]).partition(".")[0] not in IMPORTED_PACKAGES:
+            return Effect.CODE.value, f"Save the adapter from a model of {' or '.join(IMPORTED_PACKAGES)}."
+    elif key in ("layers_to_transform", "layers_pattern") and value is not None and isinstance(config["target_modules"], str):
+        return "PEFT does not accept it beside a pattern in target_modules", "List the names of the modules in target_modules."
+    elif key == "layers_pattern" and value and config.get("layers_to_transform") is None:
+        return "PEFT does not accept it without layers_to_transform", _SAVE_AGAIN
+    elif key in KEYS and not is_plain(key, value) and KEYS[key].effect in (Effect.CODE, Effect.BASE, Effect.OTHERS):
+        return KEYS[key].effect.value, "Train the adapter without it."
+    return None
+
+
+def _must_be_declared(key: str, config: Config, declared: Declaration) -> bool:
+    value = config[key]
+    if key not in KEYS:
+        # Released versions have no other keys that matter; a newer one may compute differently.
+        newer = major_minor(str(config.get("peft_version") or "0")) > major_minor(NEWEST)
+        return newer and not is_empty(value)
+    if KEYS[key].effect is not Effect.FORM or key in _REQUIRED or is_plain(key, value):
+        return False
+    if key == "ensure_weight_tying":
+        return _may_be_tied(config, declared.base_config)
+    if key in ("exclude_modules", "layers_to_transform", "layers_pattern"):
+        modules = modules_of_base(declared.base_config)
+        try:
+            return not modules or select(config, modules) != select({**config, key: None}, modules)
+        except PatternError:
+            return False  # config_problems reports it
+    return True
+
+
+def _may_be_tied(config: Config, base_config: dict[str, t.Any] | None) -> bool:
+    """Return whether the adapter may change weights that the base shares between two modules."""
+    if base_config is not None and base_config.get("tie_word_embeddings") is False:
+        return False
+    if config.get("trainable_token_indices"):
+        return True
+    named = [*(config.get("modules_to_save") or ()), *_names(config.get("target_modules"))]
+    if any(matches_any(TIED, name) for name in named):
+        return True
+    return is_pattern(config["target_modules"]) and any(re.search(name, config["target_modules"]) for name in TIED)
+
+
+def _family(value: t.Any) -> str:
+    """Return an initialization without its number: pissa_niter for pissa_niter_4."""
+    return re.sub(r"_\d+$", "", value) if isinstance(value, str) else ""
+
+
+def _is_unfit(value: t.Any) -> bool:
+    return _family(value) in UNFIT_INITIALIZATIONS
+
+
+def _names(value: t.Any) -> list[str]:
+    return value if isinstance(value, list) else []
+
+
 def _malformed(config: Config) -> list[str]:
-    return [key for key, (fits, _expected) in _FORMS.items() if (key in config or key in _REQUIRED) and not fits(config.get(key))]
+    required = _REQUIRED
+    if _are_names(config.get("target_parameters")) and config["target_parameters"] and not config.get("target_modules"):
+        required = required - {"target_modules"}
+    return [
+        key
+        for key, (fits, _expected) in _FORMS.items()
+        if (key in required or (key in config and (config[key] or key != "target_modules"))) and not fits(config.get(key))
+    ]
 
 
 def _target_difference(config: Config, declared: Declaration) -> str:
-    found = set(config["target_modules"])
-    if declared.target_modules is None or found == declared.target_modules:
+    """Return how target_modules differs from the declaration. Raises PatternError."""
+    modules = modules_of_base(declared.base_config)
+    # Also where nothing is declared, so that no pattern reaches PEFT that cannot be evaluated.
+    found = select(config, modules).ranks
+    targets = config["target_modules"]
+    if declared.target_modules is None or targets is None:
         return ""
-    problem = f"is {first(sorted(found))}; the inventory declares {first(sorted(declared.target_modules))}"
-    if declared.base_config is None:
+    if isinstance(targets, list) and set(targets) == declared.target_modules:
+        return ""
+    declared_names = first(sorted(declared.target_modules))
+    shown_targets = first(sorted(targets)) if isinstance(targets, list) else shown(targets)
+    problem = f"is {shown_targets}; the inventory declares {declared_names}"
+    if isinstance(targets, str) and declared.target_modules == {targets}:
+        return ""
+    if not modules:
         return f"{problem}."
     # PEFT saves "all-linear" as the full names of all modules, so different lists can select the
     # same modules.
-    try:
-        modules = base_modules(declared.base_config, f"config of base {declared.base}")
-    except DeliveryError:
-        return f"{problem}."
-    intended = {**config, "target_modules": sorted(declared.target_modules)}
-    differing = [name for name in modules if targets(config, name) != targets(intended, name)]
+    intended = select({**config, "target_modules": sorted(declared.target_modules)}, modules).ranks
+    differing = [name for name in modules if (name in found) != (name in intended)]
     return f"{problem}. They differ in {first(differing)}." if differing else ""
 
 
@@ -149,35 +252,16 @@ def _is_count(value: t.Any, minimum: int = 1) -> bool:
     return is_integer(value) and value >= minimum
 
 
-def _last(name: str) -> str:
-    return name.rsplit(".", 1)[-1]
-
-
 def _are_names(value: t.Any) -> bool:
-    return isinstance(value, list) and all(isinstance(name, str) and _MODULE_NAME.fullmatch(name) for name in value)
+    return isinstance(value, list) and all(isinstance(name, str) and name for name in value)
 
 
-def _is_pattern_of(value: t.Any, fits: t.Callable[[t.Any], bool]) -> bool:
-    # PEFT treats the keys as regular expressions. Only names are accepted, which match nothing
-    # unexpected.
-    return isinstance(value, dict) and all(
-        _MODULE_NAME.fullmatch(key[1:] if key.startswith("^") else key) and fits(value[key]) for key in value
-    )
+def _are_numbers(value: t.Any) -> bool:
+    return isinstance(value, list) and all(_is_count(number, 0) for number in value)
 
 
-def _are_layers(value: t.Any) -> bool:
-    return _is_count(value, 0) or (isinstance(value, list) and all(_is_count(number, 0) for number in value))
-
-
-def _is_plain(key: str, value: t.Any) -> bool:
-    """Return whether plain LoRA has this value: PEFT's default, which is empty for most keys."""
-    if key in _PLAIN:
-        return any(_same(value, plain) for plain in _PLAIN[key])
-    return _is_empty(value)
-
-
-def _is_empty(value: t.Any) -> bool:
-    return value is None or value is False or (isinstance(value, (dict, list)) and not value)
+def _are_patterns_of(value: t.Any, fits: t.Callable[[t.Any], bool]) -> bool:
+    return isinstance(value, dict) and all(map(fits, value.values()))
 
 
 def _same(one: t.Any, other: t.Any) -> bool:
@@ -195,70 +279,70 @@ def _same(one: t.Any, other: t.Any) -> bool:
 
 _SAVE_AGAIN = "Save the adapter again with PEFT."
 _CORRECT = "Deliver the intended adapter, or correct the inventory."
+_CONVERT = "Save it as plain LoRA (save_pretrained with path_initial_model_for_weight_conversion)."
 
-_REQUIRED = frozenset({"peft_type", "task_type", "r", "lora_alpha", "target_modules", "base_model_name_or_path"})
-# The form of every key whose value matters here, as of PEFT 0.21 and older versions.
-_FORMS: dict[str, tuple[t.Callable[[t.Any], bool], str]] = {
+Form = t.Tuple[t.Callable[[t.Any], bool], str]
+_BOOLEAN: Form = (lambda value: isinstance(value, bool), "true or false")
+_NULLABLE_BOOLEAN: Form = (lambda value: value is None or isinstance(value, bool), "true or false")
+_TEXT: Form = (lambda value: value is None or isinstance(value, str), "a text")
+_OBJECT: Form = (lambda value: value is None or isinstance(value, dict), "an object")
+_MODULES: Form = (lambda value: value is None or isinstance(value, str) or _are_names(value), "module names or a pattern")
+
+# Of an adapter of any kind; without target_modules, target_parameters takes its place.
+_REQUIRED = frozenset({"peft_type", "r", "lora_alpha", "target_modules"})
+# The form of every key whose value matters here.
+_FORMS: dict[str, Form] = {
     "peft_type": (lambda value: value == "LORA", '"LORA"'),
-    "task_type": (lambda value: value == "CAUSAL_LM", '"CAUSAL_LM"'),
+    "task_type": (lambda value: value in (None, "CAUSAL_LM", "FEATURE_EXTRACTION"), '"CAUSAL_LM" or null'),
     "r": (_is_count, "a rank of at least 1"),
     "lora_alpha": (lambda value: _is_number(value) and value > 0, "a number above 0"),
-    "target_modules": (lambda value: _are_names(value) and value != [], "a list of plain module names"),
-    "base_model_name_or_path": (lambda value: isinstance(value, str) and value != "", "the name of the base"),
+    "target_modules": (
+        lambda value: bool(value) and (isinstance(value, str) or _are_names(value)),
+        'a list of module names, a pattern or "all-linear"',
+    ),
+    "base_model_name_or_path": _TEXT,
     "lora_dropout": (lambda value: _is_number(value) and 0 <= value <= 1, "a number from 0 to 1"),
-    "inference_mode": (lambda value: isinstance(value, bool), "true or false"),
-    "peft_version": (lambda value: value is None or isinstance(value, str), "a version"),
-    "revision": (lambda value: value is None or isinstance(value, str), "a revision name"),
-    "use_rslora": (lambda value: isinstance(value, bool), "true or false"),
-    "use_dora": (lambda value: isinstance(value, bool), "true or false"),
-    "modules_to_save": (
-        lambda value: value is None or (_are_names(value) and {_last(name) for name in value} <= {*_SAVED_MODULES}),
-        f"a list of {' and '.join(_SAVED_MODULES)}",
-    ),
+    "inference_mode": _BOOLEAN,
+    "peft_version": _TEXT,
+    "revision": _TEXT,
+    "use_rslora": _BOOLEAN,
+    "use_dora": _BOOLEAN,
+    "use_qalora": _NULLABLE_BOOLEAN,
+    "lora_bias": _NULLABLE_BOOLEAN,
+    "ensure_weight_tying": _NULLABLE_BOOLEAN,
+    "bias": (lambda value: value in ("none", "all", "lora_only"), '"none", "all" or "lora_only"'),
+    "auto_mapping": _OBJECT,
+    "modules_to_save": (lambda value: value is None or _are_names(value), "a list of module names"),
     "init_lora_weights": (
-        # All others need more than the file, or rewrite the weights of the base when the adapter is
-        # loaded (pissa, olora, loftq).
-        lambda value: isinstance(value, bool) or value in ("gaussian", "orthogonal"),
-        'true, false, "gaussian" or "orthogonal"',
+        lambda value: isinstance(value, (bool, str)) and (value in INITIALIZATIONS or _is_unfit(value)),
+        ", ".join(shown(value) for value in INITIALIZATIONS),
     ),
-    "exclude_modules": (lambda value: value is None or _are_names(value), "a list of plain module names"),
-    "layers_to_transform": (lambda value: value is None or _are_layers(value), "layer numbers"),
-    "rank_pattern": (lambda value: _is_pattern_of(value, _is_count), "ranks of at least 1 by plain module name"),
-    "alpha_pattern": (lambda value: _is_pattern_of(value, _is_number), "numbers by plain module name"),
+    "exclude_modules": _MODULES,
+    "layers_to_transform": (lambda value: value is None or _is_count(value, 0) or _are_numbers(value), "layer numbers"),
+    "layers_pattern": _MODULES,
+    "rank_pattern": (lambda value: _are_patterns_of(value, _is_count), "ranks of at least 1 by module name or pattern"),
+    "alpha_pattern": (lambda value: _are_patterns_of(value, _is_number), "numbers by module name or pattern"),
+    "alora_invocation_tokens": (lambda value: value is None or (value != [] and _are_numbers(value)), "token ids"),
+    "trainable_token_indices": (
+        lambda value: value is None or (bool(value) and (_are_numbers(value) or _are_patterns_of(value, _are_numbers))),
+        "token ids, or token ids by module name",
+    ),
+    "target_parameters": (lambda value: value is None or _are_names(value), "a list of parameter names"),
+    "use_bdlora": _OBJECT,
+    "velora_config": _OBJECT,
+    "monteclora_config": _OBJECT,
 }
 _FORM_REMEDIES = {
-    "target_modules": "List the names of the modules it was trained on. PEFT treats the list like the pattern.",
-    "exclude_modules": "List the names of the modules. PEFT treats the list like the pattern.",
-    "init_lora_weights": "Save it as plain LoRA (save_pretrained with path_initial_model_for_weight_conversion).",
-    "modules_to_save": "Train the adapter without saving other modules.",
+    "init_lora_weights": _CONVERT,
     "task_type": "Save the adapter with the task type of a causal language model.",
+    # mergekit-extract-lora --sv-epsilon writes such ranks.
+    "rank_pattern": "PEFT cannot load a module of rank 0: extract or save the adapter again with ranks of at least 1.",
 }
-
-# Harmless with any value of the right form.
-_CORE = _REQUIRED | {"inference_mode", "lora_dropout", "peft_version", "revision"}
-# Defaults that are not empty, and other values that do not change how the adapter is loaded.
-_PLAIN: dict[str, tuple[t.Any, ...]] = {
-    "bias": ("none",),
-    "init_lora_weights": (True, False, "gaussian", "orthogonal"),
-    "megatron_core": ("megatron.core", None),
-    "qalora_group_size": (16,),
-}
-_IMPORTS = "it makes PEFT import Python modules named by the adapter"
-_CHANGES_BASE = "it makes the adapter change the base itself, which other adapters share"
-_MORE_TENSORS = "it adds tensors that level structure does not know"
-# Rejected even when declared.
-_UNSUPPORTED = {
-    "auto_mapping": _IMPORTS,
-    "megatron_config": _IMPORTS,
-    "bias": _CHANGES_BASE,
-    "layer_replication": _CHANGES_BASE,
-    "ensure_weight_tying": _MORE_TENSORS,
-    "kasa_config": _MORE_TENSORS,
-    "layers_pattern": "layer numbers are only supported for the layers of the base",
-    "lora_bias": _MORE_TENSORS,
-    "monteclora_config": _MORE_TENSORS,
-    "target_parameters": _MORE_TENSORS,
-    "trainable_token_indices": _MORE_TENSORS,
-    "use_bdlora": _MORE_TENSORS,
-    "use_qalora": _MORE_TENSORS,
+_NOTES = {
+    "auto_mapping": "Only AutoPeftModel reads it, and only without task_type.",
+    "bias": "PEFT uses it in training only.",
+    "enable_lora": "PEFT ignores it since 0.3.",
+    "fan_in_fan_out": "PEFT sets it to suit each layer.",
+    "merge_weights": "PEFT ignores it since 0.3.",
+    "runtime_config": "PEFT ignores it.",
 }

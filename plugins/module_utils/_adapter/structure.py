@@ -20,20 +20,18 @@ from .._base.architecture import (
 from .._errors import DeliveryError, Problem
 from .._formats.tensor_scan import TensorScan
 from .._text import count, first, shown
-from .lora_config import (
-    Config,
-    is_well_formed,
-    matches_any,
-    rank_of,
-    saves,
-    targets,
-)
+from .lora_config import TIED, is_well_formed, modules_of_base
+from .module_selection import Config, is_pattern, matches_any, saves, select
+from .patterns import PatternError
+from .tensor_names import PREFIX, name_cause
 
-_PREFIX = "base_model.model."
 _LORA_TENSOR = re.compile(
     r"base_model\.model\.(?P<module>[A-Za-z0-9_.]+)\."
-    r"(?P<part>lora_A\.weight|lora_B\.weight|lora_embedding_A|lora_embedding_B|lora_magnitude_vector)"
+    r"(?P<part>lora_A\.weight|lora_B\.weight|lora_B\.bias|lora_embedding_A|lora_embedding_B|lora_magnitude_vector"
+    r"|lora_velora_embed|lora_monteclora_sampler\.[a-z_]+)"
 )
+# Parts of which training may leave zeros.
+_DOWN, _UP = ("lora_A.weight", "lora_embedding_A"), ("lora_B.weight", "lora_embedding_B")
 _DTYPES = ("F32", "BF16", "F16")
 # A size that only the base determines.
 _ANY = -1
@@ -47,20 +45,51 @@ def expected_tensors(config: Config, modules: t.Mapping[str, Module]) -> dict[st
     ``modules`` are the modules of the base.
     """
     expected: dict[str, Shape] = {}
+    selection = select(config, modules)
+    tokens = _trained_tokens(config)
+    blocks = bool(config.get("use_bdlora") or config.get("use_qalora"))
     for name, module in modules.items():
-        prefix = _PREFIX + name
-        if saves(config, name):
+        prefix = PREFIX + name
+        rows = next((count for ending, count in tokens.items() if name.endswith(ending)), None)
+        if rows is not None and not module.norm:
+            width = module.out_features if module.embedding else module.in_features
+            expected[f"{prefix}.token_adapter.trainable_tokens_delta"] = (rows, width)
+        if name in selection.saved:
             expected[f"{prefix}.weight"] = module.weight
-        elif targets(config, name):
-            rank = rank_of(config, name)
-            down, up = (rank, module.in_features), (module.out_features, rank)
+        elif name in selection.ranks:
+            rank = selection.ranks[name]
+            # A block-diagonal or grouped matrix is smaller; which of them is depends on patterns.
+            down = (rank, _ANY if blocks else module.in_features)
+            up = (module.out_features, rank if not blocks else _ANY)
             if module.embedding:
                 expected.update({f"{prefix}.lora_embedding_A": down, f"{prefix}.lora_embedding_B": up})
             else:
                 expected.update({f"{prefix}.lora_A.weight": down, f"{prefix}.lora_B.weight": up})
+                expected.update(_variant_tensors(config, prefix, module, rank))
             if config.get("use_dora"):
                 expected[f"{prefix}.lora_magnitude_vector"] = (module.out_features,)
     return expected
+
+
+def _variant_tensors(config: Config, prefix: str, module: Module, rank: int) -> dict[str, Shape]:
+    """Return the tensors that variants of LoRA add to a linear layer."""
+    found: dict[str, Shape] = {}
+    if config.get("lora_bias"):
+        found[f"{prefix}.lora_B.bias"] = (module.out_features,)
+    if config.get("velora_config") is not None:
+        found[f"{prefix}.lora_velora_embed"] = (_ANY,)
+    if config.get("monteclora_config") is not None:
+        sampler, samples = f"{prefix}.lora_monteclora_sampler", config["monteclora_config"].get("num_samples", 8)
+        found[f"{sampler}.expert_weights"] = found[f"{sampler}.expert_weights_prior"] = (samples,)
+        found[f"{sampler}.gaussian_var_prior"] = (rank, rank)
+        found[f"{sampler}.std_prior"] = (rank,)
+    return found
+
+
+def _trained_tokens(config: Config) -> dict[str, int]:
+    """Return the numbers of trained tokens by the end of the module's name."""
+    tokens = config.get("trainable_token_indices") or {}
+    return {"embed_tokens": len(tokens)} if isinstance(tokens, list) else {name: len(ids) for name, ids in tokens.items()}
 
 
 def structure_problems(
@@ -70,7 +99,7 @@ def structure_problems(
 
     If ``config`` is not well-formed, which ``config_problems`` reports, only the values are
     checked. Without ``base_config``, or if its type is unknown, the modules are derived from the
-    names of the tensors; ``unchecked`` returns what that cannot detect.
+    names of the tensors; ``structure_notes`` returns what that cannot detect.
     """
     found = {tensor.name: tensor for tensor in tensors}
     subject = f"base of adapter {name}"
@@ -80,22 +109,49 @@ def structure_problems(
             if base_config is None or not is_known(base_config):
                 problems += code_problems(base_config or {}, subject)
                 modules = _modules_of(tensors)
+                expected = expected_tensors(_for_unknown_base(config, modules), modules)
             else:
                 modules = base_modules(base_config, subject)
-            problems += _name_problems(name, found, config, modules)
+                expected = expected_tensors(config, modules)
+            problems += _name_problems(name, found, config, expected)
         except DeliveryError as exc:
             problems += exc.problems
+        except PatternError:
+            pass  # config_problems reports it
     return [*problems, *_value_problems(name, found)]
 
 
 def structure_checks(tensors: t.Sequence[TensorScan], config: Config) -> list[str]:
     """Return the facts that hold if ``config_problems`` and ``structure_problems`` find nothing."""
+    targets = config.get("target_modules") or config["target_parameters"]
     return [
         f"The configuration is LoRA as declared: rank {config['r']}, alpha {config['lora_alpha']}, no key that can load code.",
         f"The weights are strict safetensors: {count(len(tensors), 'tensor')} with the names and shapes of"
-        f" {first(sorted(config['target_modules']))}, none missing, none extra.",
+        f" {shown(targets) if isinstance(targets, str) else first(sorted(targets))}, none missing, none extra.",
         "No value is NaN or infinite, and the tensors are not those of an untrained adapter.",
     ]
+
+
+def structure_notes(tensors: t.Sequence[TensorScan], config: Config, base_config: dict[str, t.Any] | None) -> list[str]:
+    """Return what is unusual about accepted tensors, and what level structure cannot check."""
+    notes = unchecked(base_config)
+    unknown = [key for key in ("target_parameters", "use_bdlora", "use_qalora", "ensure_weight_tying") if config.get(key)]
+    if unknown:
+        notes.append(f"Level structure cannot check all tensors of {first(unknown)}; level adapter can.")
+    modules = modules_of_base(base_config) or _modules_of(tensors)
+    for key in ("target_modules", "modules_to_save"):
+        names = config.get(key) or ()
+        absent = [] if isinstance(names, str) else [name for name in names if not any(_names(name, one) for one in modules)]
+        if absent:
+            where = "the base" if modules_of_base(base_config) else "the file"
+            notes.append(f"{key} names {first(absent)}, which {where} does not have. PEFT ignores that.")
+    dtypes = sorted({tensor.dtype for tensor in tensors if "lora_" in tensor.name})
+    if len(dtypes) > 1:
+        notes.append(f"The LoRA tensors have different dtypes: {', '.join(dtypes)}. PEFT loads them all as one.")
+    empty = [module for module, zeros in _pairs(tensors).items() if zeros.keys() >= {"down", "up"} and all(zeros.values())]
+    if empty:
+        notes.append(f"In {count(len(empty), 'LoRA layer')} all values are zero, so they change nothing: {first(empty)}.")
+    return notes
 
 
 def unchecked(base_config: dict[str, t.Any] | None) -> list[str]:
@@ -108,14 +164,34 @@ def unchecked(base_config: dict[str, t.Any] | None) -> list[str]:
     return [f"The modules of base type {shown(base_config['model_type'])} are not known, {what}."]
 
 
+def _names(name: str, module: str) -> bool:
+    return module.endswith(name) or matches_any([name], module)
+
+
+def _for_unknown_base(config: Config, modules: dict[str, Module]) -> Config:
+    """Return a configuration that selects all modules of the tensors where the base matters.
+
+    PEFT evaluates patterns and whole names on the names of the base, which a file of an older
+    version of transformers does not have.
+    """
+    targets = config.get("target_modules")
+    exclude = config.get("exclude_modules")
+    whole = [name for name in targets if "." in name] if isinstance(targets, list) else targets
+    if whole or is_pattern(exclude) or any("." in name for name in exclude or ()):
+        lora = [name for name, module in modules.items() if not module.norm and not saves(config, name)]
+        return {**config, "target_modules": lora, "exclude_modules": None}
+    return config
+
+
 def _modules_of(tensors: t.Iterable[TensorScan]) -> dict[str, Module]:
     """Return the modules that the tensors belong to, with the sizes that the tensors imply."""
     modules: dict[str, Module] = {}
     for tensor in tensors:
         lora = _LORA_TENSOR.fullmatch(tensor.name)
         if lora is None:
-            if tensor.name.startswith(_PREFIX) and tensor.name.endswith(".weight") and len(tensor.shape) == 2:
-                modules.setdefault(tensor.name[len(_PREFIX) : -len(".weight")], Module(*tensor.shape))
+            if tensor.name.startswith(PREFIX) and tensor.name.endswith(".weight") and len(tensor.shape) in (1, 2):
+                module = Module(tensor.shape[0], tensor.shape[-1], norm=len(tensor.shape) == 1)
+                modules.setdefault(tensor.name[len(PREFIX) : -len(".weight")], module)
             continue
         module = modules.get(lora["module"], Module(_ANY, _ANY))
         part = lora["part"]
@@ -129,41 +205,66 @@ def _modules_of(tensors: t.Iterable[TensorScan]) -> dict[str, Module]:
     return modules
 
 
-def _name_problems(name: str, found: dict[str, TensorScan], config: Config, modules: dict[str, Module]) -> t.Iterator[Problem]:
-    expected = expected_tensors(config, modules)
-    for key in ("target_modules", "modules_to_save"):
-        unknown = [entry for entry in config.get(key) or () if not any(matches_any([entry], module) for module in modules)]
-        if unknown:
-            problem = f"{key} names {first(unknown)}, which neither the base nor the file has."
-            yield Problem("", problem, "It belongs to another base, or its configuration was changed.", name)
-
+def _name_problems(name: str, found: dict[str, TensorScan], config: Config, expected: dict[str, Shape]) -> t.Iterator[Problem]:
     missing = [tensor for tensor in expected if tensor not in found]
+    extra = [tensor for tensor in found if tensor not in expected and not _is_beyond(tensor, config)]
+    cause = name_cause(extra, expected)
+    if cause is not None:
+        yield Problem("", *cause, name)
+        missing, extra = [], [tensor for tensor in extra if "lora_" not in tensor]
     if missing:
         problem = f"lacks {len(missing)} of {count(len(expected), 'tensor')}: {first(missing)}."
         yield Problem("", problem, "PEFT would use untrained tensors instead. Save the complete adapter again.", name)
 
-    extra = [tensor for tensor in found if tensor not in expected]
     # PEFT loads every tensor whose name matches a weight of the model, even one of the base.
-    overwriting = [tensor for tensor in extra if tensor.startswith(_PREFIX) and "lora_" not in tensor]
+    overwriting = [tensor for tensor in extra if tensor.startswith(PREFIX) and "lora_" not in tensor]
     if overwriting:
         listed = first(map(shown, overwriting))
         problem = f"has {count(len(overwriting), 'tensor')} that would overwrite weights of the base: {listed}."
-        remedy = (
-            "Save the adapter again with save_embedding_layers=False, or train with modules_to_save and declare that"
-            " in its peft_config; never load this file into a base that others use."
-        )
-        yield Problem("", problem, remedy, name)
+        yield Problem("", problem, _overwriting_remedy(overwriting), name)
     ignored = [tensor for tensor in extra if tensor not in overwriting]
     if ignored:
         problem = f"has {count(len(ignored), 'tensor')} that PEFT would silently ignore: {first(map(shown, ignored))}."
         remedy = "Either the base has no such module, or target_modules does not name it. Correct the one that is wrong."
         yield Problem("", problem, remedy, name)
 
+    empty = [tensor.name for tensor in found.values() if 0 in tensor.shape and "lora_" in tensor.name]
+    if empty:
+        problem = f"has {count(len(empty), 'tensor')} without values: {first(map(shown, empty))}."
+        remedy = (
+            "DeepSpeed ZeRO-3 and FSDP leave them behind when one process saves its part. Gather the weights before the"
+            " adapter is saved (stage3_gather_16bit_weights_on_model_save, or FULL_STATE_DICT)."
+        )
+        yield Problem("", problem, remedy, name)
     misshapen = [key for key, shape in expected.items() if key in found and not _fits(found[key].shape, shape)]
+    misshapen = [key for key in misshapen if key not in empty]
     if misshapen:
         shapes = (f"{key} is {_shape_text(found[key].shape)}, expected {_shape_text(expected[key])}" for key in misshapen)
         problem = f"has {count(len(misshapen), 'tensor')} with a wrong shape: {first(shapes)}."
         yield Problem("", problem, "Its rank or its base differs from its configuration.", name)
+
+
+def _is_beyond(tensor: str, config: Config) -> bool:
+    """Return whether only PEFT can tell if the adapter has this tensor."""
+    module = tensor[len(PREFIX) :].rpartition(".lora_")[0] or tensor[len(PREFIX) :].rpartition(".")[0]
+    if not tensor.startswith(PREFIX):
+        return False
+    if "lora_" not in tensor:
+        tied = bool(config.get("ensure_weight_tying")) and matches_any(TIED, module)
+        return saves(config, module) or tied or (bool(config.get("trainable_token_indices")) and ".token_adapter." in tensor)
+    inner = re.sub(r"(\.base_layer)+$", "", module)
+    parents = [parameter.rpartition(".")[0] for parameter in config.get("target_parameters") or ()]
+    return matches_any(parents, inner) or (bool(config.get("ensure_weight_tying")) and matches_any(TIED, module))
+
+
+def _overwriting_remedy(overwriting: list[str]) -> str:
+    if any(tensor.endswith(".bias") for tensor in overwriting):
+        return 'Train it with bias="none"; never load this file into a base that others use.'
+    return (
+        "Save the adapter again with save_embedding_layers=False, or train with modules_to_save and declare that"
+        " in its peft_config; never load this file into a base that others use. An enlarged vocabulary needs"
+        " a base with the same vocabulary on every node."
+    )
 
 
 def _value_problems(name: str, found: dict[str, TensorScan]) -> t.Iterator[Problem]:
@@ -171,34 +272,36 @@ def _value_problems(name: str, found: dict[str, TensorScan]) -> t.Iterator[Probl
     if wrong:
         problem = f"has {count(len(wrong), 'tensor')} with an unsupported dtype: {first(wrong)}; expected {', '.join(_DTYPES)}."
         yield Problem("", problem, "Save the adapter in one of them.", name)
-    # Saved modules keep the dtype of the base, so only the LoRA tensors must agree.
-    dtypes = {tensor.dtype: tensor.name for tensor in found.values() if "lora_" in tensor.name}
-    if len(dtypes) > 1:
-        examples = first(f"{shown(tensor)} is {dtype}" for dtype, tensor in sorted(dtypes.items()))
-        yield Problem("", f"mixes dtypes: {examples}; expected one dtype.", "Save the adapter in one of them.", name)
 
     broken = [shown(tensor.name) for tensor in found.values() if not tensor.finite]
     if broken:
         problem = f"has NaN or infinite values in {len(broken)} of {count(len(found), 'tensor')}: {first(broken)}."
         yield Problem("", problem, "The training diverged: deliver an earlier checkpoint.", name)
 
-    pairs: dict[str, list[bool]] = {}
-    dead: list[str] = []
-    for tensor in found.values():
-        lora = _LORA_TENSOR.fullmatch(tensor.name)
-        if lora is None or lora["part"] == "lora_magnitude_vector":
-            continue
-        pairs.setdefault(lora["module"], []).append(tensor.zero)
-        if tensor.zero and lora["part"] in ("lora_A.weight", "lora_embedding_A"):
-            dead.append(tensor.name)
-    if pairs and all(any(zero) for zero in pairs.values()):
+    pairs = _pairs(found.values())
+    # Modules that are saved whole, trained tokens and trained biases have an effect, too.
+    alone = all(_LORA_TENSOR.fullmatch(tensor) and not tensor.endswith(".bias") for tensor in found)
+    dead = [module for module, zeros in pairs.items() if zeros.get("down") and not zeros.get("up")]
+    if alone and pairs and all(any(zeros.values()) for zeros in pairs.values()):
         problem = "has no effect: in every LoRA layer lora_A or lora_B is all zeros, as before training."
         yield Problem("", problem, "Deliver the trained adapter.", name)
     elif dead:
         # A zero lora_B is accepted in single layers, which may not have learned anything. lora_A is
-        # random from the start.
-        problem = f"has only zeros in {count(len(dead), 'tensor')} that training never sets to zero: {first(dead)}."
+        # random from the start; both are zero where an extraction found no change.
+        problem = f"has only zeros in lora_A of {count(len(dead), 'LoRA layer')}, but not in lora_B: {first(dead)}."
         yield Problem("", problem, "The file was damaged when it was written: save the adapter again.", name)
+
+
+def _pairs(tensors: t.Iterable[TensorScan]) -> dict[str, dict[str, bool]]:
+    """Return for each LoRA layer whether all values of its ``down`` and ``up`` matrix are zero."""
+    pairs: dict[str, dict[str, bool]] = {}
+    for tensor in tensors:
+        lora = _LORA_TENSOR.fullmatch(tensor.name)
+        if lora is not None and 0 not in tensor.shape:
+            part = "down" if lora["part"] in _DOWN else "up" if lora["part"] in _UP else ""
+            if part:
+                pairs.setdefault(lora["module"], {})[part] = tensor.zero
+    return pairs
 
 
 def _fits(found: Shape, expected: Shape) -> bool:

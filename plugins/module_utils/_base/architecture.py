@@ -17,15 +17,21 @@ from .remote_code import code_keys
 
 
 class Module(t.NamedTuple):
-    """A linear layer or an embedding, whose ``in_features`` is the number of tokens."""
+    """A linear layer, an embedding, whose ``in_features`` is the number of tokens, or a norm.
+
+    A norm has one weight for each of its ``out_features``.
+    """
 
     out_features: int
     in_features: int
     embedding: bool = False
+    norm: bool = False
 
     @property
-    def weight(self) -> tuple[int, int]:
+    def weight(self) -> tuple[int, ...]:
         """The shape of its weight in the base."""
+        if self.norm:
+            return (self.out_features,)
         return (self.in_features, self.out_features) if self.embedding else (self.out_features, self.in_features)
 
 
@@ -42,6 +48,15 @@ _MODEL_TYPES: dict[str, frozenset[str]] = {
     "gemma": frozenset(),
     "gemma2": frozenset(),
     "gemma3_text": frozenset(),
+}
+
+# The norms of a layer beside those that every supported model has.
+_HEAD_NORMS = ("self_attn.q_norm", "self_attn.k_norm")
+_FEEDFORWARD_NORMS = ("pre_feedforward_layernorm", "post_feedforward_layernorm")
+_NORMS: dict[str, tuple[str, ...]] = {
+    "qwen3": _HEAD_NORMS,
+    "gemma2": _FEEDFORWARD_NORMS,
+    "gemma3_text": _FEEDFORWARD_NORMS + _HEAD_NORMS,
 }
 
 
@@ -101,8 +116,11 @@ def base_modules(config: dict[str, t.Any], subject: str) -> dict[str, Module]:
         "mlp.up_proj": Module(inner, hidden),
         "mlp.down_proj": Module(hidden, inner),
     }
+    for name in ("input_layernorm", "post_attention_layernorm", *_NORMS.get(model_type, ())):
+        layer[name] = Module(head_dim if name in _HEAD_NORMS else hidden, 1, norm=True)
     return {
         "model.embed_tokens": Module(hidden, vocab, embedding=True),
         **{f"model.layers.{n}.{name}": module for n in range(layers) for name, module in layer.items()},
+        "model.norm": Module(hidden, 1, norm=True),
         "lm_head": Module(vocab, hidden),
     }

@@ -26,11 +26,12 @@ from .attach import STALE, attach_golden
 class Descriptions:
     """The manifests of the accepted adapters, and the problems of the others.
 
-    ``excluded``, ``goldens`` and ``cached`` are those that module adapter_info returns.
+    ``excluded``, ``notes``, ``goldens`` and ``cached`` are those that module adapter_info returns.
     """
 
     manifests: list[Manifest] = dataclasses.field(default_factory=list)
     excluded: dict[str, list[Excluded]] = dataclasses.field(default_factory=dict)
+    notes: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     goldens: dict[str, str] = dataclasses.field(default_factory=dict)
     cached: list[str] = dataclasses.field(default_factory=list)
     problems: list[Problem] = dataclasses.field(default_factory=list)
@@ -66,6 +67,7 @@ def describe_adapters(
                 found.warnings.append(str(problem))
             found.manifests.append(manifest)
             found.excluded[declared.name] = described.excluded
+            found.notes[declared.name] = described.notes
             found.warnings += unusual(declared.name, described.excluded)
             if described.cached:
                 found.cached.append(declared.name)

@@ -12,8 +12,8 @@ import os
 import typing as t
 
 from .._adapter.files import CONFIG_FILE, SAFETENSORS_FILE, TOKENIZER_CONFIG
-from .._adapter.lora_config import config_problems, read_lora_config
-from .._adapter.structure import structure_checks, structure_problems, unchecked
+from .._adapter.lora_config import config_notes, config_problems, read_lora_config
+from .._adapter.structure import structure_checks, structure_notes, structure_problems
 from .._adapter.tokenizer import tokenizer_problems
 from .._base.config import read_base_json
 from .._base.identity import Identities, differences
@@ -92,6 +92,7 @@ def _check_structure(attempt: Attempt, directory: str) -> None:
     weights_file = case.manifest.weights_file
     weights = os.path.join(directory, weights_file)
     config = check_declaration(case, directory)
+    result.notes.extend(config_notes(config, case.declared))
     hashed = {CONFIG_FILE: sha256_of(os.path.join(directory, CONFIG_FILE))}
     tensors = None
     if weights_file == SAFETENSORS_FILE:
@@ -121,7 +122,7 @@ def _check_structure(attempt: Attempt, directory: str) -> None:
         raise DeliveryError(*problems)
     result.level = "structure"
     result.checks = [*structure_checks(tensors, config), f"{first(sorted(hashed))} have the sha256 of the manifest."]
-    result.notes.extend(unchecked(case.declared.base_config))
+    result.notes.extend(structure_notes(tensors, config, case.declared.base_config))
 
 
 def check_runtime(attempt: Attempt, tokenizer_config: Settings, here: dict[str, str]) -> None:

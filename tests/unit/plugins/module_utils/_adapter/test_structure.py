@@ -14,14 +14,15 @@ import typing as t
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.declaration import Declaration
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.lora_config import (
-    Config,
     config_problems,
     is_well_formed,
     read_lora_config,
 )
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.module_selection import Config
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.structure import (
     expected_tensors,
     structure_checks,
+    structure_notes,
     structure_problems,
     unchecked,
 )
@@ -110,7 +111,11 @@ def test_structure_checks_lists_what_was_proved(adapter: pathlib.Path) -> None:
     assert len(checks) == 3
 
 
-@pytest.mark.parametrize("change", [cast("float16"), zero(Q0_B)], ids=["F16", "one lora_B zero"])
+@pytest.mark.parametrize(
+    "change",
+    [cast("float16"), zero(Q0_B), cast("float16", "lora_A"), zero("layers.0.")],
+    ids=["F16", "one lora_B zero", "mixed dtypes", "a layer zero"],
+)
 def test_structure_unusual_adapter_is_accepted(adapter: pathlib.Path, declare: Declare, change: Damage) -> None:
     change_tensors(adapter, change)
     assert problems_of(adapter, declare()) == ""
@@ -140,6 +145,18 @@ CONFIGS: dict[str, Config] = {
     "saved": {"target_modules": ["q_proj", "lm_head"], "modules_to_save": ["lm_head", "embed_tokens"]},
     "saved by full name": {"target_modules": ["q_proj"], "modules_to_save": ["model.embed_tokens"]},
     "dora": {"target_modules": ["v_proj", "embed_tokens", "lm_head"], "use_dora": True},
+    "all linear": {"target_modules": "all-linear"},
+    "pattern": {"target_modules": r".*\.layers\.[01]\.(self_attn\.[qk]|mlp\.up)_proj"},
+    "excluding pattern": {"target_modules": ["q_proj", "k_proj"], "exclude_modules": r".*layers\.1.*q_proj"},
+    "layers by pattern": {"target_modules": ["q_proj"], "layers_to_transform": [1], "layers_pattern": ["h", "layers"]},
+    "ranks by pattern": {"target_modules": ["q_proj", "k_proj"], "rank_pattern": {r".*\.1\..*(q|v)_proj": 4, "k_proj": 2}},
+    "norms saved": {"target_modules": ["q_proj"], "modules_to_save": ["norm"]},
+    "a norm saved": {"target_modules": ["q_proj"], "modules_to_save": ["input_layernorm", "model.norm"]},
+    "biases": {"target_modules": ["q_proj", "up_proj"], "lora_bias": True},
+    "trained tokens": {"target_modules": ["q_proj"], "trainable_token_indices": [3, 4, 5]},
+    "trained tokens by name": {"target_modules": ["q_proj"], "trainable_token_indices": {"embed_tokens": [3]}},
+    "MonteCLoRA": {"target_modules": ["q_proj"], "monteclora_config": {"num_samples": 3}},
+    "unknown target": {"target_modules": ["q_proj", "c_attn"]},
 }
 
 INJECT = """
@@ -179,3 +196,19 @@ def test_expected_tensors_agree_with_peft(
     assert is_well_formed(config)
     expected = expected_tensors(config, base_modules(base_config, "base"))
     assert {name: list(shape) for name, shape in expected.items()} == injected[label]
+
+
+def test_structure_notes_lists_what_is_unusual(adapter: pathlib.Path, base_config: dict[str, t.Any]) -> None:
+    config = read_lora_config(str(adapter / "adapter_config.json"))
+    plain = scan(str(adapter / "adapter_model.safetensors")).tensors
+    assert structure_notes(plain, config, base_config) == []
+    changed = {**config, "target_modules": [*config["target_modules"], "c_attn"], "use_bdlora": {"nblocks": 2}}
+    assert structure_notes(plain, changed, base_config) == [
+        "Level structure cannot check all tensors of use_bdlora; level adapter can.",
+        "target_modules names c_attn, which the base does not have. PEFT ignores that.",
+    ]
+    change_tensors(adapter, zero("layers.0."))
+    change_tensors(adapter, cast("float16", "layers.1."))
+    dtypes, zeros = structure_notes(scan(str(adapter / "adapter_model.safetensors")).tensors, config, base_config)
+    assert dtypes == "The LoRA tensors have different dtypes: F16, F32. PEFT loads them all as one."
+    assert zeros.startswith("In 7 LoRA layers all values are zero, so they change nothing: model.layers.0.mlp.down_proj")

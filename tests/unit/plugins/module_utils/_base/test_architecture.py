@@ -38,15 +38,14 @@ result = {}
 for label, config in json.load(sys.stdin).items():
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(**config))
-    kinds = (torch.nn.Linear, torch.nn.Embedding)
-    result[label] = {name: list(m.weight.shape) for name, m in model.named_modules() if isinstance(m, kinds)}
+    result[label] = {name: list(m.weight.shape) for name, m in model.named_modules() if hasattr(m, "weight")}
 print(json.dumps(result))
 """
 
 
 @pytest.fixture(scope="module")
 def built() -> dict[str, dict[str, list[int]]]:
-    """The linear layers and embeddings of all configurations, with the shapes of their weights."""
+    """All modules with weights of all configurations, and the shapes of their weights."""
     command = [tiny_adapters.PEFT_PYTHON, "-c", BUILD]
     done = subprocess.run(command, input=json.dumps(CONFIGS), capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
