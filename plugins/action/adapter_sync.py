@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import os
 import tempfile
@@ -16,26 +15,20 @@ import typing as t
 
 from ansible import constants as C
 from ansible.plugins.action import ActionBase
-from ansible.plugins.loader import connection_loader
 from ansible.utils.display import Display
 from ansible_collections.lorafleet.delivery.plugins.module_utils._advisories import version_warnings
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._rsync import no_zstd
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._progress.events import Event, Meter, emit
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._steps import VERIFYING, WAITING
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.become import Become
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.relay import End
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.ends import node_end, source_end
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.rsync import TransferOptions
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.session import Session
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.slots import transfer_slot
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.ssh import OPTIONS
 
 display = Display()
 
 _MODULE = "lorafleet.delivery.adapter_sync"
-# Options of the ssh connection that define the use of its password. Older ansible-core lacks them.
-_PASSWORD_USES = ("password_mechanism", "pkcs11_provider")
-_SUPPORTED = "Set ansible_connection to ssh or local."
 
 
 class ActionModule(ActionBase):
@@ -77,22 +70,6 @@ class ActionModule(ActionBase):
         found: dict[str, t.Any] = self._execute_module(module_name=_MODULE, module_args=arguments, task_vars=variables)
         return found
 
-    def _node_end(self, node: str, control_path: str) -> End:
-        """The end at the node, which runs as the user that modules run as."""
-        end = _end(node, self._connection, control_path)
-        plugin, user = self._connection.become, self.get_become_option("become_user")
-        # Like Ansible for every command of a task: become is skipped for the same user.
-        same_user = user and user == self._get_remote_user() and not C.BECOME_ALLOW_SAME_USER
-        if plugin is None or same_user:
-            return end
-        if plugin.require_tty:
-            raise DeliveryError.of(
-                node,
-                f"has no terminal for a transfer, but become method {plugin.name} requires one.",
-                "Set ansible_become_method to one that needs no terminal, such as sudo.",
-            )
-        return dataclasses.replace(end, become=Become(node, plugin, self._connection._shell))
-
     def _transfer(self, plan: dict[str, t.Any], variables: dict[str, t.Any], result: dict[str, t.Any]) -> None:
         """Transfer all missing files and add the summary to ``result``. Raises DeliveryError."""
         source, node = str(self._task.args["source"]), variables["inventory_hostname"]
@@ -107,8 +84,8 @@ class ActionModule(ActionBase):
             session = Session(
                 source,
                 node,
-                self._source_end(source, variables, os.path.join(sockets, "source")),
-                self._node_end(node, os.path.join(sockets, "node")),
+                source_end(source, self, variables, os.path.join(sockets, "source")),
+                node_end(node, self, os.path.join(sockets, "node")),
                 options,
                 given["transfer_tries"],
             )
@@ -129,27 +106,6 @@ class ActionModule(ActionBase):
                     meter.done()
         _warn_about(source, session.source_rsync)
 
-    def _source_end(self, source: str, variables: dict[str, t.Any], control_path: str) -> End:
-        """The end at the source, with the connection options of a task delegated to that host."""
-        if source not in variables["hostvars"]:
-            problem = f"is {source!r}, which is not a host in the inventory."
-            raise DeliveryError.of("source", problem, "Set it to the inventory name of the training server.")
-        source_vars = variables["hostvars"][source]
-        kind = source_vars.get("ansible_connection", self._task.connection)
-        connection = connection_loader.get(kind, self._play_context, os.devnull)
-        if connection is None:
-            raise DeliveryError.of(source, f"has connection {kind!r}, which is not a connection plugin.", _SUPPORTED)
-        names = C.config.get_plugin_vars("connection", connection._load_name)
-        # Keywords of the play and options of the command line apply if the inventory sets nothing.
-        keywords: dict[str, t.Any] = {"port": self._task.port, "remote_user": self._task.remote_user}
-        for name in ("password", "timeout"):
-            # If variables of the node set one of these, Ansible has put it into the play context.
-            # It does not apply to the source.
-            if not any(variable in variables for variable in C.MAGIC_VARIABLE_MAPPING[name]):
-                keywords[name] = getattr(self._play_context, name)
-        connection.set_options(task_keys=keywords, var_options={name: source_vars[name] for name in names if name in source_vars})
-        return _end(source, connection, control_path)
-
 
 @contextlib.contextmanager
 def _timed(seconds: dict[str, float], phase: str) -> t.Iterator[None]:
@@ -163,28 +119,6 @@ def _timed(seconds: dict[str, float], phase: str) -> t.Iterator[None]:
 def _warn_about(host: str, rsync: str) -> None:
     for warning in version_warnings(host, {"rsync": rsync} if rsync else {}):
         display.warning(warning)
-
-
-def _end(host: str, connection: t.Any, control_path: str) -> End:
-    """The end of a transfer at a host. Raises DeliveryError for an unsupported connection."""
-    if connection.transport == "local":
-        return End(None)
-    if connection.transport != "ssh":
-        problem = f"has connection {connection.transport!r}, over which no adapters can be transferred."
-        raise DeliveryError.of(host, problem, _SUPPORTED)
-    options = {option: connection.get_option(option) for option in OPTIONS}
-    if not _uses_password(connection):
-        options["password"] = None
-    return End(options, control_path, askpass_dir=C.DEFAULT_LOCAL_TMP)
-
-
-def _uses_password(connection: t.Any) -> bool:
-    """Return whether the password of an ssh connection is meant for its host.
-
-    Otherwise it is the PIN of a token, or disabled.
-    """
-    uses = {option: connection.get_option(option) for option in _PASSWORD_USES if connection.has_option(option)}
-    return uses.get("password_mechanism") != "disable" and not uses.get("pkcs11_provider")
 
 
 def _public(found: dict[str, t.Any]) -> dict[str, t.Any]:

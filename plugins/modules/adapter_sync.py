@@ -33,10 +33,9 @@ notes:
   - Keys, agents, passwords, jump hosts, ports and users are those of Ansible. A password for ssh
     needs OpenSSH 8.5 or newer on the controller. It is given to its host only, never to a jump
     host.
-  - On the node, the files are received by the user that modules run as. C(become) is Ansible's,
-    with its method and password. Become methods that need a terminal are refused.
-  - At the source, the files are read by the user that Ansible connects as for a delegated task,
-    before C(become).
+  - On the node, the files are received by the user that modules run as. At the source, they are
+    read by the user that a task delegated to that host runs as. C(become) is Ansible's at both
+    ends, with its method and password. Become methods that need a terminal are refused.
 attributes:
   action_group:
     membership:

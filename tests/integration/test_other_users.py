@@ -13,6 +13,7 @@ import pathlib
 import pwd
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 import typing as t
@@ -30,6 +31,7 @@ from tests.support.fleet import CLEANER_3B, CLEANER_8B, TRAVELS, WEIGHTS, Fleet,
 from tests.support.playbooks import CHECKOUT, Run
 
 SECRET = "operator's $ecret `word`"  # noqa: S105
+OTHER_SECRET = "another $ecret"  # noqa: S105
 LIMIT = 60
 BY_PASSWORD = ("PasswordAuthentication yes",)
 BY_KEYBOARD = ("UsePAM yes", "KbdInteractiveAuthentication yes")
@@ -39,19 +41,20 @@ BY_KEYBOARD = ("UsePAM yes", "KbdInteractiveAuthentication yes")
 class Accounts:
     """``operator`` logs in with the server's key or the password SECRET.
 
-    ``other`` is a second user, ``home`` a directory of root that all users may enter.
+    ``other`` is a second user with the password OTHER_SECRET. ``home`` is a directory of root that
+    all users may enter.
     """
 
     home: pathlib.Path
     server: sshd_server.Server
     operator: str
     other: str
-    rule: pathlib.Path
 
-    def may(self, what: str) -> None:
-        """Add a sudo rule for the operator; ``what`` is its part after the user name."""
-        self.rule.write_text(f"{self.operator} ALL={what}\n", encoding="utf-8")
-        self.rule.chmod(0o440)
+    def may(self, what: str, user: str = "") -> None:
+        """Set the sudo rule of a user, the operator; ``what`` is its part after the user name."""
+        rule = sudo_rule(user or self.operator)
+        rule.write_text(f"{user or self.operator} ALL={what}\n", encoding="utf-8")
+        rule.chmod(0o440)
 
     @contextlib.contextmanager
     def served(self, name: str, *settings: str) -> t.Iterator[sshd_server.Server]:
@@ -78,7 +81,6 @@ def accounts() -> t.Iterator[Accounts]:
     if lacking:
         pytest.skip(lacking)
     operator, other = f"lorafleet-{os.getpid()}", f"lorafleet-{os.getpid()}-b"
-    rule = pathlib.Path("/etc/sudoers.d") / operator
     with contextlib.ExitStack() as stack:
         # All users may enter it, unlike pytest's directory.
         home = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lorafleet-")))
@@ -91,19 +93,24 @@ def accounts() -> t.Iterator[Accounts]:
             )
             stack.callback(subprocess.run, ["userdel", "--force", user], check=True, capture_output=True)
             (home / user).chmod(0o700)
-        subprocess.run(["chpasswd"], input=f"{operator}:{SECRET}\n", text=True, check=True)
-        stack.callback(rule.unlink, missing_ok=True)
+            stack.callback(sudo_rule(user).unlink, missing_ok=True)
+        passwords = f"{operator}:{SECRET}\n{other}:{OTHER_SECRET}\n"
+        subprocess.run(["chpasswd"], input=passwords, text=True, check=True)
         server = stack.enter_context(sshd_server.running(home / "sshd"))
-        yield Accounts(home, dataclasses.replace(server, user=operator), operator, other, rule)
+        yield Accounts(home, dataclasses.replace(server, user=operator), operator, other)
+
+
+def sudo_rule(user: str) -> pathlib.Path:
+    return pathlib.Path("/etc/sudoers.d") / user
 
 
 def assert_password_not_leaked(fleet: Fleet, *runs: Run) -> None:
     """Neither output nor files of the runs contain the password, not even with -vvv."""
-    for done in runs:
-        assert SECRET not in done.output
-        assert SECRET not in str(done.results)
-    for path in fleet.root.glob("record.*"):
-        assert not path.is_file() or SECRET not in path.read_text(encoding="utf-8")
+    texts = [text for done in runs for text in (done.output, str(done.results))]
+    texts += [path.read_text(encoding="utf-8") for path in fleet.root.glob("record.*") if path.is_file()]
+    for text in texts:
+        assert SECRET not in text
+        assert OTHER_SECRET not in text
 
 
 def test_deploy_as_operator_becoming_root(fleet: Fleet, accounts: Accounts) -> None:
@@ -126,22 +133,57 @@ def test_deploy_as_operator_becoming_root(fleet: Fleet, accounts: Accounts) -> N
         assert {path.stat().st_uid for path in (home / "node/.lorafleet" / name).rglob("*")} == {0}
     assert fleet.deploy("--limit", "jw2").changed() == []
 
-    # safetensors saves files readable by their owner only: root describes them, but the user that
-    # sends them cannot read them.
+    # safetensors saves files readable by their owner only, here root.
     source = home / "source"
+    source.mkdir(mode=0o700)
     fleet.offer(CLEANER_3B, "bf16", into=source)
     fleet.offer(CLEANER_8B, into=source)
     (source / CLEANER_3B / WEIGHTS).chmod(0o600)
     fleet.hosts["sbs29"].update(become, training_models_dir=str(source))
-    refused = fleet.run("deploy", "--limit", "jw2")
-    assert refused.rc != 0
-    [message] = refused.failures("jw2-1")
-    assert f"{CLEANER_3B}: could not be transferred from sbs29:{source / CLEANER_3B}" in message
-    assert "the user that Ansible connects as cannot read it there" in message
-    assert contents(home / "node/models" / CLEANER_3B) == travelling(fleet.source / CLEANER_3B)
-    (source / CLEANER_3B / WEIGHTS).chmod(0o644)
     fleet.deploy("--limit", "jw2")
     assert contents(home / "node/models" / CLEANER_3B) == travelling(source / CLEANER_3B)
+
+
+def test_deploy_becoming_root_with_passwords_at_both_ends(fleet: Fleet, accounts: Accounts) -> None:
+    """Each end has an account and a password of its own. The adapters are in root's home there."""
+    home = accounts.home
+    accounts.may("(ALL) ALL")
+    accounts.may("(ALL) ALL", accounts.other)
+    server = accounts.server.variables()
+    (home / "node/models").mkdir(parents=True)
+    fleet.hosts["jw2-1"].update(server, ansible_become_password=SECRET)
+    fleet.hosts["jw2-1"].update(agent_models_dir=str(home / "node/models"), agent_store=str(home / "node/.lorafleet"))
+    fleet.hosts["sbs29"].update(server, ansible_user=accounts.other, ansible_sudo_pass=OTHER_SECRET)
+    with tempfile.TemporaryDirectory(dir=pathlib.Path("~root").expanduser(), prefix="lorafleet-") as directory:
+        source = pathlib.Path(directory)
+        fleet.hosts["sbs29"]["training_models_dir"] = f"~/{source.name}"
+        for name in (CLEANER_3B, CLEANER_8B):
+            fleet.offer(name, into=source)
+            (source / name / WEIGHTS).chmod(0o600)
+        # For the node, and for tasks that are delegated to the source.
+        done = fleet.deploy("--limit", "jw2", "--become", "-vvv")
+        for name in (CLEANER_3B, CLEANER_8B):
+            assert contents(home / "node/models" / name) == travelling(source / name)
+    assert_password_not_leaked(fleet, done)
+
+
+@pytest.mark.parametrize("host", ["jw2-1", "sbs29"])
+def test_deploy_becoming_a_user_by_su_with_password_is_refused(fleet: Fleet, accounts: Accounts, host: str) -> None:
+    home, operator = accounts.home, accounts.operator
+    fleet.hosts[host].update(ansible_become=True, ansible_become_method="su", ansible_become_user=operator)
+    fleet.hosts[host]["ansible_become_password"] = SECRET
+    node = accounts.directory("node", operator)
+    accounts.directory("node/models", operator)
+    fleet.hosts["jw2-1"].update(agent_models_dir=str(node / "models"), agent_store=str(node / ".lorafleet"))
+    fleet.groups["all"]["ansible_python_interpreter"] = "/usr/bin/python3"
+    for name in (CLEANER_3B, CLEANER_8B):
+        fleet.offer(name, into=home / "source")
+        (home / "source" / name / WEIGHTS).chmod(0o644)
+    fleet.hosts["sbs29"].update(training_models_dir=str(home / "source"), training_cache_dir=str(node / "cache"))
+    done = fleet.run("deploy", "--limit", "jw2")
+    assert done.rc == 2
+    assert f"{host}: has no terminal for a transfer, but become method su requires one" in done.failures("jw2-1")[0]
+    assert not list(node.glob(".lorafleet/*/staging/*/*"))
 
 
 @pytest.mark.parametrize("connection", ["ssh", "local"])
@@ -161,6 +203,34 @@ def test_deploy_as_operator_becoming_an_unprivileged_user(fleet: Fleet, accounts
     assert {path.lstat().st_uid for path in node.rglob("*")} == {pwd.getpwnam(accounts.other).pw_uid}
     assert f" -u {accounts.other} " in str(done.of("jw2-1", "adapter_sync")["commands"])
     assert_password_not_leaked(fleet, done)
+
+
+def test_deploy_becoming_root_by_doas_at_both_ends(fleet: Fleet, accounts: Accounts) -> None:
+    rules = pathlib.Path("/etc/doas.conf")
+    general = [path for path in sys.path if pathlib.Path(path, "ansible_collections/community/general").is_dir()]
+    if not shutil.which("doas") or not general:
+        pytest.skip("wants doas and the collection community.general")
+    if rules.exists():
+        pytest.skip("does not change this machine's rules for doas")
+    home, server = accounts.home, accounts.server.variables()
+    (home / "node/models").mkdir(parents=True)
+    (home / "source").mkdir(mode=0o700)
+    for name in (CLEANER_3B, CLEANER_8B):
+        fleet.offer(name, into=home / "source")
+    variables = {**server, "ansible_become": True, "ansible_become_method": "community.general.doas"}
+    fleet.hosts["jw2-1"].update(variables, agent_models_dir=str(home / "node/models"), agent_store=str(home / "node/.lorafleet"))
+    fleet.hosts["sbs29"].update(variables, training_models_dir=str(home / "source"))
+    try:
+        rules.write_text(f"permit nopass {accounts.operator}\n", encoding="utf-8")
+        fleet.deploy("--limit", "jw2")
+        for name in (CLEANER_3B, CLEANER_8B):
+            assert contents(home / "node/models" / name) == travelling(home / "source" / name)
+        # doas would ask for the password on a terminal.
+        rules.write_text(f"permit {accounts.operator}\n", encoding="utf-8")
+        done = fleet.run("deploy", "--limit", "jw2", "-e", "agent_load_test_force=true")
+        assert done.rc == 2
+    finally:
+        rules.unlink()
 
 
 def test_deploy_with_ssh_password_at_either_end(fleet: Fleet, accounts: Accounts) -> None:

@@ -26,6 +26,25 @@ _POLL_INTERVAL = 0.1
 _READ_SIZE = 1 << 16
 # Higher exit statuses are those of ssh itself (255) or mean a signal.
 _REGULAR_EXIT = range(128)
+# Methods that do not say so by ``require_tty``.
+_NEED_TERMINAL = ("machinectl", "run0")
+
+
+def check_usable(host: str, plugin: t.Any) -> None:
+    """Raise DeliveryError for a become method whose command has a terminal.
+
+    A terminal changes the bytes that pass through it.
+    """
+    name = plugin.name.rpartition(".")[2]
+    # Without a password, for instance for root, su needs no terminal.
+    asks = name == "su" and plugin.get_option("become_pass")
+    if plugin.require_tty or name in _NEED_TERMINAL or asks:
+        raise DeliveryError.of(
+            host,
+            f"has no terminal for a transfer, but become method {plugin.name} requires one"
+            + (" to ask for its password." if asks else "."),
+            "Set ansible_become_method to one that needs no terminal, such as sudo. The served files were not changed.",
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +99,11 @@ class Become:
                         os.write(stdin, f"{password}\n".encode())
         messages = os.pread(stderr.fileno(), _READ_SIZE, answered)
         raise self._refusal(messages, bool(answered), timeout if left <= 0 else 0)
+
+    def without_prompt(self, messages: str) -> str:
+        """What was written to standard error, without the prompt of the become method."""
+        prompt = self.plugin.prompt
+        return messages.replace(prompt, "", 1) if isinstance(prompt, str) and prompt else messages
 
     def _refusal(self, messages: bytes, answered: bool, waited: int) -> DeliveryError:
         user = self.plugin.get_option("become_user") or "another user"

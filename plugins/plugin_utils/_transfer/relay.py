@@ -13,9 +13,9 @@ that host, or as a local process. The data is streamed, never stored on the cont
     source: rsync --server --sender  ---->  controller  ---->  rsync SOURCE:files STAGING/ :node
                                      <----              <----
 
-On the node, rsync runs as the user that the task becomes, so files belong to the user that modules
-run as. The client requests files and chooses where they go, so a hostile source cannot write
-elsewhere on a node.
+At both ends, rsync runs as the user that modules run as there. So the files on the node belong to
+that user, and whatever ``adapter_info`` could read can be sent. The client requests files and
+chooses where they go, so a hostile source cannot write elsewhere on a node.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ class End:
 
     ``ssh`` holds the options of its ssh connection; it is None for this machine.
     Transfers with the same ``control_path`` share one connection until it is closed. ``become`` is
-    set at the node's end only. ``askpass_dir`` is a private directory of this run for the askpass
-    program.
+    how the command becomes another user there. ``askpass_dir`` is a private directory of this run
+    for the askpass program.
     """
 
     ssh: c.Mapping[str, t.Any] | None
@@ -91,9 +91,9 @@ class End:
     def path(self, path: str) -> str:
         """Resolve ``~`` for rsync, which no shell does here.
 
-        Over ssh, commands start in the home directory.
+        ``server_command`` starts in the home directory of its user.
         """
-        return os.path.expanduser(path) if self.ssh is None else path.removeprefix("~/")
+        return path.removeprefix("~/")
 
 
 def transfer(
@@ -124,10 +124,20 @@ def transfer(
     with tempfile.TemporaryFile() as client_stderr, tempfile.TemporaryFile() as server_stderr:
         with contextlib.ExitStack() as running:
             client = _start(running, node, commands[0], subprocess.PIPE, client_stderr)
-            if node.become and not node.become.wait(client, client_stderr, timeout):
+            server = None
+            if source.become:
+                # Not connected yet: a password may have to go in first, and a success line comes
+                # out first.
+                server = _start(running, source, commands[1], subprocess.PIPE, server_stderr)
+            if server and source.become and not source.become.wait(server, server_stderr, timeout):
+                codes = (0, server.wait())
+            elif node.become and not node.become.wait(client, client_stderr, timeout):
                 codes = (client.wait(), 0)
             else:
-                server = _start(running, source, commands[1], client.stdout, server_stderr)
+                if server:
+                    _join(running, client.stdout, server.stdin)
+                else:
+                    server = _start(running, source, commands[1], client.stdout, server_stderr)
                 # The node's requests go to the source directly. With this copy open, the source
                 # would not notice that the node has gone.
                 t.cast("t.IO[bytes]", client.stdout).close()
@@ -140,7 +150,8 @@ def transfer(
             codes = (codes[0], 0)
         version, _marker, server_messages = _text(server_stderr).rpartition(f"{END_OF_VERSION}\n")
         stderr = [] if no_request else [server_messages]
-        stderr.append(_text(client_stderr))
+        client_messages = _text(client_stderr)
+        stderr.append(node.become.without_prompt(client_messages) if node.become else client_messages)
     return TransferResult(
         returncode=decisive_status(codes),
         received=received,
@@ -162,6 +173,13 @@ def _start(
         with contextlib.suppress(PermissionError):
             fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _CHUNK)
     return process
+
+
+def _join(running: contextlib.ExitStack, stdin: t.IO[bytes] | None, stdout: t.IO[bytes] | None) -> None:
+    """Start a process that copies from one pipe to the other, and ends when either end does."""
+    process = subprocess.Popen(["cat"], stdin=stdin, stdout=stdout)
+    running.callback(_stop, process)
+    t.cast("t.IO[bytes]", stdout).close()
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -41,8 +41,8 @@ _REASONS = {
     FILE_ERROR: "reading or writing failed on the node",
     PROTOCOL_ERROR: "the connection between the two ends broke",
     20: "it was interrupted",
-    23: "a file is missing or truncated at the source, or the user that Ansible connects as cannot read it"
-    " there, or the become user cannot write it on the node",
+    23: "a file is missing or truncated at the source, or the user that modules run as cannot read it there or"
+    " cannot write it on the node",
     24: "a source file vanished during the transfer",
     TIMEOUT: "no data for {timeout} seconds, or only rsync keepalives for {keepalive_timeout}",
     BUSY: "another run is still writing to the staging directory",
@@ -81,9 +81,11 @@ _CLIENT_SCRIPT = " ".join(
 # its own direction open: otherwise a source whose client was killed would never see the end of its
 # input.
 _JOIN = "sh -c 'exec 5<&0 6<&-; cat <&5 >&4 3<&- 4>&- 5<&- & exec cat <&3 3<&- 4>&- 5<&-'"
-# The source first reports the version of its rsync on standard error, which saves a command.
+# The source first reports the version of its rsync on standard error, which saves a command: on a
+# line of its own, since a password prompt may be there already. It starts in the home directory of
+# its user, wherever the become method started it.
 END_OF_VERSION = "-- end of version --"
-_SERVER_SCRIPT = f'rsync --version >&2; echo "{END_OF_VERSION}" >&2; exec "$@"'
+_SERVER_SCRIPT = f'cd; echo >&2; rsync --version >&2; echo "{END_OF_VERSION}" >&2; exec "$@"'
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,10 +21,15 @@ import time
 import typing as t
 
 import pytest
+from ansible.plugins.loader import become_loader, init_plugin_loader, shell_loader
+from ansible.utils.collection_loader import AnsibleCollectionConfig
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer import relay, rsync
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.become import Become
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.relay import End, transfer
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.rsync import TransferOptions, TransferResult
 
+from tests.support.playbooks import CHECKOUT
 from tests.support.sshd import Server
 
 pytestmark = pytest.mark.skipif(shutil.which("rsync") is None, reason="no rsync on this machine")
@@ -527,3 +532,66 @@ def _over_ssh_at(
     assert result.reason(30).startswith("an ssh connection failed: ")
     assert os.listdir(staging) == []
     return result
+
+
+FAKE_SUDO = """\
+#!/bin/sh
+prompt=; while [ $# -gt 1 ]; do test "$1" != -p || prompt=$2; shift; done
+echo "Welcome to {host}"; printf %s "$prompt" >&2; read -r word; test "$word" = "password of {host}" || exit 1
+eval "$1"
+"""
+
+
+def becoming(directory: pathlib.Path, host: str, password: str = "") -> End:
+    """An end whose sudo prints a line and wants the password of its host."""
+    if AnsibleCollectionConfig.collection_finder is None:
+        init_plugin_loader([str(CHECKOUT / ".collections")])
+    program = directory / f"sudo-{host}"
+    program.write_text(FAKE_SUDO.format(host=host), encoding="utf-8")
+    program.chmod(0o755)
+    plugin, shell = become_loader.get("sudo"), shell_loader.get("sh")
+    given = {"ansible_become_exe": str(program), "ansible_become_password": password or f"password of {host}"}
+    plugin.set_options(var_options=given)
+    shell.executable = "/bin/sh"
+    return End(None, become=Become(host, plugin, shell))
+
+
+@pytest.mark.parametrize("becomes", [("source",), ("node",), ("source", "node")], ids="+".join)
+def test_transfer_with_become_passes_passwords_and_nothing_else(
+    source: pathlib.Path, staging: pathlib.Path, tmp_path: pathlib.Path, becomes: tuple[str, ...]
+) -> None:
+    (source / "weights").write_bytes(os.urandom(4 * MIB))
+    (staging / "weights").write_bytes((source / "weights").read_bytes()[: 3 * MIB])
+    ends = {f"at_{end}": becoming(tmp_path, end) for end in becomes}
+    result = run_transfer(source, staging, "weights", **ends)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert_arrived(source, staging, "weights")
+    assert result.source_rsync is not None
+    assert MIB <= result.received <= 1.2 * MIB
+    assert "password of" not in str(result)
+
+
+@pytest.mark.parametrize("refuses", ["source", "node"])
+def test_transfer_refused_by_one_of_two_becomes_writes_nothing(
+    source: pathlib.Path, staging: pathlib.Path, tmp_path: pathlib.Path, refuses: str
+) -> None:
+    (source / "weights").write_bytes(b"bytes")
+    ends = {f"at_{end}": becoming(tmp_path, end, "wrong" if end == refuses else "") for end in ("source", "node")}
+    with pytest.raises(DeliveryError, match=rf"^{refuses}: did not let this user become root"):
+        run_transfer(source, staging, "weights", **ends)
+    assert os.listdir(staging) == []
+
+
+def test_transfer_with_become_and_killed_source_ends(source: pathlib.Path, staging: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    (source / "weights").write_bytes(os.urandom(4 * MIB))
+    at_source = becoming(tmp_path, "source")
+    assert at_source.become is not None
+    broken = failing_after(MIB, "break").wrapper
+
+    class Broken(Become):
+        def argv(self, command: t.Any) -> list[str]:
+            return super().argv([*broken, *command])
+
+    become = Broken("source", at_source.become.plugin, at_source.become.shell)
+    result = run_transfer(source, staging, "weights", at_source=End(None, become=become), at_node=becoming(tmp_path, "node"))
+    assert (result.returncode, result.transient) == (12, True)
