@@ -64,12 +64,14 @@ def measure(title: str, actions: dict[str, Action], rounds: int) -> None:
     )
 
 
-def show(title: str, rows: list[dict[str, t.Any]]) -> None:
-    """Print rows with equal keys as a Markdown table, and add them to RESULTS."""
+def show(title: str, rows: list[dict[str, t.Any]], record: bool = True) -> None:
+    """Print rows with equal keys as a Markdown table, and add them to RESULTS if ``record``."""
     print(f"\n{title}\n\n| {' | '.join(rows[0])} |\n|{' --- |' * len(rows[0])}")
     for row in rows:
         cells = (f"{value:.3f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value) for value in row.values())
         print(f"| {' | '.join(cells)} |", flush=True)
+    if not record:
+        return
     tables = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
     tables = [table for table in tables if table["title"] != title] + [{"title": title, "rows": rows}]
     RESULTS.write_text(json.dumps(tables, indent=1) + "\n", encoding="utf-8")
