@@ -23,14 +23,16 @@ from ._errors import DeliveryError
 CHUNK = 1 << 20
 
 
-def open_regular(path: str) -> t.BinaryIO:
+def open_regular(path: str, directory: int | None = None) -> t.BinaryIO:
     """Open a plain file for unbuffered reading without following a link in the last component.
 
+    With ``directory``, the descriptor of an open directory, the file is opened in that one.
     Raises DeliveryError when ``path`` is anything else, such as a link, a FIFO or a device.
     """
+    name = path if directory is None else os.path.basename(path)
     try:
         # O_NONBLOCK, so that a FIFO in an adapter directory is rejected below without waiting.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
     except OSError as exc:
         raise DeliveryError.of(path, f"cannot be read: {exc.strerror}.", "It must be a plain, readable file.") from exc
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):

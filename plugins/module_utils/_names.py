@@ -30,6 +30,19 @@ def check_name(name: object, what: str = "adapter") -> str:
     return name
 
 
+def check_path(path: object, what: str = "file", depth: int = 2) -> str:
+    """Return a relative path of at most ``depth`` components if each is a safe name.
+
+    Raises DeliveryError otherwise.
+    """
+    parts = path.split("/") if isinstance(path, str) else []
+    if not 1 < len(parts) <= depth:
+        return check_name(path, what)
+    for part in parts:
+        check_name(part, f"{what} {path!r}:")
+    return "/".join(parts)
+
+
 def is_release_name(name: str) -> bool:
     """Return whether this is the name of a release: 12 hexadecimal digits of its digest."""
     return _SHORT_DIGEST.fullmatch(name) is not None

@@ -17,12 +17,19 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._linux import o
 
 from tests.crash import traced
 from tests.crash.patched_os import PatchedOs
+from tests.support import releases
 
 Count = t.Callable[[str, int], None]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all-faults", action="store_true", help="let every call of every scenario fail (takes minutes longer)")
+
+
+@pytest.fixture(autouse=True)
+def template(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every release has a file in a subdirectory."""
+    monkeypatch.setitem(releases.FURTHER, releases.TEMPLATE, b"{{ tools }}")
 
 
 @pytest.fixture

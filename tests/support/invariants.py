@@ -58,7 +58,7 @@ import stat
 import sys
 import typing as t
 
-# File name -> sha256, or the kind of what is not a plain file.
+# Path of a file -> sha256, or the kind of what is not a plain file, such as an empty directory.
 Content = dict[str, str]
 _RELEASE = re.compile(r"[0-9a-f]{12}")
 # The entries of an adapter's part of the store when no run is in progress, and their modes.
@@ -90,9 +90,24 @@ def content_of(directory: str) -> t.Optional[Content]:
     except OSError:
         return None
     try:
-        return {name: _sha256(name, handle) for name in os.listdir(handle)}
+        return _content(handle)
     finally:
         os.close(handle)
+
+
+def _content(handle: int) -> Content:
+    found = {}
+    for name in os.listdir(handle):
+        if stat.S_ISDIR(os.stat(name, dir_fd=handle, follow_symlinks=False).st_mode):
+            inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=handle)
+            try:
+                below = _content(inner) or {"": "an empty directory"}
+            finally:
+                os.close(inner)
+            found.update({f"{name}/{path}": sha256 for path, sha256 in below.items()})
+        else:
+            found[name] = _sha256(name, handle)
+    return found
 
 
 def listing(top: str) -> dict[str, str]:
@@ -156,10 +171,13 @@ class _Adapter:
             yield "I9", f"release {release} {what}"
 
     def _modes_at_name(self) -> dict[str, str]:
-        """The mode of the files is a wrong one if any file has one."""
-        files = {stat.S_IMODE(entry.stat().st_mode) for entry in os.scandir(self.served)}
-        wrong = [mode for mode in files if f"{mode:04o}" != self.modes["file"]]
-        return {"file": f"{(wrong or [*files])[0]:04o}", "directory": f"{stat.S_IMODE(os.stat(self.served).st_mode):04o}"}
+        """A mode is a wrong one if any file or any directory has one."""
+        found = {}
+        for kind in ("file", "directory"):
+            paths = [path for path in _below(self.served) if os.path.isdir(path) == (kind == "directory")]
+            modes = {f"{stat.S_IMODE(os.stat(path).st_mode):04o}" for path in paths}
+            found[kind] = sorted(modes, key=lambda mode: mode == self.modes[kind])[0]
+        return found
 
     def _to_survive(self) -> list[Content]:
         known = [] if self.active is None or self.active in self.damaged else [self.releases[self.active]]
@@ -251,7 +269,7 @@ class _Adapter:
                 yield release, "is not a directory"
             elif _digest12(path) != release:
                 yield release, f"has the digest {_digest12(path)}"
-            elif any(entry.stat(follow_symlinks=False).st_nlink > 1 for entry in os.scandir(path)):
+            elif any(os.lstat(file).st_nlink > 1 for file in _below(path) if not os.path.isdir(file)):
                 yield release, "has a file with further hard links"
 
 
@@ -283,10 +301,17 @@ def _sha256(path: str, handle: t.Optional[int] = None) -> str:
 def _digest12(directory: str) -> str:
     """Return the name of a release with this content: the first 12 digits of its digest."""
     digest = hashlib.sha256()
-    for name in sorted(os.listdir(directory)):
-        path = os.path.join(directory, name)
-        digest.update(f"{name}\0{os.lstat(path).st_size}\0{_sha256(path)}\n".encode())
+    for name, sha256 in sorted((content_of(directory) or {}).items()):
+        size = os.lstat(os.path.join(directory, name)).st_size
+        digest.update(f"{name}\0{size}\0{sha256}\n".encode())
     return digest.hexdigest()[:12]
+
+
+def _below(directory: str) -> t.Iterator[str]:
+    """Yield a directory, and everything below it."""
+    for top, _directories, files in os.walk(directory):
+        yield top
+        yield from (os.path.join(top, name) for name in files)
 
 
 def _brief(content: t.Optional[Content]) -> str:

@@ -19,6 +19,10 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._store.receipt 
 NAME = "grammar_lora"
 WEIGHTS = "adapter_model.safetensors"
 
+# Further files of every version, which tests add and remove.
+FURTHER: dict[str, bytes] = {}
+TEMPLATE = "additional_chat_templates/tool_use.jinja"
+
 
 def config_of(version: int) -> dict[str, t.Any]:
     return {"r": 16 * version, "lora_alpha": 32}
@@ -33,6 +37,7 @@ def content(version: int) -> dict[str, bytes]:
         "adapter_config.json": json.dumps(config_of(version)).encode().ljust(64),
         WEIGHTS: hashlib.sha256(b"%d" % version).digest() * 16,
         "tokenizer.json": b'{"the": "same"}',
+        **FURTHER,
     }
 
 
@@ -57,6 +62,7 @@ def write_version(directory: t.Union[str, pathlib.Path], version: int, mode: int
     os.makedirs(directory)
     for name, data in content(version).items():
         path = pathlib.Path(directory, name)
+        path.parent.mkdir(exist_ok=True)
         path.write_bytes(data)
         path.chmod(mode)
 
@@ -79,11 +85,12 @@ def version_at(path: t.Union[str, pathlib.Path]) -> t.Optional[int]:
         handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:
         return None
+    found = {}
     try:
-        found = {}
-        for name in os.listdir(handle):
-            with open(os.open(name, os.O_RDONLY, dir_fd=handle), "rb") as stream:
-                found[name] = stream.read()
+        for top, _directories, files, top_handle in os.fwalk(dir_fd=handle):
+            for name in files:
+                with open(os.open(name, os.O_RDONLY, dir_fd=top_handle), "rb") as stream:
+                    found[os.path.normpath(os.path.join(top, name))] = stream.read()
     finally:
         os.close(handle)
     return next((version for version in range(10) if content(version) == found), None)

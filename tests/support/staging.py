@@ -61,4 +61,5 @@ def names(entries: t.Iterable[FileEntry]) -> list[str]:
 
 
 def staged(fetch: Fetch) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in pathlib.Path(fetch.staging).iterdir()}
+    top = pathlib.Path(fetch.staging)
+    return {str(path.relative_to(top)): path.read_bytes() for path in top.rglob("*") if not path.is_dir()}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
-from .._names import check_name
+from .._names import check_name, check_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Declaration:
             alpha=row["alpha"],
             target_modules=frozenset(targets) if targets else None,
             peft_config=row["peft_config"] or {},
-            extra_files=tuple(check_name(name, "file") for name in row["extra_files"] or ()),
+            extra_files=tuple(check_path(path) for path in row["extra_files"] or ()),
             allow_pickle=row["allow_pickle"],
             base_config=base.get("config"),
         )

@@ -17,12 +17,14 @@ PICKLE_FILE = "adapter_model.bin"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 TOKENIZER_FILE = "tokenizer.json"
 CHAT_TEMPLATE = "chat_template.jinja"
+# The directory of a tokenizer's further templates, each with the name of the template.
+CHAT_TEMPLATE_DIR = "additional_chat_templates"
 # All files that the tokenizers and processors of transformers 4 and 5 read, whichever of them a
 # model has. Version 5 writes chat_template.jinja and no special_tokens_map.json.
 TOKENIZER_FILES = frozenset(
     (
         *(TOKENIZER_CONFIG, TOKENIZER_FILE, "special_tokens_map.json", "added_tokens.json"),
-        *(CHAT_TEMPLATE, "chat_template.json"),
+        "chat_template.json",
         *("vocab.json", "merges.txt", "vocab.txt", "vocab.bpe", "vocab.tsv", "encoder.json", "dict.txt", "bpe.codes"),
         *("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "sentencepiece.model", "spm.model", "spm_char.model"),
         *("source.spm", "target.spm", "tiktoken.model", "qwen.tiktoken", "byte_maps.json", "emoji.json", "normalizer.json"),
@@ -37,9 +39,14 @@ TOKENIZER_FILES = frozenset(
 _TOKENIZER_PATTERN = re.compile(r"tokenizer\.[\d.]+\.json|tokenizer\.model\.v\d+(m\d+)?|[\w.-]*tekken[\w.-]*\.json", re.ASCII)
 
 
+def is_chat_template(name: str) -> bool:
+    directory, _slash, file = name.rpartition("/")
+    return name == CHAT_TEMPLATE or (directory == CHAT_TEMPLATE_DIR and file.endswith(".jinja"))
+
+
 def is_tokenizer_file(name: str) -> bool:
-    """Return whether a tokenizer or processor of transformers reads a file of this name."""
-    return name in TOKENIZER_FILES or _TOKENIZER_PATTERN.fullmatch(name) is not None
+    """Return whether a tokenizer or processor of transformers reads a file of this path."""
+    return is_chat_template(name) or name in TOKENIZER_FILES or _TOKENIZER_PATTERN.fullmatch(name) is not None
 
 
 # Suffixes of code, and of pickles, which can carry code. Optimizer states and training arguments

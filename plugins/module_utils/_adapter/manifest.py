@@ -11,13 +11,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import re
 import typing as t
 
 from .._errors import DeliveryError
 from .._formats.strict_json import is_integer
 from .._hashing import SHORT, release_digest
-from .._names import check_name
+from .._names import check_name, check_path
+from .._text import first
 from .files import PICKLE_FILE, SAFETENSORS_FILE
 
 SCHEMA = 1
@@ -27,7 +29,10 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclasses.dataclass(frozen=True, order=True)
 class FileEntry:
-    """One file of an adapter. ``path`` is a plain file name: adapters have no subdirectories."""
+    """One file of an adapter.
+
+    ``path`` is its name, or that of a subdirectory and its name in it.
+    """
 
     path: str
     size: int
@@ -89,6 +94,11 @@ class Manifest:
         paths = {entry.path for entry in self.files}
         return SAFETENSORS_FILE if SAFETENSORS_FILE in paths else PICKLE_FILE
 
+    @property
+    def directories(self) -> list[str]:
+        """The names of the subdirectories that its files are in, sorted."""
+        return sorted({os.path.dirname(entry.path) for entry in self.files} - {""})
+
     def content(self) -> dict[str, t.Any]:
         """The digest and the files, in the form that results and reports have."""
         return {"digest": self.digest, "size": self.size, "files": [dataclasses.asdict(entry) for entry in self.files]}
@@ -139,7 +149,7 @@ class Manifest:
                 name=check_name(data["name"]),
                 files=tuple(
                     sorted(
-                        FileEntry(check_name(entry["path"], "file"), _natural(entry["size"]), _sha256(entry["sha256"]))
+                        FileEntry(check_path(entry["path"]), _natural(entry["size"]), _sha256(entry["sha256"]))
                         for entry in data["files"]
                     )
                 ),
@@ -163,7 +173,14 @@ class Manifest:
             raise DeliveryError.of(
                 "manifest", f"does not match schema {SCHEMA}: {type(exc).__name__} {exc}.", "Run adapter_info again."
             ) from exc
-        if len({entry.path for entry in manifest.files}) != len(manifest.files) or manifest.digest != digest:
+        paths = {entry.path for entry in manifest.files}
+        if not paths.isdisjoint(manifest.directories):
+            raise DeliveryError.of(
+                f"manifest of {manifest.name}",
+                f"has {first(paths & {*manifest.directories})} as a file and as a directory.",
+                "Run adapter_info again.",
+            )
+        if len(paths) != len(manifest.files) or manifest.digest != digest:
             raise DeliveryError.of(
                 f"manifest of {manifest.name}",
                 f"has digest {str(digest)[:SHORT]}, but its files give {manifest.release}.",

@@ -12,12 +12,13 @@ import dataclasses
 import os
 import stat
 
-from .._errors import DeliveryError, Problem
+from .._errors import DeliveryError, Problem, about
 from .._formats.file_kinds import FETCH_LFS, is_lfs_pointer
+from .._names import check_path
 from .._text import first, printable
 from .declaration import Declaration
 from .excluded import Excluded, excluded
-from .files import CODE_SUFFIXES, CONFIG_FILE, PICKLE_FILE, SAFETENSORS_FILE, is_tokenizer_file
+from .files import CHAT_TEMPLATE_DIR, CODE_SUFFIXES, CONFIG_FILE, PICKLE_FILE, SAFETENSORS_FILE, is_tokenizer_file
 from .other_formats import adapters_below, format_of
 
 
@@ -32,7 +33,7 @@ class Selection:
 def select_files(directory: str, declared: Declaration) -> Selection:
     """Return the files to deliver. Raises DeliveryError if there is no adapter, or no whole one."""
     try:
-        present = sorted(os.listdir(directory))
+        present = _present(directory, declared)
     except FileNotFoundError:
         raise _no_adapter(declared, f"{directory} does not exist.") from None
     except OSError as exc:
@@ -59,9 +60,26 @@ def select_files(directory: str, declared: Declaration) -> Selection:
             "Remove it from extra_files: only data is delivered.",
             declared.name,
         )
-    names = [name for name in present if name in (CONFIG_FILE, weights, *declared.extra_files) or is_tokenizer_file(name)]
+    wanted = {CONFIG_FILE, weights, CHAT_TEMPLATE_DIR, *declared.extra_files} - {os.path.dirname(path) for path in present}
+    names = [name for name in present if name in wanted or is_tokenizer_file(name)]
     _check_kinds(directory, names, declared)
-    return Selection(names, [excluded(directory, name) for name in present if name not in names])
+    with about(declared.name):
+        names = [check_path(name) for name in names]
+    delivered = {*names, *map(os.path.dirname, names)}
+    return Selection(names, [excluded(directory, name) for name in present if name not in delivered])
+
+
+def _present(directory: str, declared: Declaration) -> list[str]:
+    """Return what is in a directory, and in its subdirectories that may have files to deliver.
+
+    Raises OSError.
+    """
+    present = os.listdir(directory)
+    for inner in {CHAT_TEMPLATE_DIR, *map(os.path.dirname, declared.extra_files)} & {*present}:
+        path = os.path.join(directory, inner)
+        if os.path.isdir(path) and not os.path.islink(path):
+            present += [os.path.join(inner, name) for name in os.listdir(path)]
+    return sorted(present)
 
 
 def changed(directory: str, declared: Declaration) -> DeliveryError:

@@ -59,7 +59,7 @@ class ServingUser:
         return digit & bits == bits
 
     def may_read(self, directories: t.Iterable[str]) -> contextlib.AbstractContextManager[None]:
-        """Grant this user read access to the plain files in these directories for a while."""
+        """Grant this user read access to these directories for a while."""
         return _temporary_read_access(list(directories), self) if self.is_other else contextlib.nullcontext()
 
 
@@ -80,7 +80,7 @@ def check_readable(user: ServingUser, permissions: Permissions) -> None:
 @contextlib.contextmanager
 def _temporary_read_access(directories: list[str], user: ServingUser) -> t.Iterator[None]:
     with contextlib.ExitStack() as undo:
-        for path in [*(path for directory in directories for path in _plain_files(directory)), *directories]:
+        for path in [*(path for directory in directories for path in _plain_entries(directory)), *directories]:
             try:
                 before = os.lstat(path)
             except FileNotFoundError:
@@ -93,11 +93,16 @@ def _temporary_read_access(directories: list[str], user: ServingUser) -> t.Itera
         yield
 
 
-def _plain_files(directory: str) -> list[str]:
-    try:
-        return [entry.path for entry in os.scandir(directory) if entry.is_file(follow_symlinks=False)]
-    except FileNotFoundError:
-        return []
+def _plain_entries(directory: str) -> list[str]:
+    """Return the plain files in a directory, and its subdirectories after their files."""
+    found: list[str] = []
+    with contextlib.suppress(FileNotFoundError):
+        for entry in os.scandir(directory):
+            if entry.is_dir(follow_symlinks=False):
+                found += _plain_entries(entry.path)
+            if not entry.is_symlink() and (entry.is_dir() or entry.is_file()):
+                found.append(entry.path)
+    return found
 
 
 def _set(path: str, gid: int, mode: int) -> None:

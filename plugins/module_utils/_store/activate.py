@@ -185,6 +185,8 @@ def copy_release(source: str, target: str, manifest: Manifest, permissions: Perm
     manifest.
     """
     os.mkdir(target, 0o700)
+    for subdirectory in manifest.directories:
+        os.mkdir(os.path.join(target, subdirectory), 0o700)
     for entry in manifest.files:
         copy_file(os.path.join(source, entry.path), os.path.join(target, entry.path))
     set_permissions(target, manifest, permissions)

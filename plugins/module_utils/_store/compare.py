@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import stat
@@ -66,7 +67,7 @@ def differences(
     """
     try:
         status = os.lstat(directory)
-        names = set(os.listdir(directory)) if stat.S_ISDIR(status.st_mode) else set()
+        present = entries_of(directory, manifest) if stat.S_ISDIR(status.st_mode) else {}
     except FileNotFoundError:
         return [Difference(MISSING, ".", "the directory does not exist")]
     if not stat.S_ISDIR(status.st_mode):
@@ -74,13 +75,17 @@ def differences(
     found = _permission_differences(".", status, directory_mode, uid, gid)
     wanted = {entry.path: entry for entry in manifest.files}
     to_hash = []
-    for name in names | wanted.keys():
-        try:
-            status = os.lstat(os.path.join(directory, name))
-        except FileNotFoundError:
+    for name in present.keys() | wanted.keys():
+        if name not in present:
             found.append(Difference(MISSING, name, ""))
             continue
-        if name not in wanted:
+        status = present[name]
+        if name in manifest.directories:
+            if stat.S_ISDIR(status.st_mode):
+                found += _permission_differences(name, status, directory_mode, uid, gid)
+            else:
+                found.append(Difference(CHANGED, name, f"{_kind(status.st_mode)} instead of a directory"))
+        elif name not in wanted:
             found.append(Difference(EXTRA, name, "" if stat.S_ISREG(status.st_mode) else _kind(status.st_mode)))
         elif not stat.S_ISREG(status.st_mode):
             found.append(Difference(CHANGED, name, f"{_kind(status.st_mode)} instead of a plain file"))
@@ -96,6 +101,22 @@ def differences(
     if content:
         found += _content_differences(directory, to_hash, fsync)
     return sorted(found, key=lambda difference: (difference.path, difference.kind, difference.detail))
+
+
+def entries_of(directory: str, manifest: Manifest) -> dict[str, os.stat_result]:
+    """Return the status of everything in a directory, and in the subdirectories of the manifest.
+
+    Links are not followed. Other subdirectories are entries like files.
+    """
+    found: dict[str, os.stat_result] = {}
+    for above in ("", *manifest.directories):
+        if above and not (above in found and stat.S_ISDIR(found[above].st_mode)):
+            continue
+        for name in os.listdir(os.path.join(directory, above)):
+            path = os.path.join(above, name)
+            with contextlib.suppress(FileNotFoundError):
+                found[path] = os.lstat(os.path.join(directory, path))
+    return found
 
 
 def in_content(found: t.Iterable[Difference]) -> list[Difference]:

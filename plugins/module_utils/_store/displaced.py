@@ -19,7 +19,7 @@ import typing as t
 from .._adapter.manifest import Manifest
 from .._errors import DeliveryError
 from .._files import fsync_directory
-from .compare import MISSING, differences, in_content
+from .compare import MISSING, differences, entries_of, in_content
 from .paths import AdapterPaths, unused_path
 from .served import linked_release
 from .trash import move_to_trash
@@ -63,7 +63,10 @@ def disposition_of(
 def _may_match(directory: str, manifest: Manifest) -> bool:
     """Compare names and sizes only: a cheap check before files are hashed."""
     sizes = {entry.path: entry.size for entry in manifest.files}
-    return all(sizes.get(entry.name) == entry.stat(follow_symlinks=False).st_size for entry in os.scandir(directory))
+    return all(
+        path in manifest.directories or sizes.get(path) == status.st_size
+        for path, status in entries_of(directory, manifest).items()
+    )
 
 
 def known_manifests(paths: AdapterPaths) -> list[Manifest]:

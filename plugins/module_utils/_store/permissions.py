@@ -21,6 +21,7 @@ from .._files import open_regular
 from .compare import Difference, differences
 
 # The leading zero is required: YAML turns an unquoted 0644 into 420.
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MODE = re.compile(r"0[0-7]{3}")
 
 
@@ -79,19 +80,31 @@ def _identity(params: dict[str, t.Any], option: str, number_of: t.Callable[[str]
 def set_permissions(directory: str, manifest: Manifest, permissions: Permissions) -> None:
     """Set owners and modes of a directory and of the manifest's files in it, and flush all to disk.
 
-    Raises OSError, and DeliveryError for anything that is not a plain file (links are never
-    followed).
+    Raises OSError, and DeliveryError for anything that is not a plain file. No link below
+    ``directory`` is followed, nor is ``directory`` itself if it is one.
     """
-    for entry in manifest.files:
-        with open_regular(os.path.join(directory, entry.path)) as stream:
-            _set(stream.fileno(), permissions.file_mode, permissions)
-            os.fsync(stream.fileno())
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    top = os.open(directory, _DIRECTORY)
     try:
-        _set(descriptor, permissions.directory_mode, permissions)
-        os.fsync(descriptor)
+        for subdirectory in manifest.directories:
+            descriptor = os.open(subdirectory, _DIRECTORY, dir_fd=top)
+            try:
+                _set_files(descriptor, directory, manifest, subdirectory, permissions)
+            finally:
+                os.close(descriptor)
+        _set_files(top, directory, manifest, "", permissions)
     finally:
-        os.close(descriptor)
+        os.close(top)
+
+
+def _set_files(descriptor: int, directory: str, manifest: Manifest, subdirectory: str, permissions: Permissions) -> None:
+    """Set the files of one open directory, then the directory, so that its names are durable."""
+    for entry in manifest.files:
+        if os.path.dirname(entry.path) == subdirectory:
+            with open_regular(os.path.join(directory, entry.path), descriptor) as stream:
+                _set(stream.fileno(), permissions.file_mode, permissions)
+                os.fsync(stream.fileno())
+    _set(descriptor, permissions.directory_mode, permissions)
+    os.fsync(descriptor)
 
 
 def _set(descriptor: int, mode: int, permissions: Permissions) -> None:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 
 from .._errors import DeliveryError, Problem
 from .._files import copy_file, fsync_directory
-from .compare import differences
+from .compare import differences, entries_of
 from .fetch import Fetch, is_exclusive
 from .lock import has_receiver
 from .paths import make_store
@@ -37,9 +38,11 @@ def prepare(fetch: Fetch) -> None:
         if os.geteuid() == 0:
             # An earlier run may have been another user's.
             os.chown(fetch.staging, 0, 0)
-        for name in os.listdir(fetch.staging):
+        _make_subdirectories(fetch)
+        for name, status in entries_of(fetch.staging, fetch.manifest).items():
             path = os.path.join(fetch.staging, name)
-            status = os.lstat(path)
+            if name in fetch.manifest.directories:
+                continue
             if not is_exclusive(status) or name not in wanted:
                 remove(path)
             elif status.st_size >= wanted[name].size and wanted[name] in fetch.missing:
@@ -57,11 +60,12 @@ def verify_staged(fetch: Fetch) -> list[Problem]:
     """
     try:
         os.chmod(fetch.staging, 0o700)
-        for name in os.listdir(fetch.staging):
+        for name, status in entries_of(fetch.staging, fetch.manifest).items():
             path = os.path.join(fetch.staging, name)
             # Never change a file that has a second name elsewhere; the comparison below reports it.
-            if is_exclusive(os.lstat(path)):
+            if is_exclusive(status):
                 os.chmod(path, 0o600)
+        _make_subdirectories(fetch)
         for name, seed in sorted(fetch.reusable.items()):
             target = os.path.join(fetch.staging, name)
             if os.path.lexists(target):
@@ -69,7 +73,8 @@ def verify_staged(fetch: Fetch) -> list[Problem]:
                 remove(target)
             copy_file(seed, target)
         found = differences(fetch.staging, fetch.manifest, fsync=True)
-        fsync_directory(fetch.staging)
+        for subdirectory in (*fetch.manifest.directories, ""):
+            fsync_directory(os.path.join(fetch.staging, subdirectory))
     except OSError as exc:
         raise _staging_error(fetch, exc) from exc
     return [
@@ -82,6 +87,17 @@ def verify_staged(fetch: Fetch) -> list[Problem]:
         )
         for difference in found
     ]
+
+
+def _make_subdirectories(fetch: Fetch) -> None:
+    for subdirectory in fetch.manifest.directories:
+        path = os.path.join(fetch.staging, subdirectory)
+        if os.path.lexists(path) and not stat.S_ISDIR(os.lstat(path).st_mode):
+            remove(path)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+        if os.geteuid() == 0:
+            os.chown(path, 0, 0)
 
 
 def _check_no_receiver(fetch: Fetch) -> None:

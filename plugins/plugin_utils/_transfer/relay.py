@@ -105,14 +105,16 @@ def transfer(
     options: TransferOptions,
     progress: c.Callable[[int], None] = lambda count: None,
     lock_timeout: int = 0,
+    subdirectory: str = "",
 ) -> TransferResult:
     """Transfer files from the source's directory to the node's staging directory.
 
-    Returns when both ends have ended. ``lock_timeout`` is that of ``client_command`` and must be
-    less than the time limit. ``progress`` is called with the number of bytes each time some were
-    passed to the node.
+    Returns when both ends have ended. ``lock_timeout`` and ``subdirectory`` are those of
+    ``client_command``; ``lock_timeout`` must be less than the time limit. ``progress`` is called
+    with the number of bytes each time some were passed to the node.
     """
-    commands = (node.argv(client_command(names, source_dir, staging, options, lock_timeout)), source.argv(server_command()))
+    request = client_command(names, source_dir, staging, options, lock_timeout, subdirectory)
+    commands = (node.argv(request), source.argv(server_command()))
     received = 0
 
     def count_received(count: int) -> None:

@@ -159,9 +159,16 @@ def failure_reason(failed: c.Sequence[TransferResult], timeout: int) -> str:
 
 
 def client_command(
-    names: c.Sequence[str], source_dir: str, staging: str, options: TransferOptions, lock_timeout: int = 0
+    names: c.Sequence[str],
+    source_dir: str,
+    staging: str,
+    options: TransferOptions,
+    lock_timeout: int = 0,
+    subdirectory: str = "",
 ) -> list[str]:
     """The node's end: fetch files of the source's directory into the staging directory.
+
+    With ``subdirectory``, they are fetched into that subdirectory of it, which must exist.
 
     ``lock_timeout`` is how many seconds to wait for another receiver to leave that directory.
 
@@ -180,7 +187,7 @@ def client_command(
         *(["--compress", "--compress-choice=zstd", "--compress-level=1"] if options.compress else []),
         "--rsh", _JOIN,
         *(f"source:{_escape_wildcards(os.path.join(source_dir, name))}" for name in names),
-        os.path.join(staging, ""),
+        os.path.join(staging, subdirectory, ""),
     ]  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import collections.abc as c
 import dataclasses
+import os
 import time
 import typing as t
 
@@ -49,8 +50,23 @@ class Session:
     ) -> None:
         """Transfer files of an adapter; resume after a broken connection.
 
-        Raises DeliveryError on failure. ``progress`` is that of ``transfer``, over all attempts.
+        ``names`` can be in a subdirectory, which must exist in ``staging``. Raises DeliveryError on
+        failure. ``progress`` is that of ``transfer``, over all attempts.
         """
+        for subdirectory in sorted({os.path.dirname(name) for name in names}):
+            inside = [os.path.basename(name) for name in names if os.path.dirname(name) == subdirectory]
+            directory = os.path.join(source_dir, subdirectory) if subdirectory else source_dir
+            self._fetch(adapter, inside, directory, staging, progress, subdirectory)
+
+    def _fetch(
+        self,
+        adapter: str,
+        names: c.Sequence[str],
+        source_dir: str,
+        staging: str,
+        progress: c.Callable[[int], None],
+        subdirectory: str,
+    ) -> None:
         failed: list[TransferResult] = []
         path = self.source_end.path(source_dir)
         for number in range(self.tries):
@@ -60,7 +76,9 @@ class Session:
                 # The receiver of the last attempt may not know yet that its connection is gone. It
                 # notices when it sends its next keepalive, after half of the time limit.
                 lock_timeout = self.options.timeout * 3 // 4
-            result = transfer(self.source_end, self.node_end, names, path, staging, self.options, progress, lock_timeout)
+            result = transfer(
+                self.source_end, self.node_end, names, path, staging, self.options, progress, lock_timeout, subdirectory
+            )
             self.results.append(result)
             if result.returncode == 0:
                 return

@@ -11,7 +11,7 @@ import string
 
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
-from ansible_collections.lorafleet.delivery.plugins.module_utils._names import check_name, is_release_name
+from ansible_collections.lorafleet.delivery.plugins.module_utils._names import check_name, check_path, is_release_name
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -127,3 +127,15 @@ def test_check_name_plain_name_is_accepted(middle: str, end: str) -> None:
 )
 def test_is_release_name(name: str, expected: bool) -> None:
     assert is_release_name(name) is expected
+
+
+def test_check_path_relative_path_of_safe_names_is_accepted() -> None:
+    assert check_path("tokenizer.json") == "tokenizer.json"
+    assert check_path("additional_chat_templates/tool_use.jinja") == "additional_chat_templates/tool_use.jinja"
+    assert check_path("runs/a/checkpoint-10", "directory", depth=3) == "runs/a/checkpoint-10"
+
+
+@pytest.mark.parametrize("path", ["a/b/c", "/a", "a/", "a//b", "../a", "a/..", "a/.b", "a/-b", "a\0/b", None, ["a"], ""])
+def test_check_path_hostile_path_is_rejected(path: object) -> None:
+    with pytest.raises(DeliveryError, match="is not a valid name"):
+        check_path(path)

@@ -126,7 +126,9 @@ def test_from_json_tampered_manifest_is_rejected(how: str) -> None:
     assert all(problem.remedy for problem in caught.value.problems)
 
 
-@pytest.mark.parametrize("path", ["../adapter_config.json", "/etc/passwd", "checkpoint/file", "..", "-rf", ".hidden", ""])
+@pytest.mark.parametrize(
+    "path", ["../adapter_config.json", "/etc/passwd", "a/../b", "a/b/c", "a//b", "a/", "..", "-rf", ".hidden", ""]
+)
 def test_from_json_hostile_path_with_valid_digest_is_rejected(path: str) -> None:
     hostile = Manifest("name", (FileEntry(path, 1, "0" * 64),), (), {}, {}).to_json()
     with pytest.raises(DeliveryError, match="is not a valid name"):

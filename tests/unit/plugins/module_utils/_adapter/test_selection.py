@@ -168,3 +168,35 @@ def test_select_files_adapters_below_are_named_in_order(adapter: pathlib.Path, s
         in message
     )
     assert "'subdirectory: last/default'" in message
+
+
+def test_select_files_templates_in_their_directory_belong_to_the_adapter(adapter: pathlib.Path, select: Select) -> None:
+    directory = adapter / "additional_chat_templates"
+    directory.mkdir()
+    (directory / "tool_use.jinja").write_text("{{ tools }}")
+    (directory / "notes.txt").write_text("")
+    found = select()
+    assert found.names == sorted([*FILES, "additional_chat_templates/tool_use.jinja"])
+    assert [item.path for item in found.excluded] == ["additional_chat_templates/notes.txt"]
+
+
+def test_select_files_templates_behind_a_link_are_rejected(adapter: pathlib.Path, select: Select) -> None:
+    (adapter.parent / "templates").mkdir()
+    (adapter / "additional_chat_templates").symlink_to(adapter.parent / "templates")
+    assert f"{adapter}/additional_chat_templates is a symbolic link" in error_of(select)
+
+
+def test_select_files_template_with_unsafe_name_is_rejected(adapter: pathlib.Path, select: Select) -> None:
+    directory = adapter / "additional_chat_templates"
+    directory.mkdir()
+    (directory / "tool use.jinja").write_text("")
+    assert "file 'additional_chat_templates/tool use.jinja': 'tool use.jinja': is not a valid name" in error_of(select)
+
+
+def test_select_files_extra_file_in_a_subdirectory_is_included(adapter: pathlib.Path, declare: Declare) -> None:
+    (adapter / "voices").mkdir()
+    for name in ("a.bin", "a.dat"):
+        (adapter / "voices" / name).write_text("")
+    found = select_files(str(adapter), declare(extra_files=["voices/a.dat"]))
+    assert found.names == sorted([*FILES, "voices/a.dat"])
+    assert [item.path for item in found.excluded] == ["voices/a.bin"]

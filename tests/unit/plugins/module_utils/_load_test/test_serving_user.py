@@ -140,6 +140,17 @@ def test_may_read_keeps_readable_files_unchanged(staged: pathlib.Path) -> None:
 
 
 @as_root
+def test_may_read_covers_subdirectories(open_path: pathlib.Path, staged: pathlib.Path) -> None:
+    template = staged / "templates" / "tool_use.jinja"
+    template.parent.mkdir(mode=0o700)
+    template.write_text("the template", encoding="utf-8")
+    template.chmod(0o600)
+    before = [permissions_of(path) for path in (template.parent, template)]
+    assert run(open_path, staged, report(f"cat {template}")) == "the template"
+    assert [permissions_of(path) for path in (template.parent, template)] == before
+
+
+@as_root
 def test_may_read_ignores_vanished_files(open_path: pathlib.Path, staged: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     user = ServingUser.named(NAME)
     with user.may_read([str(open_path / "gone")]):

@@ -147,6 +147,15 @@ def test_transfer_named_files_transfers_no_others(source: pathlib.Path, staging:
     assert_arrived(source, staging, "adapter_config.json", "adapter_model.safetensors")
 
 
+def test_transfer_into_subdirectory_keeps_lock_on_staging_directory(source: pathlib.Path, staging: pathlib.Path) -> None:
+    (source / "tool_use.jinja").write_bytes(b"{{ tools }}")
+    (staging / "templates").mkdir()
+    result = transfer(LOCAL, LOCAL, ["tool_use.jinja"], str(source), str(staging), TransferOptions(30), subdirectory="templates")
+    assert result.returncode == 0
+    assert_arrived(source, staging / "templates", "tool_use.jinja")
+    assert f"{staging}" in result.commands[0]
+
+
 def test_transfer_progress_counts_every_byte(source: pathlib.Path, staging: pathlib.Path) -> None:
     (source / "weights").write_bytes(os.urandom(4 * MIB))
     reported: list[int] = []
