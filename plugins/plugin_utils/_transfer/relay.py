@@ -42,7 +42,7 @@ from .rsync import (
     TransferOptions,
     TransferResult,
     client_command,
-    decisive_status,
+    decisive_end,
     keepalive_timeout,
     server_command,
 )
@@ -82,6 +82,21 @@ class End:
         if self.ssh is None or not self.ssh.get("password"):
             return contextlib.nullcontext({})
         return askpass(argv, control_path_option(self.control_path), str(self.ssh["password"]), self.askpass_dir)
+
+    def greeting(self, timeout: int) -> str:
+        """What this end prints before any command, for instance by a start-up file of its shell."""
+        argv = dataclasses.replace(self, become=None).argv(["true"])
+        with self.environment(argv) as variables, contextlib.suppress(subprocess.TimeoutExpired):
+            done = subprocess.run(
+                argv,
+                env={**os.environ, **variables},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=timeout,
+                check=False,
+            )
+            return done.stdout.decode(errors="replace")
+        return ""
 
     def close(self) -> None:
         """Close the shared connection, if there is one."""
@@ -154,12 +169,14 @@ def transfer(
         stderr = [] if no_request else [server_messages]
         client_messages = _text(client_stderr)
         stderr.append(node.become.without_prompt(client_messages) if node.become else client_messages)
+    end = decisive_end(codes)
     return TransferResult(
-        returncode=decisive_status(codes),
+        returncode=codes[end],
         received=received,
         stderr="\n".join(stderr).strip(),
         commands=commands,
         source_rsync=Rsync.parse(version),
+        at_source=end == 1,
     )
 
 

@@ -26,11 +26,13 @@ _ENV = ("env", *(word for name in _UNSET for word in ("-u", f"RSYNC_{name}")), "
 
 # Exit statuses of rsync, of ssh, and (BUSY) of the client script below.
 SYNTAX_ERROR = 1
+INCOMPATIBLE = 2
 SOCKET_ERROR = 10
 FILE_ERROR = 11
 PROTOCOL_ERROR = 12
 TIMEOUT = 30
 BUSY = 75
+NOT_FOUND = 127
 CONNECTION_FAILED = 255
 # After these, another try resumes the transfer where it stopped.
 _TRANSIENT = frozenset({SOCKET_ERROR, PROTOCOL_ERROR, 20, TIMEOUT, 35, CONNECTION_FAILED})
@@ -46,7 +48,7 @@ _REASONS = {
     24: "a source file vanished during the transfer",
     TIMEOUT: "no data for {timeout} seconds, or only rsync keepalives for {keepalive_timeout}",
     BUSY: "another run is still writing to the staging directory",
-    127: "rsync or flock is not installed on one of the two hosts",
+    NOT_FOUND: "a program was not found",
     CONNECTION_FAILED: "an ssh connection failed",
 }
 
@@ -107,7 +109,8 @@ class TransferResult:
 
     ``received`` is the number of bytes passed to the node, ``stderr`` the messages of both ends,
     ``commands`` the command of the node's end and that of the source's end. ``source_rsync`` is
-    None if the source did not get as far as reporting its version.
+    None if the source did not get as far as reporting its version. ``at_source`` is whether
+    ``returncode`` is that of the source's end.
     """
 
     returncode: int
@@ -115,6 +118,7 @@ class TransferResult:
     stderr: str
     commands: tuple[list[str], list[str]]
     source_rsync: Rsync | None = None
+    at_source: bool = False
 
     @property
     def transient(self) -> bool:
@@ -122,6 +126,16 @@ class TransferResult:
         # A denied login stays denied, and repeated wrong passwords may lock the account.
         denied = self.returncode == CONNECTION_FAILED and _LOGIN_DENIED in self.stderr
         return (self.returncode in _TRANSIENT and not denied) or self._signal > 0
+
+    @property
+    def unclean(self) -> bool:
+        """True if the first bytes from the source were not those of its rsync."""
+        return self.returncode == INCOMPATIBLE and "is your shell clean" in self.stderr
+
+    @property
+    def messages(self) -> str:
+        """The messages of both ends on one line, cut to the last ones."""
+        return " ".join(self.stderr.split())[-600:]
 
     @property
     def _signal(self) -> int:
@@ -132,8 +146,7 @@ class TransferResult:
 
     def reason(self, timeout: int) -> str:
         """Describe why the attempt failed."""
-        stderr = " ".join(self.stderr.split())
-        if _NO_SPACE in stderr:
+        if _NO_SPACE in self.stderr:
             # rsync exits with 11 without space and 23 without inodes, and uses both for other
             # errors.
             reason = "the node's file system has no space or no inodes left"
@@ -141,7 +154,7 @@ class TransferResult:
             status = f"signal {self._signal}" if self._signal else f"status {self.returncode}"
             reason = _REASONS.get(self.returncode, f"rsync ended with {status}")
             reason = reason.format(timeout=timeout, keepalive_timeout=keepalive_timeout(timeout))
-        return f"{reason}: {stderr[-600:]}" if stderr else reason
+        return f"{reason}: {self.messages}" if self.messages else reason
 
 
 def keepalive_timeout(timeout: int) -> int:
@@ -204,8 +217,8 @@ def server_command() -> list[str]:
     return [*_ENV, "sh", "-c", _SERVER_SCRIPT, "sh", "rsync", "--server", "--sender", "-s"]
 
 
-def decisive_status(codes: c.Iterable[int]) -> int:
-    """The exit status to report: the cause rather than its consequence at the other end."""
-    failures = [code for code in codes if code]
+def decisive_end(codes: c.Sequence[int]) -> int:
+    """The index of the exit status to report: the cause, not its consequence at the other end."""
+    failures = [end for end, code in enumerate(codes) if code]
     consequences = (SOCKET_ERROR, PROTOCOL_ERROR)
-    return next((code for code in failures if code not in consequences), failures[0] if failures else 0)
+    return next((end for end in failures if codes[end] not in consequences), failures[0] if failures else 0)

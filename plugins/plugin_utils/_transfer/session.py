@@ -16,13 +16,15 @@ import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._rsync import no_zstd
+from ansible_collections.lorafleet.delivery.plugins.module_utils._text import shown
 
 from .relay import End, transfer
-from .rsync import TransferOptions, TransferResult, failure_reason
+from .rsync import NOT_FOUND, TransferOptions, TransferResult, failure_reason
 from .ssh import without_secrets
 
 # Seconds before a retry: a host that has just refused a connection would refuse the next one too.
 _RETRY_DELAY = 2
+_UNTOUCHED = "The served files were not changed."
 
 
 @dataclasses.dataclass
@@ -84,6 +86,10 @@ class Session:
                 return
             if self.options.compress and result.source_rsync and not result.source_rsync.zstd:
                 raise no_zstd(self.source, result.source_rsync.version)
+            if result.unclean:
+                raise self._unclean_shell(adapter)
+            if result.returncode == NOT_FOUND:
+                raise self._program_not_found(result, adapter)
             failed.append(result)
             # The connections may hang. The next attempt opens new ones.
             self.close()
@@ -93,7 +99,29 @@ class Session:
             "",
             f"could not be transferred from {self.source}:{source_dir} to {self.node}:"
             f" {failure_reason(failed, self.options.timeout)}.",
-            "The received files were kept; run again to resume. The served files were not changed.",
+            f"The received files were kept; run again to resume. {_UNTOUCHED}",
+            adapter,
+        )
+
+    def _unclean_shell(self, adapter: str) -> DeliveryError:
+        printed = self.source_end.greeting(self.options.timeout)
+        what = f"prints {shown(printed)}" if printed else "prints something"
+        return DeliveryError.of(
+            self.source,
+            f"{what} before the output of each command, which breaks the protocol of rsync.",
+            "Remove it from the start-up file of the login shell there (~/.bashrc, /etc/bash.bashrc, /etc/profile.d,"
+            " ~/.cshrc) or from sshd's ForceCommand, or print it in interactive shells only: case $- in *i*) ... ;; esac."
+            f" {_UNTOUCHED}",
+            adapter,
+        )
+
+    def _program_not_found(self, result: TransferResult, adapter: str) -> DeliveryError:
+        host, programs = (self.source, "rsync") if result.at_source else (self.node, "rsync or flock")
+        return DeliveryError.of(
+            host,
+            f"did not find {programs} in the search path of commands over this connection: {result.messages}.",
+            f"Install the packages rsync and util-linux there, or add their directory to that path (PATH of"
+            f" non-interactive shells; secure_path of sudo). {_UNTOUCHED}",
             adapter,
         )
 

@@ -220,3 +220,46 @@ def test_session_source_without_zstd_is_named(places: tuple[pathlib.Path, pathli
         fetch(session, places, ADAPTERS[0])
     assert len(session.results) == 1
     assert session.source_rsync == "3.1.3"
+
+
+@dataclasses.dataclass(frozen=True)
+class Greeting(End):
+    """This machine, with a login shell that prints something first."""
+
+    def argv(self, command: t.Any) -> list[str]:
+        return ["sh", "-c", 'echo "Welcome to \\033[1mgpu-07"; exec "$@"', "sh", *command]
+
+
+def test_session_source_with_unclean_shell_is_named(places: tuple[pathlib.Path, pathlib.Path]) -> None:
+    session = Session("sbs29", "jw2-1", Greeting(None), End(None), TransferOptions(30), 3)
+    with pytest.raises(DeliveryError) as caught:
+        fetch(session, places, ADAPTERS[0])
+    [problem] = caught.value.problems
+    assert (problem.subject, problem.adapter) == ("sbs29", ADAPTERS[0])
+    assert problem.problem.startswith('prints "Welcome to \\u001b[1mgpu-07\\n" before the output of each command')
+    assert problem.remedy.startswith("Remove it from the start-up file of the login shell there (~/.bashrc")
+    assert len(session.results) == 1
+
+
+def test_session_node_with_unclean_shell_transfers(places: tuple[pathlib.Path, pathlib.Path]) -> None:
+    """The source's rsync takes the text for its own name."""
+    fetch(Session("sbs29", "jw2-1", End(None), Greeting(None), TransferOptions(30), 1), places, ADAPTERS[0])
+
+
+@pytest.mark.parametrize(("host", "programs"), [("sbs29", "rsync"), ("jw2-1", "rsync or flock")])
+def test_session_host_without_rsync_is_named(
+    places: tuple[pathlib.Path, pathlib.Path], tmp_path: pathlib.Path, host: str, programs: str
+) -> None:
+    (tmp_path / "bin").mkdir()
+    for program in ("env", "sh"):
+        (tmp_path / "bin" / program).symlink_to(str(shutil.which(program)))
+    bare = WithPath(None, search_path=f"{tmp_path}/bin")
+    ends = (bare, End(None)) if host == "sbs29" else (End(None), bare)
+    session = Session("sbs29", "jw2-1", *ends, TransferOptions(30), 3)
+    with pytest.raises(DeliveryError) as caught:
+        fetch(session, places, ADAPTERS[0])
+    [problem] = caught.value.problems
+    assert problem.subject == host
+    assert problem.problem.startswith(f"did not find {programs} in the search path of commands over this connection: ")
+    assert "run again" not in str(caught.value)
+    assert len(session.results) == 1
