@@ -59,11 +59,12 @@ attributes:
     support: full
 options:
   part:
-    description: The part that the host plays in a delivery.
+    description:
+      - The part that the host plays in a delivery. V(source) is a training server.
     type: str
     choices:
       - node
-      - training_server
+      - source
     required: true
   models_dir:
     description:
@@ -114,7 +115,7 @@ seealso:
 EXAMPLES = r"""
 - name: Check the training server
   lorafleet.delivery.preflight_info:
-    part: training_server
+    part: source
     adapters: "{{ agent_adapters }}"
     bases: "{{ agent_bases }}"
     models_dir: /home/models
@@ -168,18 +169,18 @@ manifests:
   description:
     - The manifests of the accepted adapters of a training server, as
       RV(lorafleet.delivery.adapter_info#module:manifests).
-  returned: if O(part=training_server)
+  returned: if O(part=source)
   type: list
   elements: str
 directories:
   description:
     - Identifies the directory of each of these adapters, as
       RV(lorafleet.delivery.adapter_info#module:directories).
-  returned: if O(part=training_server)
+  returned: if O(part=source)
   type: dict
 tokenizer_classes:
   description: The C(tokenizer_class) of tokenizer_config.json of each of these adapters, if it has one.
-  returned: if O(part=training_server)
+  returned: if O(part=source)
   type: dict
   sample:
     llama32_3b_grammar_lora: TokenizersBackend
@@ -189,11 +190,6 @@ download_bytes:
   returned: if O(part=node)
   type: int
   sample: 435322985
-time:
-  description: The time of the host's clock, in seconds since 1970.
-  returned: always
-  type: float
-  sample: 1769860752.25
 problems:
   description: The failed checks, one entry each.
   returned: failure
@@ -207,6 +203,7 @@ problems:
 """
 
 import os
+import pwd
 import time
 import typing as t
 
@@ -238,7 +235,7 @@ def main() -> None:
             **LOADING,
             **TESTED,
             **ACTIVATION,
-            "part": {"type": "str", "choices": ["node", "training_server"], "required": True},
+            "part": {"type": "str", "choices": ["node", "source"], "required": True},
             "store": {"type": "path"},
             "python": {"type": "path"},
             "require_golden": {"type": "bool", "default": False},
@@ -249,7 +246,8 @@ def main() -> None:
         },
         required_if=[("part", "node", ("store", "python"))],
     )
-    results: dict[str, t.Any] = {"time": time.time()}
+    # The action plugin reads both and removes them from the result.
+    results: dict[str, t.Any] = {"time": time.time(), "user": _user()}
     # Like a delivery, whatever the umask of this session.
     os.umask(0o077)
     with module.failing_on_error():
@@ -267,6 +265,14 @@ def main() -> None:
     if checklist.failed():
         module.fail(checklist.problems(), **results)
     module.exit_json(changed=False, **results)
+
+
+def _user() -> str:
+    """Return the name of the user that modules run as, or its number if it has no name."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ class Site:
 
     def source_params(self, **changes: t.Any) -> Params:
         return {
-            "part": "training_server",
+            "part": "source",
             "adapters": self.rows,
             "bases": self.bases,
             "models_dir": str(self.source),

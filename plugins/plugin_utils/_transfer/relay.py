@@ -140,12 +140,12 @@ def transfer(
     timeout = options.timeout
     with tempfile.TemporaryFile() as client_stderr, tempfile.TemporaryFile() as server_stderr:
         with contextlib.ExitStack() as running:
-            client = _start(running, node, commands[0], subprocess.PIPE, client_stderr)
+            client = start(running, node, commands[0], subprocess.PIPE, client_stderr)
             server = None
             if source.become:
                 # Not connected yet: a password may have to go in first, and a success line comes
                 # out first.
-                server = _start(running, source, commands[1], subprocess.PIPE, server_stderr)
+                server = start(running, source, commands[1], subprocess.PIPE, server_stderr)
             if server and source.become and not source.become.wait(server, server_stderr, timeout):
                 codes = (0, server.wait())
             elif node.become and not node.become.wait(client, client_stderr, timeout):
@@ -154,7 +154,7 @@ def transfer(
                 if server:
                     _join(running, client.stdout, server.stdin)
                 else:
-                    server = _start(running, source, commands[1], client.stdout, server_stderr)
+                    server = start(running, source, commands[1], client.stdout, server_stderr)
                 # The node's requests go to the source directly. With this copy open, the source
                 # would not notice that the node has gone.
                 t.cast("t.IO[bytes]", client.stdout).close()
@@ -180,9 +180,10 @@ def transfer(
     )
 
 
-def _start(
+def start(
     running: contextlib.ExitStack, end: End, command: list[str], stdin: t.Any, stderr: t.IO[bytes]
 ) -> subprocess.Popen[bytes]:
+    """Start a command at an end. It is stopped when ``running`` is closed."""
     environment = {**os.environ, **running.enter_context(end.environment(command))}
     process = subprocess.Popen(command, env=environment, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr)
     running.callback(_stop, process)

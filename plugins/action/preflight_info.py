@@ -1,0 +1,104 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The controller's part of preflight_info: how a host is reached, as whom, and its clock."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+import typing as t
+
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
+from ansible.plugins.action import ActionBase
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.module_utils._preflight.checklist import FAILED, Checklist
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._once import once_a_run
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._preflight.contact import (
+    CONNECTION,
+    TRANSFER_CONNECTION,
+    add_clock,
+    add_lost,
+    add_reached,
+    add_refused,
+    reached,
+)
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.ends import node_end
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.probe import probe
+
+_MODULE = "lorafleet.delivery.preflight_info"
+# Ansible displays these for the host that called the module. They are objects, which JSON lacks.
+_NOT_SHARED = ("warnings", "deprecations", "exception")
+
+
+class ActionModule(ActionBase):
+    _supports_check_mode = True
+    _requires_connection = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+        result: dict[str, t.Any] = super().run(tmp, task_vars)
+        variables = task_vars or {}
+        source = self._task.delegate_to
+        if source is None:
+            return {**result, **self._preflight(variables)}
+        if source not in variables["hostvars"]:
+            checklist = Checklist()
+            remedy = "Set agent_training_host to its name there, or put that host into the group training."
+            checklist.add(CONNECTION, FAILED, f"{source!r} is not a host in the inventory.", remedy)
+            return {**result, **_result(checklist, {})}
+
+        def shared() -> dict[str, t.Any]:
+            return {key: value for key, value in self._preflight(variables).items() if key not in _NOT_SHARED}
+
+        # Nodes with the same adapters share one check of their training server, also a failed one.
+        key = [self._task._uuid, source, self._task.args]
+        return {**result, **(once_a_run("preflight_info", key, shared) or self._preflight(variables))}
+
+    def _preflight(self, variables: dict[str, t.Any]) -> dict[str, t.Any]:
+        """Run the module, and put what the controller finds before its checks."""
+        checklist = Checklist()
+        before = time.time()
+        try:
+            found: dict[str, t.Any] = self._execute_module(module_name=_MODULE, task_vars=variables)
+        except AnsibleConnectionFailure as exc:
+            add_lost(checklist, self._connection, str(exc))
+            return _result(checklist, {})
+        except AnsibleError as exc:
+            add_refused(checklist, self._connection, str(exc))
+            return _result(checklist, {})
+        after = time.time()
+        if "checks" in found:
+            add_reached(checklist, self._connection, found.pop("user"))
+            add_clock(checklist, before, found.pop("time"), after)
+            self._check_transfer_connection(checklist, variables, found["checks"])
+            return _result(checklist, found)
+        if "module_stdout" not in found:
+            # The module has rejected its options.
+            checklist.add("options", FAILED, str(found.get("msg", "")), "Correct the variables of this host.")
+            return _result(checklist, {})
+        reason = found.get("module_stderr") or found["module_stdout"] or found.get("msg", "")
+        add_refused(checklist, self._connection, str(reason))
+        return _result(checklist, {})
+
+    def _check_transfer_connection(self, checklist: Checklist, variables: dict[str, t.Any], checks: list[dict[str, str]]) -> None:
+        """Open the connection of a transfer, which is not Ansible's own."""
+        host = self._task.delegate_to or variables["inventory_hostname"]
+        # Each program is missed once.
+        passed = {one["check"] for one in checks if one["state"] != FAILED}
+        programs = [program for program in ("rsync", "flock") if program in passed]
+        # The path of a socket has at most about a hundred characters. TMPDIR may be too long.
+        with checklist.checking(TRANSFER_CONNECTION), tempfile.TemporaryDirectory(dir="/tmp") as sockets:
+            probe(host, node_end(host, self, os.path.join(sockets, "socket")), programs)
+            checklist.ok(TRANSFER_CONNECTION, reached(self._connection))
+
+
+def _result(checklist: Checklist, found: dict[str, t.Any]) -> dict[str, t.Any]:
+    """Return the result of the module with the controller's checks before its own."""
+    result = {"changed": False, **found, "checks": [*checklist.to_json(), *found.get("checks", ())]}
+    problems = [*DeliveryError(*checklist.problems()).to_json(), *found.get("problems", ())]
+    if problems:
+        own = str(DeliveryError(*checklist.problems()))
+        result.update(failed=True, problems=problems, msg="\n".join(filter(None, (own, str(found.get("msg", ""))))))
+    return result

@@ -1,0 +1,57 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This plugin util is PRIVATE to the collection: it may change or vanish in any release.
+
+"""Open the connection of a transfer to one host, without transferring anything."""
+
+from __future__ import annotations
+
+import collections.abc as c
+import contextlib
+import subprocess
+import tempfile
+
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+
+from .relay import End, start
+from .rsync import CONNECTION_FAILED
+
+_TIMEOUT = 60
+
+
+def probe(host: str, end: End, programs: c.Sequence[str]) -> None:
+    """Run these programs at an end as a transfer would run them there.
+
+    Raises DeliveryError if the host cannot be reached, does not let the user become another one, or
+    lacks a program in the search path of the commands of a transfer.
+    """
+    script = "; ".join(f"command -v {program} >/dev/null || echo {program}" for program in programs)
+    command = end.argv(["sh", "-c", script])
+    with tempfile.TemporaryFile() as stderr, contextlib.ExitStack() as running:
+        running.callback(end.close)
+        process = start(running, end, command, subprocess.PIPE, stderr)
+        connected = end.become is None or end.become.wait(process, stderr, _TIMEOUT)
+        try:
+            output, _none = process.communicate(timeout=_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            raise DeliveryError.of(host, f"did not answer within {_TIMEOUT} seconds.", _REMEDY) from None
+        stderr.seek(0)
+        messages = " ".join(stderr.read().decode(errors="replace").split())[-600:]
+    if not connected or process.returncode:
+        what = "an ssh connection failed" if process.returncode == CONNECTION_FAILED else f"status {process.returncode}"
+        raise DeliveryError.of(host, f"cannot be used for a transfer: {what}: {messages or 'no reason given'}", _REMEDY)
+    missing = output.decode(errors="replace").split()
+    if missing:
+        raise DeliveryError.of(
+            host,
+            f"finds no {' and no '.join(missing)} in the search path of a transfer.",
+            "Install it on this host, in a directory that is in PATH for commands over ssh.",
+        )
+
+
+_REMEDY = (
+    "Transfers open a connection of their own with the settings of Ansible's, and always check the host key:"
+    " add the key to known_hosts after comparing it."
+)
