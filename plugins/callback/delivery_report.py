@@ -39,7 +39,6 @@ options:
         key: directory
 """
 
-import contextlib
 import json
 import os
 import shutil
@@ -50,29 +49,31 @@ import typing as t
 
 from ansible import constants as C
 from ansible import context
-from ansible.errors import AnsibleError
 from ansible.plugins.callback import CallbackBase
-from ansible.template import Templar
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._time import now
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.rows import agents_of, rows_with_agents
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.selection import select
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.html import as_html
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.junit import as_junit
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.markdown import as_markdown
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.model import Node, Run, groups_of, report_of
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.model import report_of
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.prometheus import as_prometheus
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.run import Run
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.table import as_table, failure_lines
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.words import BAD, GOOD
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._steps import AUDIT, DESCRIBE, STATUS, Step, step_of
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._steps import (
+    AUDIT,
+    DESCRIBE,
+    STATUS,
+    STEPS,
+    Step,
+    module_of,
+    step_of,
+)
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._task_result import TaskResult, task_result
 
 _ROLE = "lorafleet.delivery.agent"
-# The variables of a node that the report uses.
-_VARIABLES = (
-    "agent_name", "agent_purpose", "agent_notes", "agent_adapters", "agent_models_dir", "agent_source_models_dir",
-    "agent_training_host", "ansible_host", "lorafleet_notes", "lorafleet_training",
-)  # fmt: skip
+# The modules that say which nodes and adapters there are. The first works for the whole run.
+_FLEET, _SELECTION = "fleet_info", "adapter_selection_info"
 # What the report uses of a result. The rest can be large: manifests, and the module's arguments.
 _KEYS = ("adapters", "diff", "wire_bytes", "problems", "msg", "unreachable")
 
@@ -86,29 +87,19 @@ class CallbackModule(CallbackBase):
     def __init__(self, *args: t.Any, **kwargs: t.Any) -> None:
         super().__init__(*args, **kwargs)
         self._began = time.monotonic()
-        self._started = now()
-        self._play: t.Any = None
-        # The play whose hosts and adapters are known, and the last task of the role.
-        self._covered: t.Any = None
-        self._task: t.Any = None
-        self._run: Run | None = None
-        self._nodes: dict[str, Node] = {}
+        self._run = Run(now(), check_mode=bool(context.CLIARGS.get("check")))
+        # Whether a step has started, so that the files are those of this run.
+        self._started = False
         self._since: dict[tuple[str, str], float] = {}
-
-    def v2_playbook_on_play_start(self, play: t.Any) -> None:
-        self._play = play
+        # Where an item of a loop failed, by host and task: the result of the loop does not say it.
+        self._failed_at: dict[tuple[str, str], str] = {}
 
     def v2_playbook_on_task_start(self, task: t.Any, is_conditional: bool) -> None:
-        if not _of_role(task):
-            return
-        self._task = task
         step = step_of(task)
-        if step is None or self._play is self._covered:
-            return
-        run = self._cover(_kind(step, task))
-        if self._run is None:
-            self._run = run
-            self._write(report_of(run))
+        if _of_role(task) and step in STEPS and not self._started:
+            self._started = True
+            self._run.kind = _kind(step, task)
+            self._write(report_of(self._run))
 
     def v2_runner_on_start(self, host: t.Any, task: t.Any) -> None:
         if _of_role(task):
@@ -116,100 +107,64 @@ class CallbackModule(CallbackBase):
 
     def v2_runner_on_ok(self, result: t.Any) -> None:
         ended = task_result(result)
+        if module_of(ended.task) == _FLEET:
+            self._run.declare(ended.data)
+        if not _of_role(ended.task):
+            return
+        if module_of(ended.task) == _SELECTION:
+            self._run.node(ended.host).select(ended.data["node"])
         step = step_of(ended.task)
         # The description of the adapters can be large, and the tasks that follow return what the
         # report needs of it.
-        if step is not None and step != DESCRIBE and _of_role(ended.task):
-            self._node(ended.host).add(step, _kept(ended))
+        if step in STEPS and step != DESCRIBE:
+            self._run.node(ended.host).add(step, _kept(ended))
         self._time(step, ended)
+
+    def v2_runner_item_on_failed(self, result: t.Any) -> None:
+        ended = task_result(result)
+        self._failed_at[ended.host, ended.task._uuid] = ended.target
 
     def v2_runner_on_failed(self, result: t.Any, ignore_errors: bool = False) -> None:
-        ended = task_result(result)
-        if not _of_role(ended.task) or ignore_errors:
-            return
-        step, node, kept = step_of(ended.task), self._node(ended.host), _kept(ended)
-        if step is not None:
-            # Some of the adapters may have succeeded.
-            node.add(step, kept)
-        node.failures.append((step or ended.task.get_name(), kept))
-        self._time(step, ended)
+        if not ignore_errors:
+            self._fail(result)
 
     def v2_runner_on_unreachable(self, result: t.Any) -> None:
-        ended = task_result(result)
-        if not _of_role(ended.task):
-            return
-        step, node = step_of(ended.task), self._node(ended.host)
-        # A task that is delegated to the training server does not tell whether the node itself is
-        # reachable.
-        node.unreachable = ended.target == ended.host
-        node.failures.append((step or ended.task.get_name(), {**_kept(ended), "unreachable": True}))
-        self._time(step, ended)
+        self._fail(result)
 
     def v2_playbook_on_stats(self, stats: t.Any) -> None:
-        if self._task is None or not (self._run or self._nodes):
+        run = self._run
+        if not (self._started or run.failures or any(node.failures for node in run.nodes.values())):
             return
-        # A run that failed before it worked on adapters shows why and does not touch the files.
-        run = self._run or self._cover("deploy")
         run.ended, run.seconds = now(), round(time.monotonic() - self._began, 1)
         report = report_of(run)
         self._show(report)
-        if self._run:
+        # A run that failed before it worked on adapters shows why and does not touch the files.
+        if self._started:
             self._write(report)
 
     # Collecting
 
-    def _node(self, name: str) -> Node:
-        """Return a node, whose variables are unknown until the first step starts."""
-        return self._nodes.setdefault(name, Node(name, {}, "agents"))
+    def _fail(self, result: t.Any) -> None:
+        ended = task_result(result)
+        name, host = ended.task.get_name(), self._failed_at.pop((ended.host, ended.task._uuid), ended.target)
+        if module_of(ended.task) == _FLEET:
+            self._run.fail(name, host, _kept(ended))
+        elif _of_role(ended.task):
+            node, step, kept = self._run.node(ended.host), step_of(ended.task), _kept(ended)
+            # A task that is delegated to the training server does not tell whether the node itself
+            # is reachable.
+            node.unreachable |= bool(kept.get("unreachable")) and host == node.name
+            if step is not None:
+                # Some of the adapters may have succeeded.
+                node.add(step, kept)
+            node.fail(step or name, host, kept)
+            self._time(step, ended)
 
     def _time(self, step: Step | None, ended: TaskResult) -> None:
         began = self._since.pop((ended.host, ended.task._uuid), None)
         if step is not None and began is not None:
-            self._node(ended.host).seconds[step] = round(time.monotonic() - began, 3)
-
-    def _cover(self, kind: str) -> Run:
-        """Return the run with all nodes, and mark the adapters that the play covers."""
-        self._covered = self._play
-        manager = self._play.get_variable_manager()
-        of_play = manager.get_vars(play=self._play)
-        groups = of_play["groups"]
-        # The inventory itself, because the report also lists the nodes that a limit excludes.
-        hosts = manager._inventory.hosts
-        variables = {name: self._variables(hosts[name]) for name in groups.get("agents", ()) if name in hosts}
-        group_of = groups_of(groups, {name: str(found.get("agent_name", "")) for name, found in variables.items()})
-        rows = [rows_with_agents(found.get("agent_adapters"), found.get("agent_name")) for found in variables.values()]
-        variants = agents_of(row for of_node in rows for row in of_node)
-        for name, found in variables.items():
-            node = self._node(name)
-            node.variables, node.group = found, group_of[name]
-            if name in of_play["ansible_play_hosts_all"]:
-                node.selected |= _selected(found, variants)
-        # All nodes get these from the same place.
-        first = next(iter(variables.values()), {})
-        server = str(first.get("agent_training_host", ""))
-        of_server = self._variables(hosts[server], ("ansible_host",)) if server in hosts else {}
-        return Run(
-            kind=kind,
-            check_mode=bool(context.CLIARGS.get("check")),
-            server=server,
-            server_address=str(of_server.get("ansible_host") or server),
-            nodes=[self._nodes[name] for name in variables],
-            started=self._started,
-            training=first.get("lorafleet_training") or {},
-            notes=first.get("lorafleet_notes") or [],
-        )
-
-    def _variables(self, host: t.Any, names: t.Sequence[str] = _VARIABLES) -> dict[str, t.Any]:
-        """Return those variables of a host that are set, as a task of the role would see them."""
-        manager = self._play.get_variable_manager()
-        variables = manager.get_vars(play=self._play, host=host, task=self._task)
-        templar = Templar(loader=self._play.get_loader(), variables=variables)
-        found = {}
-        for name in variables.keys() & set(names):
-            # The role itself fails where it needs a variable that cannot be templated.
-            with contextlib.suppress(AnsibleError):
-                found[name] = templar.template(variables[name])
-        return t.cast("dict[str, t.Any]", json.loads(json.dumps(found, default=str)))
+            seconds = self._run.node(ended.host).seconds
+            seconds[step] = seconds.get(step, 0.0) + time.monotonic() - began
 
     # Reporting
 
@@ -259,21 +214,7 @@ def _kind(step: Step, task: t.Any) -> str:
 
 
 def _kept(ended: TaskResult) -> dict[str, t.Any]:
-    return {"host": ended.target, **{key: ended.data[key] for key in _KEYS if key in ended.data}}
-
-
-def _selected(variables: dict[str, t.Any], variants: dict[str, list[str]]) -> frozenset[str]:
-    """Return the names of a node's adapters that the run covers.
-
-    The role rejects wrong tags, which cover none.
-    """
-    tags, skipped = (list(context.CLIARGS.get(key) or ()) for key in ("tags", "skip_tags"))
-    try:
-        rows = rows_with_agents(variables.get("agent_adapters"), variables.get("agent_name"))
-        rows = select(rows, variants, tags, skipped)
-    except DeliveryError:
-        return frozenset()
-    return frozenset(row["name"] for row in rows)
+    return {key: ended.data[key] for key in _KEYS if key in ended.data}
 
 
 def _colour(state: str) -> str | None:

@@ -40,7 +40,8 @@ AUDIT = Step("adapter_release_info", "audit", "hashing local files", "hashing")
 # The same module with `content: false`.
 STATUS = Step("adapter_release_info", "status", "reading the store", "reading the store")
 STEPS = (DESCRIBE, COMPARE, TRANSFER, LOAD, ACTIVATE, AUDIT, STATUS)
-# A step of role training, so no report has it.
+# Steps that no report has.
+PREFLIGHT = Step("preflight_info", "preflight", "checking the host", "checking the host")
 RECORD = Step("adapter_golden", "record", "recording answers on {device}", "recording goldens")
 
 # The action plugin of adapter_sync shows these while it works.
@@ -48,11 +49,16 @@ WAITING = "waiting for a transfer slot"
 SENDING = "sending"
 VERIFYING = "verifying"
 
-_BY_MODULE = {step.module: step for step in (*STEPS, RECORD) if step is not STATUS}
+_BY_MODULE = {step.module: step for step in (*STEPS, PREFLIGHT, RECORD) if step is not STATUS}
+
+
+def module_of(task: t.Any) -> str | None:
+    """Return the name of the collection's module that a task runs, or nothing for other modules."""
+    collection, _dot, module = task.action.rpartition(".")
+    return module if collection == _COLLECTION else None
 
 
 def step_of(task: t.Any) -> Step | None:
     """Return the step that a task does, or nothing for a module that is not part of a delivery."""
-    collection, _dot, module = task.action.rpartition(".")
-    step = _BY_MODULE.get(module) if collection == _COLLECTION else None
+    step = _BY_MODULE.get(module_of(task) or "")
     return STATUS if step is AUDIT and task.args.get("content", True) in BOOLEANS_FALSE else step

@@ -98,7 +98,7 @@ def test_report_of_check_deploy_status_audit_and_manifest_as_inventory(fleet: Fl
     assert [[adapter[key] for key in keys] for node in written["nodes"] for adapter in node["adapters"]] == [
         [adapter[key] for key in keys] for node in report["nodes"] for adapter in node["adapters"]
     ]
-    assert [node["purpose"] for node in written["nodes"]] == ["Grammar/Noise", ""]
+    assert [node["purpose"] for node in written["nodes"]] == [{"cleaner": "Grammar/Noise"}, {"describer": ""}]
 
 
 def test_report_of_failed_deploy_lists_each_failure_with_remedy(fleet: Fleet) -> None:
@@ -109,7 +109,8 @@ def test_report_of_failed_deploy_lists_each_failure_with_remedy(fleet: Fleet) ->
     assert done.rc != 0
     _header, *rows, rejected, unreachable = printed(done.output)
     assert [row.split(maxsplit=3)[3].split("  ")[0].strip() for row in rows] == ["skipped", "failed", "unreachable"]
-    assert rejected.startswith(f"jw2-1: adapter {CLEANER_8B}, lora_alpha in {CONFIG}: is 64; the inventory declares alpha 32. ")
+    rejection = f"adapter {CLEANER_8B}, lora_alpha in {CONFIG}: is 64; the inventory declares alpha 32. "
+    assert rejected.startswith(f"sbs29 (needed by jw2-1): {rejection}")
     assert rejected.endswith("Deliver the intended adapter, or correct the inventory.")
     assert unreachable.startswith("jw3-1: is unreachable: ") and "Restore the connection and run again" in unreachable
     report = fleet.report()
@@ -127,7 +128,8 @@ def test_report_of_unreachable_training_server_names_it(fleet: Fleet) -> None:
     jsonschema.validate(report, SCHEMA)
     assert [(failure["node"], failure["subject"]) for failure in report["failures"]] == [("jw2-1", "sbs29"), ("jw3-1", "sbs29")]
     assert {adapter["state"] for node in report["nodes"] for adapter in node["adapters"]} == {"failed"}
-    assert "jw2-1, jw3-1: sbs29: " in done.output
+    [line] = [line for line in printed(done.output) if "is unreachable" in line]
+    assert line.startswith("sbs29 (needed by jw2-1, jw3-1): is unreachable: ")
 
 
 def test_report_of_drift_and_rollback(fleet: Fleet) -> None:

@@ -108,6 +108,8 @@ class Background:
         except BaseException:
             self.kill()
             raise
+        # Ansible goes on when a callback raises an exception.
+        assert "Callback dispatch" not in self.output, self.output
         lines = self._record.read_text(encoding="utf-8").splitlines() if self._record.exists() else []
         return Run(self._process.returncode, self.output, [json.loads(line) for line in lines])
 

@@ -25,11 +25,11 @@ def hostile(report: dict[str, t.Any]) -> dict[str, t.Any]:
     """Return the report with markup in every text that comes from an inventory or a host."""
     report["training_server"] = {"name": _SCRIPT, "address": _SCRIPT}
     report["boxes"] = [{**box, "text": _SCRIPT, "reasons": [_SCRIPT]} for box in report["boxes"]]
-    report["failures"] = [dict.fromkeys(("node", "adapter", "step", "subject", "problem", "remedy"), _SCRIPT)]
+    report["failures"] = [dict.fromkeys(("node", "host", "adapter", "step", "subject", "problem", "remedy"), _SCRIPT)]
     for node in report["nodes"]:
-        node.update(agent=_SCRIPT, purpose=_SCRIPT, address=_SCRIPT)
+        node.update(agents=[_SCRIPT], purpose={_SCRIPT: _SCRIPT}, address=_SCRIPT)
         for adapter in node["adapters"]:
-            adapter.update(dict.fromkeys(("variant", "base", "dataset", "quality", "path"), _SCRIPT), drift=[_SCRIPT])
+            adapter.update(dict.fromkeys(("agent", "variant", "base", "dataset", "quality", "path"), _SCRIPT), drift=[_SCRIPT])
             adapter["changes"] = {"before": {_SCRIPT: _SCRIPT}, "after": {_SCRIPT: [_SCRIPT], "config": {_SCRIPT: _SCRIPT}}}
             adapter["files"] = [{"path": _SCRIPT, "size": 1, "sha256": _SCRIPT}]
             adapter["test"].update(device=_SCRIPT, device_name=_SCRIPT, limited_by=_SCRIPT, checks=[_SCRIPT], notes=[_SCRIPT])

@@ -14,7 +14,8 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree
 
-from .model import NOT_REACHED, NOT_SELECTED, SKIPPED, Data
+from .model import NOT_REACHED, NOT_SELECTED, SKIPPED
+from .run import Data
 from .words import BAD, device, sentence, state_words
 
 _SKIPPED = {
@@ -52,7 +53,7 @@ def _case(report: Data, node: Data, adapter: Data) -> ElementTree.Element:
     state = adapter["state"]
     # The steps handle all adapters of a node together, so each gets an equal share of the time.
     seconds = sum(node["seconds"].values()) / len(node["adapters"])
-    attributes = {"name": adapter["name"], "classname": f"{node['agent']}.{node['node']}", "time": f"{seconds:.3f}"}
+    attributes = {"name": adapter["name"], "classname": f"{adapter['agent']}.{node['node']}", "time": f"{seconds:.3f}"}
     case = ElementTree.Element("testcase", attributes)
     about = [
         failure
@@ -60,9 +61,9 @@ def _case(report: Data, node: Data, adapter: Data) -> ElementTree.Element:
         if failure["node"] == node["node"] and failure["adapter"] in (None, adapter["name"])
     ]
     if state in BAD:
-        message = "; ".join(" ".join(failure["problem"].split()) for failure in about) or state_words(state)
+        message = "; ".join(map(_problem, about)) or state_words(state)
         failure = ElementTree.SubElement(case, "failure", {"message": message, "type": state})
-        failure.text = "\n".join(map(sentence, about)) or "\n".join(adapter["drift"])
+        failure.text = "\n".join(map(_sentence, about)) or "\n".join(adapter["drift"])
     elif state in _SKIPPED:
         ElementTree.SubElement(case, "skipped", {"message": _SKIPPED[state]})
     else:
@@ -70,3 +71,14 @@ def _case(report: Data, node: Data, adapter: Data) -> ElementTree.Element:
         words = (state_words(state, report["check_mode"]), adapter["release"], test.get("level"), device(adapter))
         ElementTree.SubElement(case, "system-out").text = "\n".join(filter(None, words))
     return case
+
+
+def _problem(failure: Data) -> str:
+    """Return a problem on one line. A host that is not the node of the suite is named."""
+    elsewhere = failure["subject"] == failure["host"] != failure["node"]
+    return " ".join([*([failure["host"]] if elsewhere else []), *failure["problem"].split()])
+
+
+def _sentence(failure: Data) -> str:
+    elsewhere = failure["host"] != failure["node"]
+    return f"{failure['host']}: {sentence(failure)}" if elsewhere else sentence(failure)

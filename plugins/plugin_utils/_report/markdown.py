@@ -12,6 +12,7 @@ The inventory plugin reads it as the same fleet. So evidence goes into tables an
 
 from __future__ import annotations
 
+import collections.abc as c
 import pathlib
 import re
 import typing as t
@@ -19,8 +20,9 @@ import typing as t
 import jinja2
 from ansible_collections.lorafleet.delivery.plugins.module_utils._text import human_bytes
 
-from .model import Data, adapters_of
-from .words import device, sentence, state_words
+from .model import adapters_of, place_of
+from .run import Data
+from .words import device, grouped, sentence, state_words
 
 _TEMPLATE = pathlib.Path(__file__).with_name("manifest.md.j2")
 
@@ -48,17 +50,29 @@ def as_markdown(report: Data) -> str:
         state=state_words,
     )
     pairs = adapters_of(report)
-    groups = dict.fromkeys(node["group"] for node in report["nodes"])
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
         report=report,
-        # The nodes of a group serve the same adapters below the same path.
-        sections=[[node for node in report["nodes"] if node["group"] == group] for group in groups],
+        sections=_sections(pairs),
         adapters=pairs,
+        failures=grouped(report["failures"]),
         files=list(dict.fromkeys(name for _node, adapter in pairs for name in _file_names(adapter))),
         # Once for each release, whatever the number of nodes that have it.
         releases=list({adapter["digest"]: adapter for _node, adapter in pairs if adapter["files"]}.values()),
     )
+
+
+def _sections(pairs: c.Sequence[tuple[Data, Data]]) -> list[tuple[str, list[Data], list[Data]]]:
+    """Return the agent, the nodes and the adapters of each section.
+
+    The nodes of a group serve the same adapters below the same path.
+    """
+    found: dict[tuple[str, str], tuple[dict[str, Data], list[Data]]] = {}
+    for node, adapter in pairs:
+        nodes, adapters = found.setdefault(place_of(node, adapter), ({}, []))
+        nodes[node["node"]] = node
+        adapters.append(adapter)
+    return [(agent, list(nodes.values()), adapters) for (agent, _group), (nodes, adapters) in found.items()]
 
 
 def _file_names(adapter: Data) -> list[str]:

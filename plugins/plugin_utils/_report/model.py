@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import collections.abc as c
 import dataclasses
-import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.worker.protocol import LoadTestResult
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan import (
@@ -24,9 +23,10 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan imp
     UNCHANGED,
 )
 
-from .._steps import ACTIVATE, AUDIT, COMPARE, DESCRIBE, LOAD, STATUS, TRANSFER, Step
+from .._steps import ACTIVATE, AUDIT, COMPARE, LOAD, STATUS, TRANSFER, Step
+from .run import Data, Failure, Node, Run
 
-SCHEMA = 2
+SCHEMA = 3
 
 # The states of an adapter in a report: the actions of adapter_release, and these.
 ACTIONS = (ACTIVATED, ROLLED_BACK, REPAIRED, UNCHANGED)
@@ -46,71 +46,38 @@ NOT_SELECTED = "not_selected"
 _OF_TEST = tuple(field.name for field in dataclasses.fields(LoadTestResult))
 _OF_RELEASE = ("release", "digest", "size", "files", "previous", "since", "history", "activation", "path")
 
-Data = dict[str, t.Any]
 
+def groups_of(nodes: c.Collection[Node]) -> dict[str, str]:
+    """Return the group of each node, which names it in boxes and manifests.
 
-@dataclasses.dataclass
-class Node:
-    """A node as the run has seen it.
-
-    ``variables`` are those that the report uses, ``selected`` the names of the adapters that the
-    run covers. ``results`` and ``seconds`` belong to the steps that ended on the node. ``failures``
-    are pairs of a step, or else the name of a task, and the result with which it failed.
+    It is the largest group whose hosts all serve the agents of the node. A node of several agents
+    is its own group unless all of its groups are of that kind: it is often in a group of each
+    agent, which does not name the others.
     """
-
-    name: str
-    variables: Data
-    group: str
-    selected: frozenset[str] = frozenset()
-    results: dict[Step, Data] = dataclasses.field(default_factory=dict)
-    seconds: dict[Step, float] = dataclasses.field(default_factory=dict)
-    failures: list[tuple[Step | str, Data]] = dataclasses.field(default_factory=list)
-    unreachable: bool = False
-
-    def add(self, step: Step, result: Data) -> None:
-        """Add the result of a step.
-
-        A step that does something overrides an earlier finding that nothing was to be done.
-        """
-        if step in (DESCRIBE, TRANSFER, LOAD, ACTIVATE):
-            self.results.pop(COMPARE, None)
-        self.results[step] = result
-
-
-@dataclasses.dataclass
-class Run:
-    """A run.
-
-    ``kind`` is deploy, rollback, audit or status. Times are ISO 8601; ``ended`` is None while the
-    run goes on.
-    """
-
-    kind: str
-    check_mode: bool
-    server: str
-    server_address: str
-    nodes: list[Node]
-    started: str
-    ended: str | None = None
-    seconds: float | None = None
-    training: dict[str, str] = dataclasses.field(default_factory=dict)
-    notes: list[str] = dataclasses.field(default_factory=list)
-
-
-def groups_of(groups: c.Mapping[str, c.Sequence[str]], agents: c.Mapping[str, str]) -> dict[str, str]:
-    """Return for each node the group of its agent: a group whose hosts all have that agent."""
-    found = dict.fromkeys(agents, "agents")
-    # The first group wins where a node is in two of them.
-    for group, hosts in reversed(list(groups.items())):
-        if group not in ("all", "agents", "ungrouped") and len({agents.get(host) for host in hosts}) == 1:
-            found.update(dict.fromkeys(agents.keys() & set(hosts), group))
+    members: dict[str, list[Node]] = {}
+    for node in nodes:
+        for group in node.groups.keys() - {"training"}:
+            members.setdefault(group, []).append(node)
+    shared = {group: set.intersection(*(set(node.agents) for node in of_group)) for group, of_group in members.items()}
+    found = {}
+    for node in nodes:
+        fitting = [group for group in node.groups if group in shared and shared[group].issuperset(node.agents)]
+        most = max((len(members[group]) for group in fitting), default=0)
+        largest = [group for group in fitting if len(members[group]) == most]
+        alone = len(node.agents) > 1 and (len(largest) != 1 or len(fitting) < len(node.groups))
+        found[node.name] = node.name if alone else largest[0] if largest else "agents"
     return found
 
 
 def report_of(run: Run) -> Data:
     """Return the report of a run, which need not have ended."""
-    failures = [failure for node in run.nodes for failure in _failures(node)]
-    nodes = [_node(run, node, [failure for failure in failures if failure["node"] == node.name]) for node in run.nodes]
+    groups = groups_of(run.nodes.values())
+    failures = [entry for failure in run.failures for entry in _entries(None, failure)]
+    nodes = []
+    for node in run.nodes.values():
+        found = _failures(node)
+        failures += [entry for entry, _adapters in found]
+        nodes.append(_node(run, node, groups[node.name], found))
     return {
         "schema": SCHEMA,
         "kind": run.kind,
@@ -118,7 +85,7 @@ def report_of(run: Run) -> Data:
         "started": run.started,
         "ended": run.ended,
         "seconds": run.seconds,
-        "training_server": {"name": run.server, "address": run.server_address},
+        "training_server": _server(run),
         "training": {str(key): str(value) for key, value in run.training.items()},
         "notes": [str(note) for note in run.notes],
         "nodes": nodes,
@@ -127,32 +94,38 @@ def report_of(run: Run) -> Data:
     }
 
 
-def _node(run: Run, node: Node, failures: c.Sequence[Data]) -> Data:
-    variables = node.variables
+def _server(run: Run) -> Data:
+    """Return the training server. Without ``fleet_info``, only its name is known."""
+    name = next((node.training_host for node in run.nodes.values() if node.training_host), "")
+    return {"name": run.server.get("name") or name, "address": run.server.get("address") or name}
+
+
+def _node(run: Run, node: Node, group: str, failures: c.Sequence[tuple[Data, frozenset[str] | None]]) -> Data:
+    def about(name: str) -> list[Data]:
+        return [
+            failure
+            for failure, adapters in failures
+            if failure["adapter"] in (None, name) and (adapters is None or name in adapters)
+        ]
+
     return {
         "node": node.name,
-        "address": str(variables.get("ansible_host") or node.name),
-        "group": node.group,
-        "agent": str(variables.get("agent_name") or ""),
-        "purpose": str(variables.get("agent_purpose") or ""),
-        "notes": [str(note) for note in variables.get("agent_notes") or ()],
-        "seconds": {step.key: seconds for step, seconds in node.seconds.items()},
-        "wire_bytes": node.results.get(TRANSFER, {}).get("wire_bytes"),
-        "adapters": [_adapter(run, node, row, failures) for row in rows_of(variables)],
+        "address": node.address or node.name,
+        "group": group,
+        "agents": node.agents,
+        "purpose": {agent: node.purpose.get(agent, "") for agent in node.agents},
+        "notes": {agent: node.notes.get(agent, []) for agent in node.agents},
+        "seconds": {step.key: round(seconds, 3) for step, seconds in node.seconds.items()},
+        "wire_bytes": node.wire_bytes,
+        "adapters": [_adapter(run, node, row, about(row["name"])) for row in node.rows.values()],
     }
 
 
-def rows_of(variables: Data) -> list[Data]:
-    """Return the rows of agent_adapters. The role has already rejected rows of any other form."""
-    rows = variables.get("agent_adapters")
-    return [row for row in rows if isinstance(row, dict) and row.get("name")] if isinstance(rows, list) else []
-
-
 def _adapter(run: Run, node: Node, row: Data, failures: c.Sequence[Data]) -> Data:
-    name = str(row["name"])
-    of = {step: _entry(result, name) for step, result in node.results.items()}
+    name = row["name"]
+    of = node.steps.get(name, {})
     # An up-to-date node ends with the comparison: nothing to transfer, and the receipts are valid.
-    current = of.get(COMPARE)
+    current = {} if ACTIVATE in of else of.get(COMPARE, {})
     found = current or of.get(ACTIVATE) or of.get(AUDIT) or of.get(STATUS) or {}
     receipt = found.get("receipt") or {}
     if current:
@@ -167,8 +140,9 @@ def _adapter(run: Run, node: Node, row: Data, failures: c.Sequence[Data]) -> Dat
     hashed = current or of.get(ACTIVATE) or (of.get(AUDIT) and found.get("release") and not drift)
     verified = bool(hashed) and not run.check_mode
     return {
+        "agent": row["agent"],
         "name": name,
-        "variant": str(row.get("variant", "")),
+        "variant": row["variant"],
         "default": bool(row.get("default", False)),
         "base": str(row.get("base", "")),
         "rank": row.get("rank"),
@@ -177,9 +151,9 @@ def _adapter(run: Run, node: Node, row: Data, failures: c.Sequence[Data]) -> Dat
         "extra_files": [str(file) for file in row.get("extra_files") or ()],
         "dataset": str(row.get("dataset", "")),
         "quality": str(row.get("quality", "")),
-        "source": _directory(node.variables.get("agent_source_models_dir"), name),
-        "target": _directory(node.variables.get("agent_models_dir"), name),
-        "state": _state(node, name, of, drift, failures),
+        "source": row["source"],
+        "target": row["target"],
+        "state": _state(node, row, of, drift, failures),
         "verified": verified,
         # Tested means "loads with PEFT", which level structure does not try.
         "tested": verified and not failed and level not in (None, "structure"),
@@ -189,17 +163,9 @@ def _adapter(run: Run, node: Node, row: Data, failures: c.Sequence[Data]) -> Dat
         "downloaded_bytes": transferred.get("downloaded_bytes"),
         "reused_bytes": transferred.get("reused_bytes"),
         "test": _test(receipt, test),
-        "changes": _changes(node.results.get(ACTIVATE, {}), name),
+        "changes": _changes(node.changes.get(name)),
         "drift": [str(line) for line in drift],
     }
-
-
-def _entry(result: Data, name: str) -> Data:
-    """Return the entry of an adapter in a module's result.
-
-    All modules list their adapters in the same form.
-    """
-    return next((entry for entry in result.get("adapters") or () if entry.get("name") == name), {})
 
 
 def _test(receipt: Data, test: Data) -> Data | None:
@@ -217,58 +183,70 @@ def _test(receipt: Data, test: Data) -> Data | None:
     }
 
 
-def _changes(released: Data, name: str) -> Data | None:
+def _changes(diff: Data | None) -> Data | None:
     """Return how the release differs from the one before, unless it is the same one."""
-    for entry, diff in zip(released.get("adapters") or (), released.get("diff") or ()):
-        if entry["name"] == name and diff["before"] != diff["after"]:
-            return {"before": diff["before"], "after": diff["after"]}
-    return None
+    return {"before": diff["before"], "after": diff["after"]} if diff and diff["before"] != diff["after"] else None
 
 
-def _state(node: Node, name: str, of: c.Mapping[Step, Data], drift: c.Sequence[str], failures: c.Sequence[Data]) -> str:
-    if of.get(COMPARE):
-        return UNCHANGED
+def _state(node: Node, row: Data, of: c.Mapping[Step, Data], drift: c.Sequence[str], failures: c.Sequence[Data]) -> str:
     if of.get(ACTIVATE):
         return str(of[ACTIVATE]["action"])
-    if name not in node.selected:
+    if of.get(COMPARE):
+        return UNCHANGED
+    if not row["selected"]:
         return NOT_SELECTED
     if found := of.get(AUDIT) or of.get(STATUS):
         if not found["release"]:
             return MISSING
-        if any(failure["adapter"] == name and failure["step"] == LOAD.key for failure in failures):
+        if any(failure["adapter"] == row["name"] and failure["step"] == LOAD.key for failure in failures):
             return FAILED
         return DIFFERS if drift else AS_VERIFIED if of.get(AUDIT) else ACTIVE
     if node.unreachable:
         return UNREACHABLE
-    if any(failure["adapter"] in (None, name) for failure in failures):
+    if failures:
         return FAILED
-    return SKIPPED if failures else NOT_REACHED
+    return SKIPPED if node.failures else NOT_REACHED
 
 
-def _failures(node: Node) -> list[Data]:
-    """Return the failures of a node, one entry for each problem."""
-    found: list[Data] = []
-    for entry in node.results.get(AUDIT, {}).get("adapters") or ():
-        remedy = "Deploy again: it repairs what differs, from the node's own store where that is intact."
-        found += [_failure(node, entry["name"], AUDIT, entry["name"], line, remedy) for line in entry["differences"]]
+def _failures(node: Node) -> list[tuple[Data, frozenset[str] | None]]:
+    """Return an entry for each problem of a node, and the adapters whose state it decides."""
+    remedy = "Deploy again: it repairs what differs, from the node's own store where that is intact."
+    found: list[tuple[Data, frozenset[str] | None]] = [
+        (_failure(node, Failure(AUDIT, node.name, {}), name, name, line, remedy), None)
+        for name, steps in node.steps.items()
+        for line in steps.get(AUDIT, {}).get("differences") or ()
+    ]
     drifted = bool(found)
-    for step, result in node.failures:
-        if result.get("unreachable"):
-            # The host is the training server where the task was delegated to it.
-            remedy = "Restore the connection and run again. The node still serves a complete release, the old one or the new one."
-            found.append(_failure(node, None, step, result["host"], f"is unreachable: {_message(result)}", remedy))
-        elif result.get("problems"):
-            for problem in result["problems"]:
-                found.append(_failure(node, step=step, **problem))
+    for failure in node.failures:
+        known = isinstance(failure.step, Step) or failure.result.get("problems") or failure.result.get("unreachable")
         # The last task of an audit fails because of the drift that is listed above.
-        elif isinstance(step, Step) or not drifted:
-            found.append(_failure(node, None, step, node.name, _message(result), ""))
+        if known or not drifted:
+            found += [(entry, failure.adapters) for entry in _entries(node, failure)]
     return found
 
 
-def _failure(node: Node, adapter: str | None, step: Step | str, subject: str, problem: str, remedy: str) -> Data:
-    name = step.key if isinstance(step, Step) else step
-    return {"node": node.name, "adapter": adapter, "step": name, "subject": subject, "problem": problem, "remedy": remedy}
+def _entries(node: Node | None, failure: Failure) -> list[Data]:
+    """Return an entry for each problem of a failed task."""
+    result = failure.result
+    if result.get("unreachable"):
+        whose = "The node still serves" if node and failure.host == node.name else "The nodes still serve"
+        remedy = f"Restore the connection and run again. {whose} a complete release, the old one or the new one."
+        return [_failure(node, failure, None, failure.host, f"is unreachable: {_message(result)}", remedy)]
+    if result.get("problems"):
+        return [_failure(node, failure, **problem) for problem in result["problems"]]
+    return [_failure(node, failure, None, failure.host, _message(result), "")]
+
+
+def _failure(node: Node | None, failure: Failure, adapter: str | None, subject: str, problem: str, remedy: str) -> Data:
+    return {
+        "node": node.name if node else None,
+        "host": failure.host,
+        "adapter": adapter,
+        "step": failure.step.key if isinstance(failure.step, Step) else failure.step,
+        "subject": subject,
+        "problem": problem,
+        "remedy": remedy,
+    }
 
 
 def _message(result: Data) -> str:
@@ -276,34 +254,37 @@ def _message(result: Data) -> str:
     return "\n".join(map(str, message)) if isinstance(message, list) else str(message)
 
 
-def _directory(models_dir: t.Any, name: str) -> str:
-    """Return the directory of an adapter, or nothing when the variable cannot be templated."""
-    return f"{str(models_dir).rstrip('/')}/{name}/" if models_dir else ""
-
-
 def adapters_of(report: Data) -> list[tuple[Data, Data]]:
     """Return each adapter with its node. Those of one agent come together."""
     pairs = [(node, adapter) for node in report["nodes"] for adapter in node["adapters"]]
-    agents = list(dict.fromkeys((node["agent"], node["group"]) for node, _adapter in pairs))
-    return sorted(pairs, key=lambda pair: agents.index((pair[0]["agent"], pair[0]["group"])))
+    # In the order of the nodes that serve them.
+    places = {place: number for number, place in enumerate(dict.fromkeys(map(place_of, *zip(*pairs))))} if pairs else {}
+    return sorted(pairs, key=lambda pair: places[place_of(*pair)])
+
+
+def place_of(node: Data, adapter: Data) -> tuple[str, str]:
+    """Return the agent and the group that an adapter is delivered for."""
+    return adapter["agent"], node["group"]
 
 
 def _boxes(nodes: c.Sequence[Data]) -> list[Data]:
     """Return a box for each agent's delivery, one for the checksums and one for the tests."""
     pairs = [(node, adapter) for node in nodes for adapter in node["adapters"]]
 
-    def box(text: str, evidence: str, lack: str, group: str | None = None) -> Data:
-        covered = [(node, adapter) for node, adapter in pairs if group in (None, node["group"])]
+    def box(text: str, evidence: str, lack: str, place: tuple[str, str] | None = None) -> Data:
+        covered = [(node, adapter) for node, adapter in pairs if place in (None, place_of(node, adapter))]
         reasons = [
             f"{adapter['name']} on {node['node']}: {'differs' if adapter['drift'] and not adapter['verified'] else lack}"
             for node, adapter in covered
             if not adapter[evidence]
         ]
+        # The role failed there before it knew the adapters.
+        reasons += [f"{node['node']}: {lack}" for node in nodes if place is None and not node["adapters"]]
         return {"text": text, "ticked": bool(covered) and not reasons, "reasons": reasons or ([] if covered else ["no adapters"])}
 
-    groups = {node["group"]: node["agent"] for node in nodes}
+    places = dict.fromkeys(place_of(node, adapter) for node, adapter in pairs)
     return [
-        *(box(f"{agent.capitalize()} models → {group}", "verified", "not delivered", group) for group, agent in groups.items()),
+        *(box(f"{agent.capitalize()} models → {group}", "verified", "not delivered", (agent, group)) for agent, group in places),
         box("All checksums verified", "verified", "not verified"),
         box("All nodes tested", "tested", "not tested"),
     ]

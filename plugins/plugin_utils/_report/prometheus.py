@@ -15,14 +15,15 @@ from __future__ import annotations
 import collections.abc as c
 import datetime
 
-from .model import NOT_SELECTED, Data
+from .model import NOT_SELECTED
+from .run import Data
 
 Series = c.Iterable[tuple[dict[str, str], float]]
 
 
 def as_prometheus(report: Data) -> str:
     pairs = [
-        (node, adapter, {"agent": node["agent"], "node": node["node"], "adapter": adapter["name"]})
+        (node, adapter, {"agent": adapter["agent"], "node": node["node"], "adapter": adapter["name"]})
         for node in report["nodes"]
         for adapter in node["adapters"]
         if adapter["state"] != NOT_SELECTED
@@ -92,7 +93,7 @@ def as_prometheus(report: Data) -> str:
             "step_duration_seconds",
             "Duration of a step on a node, for all its adapters together.",
             [
-                ({"agent": node["agent"], "node": node["node"], "step": step}, seconds)
+                ({"agent": ",".join(node["agents"]), "node": node["node"], "step": step}, seconds)
                 for node in report["nodes"]
                 for step, seconds in node["seconds"].items()
             ],

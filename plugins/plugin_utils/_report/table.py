@@ -11,10 +11,9 @@ from __future__ import annotations
 import collections
 import collections.abc as c
 
-from ansible_collections.lorafleet.delivery.plugins.module_utils._text import first
-
-from .model import NOT_SELECTED, Data, adapters_of
-from .words import device, sentence, state_words
+from .model import NOT_SELECTED, adapters_of
+from .run import Data
+from .words import device, grouped, sentence, state_words
 
 _HEADER = ("agent", "node", "adapter", "release", "result", "level and device", "seconds")
 # More failures of one adapter would bury those of the others. The files list all of them.
@@ -39,7 +38,7 @@ def as_table(report: Data, width: int | None = None) -> list[tuple[str, str]]:
             (
                 adapter["state"],
                 (
-                    node["agent"],
+                    adapter["agent"],
                     node["node"],
                     adapter["name"],
                     adapter["release"] or "",
@@ -72,18 +71,17 @@ def _stacked(state: str, cells: c.Sequence[str]) -> list[tuple[str, str]]:
 
 def failure_lines(report: Data) -> list[str]:
     """Return a sentence for each failure, with the remedy."""
-    counts: collections.Counter[tuple[str, str | None, str]] = collections.Counter()
-    # Nodes with the same failure, such as a bad adapter on the training server, share one line.
-    nodes: dict[str, dict[str, None]] = {}
+    counts: collections.Counter[tuple[str | None, str | None, str]] = collections.Counter()
+    shown = []
     for failure in report["failures"]:
         about = (failure["node"], failure["adapter"], failure["step"])
         counts[about] += 1
-        if counts[about] <= _MOST_OF_ONE:
-            nodes.setdefault(sentence(failure), {})[failure["node"]] = None
-    lines = [f"{first(names)}: {words}" for words, names in nodes.items()]
+        if counts[about] <= _MOST_OF_ONE or failure["node"] is None:
+            shown.append(failure)
+    lines = [": ".join(filter(None, (place, sentence(failure)))) for place, failure in grouped(shown)]
     lines += [
         f"{node}: {adapter or step}: {number - _MOST_OF_ONE} more of this kind, all in report.json."
         for (node, adapter, step), number in counts.items()
-        if number > _MOST_OF_ONE
+        if number > _MOST_OF_ONE and node is not None
     ]
     return lines

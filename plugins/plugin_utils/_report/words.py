@@ -8,9 +8,13 @@
 
 from __future__ import annotations
 
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan import UNCHANGED
+import collections.abc as c
 
-from .model import ACTIONS, ACTIVE, AS_VERIFIED, DIFFERS, FAILED, MISSING, UNREACHABLE, Data
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan import UNCHANGED
+from ansible_collections.lorafleet.delivery.plugins.module_utils._text import first
+
+from .model import ACTIONS, ACTIVE, AS_VERIFIED, DIFFERS, FAILED, MISSING, UNREACHABLE
+from .run import Data
 
 GOOD = frozenset({*ACTIONS, AS_VERIFIED, ACTIVE})
 BAD = frozenset({DIFFERS, FAILED, UNREACHABLE, MISSING})
@@ -31,9 +35,28 @@ def device(adapter: Data) -> str:
 def sentence(failure: Data) -> str:
     """Return a failure and its remedy as one text.
 
-    The subject is left out when it is the node, which callers print themselves.
+    The subject is left out when it is the host that failed, which callers print themselves.
     """
-    subject = "" if failure["subject"] == failure["node"] else f"{failure['subject']}: "
+    subject = "" if failure["subject"] == failure["host"] else f"{failure['subject']}: "
     problem = " ".join(failure["problem"].split())
     end = "" if problem.endswith((".", "!", "?")) else "."
     return f"{subject}{problem}{end} {failure['remedy']}".rstrip()
+
+
+def grouped(failures: c.Iterable[Data]) -> list[tuple[str, Data]]:
+    """Return each failure once, however many nodes have it, with the host that failed in words.
+
+    The words also name the nodes that needed another host. They are empty for the run itself.
+    """
+    nodes: dict[tuple[str | None, str], dict[str, None]] = {}
+    found: dict[tuple[str | None, str], Data] = {}
+    for failure in failures:
+        node = failure["node"]
+        key = (None if node in (None, failure["host"]) else failure["host"], sentence(failure))
+        found.setdefault(key, failure)
+        nodes.setdefault(key, {}).update({} if node is None else {node: None})
+    return [(_place(host, nodes[host, words]), failure) for (host, words), failure in found.items()]
+
+
+def _place(host: str | None, nodes: c.Iterable[str]) -> str:
+    return f"{host} (needed by {first(nodes)})" if host else first(nodes)

@@ -14,6 +14,7 @@ import typing as t
 
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.fleet import Node
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.fleet_manifest import (
     Adapter,
     Agent,
@@ -23,7 +24,8 @@ from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.fleet_ma
     variables_of,
 )
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.markdown import as_markdown
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.model import Node, Run, report_of
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.model import report_of
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.run import Run
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -269,12 +271,15 @@ def distributions(draw: st.DrawFn) -> Distribution:
 
 def written(fleet: Distribution, shuffle: random.Random | None = None) -> str:
     """The report of a fleet read from a manifest text, with an adapter's bullets in any order."""
-    nodes = [
-        Node(host, {**variables_of(agent), "agent_source_models_dir": fleet.models_dir, "ansible_host": address}, agent.group)
-        for agent in fleet.agents
-        for host, address in agent.hosts.items()
-    ]
-    run = Run("deploy", False, fleet.server, fleet.address, nodes, "", training=fleet.training, notes=list(fleet.notes))
+    nodes = []
+    for agent in fleet.agents:
+        for host, address in agent.hosts.items():
+            variables = {**variables_of(agent), "agent_source_models_dir": fleet.models_dir, "ansible_host": address}
+            node = Node.of(host, [agent.group], variables)
+            nodes.append(node.entry(node.rows))
+    run = Run("2026-11-22T12:00:00+00:00")
+    server = {"name": fleet.server, "address": fleet.address}
+    run.declare({"nodes": nodes, "training_server": server, "training": fleet.training, "notes": list(fleet.notes)})
     lines = as_markdown(report_of(run)).splitlines()
     if shuffle:
         runs = [list(run) for _bullets, run in itertools.groupby(lines, key=lambda line: line.startswith("  - "))]

@@ -57,6 +57,14 @@ def test_as_junit_drift_fails_its_adapter_only() -> None:
     assert failure.text.count("Deploy again") == 2
 
 
+def test_as_junit_failure_at_another_host_names_it() -> None:
+    report = load("failed")
+    report["failures"][0].update(host="sbs29", subject="sbs29", problem="is unreachable: refused", adapter=None)
+    [failure] = cases(as_junit(report))["jw2-1", CLEANER_8B].result
+    assert failure.message == "sbs29 is unreachable: refused"
+    assert failure.text.startswith("sbs29: is unreachable: refused. ")
+
+
 @given(st.text(max_size=20))
 def test_as_junit_any_text_is_valid_xml(text: str) -> None:
     report = load("failed")

@@ -50,6 +50,22 @@ def test_as_markdown_recorded_reports_parse_as_inventory() -> None:
         assert [len(agent.adapters) for agent in fleet.agents] == [2, 1]
 
 
+def test_as_markdown_of_node_with_two_agents_has_a_section_for_each() -> None:
+    report = load("deployed")
+    node = report["nodes"][0]
+    node["agents"], node["purpose"]["corrector"], node["notes"]["corrector"] = ["cleaner", "corrector"], "Style", ["Is new."]
+    shared = {**node["adapters"][0], "agent": "corrector", "variant": "small", "default": True, "quality": "good"}
+    node["adapters"].append(shared)
+    text = as_markdown(report)
+    headings = [line for line in text.splitlines() if line.startswith("### ")]
+    assert headings[:2] == ["### Cleaner Agent (Grammar/Noise) → jw2 (jw2-1)", "### Corrector Agent (Style) → jw2 (jw2-1)"]
+    [section] = re.findall(r"### Corrector.*?(?=\n##)", text, re.DOTALL)
+    assert "- **SMALL Default:**" in section and "  - Quality: good" in section and "- Is new." in section
+    assert section.count("  - Source: ") == 1
+    # Files are listed once for each release.
+    assert text.count(f"| {shared['name']} | {shared['release']} | {shared['files'][0]['path']} |") == 1
+
+
 # How GitHub splits the row of a table: a backslash escapes the character that follows it.
 CELL = re.compile(r"(?:\\.|[^|\\])*")
 
@@ -72,7 +88,8 @@ def test_as_markdown_hostile_text_adds_no_box_and_no_cell(purpose: str, message:
     report = load("failed")
     report["notes"] = [f"[x] {message}"]
     for node in report["nodes"]:
-        node["purpose"], node["notes"] = f"x\n- [x] {purpose}", [f"[x] {purpose}"]
+        for agent in node["agents"]:
+            node["purpose"][agent], node["notes"][agent] = f"x\n- [x] {purpose}", [f"[x] {purpose}"]
         for adapter in node["adapters"]:
             adapter.update(dataset=message, quality=f"x\n- [x] All nodes tested{message}")
             if adapter["test"]:
@@ -83,4 +100,4 @@ def test_as_markdown_hostile_text_adds_no_box_and_no_cell(purpose: str, message:
     for lines in (text.split("\n"), text.splitlines()):
         assert [line for line in lines if line.startswith("- [")] == [f"- [ ] {box}" for box in BOXES]
     evidence = text.split("\n## Evidence\n")[1].split("\n## ")[0].strip().split("\n")
-    assert {len(cells(line)) for line in evidence} == {8}
+    assert {len(cells(line)) for line in evidence} == {9}

@@ -15,11 +15,13 @@ import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import Problem
 from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.worker.protocol import LoadTestResult
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report import model
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.model import Data, Node, Run, groups_of, report_of
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.model import groups_of, report_of
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.run import Data, Node, Run
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._steps import (
     ACTIVATE,
     AUDIT,
     COMPARE,
+    DESCRIBE,
     LOAD,
     STATUS,
     STEPS,
@@ -49,9 +51,25 @@ RECEIPT = {"level": "model", "device": "cuda", "device_name": "NVIDIA H200", "at
 
 def rows(agent: str) -> list[Data]:
     return [
-        {"name": f"llama_{variant}_{agent}_lora", "variant": variant, "base": "meta/x", "rank": 16, "alpha": 32}
+        {"agent": agent, "name": f"llama_{variant}_{agent}_lora", "variant": variant, "base": "meta/x", "rank": 16, "alpha": 32}
         for variant in ("3b", "8b")
     ]
+
+
+def entry(name: str, *declared: Data, groups: t.Iterable[str] = (), selected: t.Iterable[str] | None = None) -> Data:
+    """Return a node as fleet_info returns it. All of its rows are selected, or only these."""
+    return {
+        "name": name,
+        "address": f"{name}.example.org",
+        "groups": list(groups),
+        "agents": list(dict.fromkeys(row["agent"] for row in declared)),
+        "purpose": {row["agent"]: f"purpose of {row['agent']}" for row in declared},
+        "notes": {},
+        "training_host": "sbs29",
+        "models_dir": "/home/models",
+        "source_models_dir": "/srv/models",
+        "rows": [{**row, "selected": selected is None or row["name"] in selected} for row in declared],
+    }
 
 
 def released(agent: str, receipt: Data | None = None, **more: t.Any) -> Data:
@@ -64,18 +82,32 @@ def released(agent: str, receipt: Data | None = None, **more: t.Any) -> Data:
     return {"adapters": entries}
 
 
-def run(kind: str = "deploy", check_mode: bool = False, **nodes: t.Any) -> Run:
-    """Return a run on the fleet. The keywords set further fields of a node."""
-    found = []
-    for number, (name, agent) in enumerate(AGENTS.items()):
-        variables = {"agent_name": agent, "agent_adapters": rows(agent), "ansible_host": f"192.0.2.{number}"}
-        everything = frozenset(row["name"] for row in rows(agent))
-        found.append(Node(name, variables, name, **{"selected": everything, **nodes.get(name, {})}))
-    return Run(kind, check_mode, "sbs29", "192.0.2.99", found, "2026-11-22T12:00:00+00:00")
+Event = tuple[Step | str, Data]
 
 
-def delivered(*nodes: str) -> Data:
-    return {node: {"results": {ACTIVATE: released(AGENTS[node])}} for node in nodes}
+def follow(node: Node, *events: Event, host: str = "") -> None:
+    """Let a node see the results of tasks, as the callback does."""
+    for step, result in events:
+        if isinstance(step, Step):
+            node.add(step, result)
+        if result.get("msg"):
+            node.fail(step, host or node.name, result)
+
+
+def run(kind: str = "deploy", check_mode: bool = False, **events: list[Event]) -> Run:
+    """Return a run on the fleet, with the results of tasks on its nodes."""
+    made = Run("2026-11-22T12:00:00+00:00", kind, check_mode)
+    nodes = [entry(name, *rows(agent), groups=[name]) for name, agent in AGENTS.items()]
+    made.declare({"nodes": nodes, "training_server": {"name": "sbs29", "address": "192.0.2.99"}, "training": {}, "notes": []})
+    for declared in nodes:
+        made.node(declared["name"]).select(declared)
+    for name, of_node in events.items():
+        follow(made.node(name), *of_node)
+    return made
+
+
+def delivered(*nodes: str) -> dict[str, list[Event]]:
+    return {node: [(ACTIVATE, released(AGENTS[node]))] for node in nodes}
 
 
 def ticked(report: Data) -> dict[str, bool]:
@@ -94,22 +126,16 @@ def problem(subject: str, adapter: str | None = None) -> Data:
 def test_add_step_after_comparison_overrides_it() -> None:
     unchanged = released("cleaner", required_level="model")
 
-    def after(*steps: tuple[Step, Data]) -> list[str]:
-        everything = frozenset(row["name"] for row in rows("cleaner"))
-        node = Node("jw2", {"agent_name": "cleaner", "agent_adapters": rows("cleaner")}, "jw2", everything)
-        for step, result in steps:
-            node.add(step, result)
-            if result.get("problems"):
-                node.failures.append((step, result))
-        return states(report_of(Run("deploy", False, "sbs29", "192.0.2.99", [node], "2026-11-22T12:00:00+00:00")), "jw2")
+    def after(*events: Event) -> list[str]:
+        return states(report_of(run(jw2=list(events))), "jw2")
 
     assert after((COMPARE, unchanged)) == ["unchanged"] * 2
     assert after((COMPARE, unchanged), (AUDIT, released("cleaner", differences=[]))) == ["unchanged"] * 2
     assert after((COMPARE, unchanged), (ACTIVATE, released("cleaner", action="rolled_back"))) == ["rolled_back"] * 2
-    failed = {"problems": [problem("", "llama_3b_cleaner_lora")]}
+    failed = {"msg": "...", "problems": [problem("", "llama_3b_cleaner_lora")]}
     assert after((COMPARE, unchanged), (LOAD, failed)) == ["failed", "skipped"]
-    # A comparison after an activation counts too.
-    assert after((ACTIVATE, released("cleaner")), (COMPARE, unchanged)) == ["unchanged"] * 2
+    # The run did activate it.
+    assert after((ACTIVATE, released("cleaner")), (COMPARE, unchanged)) == ["activated"] * 2
 
 
 def test_report_of_started_run_has_empty_boxes() -> None:
@@ -123,15 +149,27 @@ def test_report_of_complete_delivery_ticks_all_boxes() -> None:
     report = report_of(run(**delivered(*NODES)))
     assert ticked(report) == dict.fromkeys(BOXES, True)
     assert report["failures"] == []
-    adapter = report["nodes"][0]["adapters"][1]
-    assert (adapter["state"], adapter["release"], adapter["size"]) == ("activated", f"{1:012x}", 97_300_000)
+    node = report["nodes"][0]
+    assert (node["agents"], node["purpose"], node["address"]) == (
+        ["cleaner"],
+        {"cleaner": "purpose of cleaner"},
+        "jw2.example.org",
+    )
+    adapter = node["adapters"][1]
+    assert (adapter["agent"], adapter["state"], adapter["release"], adapter["size"]) == (
+        "cleaner", "activated", f"{1:012x}", 97_300_000,
+    )  # fmt: skip
+    assert (adapter["source"], adapter["target"]) == (
+        "/srv/models/llama_8b_cleaner_lora/", "/home/models/llama_8b_cleaner_lora/",
+    )  # fmt: skip
     assert (adapter["test"]["level"], adapter["test"]["device_name"]) == ("model", "NVIDIA H200")
 
 
 def test_report_of_up_to_date_node_ticks_all_boxes() -> None:
     unchanged = released("cleaner", action="unchanged", from_receipt=True, required_level="model")
-    overridden = {"jw3": {"results": {COMPARE: {"adapters": []}, **delivered("jw3")["jw3"]["results"]}}}
-    report = report_of(run(jw2={"results": {COMPARE: unchanged}}, **overridden, **delivered("kcloud")))
+    others = delivered("jw3", "kcloud")
+    others["jw3"].insert(0, (COMPARE, {"adapters": []}))
+    report = report_of(run(jw2=[(COMPARE, unchanged)], **others))
     assert ticked(report) == dict.fromkeys(BOXES, True)
     adapter = report["nodes"][0]["adapters"][0]
     assert (adapter["state"], adapter["downloaded_bytes"], adapter["reused_bytes"]) == ("unchanged", 0, 0)
@@ -147,55 +185,119 @@ def test_report_of_check_mode_ticks_no_box() -> None:
 
 
 def test_report_of_level_structure_is_not_tested() -> None:
-    at_structure = {"results": {ACTIVATE: released("cleaner", {"level": "structure"})}}
-    report = report_of(run(jw2=at_structure, **delivered("jw3", "kcloud")))
+    report = report_of(run(jw2=[(ACTIVATE, released("cleaner", {"level": "structure"}))], **delivered("jw3", "kcloud")))
     assert ticked(report) == {box: box != BOXES[4] for box in BOXES}
 
 
 def test_report_of_failed_adapter_skips_others_of_its_node() -> None:
-    failure = (TRANSFER, {"failed": True, "msg": "...", "problems": [problem("release 0", "llama_8b_cleaner_lora")]})
-    report = report_of(run(jw2={"failures": [failure]}, **delivered("jw3", "kcloud")))
+    failure = {"msg": "...", "problems": [problem("release 0", "llama_8b_cleaner_lora")]}
+    report = report_of(run(jw2=[(TRANSFER, failure)], **delivered("jw3", "kcloud")))
     assert states(report, "jw2") == ["skipped", "failed"]
     assert ticked(report) == {box: box in (BOXES[1], BOXES[2]) for box in BOXES}
     [found] = report["failures"]
-    assert (found["node"], found["adapter"], found["step"]) == ("jw2", "llama_8b_cleaner_lora", "transfer")
+    assert (found["node"], found["host"], found["adapter"], found["step"]) == (
+        "jw2", "jw2", "llama_8b_cleaner_lora", "transfer",
+    )  # fmt: skip
     assert (found["problem"], found["remedy"]) == ("is bad.", "Fix it.")
 
 
 @pytest.mark.parametrize("subject", ["rsync", "/srv/llama_8b_cleaner_lora"])
 def test_report_of_problem_without_adapter_fails_all_of_the_node(subject: str) -> None:
-    report = report_of(run(jw2={"failures": [(TRANSFER, {"msg": "...", "problems": [problem(subject)]})]}))
+    report = report_of(run(jw2=[(TRANSFER, {"msg": "...", "problems": [problem(subject)]})]))
     assert states(report, "jw2") == ["failed"] * 2
     assert report["failures"][0]["adapter"] is None
 
 
 def test_report_of_failed_activation_keeps_finished_adapters() -> None:
     # The module lists only the adapters that it finished before it failed.
-    half = {"adapters": released("cleaner")["adapters"][:1]}
-    failure = (ACTIVATE, {"msg": "...", "problems": [problem("", "llama_8b_cleaner_lora")]})
-    report = report_of(run(jw2={"results": {ACTIVATE: half}, "failures": [failure]}))
+    half = {"adapters": released("cleaner")["adapters"][:1], "msg": "...", "problems": [problem("", "llama_8b_cleaner_lora")]}
+    report = report_of(run(jw2=[(ACTIVATE, half)]))
     assert states(report, "jw2") == ["activated", "failed"]
     assert report["boxes"][0]["reasons"] == ["llama_8b_cleaner_lora on jw2: not delivered"]
 
 
 def test_report_of_unreachable_node_names_it_with_remedy() -> None:
-    unreachable = (TRANSFER, {"unreachable": True, "msg": "Connection timed out", "host": "jw2"})
-    report = report_of(run(jw2={"unreachable": True, "failures": [unreachable]}, **delivered("jw3", "kcloud")))
+    made = run(**delivered("jw3", "kcloud"))
+    made.node("jw2").unreachable = True
+    follow(made.node("jw2"), (TRANSFER, {"unreachable": True, "msg": "Connection timed out"}))
+    report = report_of(made)
     assert states(report, "jw2") == ["unreachable"] * 2
     [found] = report["failures"]
-    assert (found["subject"], found["problem"]) == ("jw2", "is unreachable: Connection timed out")
+    assert (found["subject"], found["host"], found["problem"]) == ("jw2", "jw2", "is unreachable: Connection timed out")
     assert found["remedy"].startswith("Restore the connection")
 
 
+def test_report_of_unreachable_training_server_fails_nodes_that_need_it() -> None:
+    made = run()
+    for name in NODES:
+        follow(made.node(name), (DESCRIBE, {"unreachable": True, "msg": "Connection refused"}), host="sbs29")
+    report = report_of(made)
+    assert {state for node in NODES for state in states(report, node)} == {"failed"}
+    assert [(found["node"], found["host"], found["subject"]) for found in report["failures"]] == [
+        (name, "sbs29", "sbs29") for name in NODES
+    ]
+
+
 def test_report_of_started_run_distinguishes_not_selected_from_not_reached() -> None:
-    one = {"selected": frozenset({"llama_3b_cleaner_lora"})}
-    report = report_of(run(jw2=one))
-    assert states(report, "jw2") == ["not_reached", "not_selected"]
+    made = Run("")
+    made.node("jw2").select(entry("jw2", *rows("cleaner"), selected=["llama_3b_cleaner_lora"]))
+    assert states(report_of(made), "jw2") == ["not_reached", "not_selected"]
 
 
 def test_report_of_failed_task_without_problems_has_its_message() -> None:
-    report = report_of(run(jw2={"failures": [("Validating arguments", {"msg": ["one", "two"], "host": "jw2"})]}))
+    report = report_of(run(jw2=[("Validating arguments", {"msg": ["one", "two"]})]))
     assert [(found["step"], found["problem"]) for found in report["failures"]] == [("Validating arguments", "one\ntwo")]
+
+
+def test_report_of_role_run_for_each_agent_has_all_adapters() -> None:
+    made = Run("")
+    node = made.node("jw2")
+    for agent in ("cleaner", "describer"):
+        node.select(entry("jw2", *rows(agent), groups=["jw2"]))
+        transferred = {"adapters": [{"name": row["name"], "downloaded_bytes": 9} for row in rows(agent)], "wire_bytes": 10}
+        follow(node, (COMPARE, {"adapters": []}), (TRANSFER, transferred), (ACTIVATE, released(agent)))
+    report = report_of(made)
+    [found] = report["nodes"]
+    assert (found["agents"], found["wire_bytes"]) == (["cleaner", "describer"], 20)
+    assert [(adapter["agent"], adapter["state"], adapter["downloaded_bytes"]) for adapter in found["adapters"]] == [
+        ("cleaner", "activated", 9), ("cleaner", "activated", 9), ("describer", "activated", 9), ("describer", "activated", 9),
+    ]  # fmt: skip
+    assert ticked(report) == dict.fromkeys([BOXES[0], "Describer models → jw2", *BOXES[3:]], True)
+
+
+def test_report_of_up_to_date_agent_is_kept_when_the_next_one_is_delivered() -> None:
+    made = Run("")
+    node = made.node("jw2")
+    node.select(entry("jw2", *rows("cleaner")))
+    follow(node, (COMPARE, released("cleaner", required_level="model")))
+    node.select(entry("jw2", *rows("describer")))
+    follow(node, (TRANSFER, {"msg": "...", "problems": [problem("rsync")]}))
+    assert states(report_of(made), "jw2") == ["unchanged", "unchanged", "failed", "failed"]
+
+
+def test_report_of_failure_before_a_successful_retry_lists_it_and_ticks_boxes() -> None:
+    made = Run("")
+    node = made.node("jw2")
+    node.select(entry("jw2", *rows("cleaner"), groups=["jw2"]))
+    follow(node, (LOAD, {"msg": "...", "problems": [problem("", "llama_3b_cleaner_lora")]}))
+    assert states(report_of(made), "jw2") == ["failed", "skipped"]
+    node.select(entry("jw2", *rows("cleaner"), groups=["jw2"]))
+    follow(node, *delivered("jw2")["jw2"])
+    report = report_of(made)
+    assert len(report["failures"]) == 1
+    assert ticked(report) == dict.fromkeys([BOXES[0], *BOXES[3:]], True)
+
+
+def test_report_of_adapter_that_two_agents_serve_has_a_row_for_each() -> None:
+    [shared, _other] = rows("cleaner")
+    made = Run("")
+    made.node("gpu").select(entry("gpu", shared, {**shared, "agent": "corrector", "variant": "small"}, groups=["gpu"]))
+    follow(made.node("gpu"), (ACTIVATE, released("cleaner")))
+    report = report_of(made)
+    assert [(adapter["agent"], adapter["variant"], adapter["state"]) for adapter in report["nodes"][0]["adapters"]] == [
+        ("cleaner", "3b", "activated"), ("corrector", "small", "activated"),
+    ]  # fmt: skip
+    assert list(ticked(report)) == ["Cleaner models → gpu", "Corrector models → gpu", *BOXES[3:]]
 
 
 def audited(agent: str, *drift: str, release: str | None = "0" * 12) -> Data:
@@ -204,16 +306,15 @@ def audited(agent: str, *drift: str, release: str | None = "0" * 12) -> Data:
 
 
 def test_report_of_audit_ticks_all_boxes() -> None:
-    nodes = {node: {"results": {AUDIT: audited(AGENTS[node])}} for node in NODES}
-    report = report_of(run("audit", **nodes))
+    report = report_of(run("audit", **{node: [(AUDIT, audited(AGENTS[node]))] for node in NODES}))
     assert ticked(report) == dict.fromkeys(BOXES, True)
     assert states(report, "jw2") == ["as_verified"] * 2
 
 
 def test_report_of_drift_lists_it_once_with_remedy() -> None:
     # The last task of the role fails because of it too.
-    also = ("Fail on drift", {"msg": "The served adapters differ"})
-    report = report_of(run("audit", jw2={"results": {AUDIT: audited("cleaner", "missing  /x")}, "failures": [also]}))
+    also: Event = ("Fail on drift", {"msg": "The served adapters differ"})
+    report = report_of(run("audit", jw2=[(AUDIT, audited("cleaner", "missing  /x")), also]))
     assert states(report, "jw2") == ["differs"] * 2
     assert [(found["adapter"], found["problem"]) for found in report["failures"]] == [
         (f"llama_{variant}_cleaner_lora", "missing  /x") for variant in ("3b", "8b")
@@ -223,40 +324,66 @@ def test_report_of_drift_lists_it_once_with_remedy() -> None:
 
 
 def test_report_of_audit_with_failed_load_test_is_not_tested() -> None:
-    failure = (LOAD, {"msg": "...", "problems": [problem("", "llama_8b_cleaner_lora")]})
-    report = report_of(run("audit", jw2={"results": {AUDIT: audited("cleaner")}, "failures": [failure]}))
+    failure: Event = (LOAD, {"msg": "...", "problems": [problem("", "llama_8b_cleaner_lora")]})
+    report = report_of(run("audit", jw2=[(AUDIT, audited("cleaner")), failure]))
     assert states(report, "jw2") == ["as_verified", "failed"]
     assert [adapter["tested"] for adapter in report["nodes"][0]["adapters"]] == [True, False]
 
 
 def test_report_of_status_ticks_no_box() -> None:
-    found = [{"name": row["name"], "release": "0" * 12, "receipt": RECEIPT, "differences": []} for row in rows("cleaner")]
-    found[1].update(release=None, differences=["missing"])
-    report = report_of(run("status", jw2={"results": {STATUS: {"adapters": found}}}))
+    found = audited("cleaner")
+    found["adapters"][1].update(release=None, differences=["missing"])
+    report = report_of(run("status", jw2=[(STATUS, found)]))
     assert states(report, "jw2") == ["active", "missing"]
     assert ticked(report) == dict.fromkeys(BOXES, False)
 
 
+def groups(nodes: dict[str, tuple[list[str], list[str]]]) -> dict[str, str]:
+    """Return the groups of nodes, from their agents and their groups."""
+    made = Run("")
+    for name, (agents, of_node) in nodes.items():
+        made.node(name).declare(entry(name, *(row for agent in agents for row in rows(agent)), groups=of_node))
+    return groups_of(made.nodes.values())
+
+
 def test_groups_of_nodes_are_those_of_their_agents() -> None:
-    agents = {"a-1": "cleaner", "a-2": "cleaner", "b-1": "describer", "c-1": "cleaner"}
-    groups = {
-        "all": [*agents, "trainer"], "agents": list(agents), "gpu": ["a-1", "b-1"], "dgx": ["a-1", "trainer"],
-        "a": ["a-1", "a-2"], "b": ["b-1"], "other": ["a-1"],
+    nodes = {
+        "a-1": (["cleaner"], ["gpu", "dgx", "a", "other"]), "a-2": (["cleaner"], ["a"]), "b-1": (["describer"], ["gpu", "b"]),
+        "c-1": (["cleaner"], []), "d-1": (["cleaner"], ["training", "d"]),
     }  # fmt: skip
-    assert groups_of(groups, agents) == {"a-1": "a", "a-2": "a", "b-1": "b", "c-1": "agents"}
+    assert groups(nodes) == {"a-1": "a", "a-2": "a", "b-1": "b", "c-1": "agents", "d-1": "d"}
+
+
+def test_groups_of_nodes_with_several_agents_name_all_of_them() -> None:
+    both = ["cleaner", "describer"]
+    # The manifest's text, with two sections for one node.
+    assert groups({"jw2-1": (both, ["jw2"]), "jw3-1": (["describer"], ["jw3"])}) == {"jw2-1": "jw2", "jw3-1": "jw3"}
+    # A group for each agent.
+    assert groups({"b": (both, ["cleaner", "describer"])}) == {"b": "b"}
+    a_and_b = {"a": (["cleaner"], ["cleaner"]), "b": (both, ["cleaner", "describer"])}
+    assert groups(a_and_b) == {"a": "cleaner", "b": "b"}
 
 
 def test_report_without_adapters_ticks_no_box() -> None:
-    empty = Run("deploy", False, "sbs29", "sbs29", [], "")
-    assert ticked(report_of(empty)) == {"All checksums verified": False, "All nodes tested": False}
+    assert ticked(report_of(Run(""))) == {"All checksums verified": False, "All nodes tested": False}
 
 
-@pytest.mark.parametrize("rows", [None, "text", [None, 3, {}, {"variant": "3b"}]])
-def test_report_of_invalid_inventory_has_the_failure(rows: t.Any) -> None:
-    node = Node("jw2", {"agent_adapters": rows}, "jw2", failures=[("Validating", {"msg": "no"})])
-    report = report_of(Run("deploy", False, "", "", [node], ""))
-    assert report["nodes"][0]["adapters"] == []
+def test_report_of_node_that_failed_before_its_adapters_were_known_ticks_no_box() -> None:
+    made = run(**delivered(*NODES))
+    follow(made.node("gpu"), ("Validating", {"msg": "no"}))
+    report = report_of(made)
+    assert report["nodes"][-1]["adapters"] == []
     assert report["failures"][0]["problem"] == "no"
+    assert ticked(report) == {box: box in BOXES[:3] for box in BOXES}
+    assert report["boxes"][3]["reasons"] == ["gpu: not verified"]
+
+
+def test_report_of_failed_fleet_info_is_a_failure_of_the_run() -> None:
+    made = run()
+    for host in ("localhost", "jw2"):
+        made.fail("Check the inventory", host, {"msg": "...", "problems": [problem("group agents")]})
+    [found] = report_of(made)["failures"]
+    assert (found["node"], found["subject"], found["step"]) == (None, "group agents", "Check the inventory")
 
 
 def schema() -> Data:

@@ -63,6 +63,6 @@ def test_as_prometheus_unfinished_run_has_no_end() -> None:
 @given(st.text(max_size=20))
 def test_as_prometheus_any_label_is_escaped(text: str) -> None:
     report = load("deployed")
-    report["nodes"][0]["agent"] = text
+    report["nodes"][0]["adapters"][0]["agent"] = text
     found = samples(as_prometheus(report))
     assert found["lorafleet_adapter_verified"][0].labels["agent"] == text

@@ -65,8 +65,8 @@ def test_as_table_without_nodes_is_empty() -> None:
 def test_failure_lines_have_problem_and_remedy() -> None:
     report = load("failed")
     assert failure_lines(report) == [
-        "jw2-1: adapter llama31_8b_grammar_lora, lora_alpha in adapter_config.json: is 64; the inventory declares alpha 32."
-        " Deliver the intended adapter, or correct the inventory.",
+        "sbs29 (needed by jw2-1): adapter llama31_8b_grammar_lora, lora_alpha in adapter_config.json: is 64;"
+        " the inventory declares alpha 32. Deliver the intended adapter, or correct the inventory.",
         f"jw3-2: {report['failures'][1]['problem']}."
         " Restore the connection and run again. The node still serves a complete release, the old one or the new one.",
     ]
@@ -87,7 +87,7 @@ def test_failure_lines_of_one_node_are_unique() -> None:
     report = load("failed")
     report["failures"] = [report["failures"][0]] * 2
     [line] = failure_lines(report)
-    assert line.startswith("jw2-1: adapter ")
+    assert line.startswith("sbs29 (needed by jw2-1): adapter ")
 
 
 def test_failure_lines_of_many_nodes_are_grouped() -> None:
@@ -95,4 +95,33 @@ def test_failure_lines_of_many_nodes_are_grouped() -> None:
     rejected = report["failures"][0]
     report["failures"] = [{**rejected, "node": f"jw2-{number}"} for number in range(1, 51)]
     [line] = failure_lines(report)
+    assert line.startswith(f"sbs29 (needed by jw2-1, jw2-2, jw2-3 and 47 more): {rejected['subject']}: is 64; ")
+    report["failures"] = [{**rejected, "node": f"jw2-{number}", "host": f"jw2-{number}"} for number in range(1, 51)]
+    [line] = failure_lines(report)
     assert line.startswith(f"jw2-1, jw2-2, jw2-3 and 47 more: {rejected['subject']}: is 64; ")
+
+
+def test_failure_lines_of_unreachable_training_server_name_it_once() -> None:
+    report = load("failed")
+    lost = {**report["failures"][1], "host": "sbs29", "subject": "sbs29"}
+    report["failures"] = [{**lost, "node": f"jw2-{number}"} for number in range(1, 5)]
+    [line] = failure_lines(report)
+    assert line.startswith("sbs29 (needed by jw2-1, jw2-2, jw2-3 and 1 more): is unreachable: ")
+    assert line.count("sbs29") == 1
+
+
+def test_failure_lines_of_the_run_name_no_host() -> None:
+    report = load("failed")
+    of_run = {"node": None, "host": "localhost", "adapter": None, "subject": "group agents", "problem": "is empty."}
+    report["failures"] = [{**report["failures"][0], **of_run, "remedy": f"Fix {number}."} for number in range(9)]
+    assert failure_lines(report) == [f"group agents: is empty. Fix {number}." for number in range(9)]
+
+
+def test_as_table_of_node_with_two_agents_has_lines_for_both() -> None:
+    report = load("deployed")
+    [node] = [node for node in report["nodes"] if node["node"] == "jw3-1"]
+    report["nodes"] = [{**node, "adapters": [node["adapters"][0], {**node["adapters"][0], "agent": "corrector"}]}]
+    _header, first, second = (line for line, _state in as_table(report))
+    assert (first.split()[:3], second.split()[:3]) == (
+        ["describer", "jw3-1", node["adapters"][0]["name"]], ["corrector", "jw3-1", node["adapters"][0]["name"]],
+    )  # fmt: skip
