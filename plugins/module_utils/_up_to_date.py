@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import typing as t
 
-from ._base.identity import Identities
-from ._errors import DeliveryError
+from ._errors import DeliveryError, about
 from ._levels import LEVELS
-from ._load_test.attempt import Attempt
 from ._load_test.case import Case, find_cases
-from ._load_test.checks import check_before_loading
+from ._load_test.declared import check_declaration
 from ._load_test.interpreter import Environment, read_environment
 from ._load_test.options import LoadTestOptions
 from ._store.plan import ActivationOptions, Request
+from ._store.prediction import AdapterResult, predict
 from ._store.recovery import needs_recovery
-from ._store.transaction import AdapterResult, carry_out
 
 
 def check_up_to_date(
@@ -44,7 +42,7 @@ def check_up_to_date(
         environment = read_environment(options.python, options.device, options.user, warnings.append)
     try:
         for case in cases:
-            _check_receipt(case, environment, options)
+            _check_receipt(case, environment)
         outcomes = _unchanged(cases, activation)
     except OSError as exc:
         raise DeliveryError.of(options.store, f"cannot be inspected: {exc}.") from exc
@@ -64,19 +62,20 @@ def _no_valid_receipt(case: Case) -> DeliveryError:
     return case.error(f"no valid receipt for level {case.required} on this node.")
 
 
-def _check_receipt(case: Case, environment: Environment, options: LoadTestOptions) -> None:
+def _check_receipt(case: Case, environment: Environment) -> None:
     if not case.has_valid_receipt(case.required, environment.digest):
         raise _no_valid_receipt(case)
     if needs_recovery(case.paths):
         raise case.error("an earlier run left unfinished work.")
-    # With a valid receipt, only the adapter's configuration is compared with the inventory.
-    check_before_loading(Attempt(case), environment, options, Identities(), check_mode=True)
+    # The rest of the load test depends only on what the receipt is valid for.
+    if case.directory is not None:
+        with about(case.name):
+            check_declaration(case, case.directory)
 
 
 def _unchanged(cases: list[Case], options: ActivationOptions) -> list[AdapterResult]:
     """Return the outcomes of activating these releases. Raises DeliveryError for any change."""
-    outcomes: list[AdapterResult] = []
-    carry_out([Request(case.paths, manifest=case.manifest) for case in cases], options, True, outcomes)
+    outcomes = predict([Request(case.paths, manifest=case.manifest) for case in cases], options)
     for case, outcome in zip(cases, outcomes):
         # A damaged state can record less about the same release.
         if outcome.changed or outcome.plan.after != outcome.plan.before:

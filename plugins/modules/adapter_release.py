@@ -247,7 +247,8 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._names import i
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.paths import AdapterPaths
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.permissions import permissions_of
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan import ActivationOptions, Request
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store.transaction import AdapterResult, carry_out
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.prediction import AdapterResult
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.transaction import carry_out, diff_of
 
 
 def _requests(params: dict[str, t.Any]) -> list[Request]:
@@ -304,7 +305,7 @@ def main() -> None:
         return {
             "changed": any(outcome.changed for outcome in done),
             "adapters": [outcome.to_json() for outcome in done],
-            "diff": [outcome.diff(complete=module._verbosity >= 2) for outcome in done],
+            "diff": [diff_of(outcome, complete=module._verbosity >= 2) for outcome in done],
         }
 
     try:

@@ -13,7 +13,8 @@ import typing as t
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.paths import AdapterPaths
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.permissions import Permissions
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan import ActivationOptions, Request
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store.transaction import AdapterResult, carry_out
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.prediction import AdapterResult
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.transaction import carry_out, diff_of
 
 from tests.support.releases import NAME, manifest_of, release_of, stage
 
@@ -75,7 +76,7 @@ class Node:
         done: list[AdapterResult] = []
         carry_out(requests, options, check_mode, done)
         self.changed = any(outcome.changed for outcome in done)
-        self.diff = done[0].diff()
+        self.diff = diff_of(done[0])
         return [outcome.to_json() for outcome in done]
 
     def junk(self) -> list[str]:

@@ -38,6 +38,7 @@ TESTS = {
     "_store/paths": ["module_utils/_store/test_paths", "module_utils/_store/test_transaction"],
     "_store/plan": ["module_utils/_store/test_transaction", "module_utils/_store/test_retention"],
     "_store/preflight": ["module_utils/_store/test_preflight", "module_utils/_store/test_transaction"],
+    "_store/prediction": ["module_utils/_store/test_transaction"],
     "_store/recovery": ["module_utils/_store/test_recovery", "module_utils/_store/test_transaction"],
     "_store/retention": ["module_utils/_store/test_retention", "module_utils/_store/test_transaction"],
     "_store/staging": ["module_utils/_store/test_staging", "module_utils/_store/test_fetch"],

@@ -12,7 +12,7 @@ import os
 import typing as t
 
 from .._adapter.files import CONFIG_FILE, SAFETENSORS_FILE, TOKENIZER_CONFIG
-from .._adapter.lora_config import config_notes, config_problems, read_lora_config
+from .._adapter.lora_config import config_notes
 from .._adapter.structure import structure_checks, structure_notes, structure_problems
 from .._adapter.tokenizer import tokenizer_problems
 from .._base.config import read_base_json
@@ -25,6 +25,7 @@ from .._text import first
 from .attempt import Attempt, Verdict
 from .case import Case
 from .compatibility import Settings, runtime_notes, runtime_problems
+from .declared import check_declaration
 from .interpreter import Environment
 from .options import LoadTestOptions
 from .worker.protocol import LoadTestResult
@@ -64,15 +65,6 @@ def _check(
     check_runtime(attempt, tokenizer_config, environment.versions)
     check_base(attempt, identities, options.base_binding == "enforce")
     result.limited_by = "Not loaded in check mode."
-
-
-def check_declaration(case: Case, directory: str) -> dict[str, t.Any]:
-    """Return the adapter's configuration, which is as declared. Raises DeliveryError."""
-    config = read_lora_config(os.path.join(directory, CONFIG_FILE))
-    problems = config_problems(config, case.declared)
-    if problems:
-        raise DeliveryError(*problems)
-    return config
 
 
 def reason_for_level(case: Case) -> str | None:
