@@ -10,8 +10,10 @@ import typing as t
 
 from ansible.plugins.action import ActionBase
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.findings import Findings
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.fleet import Node, variants_of
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.host_variables import HostVariables
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.row_checks import check_rows
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.rows import adapters_of, agents_of, rows_with_agents
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.selection import select
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._once import once_a_run
@@ -47,7 +49,12 @@ class ActionModule(ActionBase):
             },
         }
         node = Node.of(variables["inventory_hostname"], variables["group_names"], role_variables)
+        findings = Findings({})
+        for finding in check_rows(options["adapters"], options["agent"]):
+            findings.add(node.name, finding)
         try:
+            if findings.problems():
+                raise DeliveryError(*findings.problems())
             rows = select(
                 node.rows,
                 self._agents(node, variables),
@@ -64,7 +71,7 @@ class ActionModule(ActionBase):
         """The variants of all agents, of the inventory and of this node."""
 
         def of_inventory() -> dict[str, list[str]]:
-            hosts = (HostVariables.read(name, variables["hostvars"], self._templar) for name in variables["groups"]["all"])
+            hosts = (HostVariables.of(name, variables["hostvars"], self._templar) for name in variables["groups"]["all"])
             return variants_of(rows_with_agents(host.get("agent_adapters"), host.get("agent_name")) for host in hosts)
 
         agents = {agent: list(variants) for agent, variants in (once_a_run("agents", None, of_inventory) or {}).items()}

@@ -10,11 +10,17 @@ import typing as t
 
 from ansible.plugins.action import ActionBase
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.fleet import Node, prompts_of, variants_of
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.host_variables import HostVariables
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.fleet import prompts_of, variants_of
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.inventory import Inventory
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.rows import Row, adapters_of
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.selection import select
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.selection import check_selected, select
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._once import once_a_run
+
+_OPTIONS: dict[str, t.Any] = {
+    "hosts": {"type": "list", "elements": "str"},
+    "runs_on": {"type": "str", "choices": ["agents", "training"], "default": "agents"},
+    "training": {"type": "bool", "default": False},
+}
 
 
 class ActionModule(ActionBase):
@@ -23,48 +29,50 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         result: dict[str, t.Any] = super().run(tmp, task_vars)
-        _validated, options = self.validate_argument_spec(
-            {
-                "hosts": {"type": "list", "elements": "str"},
-                "runs_on": {"type": "str", "choices": ["agents", "training"], "default": "agents"},
-                "training": {"type": "bool", "default": False},
-            }
-        )
+        _validated, options = self.validate_argument_spec(_OPTIONS)
+        variables = task_vars or {}
 
         def read() -> dict[str, t.Any]:
             try:
-                return {"changed": False, **self._fleet(options, task_vars or {})}
+                return {"changed": False, **_fleet(Inventory(self._loader, self._templar, variables), options, _tags(variables))}
             except DeliveryError as exc:
                 return {"failed": True, "msg": str(exc), "problems": exc.to_json()}
 
         return {**result, **(once_a_run("fleet_info", options, read) or read())}
 
-    def _fleet(self, options: dict[str, t.Any], variables: dict[str, t.Any]) -> dict[str, t.Any]:
-        groups, hostvars = variables["groups"], variables["hostvars"]
-        names = groups.get("agents", [])
-        own_groups: dict[str, list[str]] = {name: [] for name in names}
-        for group, hosts in groups.items():
-            for name in own_groups.keys() & set(hosts):
-                own_groups[name].append(group)
-        nodes = [Node.of(name, own_groups[name], HostVariables.read(name, hostvars, self._templar)) for name in names]
-        problems: list[Problem] = []
-        agents = once_a_run("agents", None, lambda: variants_of(node.rows for node in nodes))
-        tags = [list(variables.get(name) or ()) for name in ("ansible_run_tags", "ansible_skip_tags")]
-        selected = {node.name: select(node.rows, agents, *tags) for node in nodes}
-        prompts = prompts_of(nodes, problems)
-        if problems:
-            raise DeliveryError(*problems)
-        rows: list[Row] = [row for node in nodes for row in selected[node.name]]
-        limit = set(names if options["hosts"] is None else options["hosts"])
-        server = next(iter(groups.get("training", [])), None)
-        of_server = HostVariables.read(server, hostvars, self._templar) if server else None
-        first = HostVariables.read(names[0], hostvars, self._templar) if names else None
-        return {
-            "nodes": [node.entry(selected[node.name] if node.name in limit else []) for node in nodes],
-            "agents": agents,
-            "adapters": adapters_of(rows),
-            "prompts": prompts,
-            "training_server": {"name": server, "address": str((of_server and of_server.get("ansible_host")) or server or "")},
-            "training": (first and first.get("lorafleet_training")) or {},
-            "notes": (first and first.get("lorafleet_notes")) or [],
-        }
+
+def _tags(variables: dict[str, t.Any]) -> tuple[list[str], list[str]]:
+    """The tags of the run, and those to skip."""
+    return list(variables.get("ansible_run_tags") or ()), list(variables.get("ansible_skip_tags") or ())
+
+
+def _fleet(inventory: Inventory, options: dict[str, t.Any], tags: tuple[list[str], list[str]]) -> dict[str, t.Any]:
+    """The result of the module. Raises DeliveryError with all mistakes."""
+    nodes, limit, on_nodes = inventory.nodes, options["hosts"], options["runs_on"] == "agents"
+    agents = once_a_run("agents", None, lambda: variants_of(node.rows for node in nodes))
+    servers = inventory.groups.get("training", [])
+    problems = inventory.mistakes(training=not on_nodes, deploy=options["training"])
+    selected: dict[str, list[Row]] = {node.name: [] for node in nodes}
+    unknown = inventory.unknown_nodes()
+    # Without nodes, every tag would be wrong. Otherwise a tag may name what is not known yet.
+    if nodes and not unknown:
+        try:
+            selected = {node.name: select(node.rows, agents, *tags) for node in nodes}
+        except DeliveryError as exc:
+            problems += exc.problems
+    if not problems:
+        problems = check_selected(selected, limit if on_nodes else None, *tags, unknown)
+    if not problems and not on_nodes and limit is not None and not set(limit) & set(servers):
+        problems = [Problem("--limit", "does not hold the training server.", f"Name it: {', '.join(servers)}.")]
+    if problems:
+        raise DeliveryError(*problems)
+    server = next(iter(servers), "")
+    return {
+        "nodes": [node.entry(selected[node.name] if limit is None or node.name in limit else []) for node in nodes],
+        "agents": agents,
+        "adapters": adapters_of(row for rows in selected.values() for row in rows),
+        "prompts": prompts_of(nodes)[0],
+        "training_server": {"name": server, "address": str((server and inventory.value(server, "ansible_host")) or server)},
+        "training": inventory.of_fleet("lorafleet_training") or {},
+        "notes": inventory.of_fleet("lorafleet_notes") or [],
+    }

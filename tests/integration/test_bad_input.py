@@ -19,7 +19,6 @@ import json
 import math
 import os
 import pathlib
-import re
 import shutil
 import struct
 import subprocess
@@ -30,9 +29,9 @@ import pytest
 
 from tests.support.damage import EMBED, LAYER, Q0_A, Damage, add, change_tensors, drop, put, scale, zero
 from tests.support.fleet import CLEANER_3B, CONFIG, DESCRIBER_3B, WEIGHTS, Fleet, contents, row, travelling
-from tests.support.playbooks import CHECKOUT, Variables
+from tests.support.playbooks import Variables
+from tests.support.troubleshooting import documented
 
-PAGE = CHECKOUT / "docs" / "troubleshooting.md"
 SAVED_AGAIN = "Save the adapter again with PEFT"
 
 
@@ -95,10 +94,6 @@ def emptied(directory: pathlib.Path) -> None:
 def link_outside(directory: pathlib.Path) -> None:
     (directory / "tokenizer.json").unlink()
     (directory / "tokenizer.json").symlink_to("/etc/passwd")
-
-
-def called(name: str) -> Variables:
-    return {"name": name}
 
 
 def interpreter(text: str) -> c.Callable[[Fleet, str, contextlib.ExitStack], Variables]:
@@ -204,18 +199,6 @@ TABLE: dict[str, Bad] = {
     "bin only": Bad("directory", ("as adapter_model.bin, a pickle", "Save it as adapter_model.safetensors"), source=as_pickle),
     "link that leads outside": Bad(
         "directory", ("tokenizer.json is a symbolic link.", "Replace links by the files themselves"), source=link_outside
-    ),
-    "name with a slash": Bad(
-        "directory", ("'grammar/lora': is not a valid name.", "Use letters, digits"), declared=called("grammar/lora")
-    ),
-    "name that leads up": Bad(
-        "directory", ("'../models/lora': is not a valid name.", "Use letters, digits"), declared=called("../models/lora")
-    ),
-    "name that is an option": Bad(
-        "directory", ("'-lora': is not a valid name.", "Use letters, digits"), declared=called("-lora")
-    ),
-    "name with a newline": Bad(
-        "directory", ("'lora\\nPLAY RECAP': is not a valid name.", "Use letters, digits"), declared=called("lora\nPLAY RECAP")
     ),
     "safetensors truncated": Bad(
         "weights",
@@ -352,11 +335,6 @@ TABLE: dict[str, Bad] = {
         ("has too little space: ", "and a reserve of 67.1 MB are needed", "Free some space on this file system"),
         node=on_tmpfs("size=1m", ""),
     ),
-    "no such training server": Bad(
-        "node",
-        ("agent_training_host: is 'sbs99', which is not a host in the inventory.", "Set it to the training server's name there"),
-        node=settings(agent_training_host="sbs99"),
-    ),
     "rate that rsync does not take": Bad(
         "node",
         ("transfer_bwlimit: is 'fast', which is not a valid value of rsync's option bwlimit.", "Set it to a number of KiB"),
@@ -483,13 +461,6 @@ def deliver(batch: str, root: pathlib.Path, tiny: pathlib.Path) -> dict[str, Ver
             of_node["message"] = "\n".join(done.failures(node))
             of_node["untouched"] = before[node] == after[node]
     return verdicts
-
-
-def documented(item: str) -> re.Pattern[str]:
-    """The message of a row as docs/troubleshooting.md has it, in which ... matches anything."""
-    found = re.search(rf"^\| {re.escape(item)} \| (.+) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
-    assert found, f"{PAGE.name} has no row for {item!r}"
-    return re.compile(".+".join(map(re.escape, found[1].split("..."))))
 
 
 # One worker per batch, since several would wait for the same run.

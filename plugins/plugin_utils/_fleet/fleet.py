@@ -82,9 +82,10 @@ def variants_of(rows_of_nodes: c.Iterable[c.Sequence[Row]]) -> dict[str, list[st
     return agents_of(row for rows in rows_of_nodes for row in rows)
 
 
-def prompts_of(nodes: c.Iterable[Node], problems: list[Problem]) -> dict[str, list[t.Any]]:
+def prompts_of(nodes: c.Iterable[Node]) -> tuple[dict[str, list[t.Any]], list[Problem]]:
     """Return the golden prompts of each adapter: those of its agent, which all nodes must share."""
     found: dict[str, tuple[str, list[t.Any]]] = {}
+    problems: dict[str, Problem] = {}
     for node in nodes:
         for row in node.rows:
             prompts = node.prompts.get(row["agent"])
@@ -93,5 +94,6 @@ def prompts_of(nodes: c.Iterable[Node], problems: list[Problem]) -> dict[str, li
             host, others = found.setdefault(row["name"], (node.name, prompts))
             if others != prompts:
                 problem = f"{node.name} declares other prompts for it than {host}."
-                problems.append(Problem("agent_prompts", problem, "Declare them once, for the group of the agent.", row["name"]))
-    return {name: prompts for name, (_host, prompts) in found.items()}
+                remedy = "Declare them once, for the group of the agent."
+                problems.setdefault(row["name"], Problem("agent_prompts", problem, remedy, row["name"]))
+    return {name: prompts for name, (_host, prompts) in found.items()}, list(problems.values())

@@ -35,25 +35,30 @@ class HostVariables:
     not set. The role fails where it needs such a value and still cannot evaluate it.
     """
 
-    def __init__(self, raw: c.Mapping[str, t.Any], templar: t.Any) -> None:
-        self._raw, self._templar = raw, templar
+    def __init__(self, raw: c.Mapping[str, t.Any], hostvars: t.Any, templar: t.Any) -> None:
+        """``templar`` is that of an action plugin, ``hostvars`` the magic variable."""
+        self._raw = raw
+        # The names of the values that were asked for and cannot be evaluated.
+        self.unknown: set[str] = set()
+        self._all = {**_role_defaults(), **raw, "hostvars": hostvars}
+        self._templar = templar.copy_with_new_env(available_variables=self._all)
 
     @classmethod
-    def read(cls, host: str, hostvars: t.Any, templar: t.Any) -> HostVariables:
-        """Read a host of the magic variable ``hostvars``, with the templar of an action plugin."""
-        raw = {**_role_defaults(), **hostvars.raw_get(host)}
-        return cls(raw, templar.copy_with_new_env(available_variables={**raw, "hostvars": hostvars}))
+    def of(cls, host: str, hostvars: t.Any, templar: t.Any) -> HostVariables:
+        return cls(hostvars.raw_get(host), hostvars, templar)
 
     def names(self) -> list[str]:
+        """Return the names of the variables that the inventory and the command line set."""
         return list(self._raw)
 
     def get(self, name: str) -> t.Any:
         """Return a value as JSON knows it, or None if it is not set or cannot be evaluated."""
-        if name not in self._raw:
+        if name not in self._all:
             return None
         try:
-            value = self._templar.template(self._raw[name])
+            value = self._templar.template(self._all[name])
         except AnsibleError:
+            self.unknown.add(name)
             return None
         return json.loads(json.dumps(value, default=str))
 

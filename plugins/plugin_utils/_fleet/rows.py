@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import collections.abc as c
+import json
 import typing as t
 
 Row = dict[str, t.Any]
@@ -41,10 +42,11 @@ def agents_of(rows: c.Iterable[Row]) -> dict[str, list[str]]:
 
 
 def adapters_of(rows: c.Iterable[Row]) -> list[Row]:
-    """Return the adapters of rows in the form that modules take, each once."""
+    """Return the adapters of rows in the form that modules take, each declaration once."""
     found: dict[str, Row] = {}
     for row in rows:
-        found.setdefault(row["name"], {key: value for key, value in row.items() if key != "agent"})
+        declaration = json.dumps({key: value for key, value in row.items() if key not in OF_AGENT}, sort_keys=True)
+        found.setdefault(declaration, {key: value for key, value in row.items() if key != "agent"})
     return list(found.values())
 
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 import collections.abc as c
 import typing as t
 
-from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
+from ansible_collections.lorafleet.delivery.plugins.module_utils._text import first
 
 # Tags with a special meaning in Ansible. They select no agent and no variant.
 SPECIAL_TAGS = frozenset({"all", "always", "never", "tagged", "untagged"})
@@ -59,3 +60,31 @@ def select(
         return wanted and agent not in skipped and variant not in skipped
 
     return [row for row in rows if selected(row["agent"], row["variant"])]
+
+
+def check_selected(
+    selected: c.Mapping[str, c.Sequence[dict[str, t.Any]]],
+    hosts: c.Collection[str] | None,
+    run_tags: c.Collection[str],
+    skip_tags: c.Collection[str],
+    unknown: c.Collection[str] = (),
+) -> list[Problem]:
+    """Return the problem of a run whose tags and limit together leave nothing to do.
+
+    ``selected`` maps each node to the rows that the tags select. ``hosts`` are those of the limit,
+    None without one. The rows of ``unknown`` nodes cannot be evaluated before the first contact.
+    """
+    limited = [node for node in selected if hosts is None or node in hosts]
+    if not limited:
+        return [Problem("--limit", "holds no node.", f"Name nodes or their groups. Nodes: {first(selected)}.")]
+    if any(selected[node] or node in unknown for node in limited):
+        return []
+    wanted, skipped = (sorted(set(tags) - SPECIAL_TAGS) for tags in (run_tags, skip_tags))
+    given = [
+        *([f"--tags {','.join(wanted)}"] if wanted else []),
+        *([f"--skip-tags {','.join(skipped)}"] if skipped else []),
+        *(["--limit"] if hosts is not None else []),
+    ]
+    others = [node for node, rows in selected.items() if rows]
+    remedy = f"Without the limit, they select adapters on {first(others)}." if others else "Leave out some of the tags."
+    return [Problem(" ".join(given), "together select no adapter.", remedy)]

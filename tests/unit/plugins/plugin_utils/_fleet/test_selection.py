@@ -8,7 +8,7 @@ import typing as t
 
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.selection import select
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.selection import check_selected, select
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -123,3 +123,36 @@ def test_select_other_tags_select_nothing(run_tags: list[str], skip_tags: list[s
 def test_select_rows_of_several_agents_are_selected_as_on_nodes_of_their_own(run_tags: list[str], skip_tags: list[str]) -> None:
     apart = [row for agent in AGENTS for row in select(rows(agent), FLEET, run_tags, skip_tags)]
     assert select(EVERY_ROW, FLEET, run_tags, skip_tags) == apart
+
+
+SELECTED = {"jw2-1": rows("cleaner"), "jw3-1": []}
+
+
+def test_check_selected_run_with_work_has_no_problem() -> None:
+    assert check_selected(SELECTED, None, ["cleaner"], []) == []
+    assert check_selected(SELECTED, ["jw2-1", "sbs29"], ["all"], []) == []
+
+
+def test_check_selected_limit_without_nodes_is_refused() -> None:
+    [problem] = check_selected(SELECTED, ["sbs29"], ["all"], [])
+    assert str(problem) == "--limit: holds no node. Name nodes or their groups. Nodes: jw2-1, jw3-1."
+
+
+@pytest.mark.parametrize(
+    ("hosts", "run_tags", "skip_tags", "subject"),
+    [
+        (["jw3-1"], ["cleaner", "all"], [], "--tags cleaner --limit"),
+        (["jw3-1"], ["all"], ["describer"], "--skip-tags describer --limit"),
+    ],
+)
+def test_check_selected_tags_and_limit_without_adapter_are_refused(
+    hosts: list[str], run_tags: list[str], skip_tags: list[str], subject: str
+) -> None:
+    expected = f"{subject}: together select no adapter. Without the limit, they select adapters on jw2-1."
+    assert [str(problem) for problem in check_selected(SELECTED, hosts, run_tags, skip_tags)] == [expected]
+    assert check_selected(SELECTED, hosts, run_tags, skip_tags, unknown=["jw3-1"]) == []
+
+
+def test_check_selected_all_tags_skipped_is_refused() -> None:
+    [problem] = check_selected({"jw2-1": []}, None, ["cleaner"], ["cleaner"])
+    assert str(problem) == "--tags cleaner --skip-tags cleaner: together select no adapter. Leave out some of the tags."

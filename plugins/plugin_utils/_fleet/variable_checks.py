@@ -1,0 +1,78 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This plugin util is PRIVATE to the collection: it may change or vanish in any release.
+
+"""Checks the names and types of the variables that the inventory sets for the roles."""
+
+from __future__ import annotations
+
+import json
+import typing as t
+
+from ansible_collections.lorafleet.delivery.plugins.module_utils._text import shown
+
+from .findings import Finding, Findings
+from .near_names import meant_variable
+from .role_options import coerced, documented_variables
+
+# Variables that no role documents, because only fleet_info and the manifest plugin know them.
+_OF_FLEET = frozenset({"lorafleet_own_variables", "lorafleet_training", "lorafleet_notes"})
+# The rows are checked one by one.
+_ROWS = "agent_adapters"
+
+
+class Variables(t.Protocol):
+    """What the checks need of :class:`HostVariables`."""
+
+    def names(self) -> list[str]: ...
+
+    def get(self, name: str) -> t.Any: ...
+
+
+class VariableChecks:
+    """Checks hosts one after the other. Most of them have the variables of others."""
+
+    def __init__(self, findings: Findings) -> None:
+        self._findings = findings
+        self._meant: dict[tuple[str, frozenset[str]], str | None] = {}
+        self._types: dict[tuple[str, str], Finding | None] = {}
+
+    def check(self, host: str, variables: Variables) -> None:
+        documented = documented_variables()
+        known = documented.keys() | _OF_FLEET
+        names = set(variables.names())
+        own = set(variables.get("lorafleet_own_variables") or ())
+        is_set = frozenset(names & known)
+        for name in sorted(names):
+            if name in documented and name != _ROWS:
+                self._check_type(host, name, variables.get(name))
+            elif name not in known and name not in own:
+                self._check_name(host, name, is_set)
+
+    def _check_name(self, host: str, name: str, is_set: frozenset[str]) -> None:
+        if (name, is_set) not in self._meant:
+            self._meant[name, is_set] = meant_variable(name, documented_variables().keys() | _OF_FLEET, is_set)
+        meant = self._meant[name, is_set]
+        if meant:
+            remedy = f"Write {meant}. If the variable is your own, name it in lorafleet_own_variables."
+            self._findings.add(host, Finding(name, f"is not a variable of the roles, but {meant} is.", remedy))
+
+    def _check_type(self, host: str, name: str, value: t.Any) -> None:
+        if value is None:
+            return
+        key = (name, json.dumps(value))
+        if key not in self._types:
+            self._types[key] = _wrong_type(name, value)
+        finding = self._types[key]
+        if finding:
+            self._findings.add(host, finding)
+
+
+def _wrong_type(name: str, value: t.Any) -> Finding | None:
+    try:
+        coerced(documented_variables()[name], value)
+    except ValueError as exc:
+        return Finding(name, f"is {shown(value)}, which is not {exc}.", f"Write {exc}.")
+    return None

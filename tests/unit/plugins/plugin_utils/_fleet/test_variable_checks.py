@@ -1,0 +1,40 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.findings import Findings
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.variable_checks import VariableChecks
+
+
+class Variables(t.Dict[str, t.Any]):
+    def names(self) -> list[str]:
+        return list(self)
+
+
+def found(**variables: t.Any) -> list[str]:
+    findings = Findings({})
+    VariableChecks(findings).check("jw2-1", Variables(variables))
+    return [str(problem) for problem in findings.problems()]
+
+
+def test_variable_checks_valid_and_own_variables_have_no_findings() -> None:
+    assert found(agent_keep="4", agent_port=8000, ansible_host="jw2", agent_adapters="checked elsewhere", agent_owner=None) == []
+
+
+def test_variable_checks_near_miss_is_refused() -> None:
+    assert found(agent_modelsdir="/srv") == [
+        "jw2-1, agent_modelsdir: is not a variable of the roles, but agent_models_dir is."
+        " Write agent_models_dir. If the variable is your own, name it in lorafleet_own_variables."
+    ]
+
+
+def test_variable_checks_own_variable_is_exempt() -> None:
+    assert found(agent_modelsdir="/srv", lorafleet_own_variables=["agent_modelsdir"]) == []
+
+
+def test_variable_checks_wrong_type_is_refused() -> None:
+    assert found(agent_keep="many") == ['jw2-1, agent_keep: is "many", which is not an integer. Write an integer.']
