@@ -84,7 +84,7 @@ def test_fixtures_cover_versions_and_families() -> None:
     assert {name.partition("transformers-")[2][:1] for name in ADAPTERS if name.startswith("peft-")} == {"4", "5"}
     families = {adapter["family"] for adapter in ADAPTERS.values()}
     assert families == {"llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", UNKNOWN}
-    assert all(path.stat().st_size < 50_000 for path in FIXTURES.rglob("*.*"))
+    assert all(path.stat().st_size <= 100_000 for path in FIXTURES.rglob("*.*"))
 
 
 @pytest.mark.parametrize("name", ADAPTERS)
