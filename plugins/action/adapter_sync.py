@@ -98,13 +98,23 @@ class ActionModule(ActionBase):
             for adapter in plan["adapters"]:
                 if adapter["downloaded"]:
                     display.vv(f"{adapter['name']}: {adapter['downloaded_bytes']} bytes from {source}", host=node)
-                    directory = os.path.join(str(self._task.args["source_models_dir"]), adapter["name"])
+                    directory, links = self._place_of(adapter["name"])
                     # The compressed size is unknown until the end.
                     expected = 0 if options.compress else adapter["downloaded_bytes"] - adapter["staged_bytes"]
                     meter = Meter(node, adapter["name"], expected)
-                    session.fetch(adapter["name"], adapter["downloaded"], directory, adapter["staging"], meter)
+                    session.fetch(adapter["name"], adapter["downloaded"], directory, adapter["staging"], meter, links)
                     meter.done()
         _warn_about(source, session.source_rsync)
+
+    def _place_of(self, adapter: str) -> tuple[str, dict[str, str]]:
+        """The directory of an adapter at the source, and what the links in it lead to.
+
+        Without source_directories, it is the one of the adapter's name and has no links.
+        """
+        described = (self._task.args.get("source_directories") or {}).get(adapter)
+        if described is None:
+            return os.path.join(str(self._task.args["source_models_dir"]), adapter), {}
+        return str(described["path"]), {str(name): str(path) for name, path in (described.get("links") or {}).items()}
 
 
 @contextlib.contextmanager

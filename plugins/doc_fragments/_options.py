@@ -55,9 +55,16 @@ options:
             must have, for example C(use_rslora=true). All other keys must have their defaults.
         type: dict
       extra_files:
-        description: Names of further files of the adapter, which are delivered where they exist.
+        description:
+          - Names of further files of the adapter, which are delivered where they exist. A name may
+            begin with that of a subdirectory and a slash.
         type: list
         elements: str
+      subdirectory:
+        description:
+          - Where the adapter is in the directory of its name, for example V(checkpoint-1200). It is
+            delivered under its name all the same.
+        type: str
       allow_pickle:
         description:
           - Accept C(adapter_model.bin), a pickle, if there is no C(adapter_model.safetensors).
@@ -98,6 +105,14 @@ options:
         release of their adapters.
     type: path
     default: ~/.local/share/lorafleet/goldens
+  link_dirs:
+    description:
+      - Directories, such as the cache of the Hugging Face Hub, that links in the directory of an
+        adapter may lead into. The plain files that such links lead to are delivered in their place.
+      - All other links are refused.
+    type: list
+    elements: path
+    default: []
 """
 
     # The directories of a node.
@@ -125,6 +140,7 @@ options:
       - The module fails if one of them is the directory that a delivery would replace, contains it
         or is inside it. It recognises them on the same machine, whatever the paths, and on a
         network file system. Nothing is compared when empty.
+      - M(lorafleet.delivery.adapter_sync) reads the adapters from there.
     type: dict
     default: {}
 """

@@ -28,6 +28,7 @@ DECLARED: dict[str, t.Any] = {
             "target_modules": {"type": "list", "elements": "str"},
             "peft_config": {"type": "dict"},
             "extra_files": {"type": "list", "elements": "str"},
+            "subdirectory": {"type": "str"},
             "allow_pickle": {"type": "bool", "default": False},
             "dataset": {"type": "str"},
             "quality": {"type": "str"},
@@ -43,6 +44,7 @@ SOURCE: dict[str, t.Any] = {
     "models_dir": {"type": "path", "required": True},
     "cache_dir": {"type": "path", "default": "~/.cache/lorafleet"},
     "golden_dir": {"type": "path", "default": "~/.local/share/lorafleet/goldens"},
+    "link_dirs": {"type": "list", "elements": "path", "default": []},
 }
 
 NODE: dict[str, t.Any] = {

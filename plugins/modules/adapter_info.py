@@ -167,8 +167,9 @@ directories:
   description:
     - Identifies each adapter's directory, for O(lorafleet.delivery.adapter_sync#module:source_directories).
     - It has the resolved C(path), C(machine) (the running kernel), C(inodes) (device and inode of
-      the directory and of each one above it), C(mark) (inode and ctime of its adapter_config.json)
-      and C(shareable) (whether the file system can be mounted on several machines).
+      the directory and of each one above it), C(mark) (inode and ctime of its adapter_config.json),
+      C(shareable) (whether the file system can be mounted on several machines) and C(links) (the
+      files that links in the directory lead to, by their names).
   returned: always
   type: dict
 notes:
@@ -211,7 +212,6 @@ problems:
 """
 
 import contextlib
-import os
 import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import DECLARED, SOURCE
@@ -242,7 +242,8 @@ def main() -> None:
     for manifest in found.manifests:
         # Without /proc, nodes cannot compare their directories with these.
         with contextlib.suppress(OSError):
-            directories[manifest.name] = identify_source(os.path.join(module.params["models_dir"], manifest.name))
+            identity = identify_source(found.directories[manifest.name])
+            directories[manifest.name] = {**identity, "links": found.links[manifest.name]}
     results: dict[str, t.Any] = {
         "manifests": [manifest.to_text() for manifest in found.manifests],
         "excluded": {name: [item.to_json() for item in items] for name, items in found.excluded.items()},

@@ -13,6 +13,9 @@ import typing as t
 
 from .._names import check_name, check_path
 
+# How many directories a row's subdirectory may consist of.
+_DEPTH = 4
+
 
 @dataclasses.dataclass(frozen=True)
 class Declaration:
@@ -34,6 +37,8 @@ class Declaration:
     extra_files: tuple[str, ...]
     allow_pickle: bool
     base_config: dict[str, t.Any] | None
+    # Where the adapter is in the source's directory of its name; empty for that directory itself.
+    subdirectory: str = ""
 
     @classmethod
     def from_row(cls, row: dict[str, t.Any], base: dict[str, t.Any]) -> Declaration:
@@ -53,4 +58,5 @@ class Declaration:
             extra_files=tuple(check_path(path) for path in row["extra_files"] or ()),
             allow_pickle=row["allow_pickle"],
             base_config=base.get("config"),
+            subdirectory=check_path(row["subdirectory"], "subdirectory", _DEPTH) if row.get("subdirectory") else "",
         )

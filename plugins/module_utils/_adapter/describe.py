@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
+import typing as t
 
 from .._errors import DeliveryError
 from .._formats.tensor_scan import TensorScan, scan
@@ -31,20 +32,27 @@ from .tokenizer import tokenizer_problems
 class Description:
     """A described adapter directory.
 
-    ``excluded`` are the names in it that are not part of the adapter. ``notes`` say what is unusual
-    about it. ``cached`` is true when the files were not read because the cache had a valid entry.
+    ``links`` has the path that each link in it leads to, by the name of the file. ``excluded`` are
+    the names in it that are not part of the adapter. ``notes`` say what is unusual about it.
+    ``cached`` is true when the files were not read because the cache had a valid entry.
     """
 
     manifest: Manifest
+    links: dict[str, str]
     excluded: list[Excluded]
     notes: list[str]
     cached: bool
 
 
 def describe(
-    directory: str, declared: Declaration, versions: dict[str, str], cache: str, write_cache: bool = True
+    directory: str,
+    declared: Declaration,
+    versions: dict[str, str],
+    cache: str,
+    write_cache: bool = True,
+    link_dirs: t.Sequence[str] = (),
 ) -> Description:
-    """Describe the adapter in ``directory``.
+    """Describe the adapter in ``directory``, following links into ``link_dirs``.
 
     ``versions`` are the library versions of the training environment, where they are known.
     ``cache`` is the path of this adapter's cache entry (``hash_cache.cache_path``). The entry is
@@ -54,22 +62,23 @@ def describe(
     Raises DeliveryError when the directory contains no adapter or one that differs from
     ``declared``, is damaged, or changes while it is read.
     """
-    selection = select_files(directory, declared)
-    names = selection.names
+    selection = select_files(directory, declared, link_dirs)
+    paths = selection.paths
     started = time.time_ns()
-    signature = signature_of(directory, names)
+    signature = signature_of(paths)
     entry = read_entry(cache, signature)
     cached = entry is not None
     if entry is None:
-        entry = _read_files(directory, names)
-    if signature_of(directory, names) != signature:
+        entry = _read_files(paths)
+    # Also if a link, or a directory on the way to a file, leads somewhere else now.
+    if signature_of(paths) != signature or select_files(directory, declared, link_dirs).paths != paths:
         raise changed(directory, declared)
     other = format_of_config(entry.config)
     if other is not None:
         problem = f"{directory} has the {CONFIG_FILE} of {other.what}."
         raise DeliveryError.of("", problem, other.remedy, declared.name)
-    problems = [*config_problems(entry.config, declared), *tokenizer_problems(directory, names, declared.name)]
-    if SAFETENSORS_FILE in names:
+    problems = [*config_problems(entry.config, declared), *tokenizer_problems(paths, declared.name)]
+    if SAFETENSORS_FILE in paths:
         problems += structure_problems(declared.name, entry.tensors, entry.config, declared.base_config)
     if problems:
         raise DeliveryError(*problems)
@@ -85,18 +94,19 @@ def describe(
         versions=versions,
     )
     notes = config_notes(entry.config, declared)
-    if SAFETENSORS_FILE in names:
+    if SAFETENSORS_FILE in paths:
         notes += structure_notes(entry.tensors, entry.config, declared.base_config)
-    return Description(manifest, selection.excluded, notes, cached)
+    links = {name: path for name, path in paths.items() if path != os.path.join(directory, name)}
+    return Description(manifest, links, selection.excluded, notes, cached)
 
 
-def _read_files(directory: str, names: list[str]) -> CacheEntry:
-    hashed = [name for name in names if name != SAFETENSORS_FILE]
-    digests = dict(zip(hashed, sha256_of_all([os.path.join(directory, name) for name in hashed])))
+def _read_files(paths: t.Mapping[str, str]) -> CacheEntry:
+    hashed = [name for name in paths if name != SAFETENSORS_FILE]
+    digests = dict(zip(hashed, sha256_of_all([paths[name] for name in hashed])))
     tensors: tuple[TensorScan, ...] = ()
-    if SAFETENSORS_FILE in names:
-        weights = scan(os.path.join(directory, SAFETENSORS_FILE))
+    if SAFETENSORS_FILE in paths:
+        weights = scan(paths[SAFETENSORS_FILE])
         digests[SAFETENSORS_FILE] = (weights.size, weights.sha256)
         tensors = weights.tensors
-    config = read_lora_config(os.path.join(directory, CONFIG_FILE))
-    return CacheEntry(tuple(sorted(FileEntry(name, *digests[name]) for name in names)), tensors, config)
+    config = read_lora_config(paths[CONFIG_FILE])
+    return CacheEntry(tuple(sorted(FileEntry(name, *digests[name]) for name in paths)), tensors, config)

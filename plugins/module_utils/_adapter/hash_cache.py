@@ -55,12 +55,12 @@ def cache_path(cache_dir: str, directory: str) -> str:
     return os.path.join(cache_dir, hashlib.sha256(os.fsencode(os.path.realpath(directory))).hexdigest()[:32] + ".json")
 
 
-def signature_of(directory: str, names: t.Iterable[str]) -> Signature:
-    """Return the signature of the files ``names`` in ``directory``. Missing files are left out."""
+def signature_of(paths: t.Mapping[str, str]) -> Signature:
+    """Return the signature of files, given their paths by name. Missing files are left out."""
     signature: Signature = []
-    for name in names:
+    for name, path in paths.items():
         with contextlib.suppress(FileNotFoundError):
-            found = os.lstat(os.path.join(directory, name))
+            found = os.lstat(path)
             signature.append([name, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns])
     return signature
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import stat
+import typing as t
 
 from .._errors import DeliveryError, Problem, about
 from .._formats.file_kinds import FETCH_LFS, is_lfs_pointer
@@ -21,17 +22,65 @@ from .excluded import Excluded, excluded
 from .files import CHAT_TEMPLATE_DIR, CODE_SUFFIXES, CONFIG_FILE, PICKLE_FILE, SAFETENSORS_FILE, is_tokenizer_file
 from .other_formats import adapters_below, format_of
 
+_FOLLOW = (
+    "Replace links by the files themselves (cp -rL makes such a copy of the directory), or list {directory} in"
+    " link_dirs (variable training_link_dirs) to have links into it followed."
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """The names in a directory that belong to the adapter, sorted, and those that do not."""
+    """The files of a directory that belong to the adapter, and what else there is.
 
-    names: list[str]
+    ``paths`` has the path to read each file at, by its name and in the order of the names. It is
+    that of the file itself where the directory has a link.
+    """
+
+    paths: dict[str, str]
     excluded: list[Excluded]
 
 
-def select_files(directory: str, declared: Declaration) -> Selection:
-    """Return the files to deliver. Raises DeliveryError if there is no adapter, or no whole one."""
+def source_directory(models_dir: str, declared: Declaration, link_dirs: t.Sequence[str] = ()) -> str:
+    """Return the directory of an adapter at the source, without links in its path.
+
+    The directory of the adapter's name may be a link. Raises DeliveryError if a link in its
+    subdirectory leads to anywhere else than into one of ``link_dirs``.
+    """
+    top = os.path.realpath(os.path.join(models_dir, declared.name))
+    expected = os.path.join(top, declared.subdirectory) if declared.subdirectory else top
+    found = os.path.realpath(expected)
+    if found != expected and not _is_inside(found, link_dirs):
+        problem = f"{expected} is reached by a link, which leads to {found}."
+        raise DeliveryError.of("", problem, _FOLLOW.format(directory=os.path.dirname(found)), declared.name)
+    return found
+
+
+def tokenizer_above(models_dir: str, declared: Declaration, paths: t.Collection[str]) -> str | None:
+    """Return a warning if the tokenizer is in a directory above the adapter's subdirectory.
+
+    PEFT saves an adapter with a name into a subdirectory, but its tokenizer stays above.
+    """
+    if not declared.subdirectory or any(map(is_tokenizer_file, paths)):
+        return None
+    above = os.path.join(declared.name, os.path.dirname(declared.subdirectory))
+    while above:
+        directory = os.path.join(models_dir, above)
+        found = sorted(filter(is_tokenizer_file, os.listdir(directory))) if os.path.isdir(directory) else []
+        if found:
+            return (
+                f"adapter {declared.name}: is delivered without the tokenizer in {directory} ({first(found)})."
+                f" If serving needs it, copy these files into {declared.subdirectory}."
+            )
+        above = os.path.dirname(above)
+    return None
+
+
+def select_files(directory: str, declared: Declaration, link_dirs: t.Sequence[str] = ()) -> Selection:
+    """Return the files to deliver from ``directory``.
+
+    Links to plain files in one of ``link_dirs`` count as these files. Raises DeliveryError if there
+    is no adapter, or no whole one.
+    """
     try:
         present = _present(directory, declared)
     except FileNotFoundError:
@@ -62,11 +111,11 @@ def select_files(directory: str, declared: Declaration) -> Selection:
         )
     wanted = {CONFIG_FILE, weights, CHAT_TEMPLATE_DIR, *declared.extra_files} - {os.path.dirname(path) for path in present}
     names = [name for name in present if name in wanted or is_tokenizer_file(name)]
-    _check_kinds(directory, names, declared)
     with about(declared.name):
         names = [check_path(name) for name in names]
+    paths = _resolve(directory, names, declared, link_dirs)
     delivered = {*names, *map(os.path.dirname, names)}
-    return Selection(names, [excluded(directory, name) for name in present if name not in delivered])
+    return Selection(paths, [excluded(directory, name) for name in present if name not in delivered])
 
 
 def _present(directory: str, declared: Declaration) -> list[str]:
@@ -91,33 +140,52 @@ def changed(directory: str, declared: Declaration) -> DeliveryError:
     )
 
 
-def _check_kinds(directory: str, names: list[str], declared: Declaration) -> None:
-    """Raise DeliveryError for links, for whatever is not a file, and for Git LFS pointers."""
+def _resolve(directory: str, names: list[str], declared: Declaration, link_dirs: t.Sequence[str]) -> dict[str, str]:
+    """Return the path of each file.
+
+    Raises DeliveryError for links that may not be followed, for whatever is not a file, and for Git
+    LFS pointers.
+    """
     problems: list[Problem] = []
-    links = []
+    paths: dict[str, str] = {}
+    refused: dict[str, str] = {}
     for name in names:
-        path = os.path.join(directory, name)
+        path = paths[name] = os.path.join(directory, name)
         try:
             mode = os.lstat(path).st_mode
+            if stat.S_ISLNK(mode):
+                paths[name] = os.path.realpath(path)
+                if not _is_inside(paths[name], link_dirs):
+                    refused[name] = paths[name]
+                    continue
+                mode = os.lstat(paths[name]).st_mode
         except FileNotFoundError:
+            if os.path.islink(path):
+                problem = f"{path} is a symbolic link that leads to nothing."
+                problems.append(Problem("", problem, "Copy the adapter again, with the files themselves.", declared.name))
+                continue
             raise changed(directory, declared) from None
-        if stat.S_ISLNK(mode):
-            links.append(name)
-        elif not stat.S_ISREG(mode):
+        if not stat.S_ISREG(mode):
             remedy = "Replace it with a plain file: directories, FIFOs and devices are never delivered."
             problems.append(Problem("", f"{path} is not a plain file.", remedy, declared.name))
-    if links:
-        what = f"{os.path.join(directory, links[0])} is a symbolic link"
-        if len(links) > 1:
-            what = f"{directory} has {len(links)} symbolic links instead of files: {first(links)}"
-        remedy = "Replace links by the files themselves (cp -rL makes such a copy of the directory)."
-        problems.append(Problem("", f"{what}.", remedy, declared.name))
+    if refused:
+        what = f"{os.path.join(directory, next(iter(refused)))} is a symbolic link"
+        if len(refused) > 1:
+            what = f"{directory} has {len(refused)} symbolic links instead of files: {first(refused)}"
+        common = os.path.commonpath([os.path.dirname(path) for path in refused.values()])
+        problems.append(Problem("", f"{what}, into {common}.", _FOLLOW.format(directory=common), declared.name))
     if problems:
         raise DeliveryError(*problems)
-    pointers = [name for name in names if is_lfs_pointer(os.path.join(directory, name))]
+    pointers = [name for name, path in paths.items() if is_lfs_pointer(path)]
     if pointers:
         what = "is a Git LFS pointer, not the file itself" if len(pointers) == 1 else "are Git LFS pointers, not the files"
         raise DeliveryError.of("", f"{first(pointers)} in {directory} {what}.", FETCH_LFS, declared.name)
+    return paths
+
+
+def _is_inside(path: str, directories: t.Sequence[str]) -> bool:
+    """Return whether a path without links is below one of ``directories``."""
+    return any(os.path.commonpath([path, top]) == top != path for top in map(os.path.realpath, directories))
 
 
 def _no_adapter(declared: Declaration, found: str) -> DeliveryError:

@@ -14,7 +14,7 @@ import typing as t
 from .._errors import DeliveryError, Problem
 from .._formats.strict_json import read_object
 from .._text import shown
-from .files import CHAT_TEMPLATE, TOKENIZER_CONFIG
+from .files import TOKENIZER_CONFIG, is_chat_template
 
 # The longest templates of known models have 20 kB. A template is a program. It is never rendered
 # here, but serving software does render it and should not get an inflated one.
@@ -23,19 +23,14 @@ MAX_TEMPLATE = 1 << 18
 _MAX_CONFIG = 1 << 24
 
 
-def tokenizer_problems(directory: str, names: t.Collection[str], name: str) -> list[Problem]:
-    """Return the problems of the tokenizer of adapter ``name``.
-
-    ``names`` are the adapter's files in ``directory``.
-    """
+def tokenizer_problems(paths: t.Mapping[str, str], name: str) -> list[Problem]:
+    """Return the problems of the tokenizer of adapter ``name``, whose files are at ``paths``."""
     problems: list[Problem] = []
     templates: list[tuple[str, int]] = []
-    if CHAT_TEMPLATE in names:
-        templates.append((CHAT_TEMPLATE, os.lstat(os.path.join(directory, CHAT_TEMPLATE)).st_size))
-    if TOKENIZER_CONFIG in names:
-        path = os.path.join(directory, TOKENIZER_CONFIG)
+    templates += [(file, os.lstat(path).st_size) for file, path in paths.items() if is_chat_template(file)]
+    if TOKENIZER_CONFIG in paths:
         try:
-            config = read_object(path, "Save the tokenizer again.", _MAX_CONFIG)
+            config = read_object(paths[TOKENIZER_CONFIG], "Save the tokenizer again.", _MAX_CONFIG)
         except DeliveryError as exc:
             return list(exc.problems)
         for key in ("auto_map", "trust_remote_code"):

@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import typing as t
 
 from .._adapter.declaration import Declaration
@@ -17,6 +16,7 @@ from .._adapter.describe import describe
 from .._adapter.excluded import Excluded, unusual
 from .._adapter.hash_cache import cache_path
 from .._adapter.manifest import Manifest
+from .._adapter.selection import source_directory, tokenizer_above
 from .._base.identity import Identities
 from .._errors import DeliveryError, Problem, collected
 from .attach import STALE, attach_golden
@@ -30,6 +30,9 @@ class Descriptions:
     """
 
     manifests: list[Manifest] = dataclasses.field(default_factory=list)
+    # Where each adapter is, and what the links in that directory lead to.
+    directories: dict[str, str] = dataclasses.field(default_factory=dict)
+    links: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
     excluded: dict[str, list[Excluded]] = dataclasses.field(default_factory=dict)
     notes: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     goldens: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -55,9 +58,9 @@ def describe_adapters(
         with collected(found.problems, row["name"]):
             base = bases.get(row["base"], {})
             declared = Declaration.from_row(row, base)
-            directory = os.path.join(params["models_dir"], declared.name)
+            directory = source_directory(params["models_dir"], declared, params["link_dirs"])
             cache = cache_path(params["cache_dir"], directory)
-            described = describe(directory, declared, versions, cache, write_cache)
+            described = describe(directory, declared, versions, cache, write_cache, params["link_dirs"])
             identity = identities.at(base.get("path"))
             manifest, golden, problem = attach_golden(described.manifest, params["golden_dir"], identity)
             found.goldens[declared.name] = golden
@@ -66,9 +69,13 @@ def describe_adapters(
             if problem and golden == STALE:
                 found.warnings.append(str(problem))
             found.manifests.append(manifest)
+            found.directories[declared.name] = directory
+            found.links[declared.name] = described.links
             found.excluded[declared.name] = described.excluded
             found.notes[declared.name] = described.notes
             found.warnings += unusual(declared.name, described.excluded)
+            files = [entry.path for entry in manifest.files]
+            found.warnings += filter(None, [tokenizer_above(params["models_dir"], declared, files)])
             if described.cached:
                 found.cached.append(declared.name)
     return found

@@ -104,7 +104,8 @@ def _check_structure(attempt: Attempt, directory: str) -> None:
                 f"{os.path.join(directory, entry.path)} differs from the manifest of release {case.manifest.release}.",
                 "Deploy again, which transfers the file again.",
             )
-    problems = tokenizer_problems(directory, [entry.path for entry in case.manifest.files], case.name)
+    paths = {entry.path: os.path.join(directory, entry.path) for entry in case.manifest.files}
+    problems = tokenizer_problems(paths, case.name)
     if problems:
         raise DeliveryError(*problems)
     if tensors is None:

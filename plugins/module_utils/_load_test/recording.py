@@ -16,6 +16,7 @@ from .._adapter.declaration import Declaration
 from .._adapter.describe import describe
 from .._adapter.hash_cache import cache_path
 from .._adapter.manifest import Manifest
+from .._adapter.selection import source_directory
 from .._base.config import with_config
 from .._base.identity import Identities, differences
 from .._errors import DeliveryError, Problem, about, collected
@@ -43,6 +44,7 @@ class RecordingOptions:
     models_dir: str
     cache_dir: str
     golden_dir: str
+    link_dirs: list[str]
     prompts: dict[str, t.Any]
     length: int
     python: str
@@ -168,8 +170,9 @@ def find_recording(
             f"cannot be recorded: base {declared.base} has no path on this host.",
             "Set the path of the base in bases.",
         )
-    directory = os.path.join(options.models_dir, declared.name)
-    manifest = describe(directory, declared, {}, cache_path(options.cache_dir, directory), write_cache).manifest
+    directory = source_directory(options.models_dir, declared, options.link_dirs)
+    cache = cache_path(options.cache_dir, directory)
+    manifest = describe(directory, declared, {}, cache, write_cache, options.link_dirs).manifest
     prompts_digest = digest_of([prompts, options.length])
     try:
         before = read_golden(options.golden_dir, manifest)
@@ -199,7 +202,8 @@ def save_golden(options: RecordingOptions, recording: GoldenRecording, outcome: 
     golden = _golden_from(recording, outcome.reports[name])
     # The files that were loaded must still match the digest.
     cache = cache_path(options.cache_dir, recording.directory)
-    if describe(recording.directory, recording.declared, {}, cache).manifest.digest != golden.digest:
+    now_there = describe(recording.directory, recording.declared, {}, cache, link_dirs=options.link_dirs)
+    if now_there.manifest.digest != golden.digest:
         remedy = "Wait until the training has ended, then record again."
         raise DeliveryError.of("", "changed while it was recorded.", remedy)
     path = golden_path(options.golden_dir, name, recording.manifest.release)

@@ -120,15 +120,15 @@ def transfer(
     options: TransferOptions,
     progress: c.Callable[[int], None] = lambda count: None,
     lock_timeout: int = 0,
-    subdirectory: str = "",
+    destination: str = "",
 ) -> TransferResult:
     """Transfer files from the source's directory to the node's staging directory.
 
-    Returns when both ends have ended. ``lock_timeout`` and ``subdirectory`` are those of
+    Returns when both ends have ended. ``lock_timeout`` and ``destination`` are those of
     ``client_command``; ``lock_timeout`` must be less than the time limit. ``progress`` is called
     with the number of bytes each time some were passed to the node.
     """
-    request = client_command(names, source_dir, staging, options, lock_timeout, subdirectory)
+    request = client_command(names, source_dir, staging, options, lock_timeout, destination)
     commands = (node.argv(request), source.argv(server_command()))
     received = 0
 

@@ -177,11 +177,12 @@ def client_command(
     staging: str,
     options: TransferOptions,
     lock_timeout: int = 0,
-    subdirectory: str = "",
+    destination: str = "",
 ) -> list[str]:
     """The node's end: fetch files of the source's directory into the staging directory.
 
-    With ``subdirectory``, they are fetched into that subdirectory of it, which must exist.
+    ``destination`` is where in it they are written: a subdirectory that exists, with a slash at its
+    end, or the name for a single file.
 
     ``lock_timeout`` is how many seconds to wait for another receiver to leave that directory.
 
@@ -200,7 +201,7 @@ def client_command(
         *(["--compress", "--compress-choice=zstd", "--compress-level=1"] if options.compress else []),
         "--rsh", _JOIN,
         *(f"source:{_escape_wildcards(os.path.join(source_dir, name))}" for name in names),
-        os.path.join(staging, subdirectory, ""),
+        os.path.join(staging, destination),
     ]  # fmt: skip
 
 

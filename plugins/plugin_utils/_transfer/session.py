@@ -12,6 +12,7 @@ import collections.abc as c
 import dataclasses
 import os
 import time
+import types
 import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
@@ -49,16 +50,25 @@ class Session:
         source_dir: str,
         staging: str,
         progress: c.Callable[[int], None] = lambda count: None,
+        links: c.Mapping[str, str] = types.MappingProxyType({}),
     ) -> None:
         """Transfer files of an adapter; resume after a broken connection.
 
-        ``names`` can be in a subdirectory, which must exist in ``staging``. Raises DeliveryError on
-        failure. ``progress`` is that of ``transfer``, over all attempts.
+        ``names`` can be in a subdirectory, which must exist in ``staging``. ``links`` has the paths
+        of files that are elsewhere at the source. rsync follows no links, so nobody can exchange
+        what was resolved for a link to another file. Raises DeliveryError on failure. ``progress``
+        is that of ``transfer``, over all attempts.
         """
-        for subdirectory in sorted({os.path.dirname(name) for name in names}):
-            inside = [os.path.basename(name) for name in names if os.path.dirname(name) == subdirectory]
-            directory = os.path.join(source_dir, subdirectory) if subdirectory else source_dir
-            self._fetch(adapter, inside, directory, staging, progress, subdirectory)
+        groups: dict[tuple[str, str], list[str]] = {}
+        for name in names:
+            if name in links:
+                groups[os.path.dirname(links[name]), name] = [os.path.basename(links[name])]
+            else:
+                subdirectory = os.path.dirname(name)
+                directory = os.path.join(source_dir, subdirectory) if subdirectory else source_dir
+                groups.setdefault((directory, os.path.join(subdirectory, "")), []).append(os.path.basename(name))
+        for (directory, destination), found in groups.items():
+            self._fetch(adapter, found, directory, staging, progress, destination)
 
     def _fetch(
         self,
@@ -67,7 +77,7 @@ class Session:
         source_dir: str,
         staging: str,
         progress: c.Callable[[int], None],
-        subdirectory: str,
+        destination: str,
     ) -> None:
         failed: list[TransferResult] = []
         path = self.source_end.path(source_dir)
@@ -79,7 +89,7 @@ class Session:
                 # notices when it sends its next keepalive, after half of the time limit.
                 lock_timeout = self.options.timeout * 3 // 4
             result = transfer(
-                self.source_end, self.node_end, names, path, staging, self.options, progress, lock_timeout, subdirectory
+                self.source_end, self.node_end, names, path, staging, self.options, progress, lock_timeout, destination
             )
             self.results.append(result)
             if result.returncode == 0:

@@ -60,7 +60,7 @@ def test_adapter_info_describes_adapter(run: RunModule, source: pathlib.Path, ma
         "manifests": [manifest.to_text()],
         "goldens": {NAME: "none"},
         "excluded": {NAME: [{"path": "README.md", "reason": "documentation"}]},
-        "directories": {NAME: identify_source(str(source / NAME))},
+        "directories": {NAME: {**identify_source(str(source / NAME)), "links": {}}},
         "cached": [],
     }
 

@@ -57,7 +57,7 @@ def test_from_row_all_options() -> None:
     assert declared.base_config == {"model_type": "llama"}
 
 
-@pytest.mark.parametrize("changes", [{"name": "../lora"}, {"extra_files": ["NOTICE", "../secret"]}])
+@pytest.mark.parametrize("changes", [{"name": "../lora"}, {"extra_files": ["NOTICE", "../secret"]}, {"subdirectory": "../other"}])
 def test_from_row_hostile_name_is_rejected(changes: dict[str, t.Any]) -> None:
     with pytest.raises(DeliveryError, match=r"'\.\./\w+'.*: is not a valid name"):
         Declaration.from_row({**ROW, **changes}, {})

@@ -12,7 +12,12 @@ import typing as t
 
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.excluded import Excluded, unusual
-from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.selection import Selection, select_files
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.selection import (
+    Selection,
+    select_files,
+    source_directory,
+    tokenizer_above,
+)
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 
 from tests.support.describing import CONFIG, FILES, WEIGHTS, Declare
@@ -33,6 +38,10 @@ def error_of(select: Select) -> str:
     return str(problem)
 
 
+def paths_of(adapter: pathlib.Path, *names: str) -> dict[str, str]:
+    return {name: str(adapter / name) for name in sorted(names)}
+
+
 def reasons(select: Select) -> dict[str, str]:
     return {item.path: item.reason for item in select().excluded}
 
@@ -46,13 +55,15 @@ def reasons(select: Select) -> dict[str, str]:
 )
 def test_select_files_every_form_of_a_tokenizer_belongs_to_the_adapter(adapter: pathlib.Path, select: Select, name: str) -> None:
     (adapter / name).write_text("{}")
-    assert select() == Selection(sorted([*FILES, name]), [])
+    assert select() == Selection(paths_of(adapter, *FILES, name), [])
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json.bak", "tokenizer.model.vx", "mytekken.jsonx", "vocab.json~"])
 def test_select_files_similar_name_is_excluded_as_unusual(adapter: pathlib.Path, select: Select, name: str) -> None:
     (adapter / name).write_text("{}")
-    assert select() == Selection(FILES, [Excluded(name, "neither PEFT nor transformers reads it", usual=False)])
+    assert select() == Selection(
+        paths_of(adapter, *FILES), [Excluded(name, "neither PEFT nor transformers reads it", usual=False)]
+    )
 
 
 def test_select_files_excluded_files_have_reasons(adapter: pathlib.Path, select: Select) -> None:
@@ -176,7 +187,7 @@ def test_select_files_templates_in_their_directory_belong_to_the_adapter(adapter
     (directory / "tool_use.jinja").write_text("{{ tools }}")
     (directory / "notes.txt").write_text("")
     found = select()
-    assert found.names == sorted([*FILES, "additional_chat_templates/tool_use.jinja"])
+    assert [*found.paths] == sorted([*FILES, "additional_chat_templates/tool_use.jinja"])
     assert [item.path for item in found.excluded] == ["additional_chat_templates/notes.txt"]
 
 
@@ -198,5 +209,87 @@ def test_select_files_extra_file_in_a_subdirectory_is_included(adapter: pathlib.
     for name in ("a.bin", "a.dat"):
         (adapter / "voices" / name).write_text("")
     found = select_files(str(adapter), declare(extra_files=["voices/a.dat"]))
-    assert found.names == sorted([*FILES, "voices/a.dat"])
+    assert [*found.paths] == sorted([*FILES, "voices/a.dat"])
     assert [item.path for item in found.excluded] == ["voices/a.bin"]
+
+
+def linked(adapter: pathlib.Path, blobs: pathlib.Path) -> None:
+    """Replace the files by links, as in the Hub's cache."""
+    blobs.mkdir()
+    for number, name in enumerate(FILES):
+        (adapter / name).rename(blobs / str(number))
+        (adapter / name).symlink_to(os.path.relpath(blobs / str(number), adapter))
+
+
+def test_select_files_links_into_link_dirs_are_resolved(adapter: pathlib.Path, declare: Declare) -> None:
+    blobs = adapter.parent / "blobs"
+    linked(adapter, blobs)
+    found = select_files(str(adapter), declare(), [str(adapter.parent / "nothing"), str(blobs)])
+    assert found.paths == {name: str(blobs / str(number)) for number, name in enumerate(FILES)}
+
+
+@pytest.mark.parametrize("allowed", ["blobs/0", "blob", "blobs-evil", "models/../blobsx"])
+def test_select_files_links_elsewhere_are_refused(adapter: pathlib.Path, declare: Declare, allowed: str) -> None:
+    linked(adapter, adapter.parent / "blobs")
+    with pytest.raises(DeliveryError, match="5 symbolic links instead of files") as caught:
+        select_files(str(adapter), declare(), [str(adapter.parent / allowed)])
+    assert f"list {adapter.parent}/blobs in link_dirs" in str(caught.value)
+
+
+@pytest.mark.parametrize("target", ["../../secret", "/etc/hostname", "../outside/secret"])
+def test_select_files_link_that_leaves_link_dirs_is_refused(adapter: pathlib.Path, declare: Declare, target: str) -> None:
+    """The path of the link is inside, but the file that it leads to is not."""
+    blobs = adapter.parent / "blobs"
+    linked(adapter, blobs)
+    (adapter.parent / "outside").mkdir()
+    for secret in (adapter.parent / "secret", adapter.parent.parent / "secret", adapter.parent / "outside" / "secret"):
+        secret.write_text("x")
+    (blobs / "3").unlink()
+    (blobs / "3").symlink_to(target)
+    with pytest.raises(DeliveryError, match=r"tokenizer\.json is a symbolic link"):
+        select_files(str(adapter), declare(), [str(blobs)])
+
+
+@pytest.mark.parametrize("kind", ["directory", "fifo", "nothing"])
+def test_select_files_link_to_no_plain_file_is_refused(adapter: pathlib.Path, declare: Declare, kind: str) -> None:
+    blobs = adapter.parent / "blobs"
+    linked(adapter, blobs)
+    (blobs / "3").unlink()
+    if kind == "directory":
+        (blobs / "3").mkdir()
+    elif kind == "fifo":
+        os.mkfifo(blobs / "3")
+    with pytest.raises(DeliveryError, match=r"is not a plain file|leads to nothing"):
+        select_files(str(adapter), declare(), [str(blobs)])
+
+
+def test_source_directory_is_below_the_adapters_name(tmp_path: pathlib.Path, declare: Declare) -> None:
+    (tmp_path / "elsewhere" / "runs" / "checkpoint-5").mkdir(parents=True)
+    (tmp_path / "adapter").symlink_to("elsewhere")
+    assert source_directory(str(tmp_path), declare()) == str(tmp_path / "elsewhere")
+    declared = declare(subdirectory="runs/checkpoint-5")
+    assert source_directory(str(tmp_path), declared) == str(tmp_path / "elsewhere" / "runs" / "checkpoint-5")
+    # Whether it exists is a matter of its files.
+    assert source_directory(str(tmp_path), declare(subdirectory="none")) == str(tmp_path / "elsewhere" / "none")
+
+
+def test_source_directory_behind_a_link_needs_link_dirs(tmp_path: pathlib.Path, declare: Declare) -> None:
+    (tmp_path / "private" / "checkpoint-5").mkdir(parents=True)
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "last").symlink_to(tmp_path / "private" / "checkpoint-5")
+    declared = declare(subdirectory="last")
+    with pytest.raises(DeliveryError, match=f"list {tmp_path}/private in link_dirs"):
+        source_directory(str(tmp_path), declared, [str(tmp_path / "priv")])
+    assert source_directory(str(tmp_path), declared, [str(tmp_path / "private")]) == str(tmp_path / "private" / "checkpoint-5")
+
+
+def test_tokenizer_above_the_subdirectory_is_warned_of(tmp_path: pathlib.Path, declare: Declare) -> None:
+    (tmp_path / "adapter" / "runs" / "grammar").mkdir(parents=True)
+    declared = declare(subdirectory="runs/grammar")
+    assert tokenizer_above(str(tmp_path), declared, [CONFIG]) is None
+    (tmp_path / "adapter" / "tokenizer.json").write_text("{}")
+    warning = tokenizer_above(str(tmp_path), declared, [CONFIG])
+    assert warning is not None
+    assert f"without the tokenizer in {tmp_path}/adapter" in warning
+    assert tokenizer_above(str(tmp_path), declared, [CONFIG, "tekken.json"]) is None
+    assert tokenizer_above(str(tmp_path), declare(), [CONFIG]) is None

@@ -18,7 +18,7 @@ HUGE = "x" * MAX_TEMPLATE + "ä"
 
 
 def messages(adapter: pathlib.Path, names: t.Collection[str] = NAMES) -> list[str]:
-    problems = tokenizer_problems(str(adapter), names, "adapter")
+    problems = tokenizer_problems({name: str(adapter / name) for name in names}, "adapter")
     assert all(problem.remedy and len(str(problem)) < 1000 for problem in problems)
     return list(map(str, problems))
 

@@ -150,7 +150,7 @@ def test_transfer_named_files_transfers_no_others(source: pathlib.Path, staging:
 def test_transfer_into_subdirectory_keeps_lock_on_staging_directory(source: pathlib.Path, staging: pathlib.Path) -> None:
     (source / "tool_use.jinja").write_bytes(b"{{ tools }}")
     (staging / "templates").mkdir()
-    result = transfer(LOCAL, LOCAL, ["tool_use.jinja"], str(source), str(staging), TransferOptions(30), subdirectory="templates")
+    result = transfer(LOCAL, LOCAL, ["tool_use.jinja"], str(source), str(staging), TransferOptions(30), destination="templates/")
     assert result.returncode == 0
     assert_arrived(source, staging / "templates", "tool_use.jinja")
     assert f"{staging}" in result.commands[0]

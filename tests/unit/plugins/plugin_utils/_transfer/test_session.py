@@ -127,6 +127,24 @@ def logins(sshd: Server) -> int:
     return sum(line.startswith("Accepted publickey") for line in sshd.log)
 
 
+def test_session_subdirectories_and_links_arrive_under_their_names(tmp_path: pathlib.Path) -> None:
+    source, blobs, staging = (tmp_path / name for name in ("source", "blobs", "staging"))
+    for directory in (source / "templates", blobs, staging / "templates"):
+        directory.mkdir(parents=True)
+    (source / "config").write_text("config")
+    (source / "templates" / "a").write_text("a")
+    (blobs / "0123").write_text("weights")
+    (blobs / "4567").write_text("b")
+    links = {"weights": str(blobs / "0123"), "templates/b": str(blobs / "4567"), "secret": str(blobs / "89ab")}
+    (blobs / "89ab").symlink_to("/etc/hostname")
+    session = Session("sbs29", "jw2-1", End(None), End(None), TransferOptions(30), 1)
+    names = ["config", "templates/a", "templates/b", "weights", "secret"]
+    session.fetch("a_lora", names, str(source), str(staging), links=links)
+    found = {str(path.relative_to(staging)): path.read_text() for path in staging.rglob("*") if path.is_file()}
+    # A link that took the place of a resolved file is not followed.
+    assert found == {"config": "config", "weights": "weights", "templates/a": "a", "templates/b": "b"}
+
+
 def test_session_several_adapters_share_one_connection_per_end(
     sshd: Server, sockets: pathlib.Path, places: tuple[pathlib.Path, pathlib.Path]
 ) -> None:
