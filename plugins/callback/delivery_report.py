@@ -23,6 +23,8 @@ description:
   - Ticks a box only on evidence of this run, that is, bytes that it hashed and receipts that it read. The first
     task that works on adapters empties all boxes, so that a killed run leaves none ticked.
   - A run in check mode or of the playbook status proves nothing. It prints its table and does not touch the files.
+  - At the end of a preflight, prints a table of the checks of all hosts and a sentence with the remedy for each
+    problem. It does not touch the files either.
 requirements:
   - enabled in configuration, as C(callbacks_enabled = lorafleet.delivery.delivery_report)
 notes:
@@ -51,11 +53,17 @@ from ansible import constants as C
 from ansible import context
 from ansible.plugins.callback import CallbackBase
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.module_utils._preflight.checklist import FAILED, OK, UNKNOWN, WARNING
 from ansible_collections.lorafleet.delivery.plugins.module_utils._time import now
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.html import as_html
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.junit import as_junit
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.markdown import as_markdown
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.model import report_of
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.preflight import (
+    Preflight,
+    as_preflight,
+    preflight_lines,
+)
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.prometheus import as_prometheus
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.run import Run
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.table import as_table, failure_lines
@@ -63,6 +71,7 @@ from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.words i
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._steps import (
     AUDIT,
     DESCRIBE,
+    PREFLIGHT,
     STATUS,
     STEPS,
     Step,
@@ -87,9 +96,12 @@ class CallbackModule(CallbackBase):
     def __init__(self, *args: t.Any, **kwargs: t.Any) -> None:
         super().__init__(*args, **kwargs)
         self._began = time.monotonic()
+        # In that case, a program reads standard output.
+        self._stderr = "json" in C.DEFAULT_STDOUT_CALLBACK
         self._run = Run(now(), check_mode=bool(context.CLIARGS.get("check")))
         # Whether a step has started, so that the files are those of this run.
         self._started = False
+        self._preflight = Preflight()
         self._since: dict[tuple[str, str], float] = {}
         # Where an item of a loop failed, by host and task: the result of the loop does not say it.
         self._failed_at: dict[tuple[str, str], str] = {}
@@ -109,6 +121,8 @@ class CallbackModule(CallbackBase):
         ended = task_result(result)
         if module_of(ended.task) == _FLEET:
             self._run.declare(ended.data)
+        if step_of(ended.task) == PREFLIGHT:
+            self._preflight.add(ended.target, ended.data.get("checks", ()))
         if not _of_role(ended.task):
             return
         if module_of(ended.task) == _SELECTION:
@@ -133,6 +147,8 @@ class CallbackModule(CallbackBase):
 
     def v2_playbook_on_stats(self, stats: t.Any) -> None:
         run = self._run
+        if self._preflight.hosts:
+            self._show_preflight()
         if not (self._started or run.failures or any(node.failures for node in run.nodes.values())):
             return
         run.ended, run.seconds = now(), round(time.monotonic() - self._began, 1)
@@ -149,6 +165,14 @@ class CallbackModule(CallbackBase):
         name, host = ended.task.get_name(), self._failed_at.pop((ended.host, ended.task._uuid), ended.target)
         if module_of(ended.task) == _FLEET:
             self._run.fail(name, host, _kept(ended))
+        elif step_of(ended.task) == PREFLIGHT:
+            if ended.data.get("checks"):
+                self._preflight.add(host, ended.data["checks"])
+            else:
+                self._preflight.lost(host, str(ended.data.get("msg", "")))
+        # A role's own task fails because of the checks that the table shows.
+        elif ended.host in self._preflight.hosts and not self._started:
+            return
         elif _of_role(ended.task):
             node, step, kept = self._run.node(ended.host), step_of(ended.task), _kept(ended)
             # A task that is delegated to the training server does not tell whether the node itself
@@ -169,15 +193,24 @@ class CallbackModule(CallbackBase):
     # Reporting
 
     def _show(self, report: dict[str, t.Any]) -> None:
-        stderr = "json" in C.DEFAULT_STDOUT_CALLBACK
-        stream = sys.stderr if stderr else sys.stdout
-        width = shutil.get_terminal_size().columns if stream.isatty() else None
-        lines = [(text, _colour(state)) for text, state in as_table(report, width)]
-        failures = failure_lines(report)
-        if failures:
-            lines += [("", None), *((text, C.COLOR_ERROR) for text in failures)]
-        for text, colour in lines:
-            self._display.display(text, color=colour, stderr=stderr)
+        table = [(text, _colour(state)) for text, state in as_table(report, self._width())]
+        self._print(table, [(text, C.COLOR_ERROR) for text in failure_lines(report)])
+
+    def _show_preflight(self) -> None:
+        hosts = self._preflight.in_order(list(self._run.nodes))
+        blocks = as_preflight(hosts, self._width()), preflight_lines(hosts)
+        self._print(*([(text, _PREFLIGHT_COLOURS.get(state)) for text, state in block] for block in blocks))
+
+    def _width(self) -> int | None:
+        """Return the width of the terminal, or None without one."""
+        stream = sys.stderr if self._stderr else sys.stdout
+        return shutil.get_terminal_size().columns if stream.isatty() else None
+
+    def _print(self, *blocks: list[tuple[str, str | None]]) -> None:
+        """Print blocks of lines, with an empty line between two of them."""
+        for number, block in enumerate(filter(None, blocks)):
+            for text, colour in [*([("", None)] if number else []), *block]:
+                self._display.display(text, color=colour, stderr=self._stderr)
 
     def _write(self, report: dict[str, t.Any]) -> None:
         """Write all files, or keep those of an earlier run when this one proves nothing."""
@@ -201,6 +234,9 @@ _FILES: dict[str, t.Callable[[dict[str, t.Any]], str]] = {
     "junit.xml": as_junit,
     "lorafleet.prom": as_prometheus,
 }
+
+
+_PREFLIGHT_COLOURS = {OK: C.COLOR_OK, WARNING: C.COLOR_WARN, FAILED: C.COLOR_ERROR, UNKNOWN: C.COLOR_SKIP}
 
 
 def _of_role(task: t.Any) -> bool:

@@ -132,6 +132,29 @@ def test_report_of_unreachable_training_server_names_it(fleet: Fleet) -> None:
     assert line.startswith("sbs29 (needed by jw2-1, jw3-1): is unreachable: ")
 
 
+def test_report_of_preflight_is_one_table_and_keeps_the_files(fleet: Fleet) -> None:
+    fleet.deploy("--limit", "jw3")
+    evidence = contents(fleet.reports)
+    ready = fleet.run("preflight")
+    assert ready.rc == 0, ready.output
+    header, *rows, verdict = printed(ready.output)
+    assert header.split() == ["host", "check", "state", "found"]
+    hosts = list(dict.fromkeys(row.split()[0] for row in rows if "  ok  " in row))
+    assert hosts == ["sbs29", "jw2-1", "jw3-1"]
+    assert verdict == "Ready for a delivery: 3 of 3 hosts."
+
+    shutil.rmtree(fleet.source / DESCRIBER_3B)
+    fleet.hosts["jw2-1"]["agent_owner"] = "no-such-user"
+    done = fleet.run("preflight")
+    assert done.rc == 2
+    lines = printed(done.output)
+    assert lines[-1] == "Ready for a delivery: 0 of 3 hosts. Not ready: sbs29, jw2-1, jw3-1."
+    # Once each, in the table and below it, although a node's own task fails too.
+    assert sum(line.startswith(f"sbs29, jw3-1: adapter {DESCRIBER_3B}: ") for line in lines) == 1
+    assert sum(line.startswith("jw2-1: owner and modes: ") for line in lines) == 1
+    assert contents(fleet.reports) == evidence
+
+
 def test_report_of_drift_and_rollback(fleet: Fleet) -> None:
     fleet.deploy("--limit", "jw3")
     old = fleet.reported("jw3-1", DESCRIBER_3B)["release"]

@@ -1,0 +1,93 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This plugin util is PRIVATE to the collection: it may change or vanish in any release.
+
+"""The checks of a preflight as plain text: one table, and a sentence for each problem."""
+
+from __future__ import annotations
+
+import collections.abc as c
+
+from ansible_collections.lorafleet.delivery.plugins.module_utils._preflight.checklist import FAILED, OK, WARNING
+from ansible_collections.lorafleet.delivery.plugins.module_utils._text import count, cut, first
+
+from .run import Data
+
+_HEADER = ("host", "check", "state", "found")
+# With more hosts, the checks that passed would bury the others.
+_MOST_IN_FULL = 10
+
+
+class Preflight:
+    """The checks of all hosts, as they arrive."""
+
+    def __init__(self) -> None:
+        self.hosts: dict[str, list[Data]] = {}
+
+    def add(self, host: str, checks: c.Sequence[Data]) -> None:
+        """Add the checks of a host. A later one replaces an earlier one that found no problem.
+
+        Several nodes ask the same training server, each for its own adapters.
+        """
+        known = self.hosts.get(host, [])
+        problems = [check for check in known if check["state"] in (FAILED, WARNING) and check not in checks]
+        found = {check["check"] for check in problems}
+        new = [check for check in checks if check["state"] in (FAILED, WARNING) or check["check"] not in found]
+        again = {check["check"] for check in (*problems, *new)}
+        self.hosts[host] = [*problems, *(check for check in known if check["check"] not in again), *new]
+
+    def lost(self, host: str, message: str) -> None:
+        """Add a host that could not be reached."""
+        self.add(host, [{"check": "connection", "state": FAILED, "found": message, "remedy": "Restore it and run again."}])
+
+    def in_order(self, nodes: c.Sequence[str]) -> dict[str, list[Data]]:
+        """Return the hosts that are no nodes, the training server, and then the nodes in order."""
+        places = {name: number for number, name in enumerate(nodes)}
+        return dict(sorted(self.hosts.items(), key=lambda entry: places.get(entry[0], -1)))
+
+
+def as_preflight(hosts: c.Mapping[str, c.Sequence[Data]], width: int | None = None) -> list[tuple[str, str]]:
+    """Return the lines of the table, each with its state, which is empty for the header.
+
+    ``width``, that of a terminal, cuts the last column. The sentences below the table have all of
+    its text.
+    """
+    rows = [
+        (host, check["check"], check["state"], " ".join(check["found"].split()))
+        for host, checks in hosts.items()
+        for check in (checks if len(hosts) <= _MOST_IN_FULL else _shortened(checks))
+    ]
+    widths = [max(map(len, column)) for column in zip(_HEADER, *rows)][:-1]
+    lines = []
+    for row, state in [(_HEADER, ""), *((row, row[2]) for row in rows)]:
+        start = "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), ""])
+        found = row[-1] if width is None else cut(row[-1], max(width - len(start) - 3, 20))
+        lines.append(((start + found).rstrip(), state))
+    return lines
+
+
+def preflight_lines(hosts: c.Mapping[str, c.Sequence[Data]]) -> list[tuple[str, str]]:
+    """Return a sentence for each problem, with the remedy, and one about which hosts are ready."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for state in (FAILED, WARNING):
+        for host, checks in hosts.items():
+            for check in checks:
+                if check["state"] == state:
+                    text = f"{check['check']}: {' '.join(check['found'].split())} {check['remedy']}".rstrip()
+                    found.setdefault((state, check["check"], text), []).append(host)
+    lines = [
+        (f"{'Warning: ' if state == WARNING else ''}{first(dict.fromkeys(on))}: {text}", state)
+        for (state, _check, text), on in found.items()
+    ]
+    unready = [host for host, checks in hosts.items() if any(check["state"] == FAILED for check in checks)]
+    verdict = f"Ready for a delivery: {len(hosts) - len(unready)} of {count(len(hosts), 'host')}."
+    return [*lines, (f"{verdict} Not ready: {first(unready)}.", FAILED) if unready else (verdict, OK)]
+
+
+def _shortened(checks: c.Sequence[Data]) -> list[Data]:
+    """Return one line instead of those that passed."""
+    others = [check for check in checks if check["state"] != OK]
+    passed = count(len(checks) - len(others), "other check" if others else "check")
+    return [*others, {"check": passed, "state": OK, "found": ""}] if len(others) < len(checks) else others
