@@ -23,10 +23,11 @@ description:
     C(agents), with a host for each of its addresses. Node C(jw2) has the host C(jw2-1). A fully
     qualified name is preferred to the address beside it.
   - An agent gets its name from the check box of its node, otherwise from its heading, without the
-    word Agent.
+    word Agent. Several sections may name the same node, which then serves several agents.
   - The groups of nodes get C(agent_name), C(agent_purpose), C(agent_models_dir) and
     C(agent_adapters), the training server C(training_models_dir). Benchmarks are added to the
-    quality of the adapters whose names contain their words. Files to transfer that are not
+    quality of the adapters whose names contain their words. For a node with several agents, the rows
+    name their agents, and C(agent_purpose) is by agent. Files to transfer that are not
     delivered anyway become C(extra_files). The rest of the training configuration becomes
     C(lorafleet_training).
   - Nothing is guessed. Unknown bullets are kept in C(agent_notes), or in C(lorafleet_notes) if they
@@ -114,10 +115,10 @@ class InventoryModule(BaseInventoryPlugin):
         self._group("all", "training", {"training_models_dir": fleet.models_dir})
         self._host("training", fleet.server, fleet.address)
         self._group("all", "agents", {})
-        for agent in fleet.agents:
-            self._group("agents", agent.group, variables_of(agent))
-            for host, address in agent.hosts.items():
-                self._host(agent.group, host, address)
+        for group, agents in fleet.groups.items():
+            self._group("agents", group, variables_of(agents))
+            for host, address in agents[0].hosts.items():
+                self._host(group, host, address)
         self._set("all", {"lorafleet_training": fleet.training, "lorafleet_notes": list(fleet.notes)})
 
     def _group(self, parent: str, group: str, variables: dict[str, t.Any]) -> None:

@@ -117,8 +117,19 @@ class Agent:
         return {f"{self.node}-{number}": address for number, address in enumerate(self.addresses, 1)}
 
 
-def variables_of(agent: Agent) -> dict[str, t.Any]:
-    """The variables of an agent's group. The inventory plugin leaves empty ones out."""
+def variables_of(agents: c.Sequence[Agent]) -> dict[str, t.Any]:
+    """The variables of a node's group. The inventory plugin leaves empty ones out.
+
+    If the node serves several agents, the rows name their agents.
+    """
+    if len(agents) > 1:
+        return {
+            "agent_purpose": {agent.name: agent.purpose for agent in agents if agent.purpose},
+            "agent_models_dir": agents[0].models_dir,
+            "agent_adapters": [{"agent": agent.name, **adapter.row()} for agent in agents for adapter in agent.adapters],
+            "agent_notes": {agent.name: list(agent.notes) for agent in agents if agent.notes},
+        }
+    [agent] = agents
     return {
         "agent_name": agent.name,
         "agent_purpose": agent.purpose,
@@ -139,6 +150,14 @@ class Distribution:
     training: dict[str, str] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
+    @property
+    def groups(self) -> dict[str, list[Agent]]:
+        """The agents of each node, by the node's group."""
+        found: dict[str, list[Agent]] = {}
+        for agent in self.agents:
+            found.setdefault(agent.group, []).append(agent)
+        return found
+
 
 @dataclasses.dataclass(frozen=True)
 class _Host:
@@ -147,6 +166,16 @@ class _Host:
     name: str
     addresses: tuple[str, ...]
     spellings: frozenset[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Heading:
+    """The heading of an agent's section. A check box may have another name of the agent."""
+
+    section: Section
+    name: str
+    purpose: str
+    node: _Host
 
 
 def is_fleet_manifest(text: str) -> bool:
@@ -171,7 +200,8 @@ class _Reader(MarkdownReader):
         self.defaults: dict[str, Item] = {}
         self.benchmarks: list[Item] = []
         self.extra_files: tuple[str, ...] = ()
-        self.names: dict[str, set[str]] = {}
+        # By group: the line that names the directory of all targets.
+        self.targets: dict[str, dict[str, int]] = {}
 
     def distribution(self, text: str) -> Distribution:
         sections = self.sections(text)
@@ -187,12 +217,15 @@ class _Reader(MarkdownReader):
         self.defaults = self.fields([item for item in configuration if item.key in _SHARED], self.notes)
         names = [name for item in files for name in self.file_names(item) if not _is_known(name)]
         self.extra_files = tuple(dict.fromkeys(names))
-        self.names = self.delivered(boxes)
+        delivered = self.delivered(boxes)
+        headings = [self.heading(section) for section in sections if _is_agent(section.level, section.title)]
         agents: list[Agent] = []
         sources: dict[str, int] = {}
-        for section in sections:
-            if _is_agent(section.level, section.title):
-                agents.append(self.agent(section, server, sources, {*_GROUPS, *(agent.group for agent in agents)}))
+        for heading in headings:
+            group = _group(heading.node.name)
+            of_node = [other for other in headings if _group(other.node.name) == group]
+            name = _names([other.name for other in of_node], delivered.get(group, set()))[heading.name]
+            agents.append(self.agent(heading, name, of_node[0], server, sources, agents))
         if not agents:
             raise self.error(1, "names no agent.", f"Add a section for each agent. {_FORM}")
         if server.name in {host for agent in agents for host in agent.hosts}:
@@ -259,39 +292,58 @@ class _Reader(MarkdownReader):
 
     # Agents
 
-    def agent(self, section: Section, server: _Host, sources: dict[str, int], groups: c.Collection[str]) -> Agent:
-        """Read an agent's section.
-
-        ``sources`` maps the directory of all sources to the line that names it. ``groups`` are
-        taken.
-        """
+    def heading(self, section: Section) -> _Heading:
+        """Read the heading of an agent's section."""
         left, right = (part.strip() for part in _ARROW.split(section.title, maxsplit=1))
-        heading = _WITH_PARENTHESES.fullmatch(left)
-        name = slug(re.sub(r"\bagent$", "", heading[1].strip(), flags=re.IGNORECASE)) if heading else ""
+        parts = _WITH_PARENTHESES.fullmatch(left)
+        name = slug(re.sub(r"\bagent$", "", parts[1].strip(), flags=re.IGNORECASE)) if parts else ""
         node = self.host(right, section.line, _FORM)
-        # A check box has the agent's common name: "Describer" for agent "Description Generator".
-        boxes = self.names.get(_group(node.name), set())
-        if len(boxes) == 1:
-            (name,) = boxes
-        if heading is None or not name or name in SPECIAL_TAGS:
+        if parts is None or not name:
             raise self.error(section.line, f"{left!r} does not name an agent.", _FORM)
-        agent = Agent(name, (heading[2] or "").strip(), node.name, node.addresses, "", ())
-        if agent.group in groups:
+        return _Heading(section, name, (parts[2] or "").strip(), node)
+
+    def agent(
+        self,
+        heading: _Heading,
+        name: str,
+        first: _Heading,
+        server: _Host,
+        sources: dict[str, int],
+        others: c.Sequence[Agent],
+    ) -> Agent:
+        """Read the section of agent ``name``.
+
+        ``first`` is the first heading of its node, ``others`` are the agents before it. ``sources``
+        maps the directory of all sources to the line that names it.
+        """
+        section, node = heading.section, heading.node
+        if name in SPECIAL_TAGS:
+            raise self.error(section.line, f"{name!r} does not name an agent.", _FORM)
+        # A further section may leave the addresses of its node out.
+        addresses = first.node.addresses if node.addresses == (node.name,) else node.addresses
+        agent = Agent(name, heading.purpose, node.name, addresses, "", ())
+        if agent.group in _GROUPS:
             problem = f"gives node {node.name} to agent {name}, but that name is taken."
-            raise self.error(section.line, problem, "Give each agent's node a name of its own; two may have the same address.")
+            raise self.error(section.line, problem, "Give the node another name.")
+        if addresses != first.node.addresses or node.name != first.node.name:
+            problem = f"gives node {node.name} another address than line {first.section.line}."
+            raise self.error(section.line, problem, "Correct one of the two, or give one of the nodes another name.")
+        if (name, agent.group) in {(other.name, other.group) for other in others}:
+            problem = f"gives node {node.name} to agent {name} a second time."
+            raise self.error(section.line, problem, "Put all adapters of an agent below one heading.")
         spellings = node.spellings | {agent.group, *agent.hosts}
         notes: list[str] = []
         adapters: list[Adapter] = []
-        targets: dict[str, int] = {}
+        targets = self.targets.setdefault(agent.group, {})
         for line, fields, unknown in self.adapters(section, notes):
-            name = self.path(fields["source"], server.spellings, sources)
-            if self.path(fields["target"], spellings, targets) != name:
-                problem = f"does not end in {name}, as Source does."
+            adapter = self.path(fields["source"], server.spellings, sources)
+            if self.path(fields["target"], spellings, targets) != adapter:
+                problem = f"does not end in {adapter}, as Source does."
                 raise self.error(fields["target"].line, problem, "An adapter has one name: correct one of the two.")
-            if name in {other.name for other in adapters}:
-                raise self.error(line, f"names adapter {name} a second time.", "Remove one of the two.")
-            adapters.append(self.adapter(name, line, fields))
-            notes += [f"{name}: {note}" for note in unknown]
+            if adapter in {other.name for other in adapters}:
+                raise self.error(line, f"names adapter {adapter} a second time.", "Remove one of the two.")
+            adapters.append(self.adapter(adapter, line, fields))
+            notes += [f"{adapter}: {note}" for note in unknown]
         if not adapters:
             raise self.error(section.line, "has no adapter below it.", "Add '- **3B Default:**' with Source and so on below.")
         return dataclasses.replace(agent, models_dir=next(iter(targets)), adapters=tuple(adapters), notes=tuple(notes))
@@ -430,6 +482,18 @@ def _is_agent(level: int, title: str) -> bool:
 
 def _group(node: str) -> str:
     return re.sub(r"\W", "_", node)
+
+
+def _names(headings: c.Sequence[str], boxes: set[str]) -> dict[str, str]:
+    """Return the names of a node's agents, by their headings.
+
+    A check box has the agent's common name: "Describer" for agent "Description Generator".
+    """
+    names = {heading: heading for heading in headings}
+    [*unnamed], [*left] = set(headings) - boxes, boxes - set(headings)
+    if len(unnamed) == len(left) == 1:
+        names.update(zip(unnamed, left))
+    return names
 
 
 def _is_about(benchmark: Item, adapter: str) -> bool:

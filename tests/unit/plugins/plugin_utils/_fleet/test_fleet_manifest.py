@@ -19,6 +19,7 @@ from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.fleet_ma
     Adapter,
     Agent,
     Distribution,
+    _names,
     is_fleet_manifest,
     parse,
     variables_of,
@@ -210,7 +211,13 @@ def section(agent: str, node: str, *bullets: str) -> str:
     [
         (section("Cleaner", "jw3"), "file:9: has no adapter below it"),
         (section("Cleaner", "jw3", "- Source: /x/b_lora"), "file:10: does not name its variant"),
-        ("\n".join(PLAIN.splitlines()[1:]), "file:9: gives node jw2 to agent cleaner, but that name is taken"),
+        ("\n".join(PLAIN.splitlines()[1:]), "file:9: gives node jw2 to agent cleaner a second time"),
+        (section("Describer", "jw2 (192.0.2.3)"), "file:9: gives node jw2 another address than line 2"),
+        (section("Describer", "agents"), "file:9: gives node agents to agent describer, but that name is taken"),
+        (
+            section("Describer", "jw2", "- Variant: 3b", "- Source: /home/models/b", "- Target: /x/b", "- Base: meta/b"),
+            "file:12: is in /x, but line 5 in /home/models",
+        ),
         ("\n".join(PLAIN.splitlines()[2:]), "file:9: names adapter a_lora a second time"),
         ("\n".join(PLAIN.splitlines()[2:]).replace("/a_", "/x/b_", 1), "file:10: is in /home/models/x, but line 4 in /home/m"),
         ("#### 8B Appendix\n- Source: /home/models/b_lora\n", "file:10: belongs to no agent"),
@@ -224,6 +231,39 @@ def test_parse_incomplete_addition_is_refused(text: str, words: str) -> None:
         parse(PLAIN + text, "file")
 
 
+def test_parse_sections_of_one_node_are_its_agents() -> None:
+    second = section("Description Generator Agent (Wikipedia)", "jw2", *PLAIN.splitlines()[2:], "- Seed: 7")
+    fleet = parse(PLAIN + second + "## Status\n- [ ] Cleaner models -> jw2\n- [ ] Describer models -> jw2\n", "file")
+    [(group, agents)] = fleet.groups.items()
+    variables = variables_of(agents)
+    assert [agent.name for agent in agents] == ["cleaner", "describer"]
+    assert group == "jw2" and agents[0].hosts == agents[1].hosts
+    assert "agent_name" not in variables
+    assert [(row["agent"], row["name"]) for row in variables["agent_adapters"]] == [
+        ("cleaner", "a_lora"),
+        ("describer", "a_lora"),
+    ]
+    assert variables["agent_purpose"] == {"cleaner": "Grammar/Noise", "describer": "Wikipedia"}
+    assert variables["agent_notes"] == {"describer": ["Seed: 7"]}
+
+
+@pytest.mark.parametrize(
+    ("headings", "boxes", "expected"),
+    [
+        (["description_generator"], {"describer"}, ["describer"]),
+        (["cleaner"], {"describer"}, ["describer"]),
+        (["cleaner"], {"cleaner", "describer"}, ["cleaner"]),
+        (["cleaner", "description_generator"], {"cleaner", "describer"}, ["cleaner", "describer"]),
+        (["cleaner", "description_generator"], {"describer"}, ["cleaner", "description_generator"]),
+        (["grammar", "description_generator"], {"cleaner", "describer"}, ["grammar", "description_generator"]),
+    ],
+)
+def test_names_of_check_boxes_are_used_where_they_are_unambiguous(
+    headings: list[str], boxes: set[str], expected: list[str]
+) -> None:
+    assert [_names(headings, boxes)[heading] for heading in headings] == expected
+
+
 # Properties
 
 WORDS = st.text("abcdefghijklmnopqrstuvwxyz0123456789_", min_size=1, max_size=6).map("n{}".format)
@@ -231,6 +271,7 @@ PHRASES = st.lists(st.sampled_from(["8.8/10", "PAWS + QQP", "(14,9", "::", "가"
 
 
 NOTES = st.lists(st.sampled_from(["Contact: the trainers", "in a hurry", "n1: Seed: 42"]), max_size=2, unique=True).map(tuple)
+AGENTS = WORDS.map(lambda word: word.replace("_", "").removesuffix("agent") or "n")
 
 
 @st.composite
@@ -255,16 +296,21 @@ def distributions(draw: st.DrawFn) -> Distribution:
     extra_files = draw(st.sampled_from([(), ("labels.json", "x.txt")]))
     for node in draw(st.lists(WORDS, min_size=1, max_size=3, unique=True)):
         names = draw(st.lists(WORDS, min_size=1, max_size=3, unique=True))
-        agent = Agent(
-            name=draw(WORDS).replace("_", "").removesuffix("agent") or "n",
-            purpose=draw(st.sampled_from(["", "Grammar/Noise"])),
-            node=draw(st.sampled_from([node, f"gpu-{node}"])),
-            addresses=tuple(draw(st.lists(st.ip_addresses().map(str), min_size=1, max_size=2, unique=True))),
-            models_dir=draw(st.sampled_from(["/home/models", "~/models"])),
-            adapters=tuple(draw(adapters(name, extra_files)) for name in names),
-            notes=draw(NOTES),
-        )
-        agents.append(agent)
+        of_node = {
+            "node": draw(st.sampled_from([node, f"gpu-{node}"])),
+            "addresses": tuple(draw(st.lists(st.ip_addresses().map(str), min_size=1, max_size=2, unique=True))),
+            "models_dir": draw(st.sampled_from(["/home/models", "~/models"])),
+        }
+        agents += [
+            Agent(
+                name=name,
+                purpose=draw(st.sampled_from(["", "Grammar/Noise"])),
+                adapters=tuple(draw(adapters(name, extra_files)) for name in names),
+                notes=draw(NOTES),
+                **of_node,
+            )
+            for name in draw(st.lists(AGENTS, min_size=1, max_size=2, unique=True))
+        ]
     training = draw(st.dictionaries(st.sampled_from(["epochs", "batch_size"]), WORDS))
     return Distribution("trainer-x", "trainer-x.example.org", "/srv/models", tuple(agents), training, draw(NOTES))
 
@@ -272,10 +318,10 @@ def distributions(draw: st.DrawFn) -> Distribution:
 def written(fleet: Distribution, shuffle: random.Random | None = None) -> str:
     """The report of a fleet read from a manifest text, with an adapter's bullets in any order."""
     nodes = []
-    for agent in fleet.agents:
-        for host, address in agent.hosts.items():
-            variables = {**variables_of(agent), "agent_source_models_dir": fleet.models_dir, "ansible_host": address}
-            node = Node.of(host, [agent.group], variables)
+    for group, agents in fleet.groups.items():
+        for host, address in agents[0].hosts.items():
+            variables = {**variables_of(agents), "agent_source_models_dir": fleet.models_dir, "ansible_host": address}
+            node = Node.of(host, [group], variables)
             nodes.append(node.entry(node.rows))
     run = Run("2026-11-22T12:00:00+00:00")
     server = {"name": fleet.server, "address": fleet.address}
