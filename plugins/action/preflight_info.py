@@ -74,11 +74,7 @@ class ActionModule(ActionBase):
             add_clock(checklist, before, found.pop("time"), after)
             self._check_transfer_connection(checklist, variables, found["checks"])
             return _result(checklist, found)
-        if "module_stdout" not in found:
-            # The module has rejected its options.
-            checklist.add("options", FAILED, str(found.get("msg", "")), "Correct the variables of this host.")
-            return _result(checklist, {})
-        reason = found.get("module_stderr") or found["module_stdout"] or found.get("msg", "")
+        reason = found.get("module_stderr") or found.get("module_stdout") or found.get("msg", "")
         add_refused(checklist, self._connection, str(reason))
         return _result(checklist, {})
 

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import re
 import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._preflight.checklist import FAILED, WARNING, Checklist
@@ -19,6 +20,8 @@ TRANSFER_CONNECTION = "transfer connection"
 
 # Receipts, histories and reports have the times of different hosts. Less cannot mislead a reader.
 _TOLERANCE = 60
+# How ansible-core reports a Python that it does not support.
+_OLD_PYTHON = re.compile(r"requires (a minimum of )?Python")
 
 
 def reached(connection: t.Any) -> str:
@@ -44,7 +47,7 @@ def add_lost(checklist: Checklist, connection: t.Any, reason: str) -> None:
 def add_refused(checklist: Checklist, connection: t.Any, reason: str) -> None:
     """Add a host that is reached, but on which no module can be run."""
     checklist.ok(CONNECTION, reached(connection))
-    if connection.become is None:
+    if connection.become is None or _OLD_PYTHON.search(reason):
         remedy = "Install Python 3.8 or newer on this host, and set ansible_python_interpreter to it if it is not found."
         checklist.add("Ansible's Python", FAILED, _sentence(reason), remedy)
     else:
@@ -81,7 +84,8 @@ def _become(connection: t.Any) -> str:
 
 
 def _sentence(reason: str) -> str:
-    words = " ".join(reason.split())
+    # What ssh says itself, without what Ansible puts before it.
+    words = re.sub(r"^.*? (over|via) ssh: (?=.)", "", " ".join(reason.split()))
     return words if words.endswith((".", "!", "?")) else f"{words}."
 
 

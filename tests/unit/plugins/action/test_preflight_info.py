@@ -1,0 +1,93 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""One check of the training server serves all its nodes. Real runs are in tests/integration."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import typing as t
+
+import pytest
+from ansible import constants as C
+from ansible.plugins.action import ActionBase
+from ansible_collections.lorafleet.delivery.plugins.action.preflight_info import ActionModule
+
+Result = t.Dict[str, t.Any]
+VARIABLES = {"hostvars": {"sbs29": {}, "jw2-1": {}}, "inventory_hostname": "jw2-1"}
+FAILED = {"check": "store", "state": "failed", "found": "is full.", "remedy": "Free it."}
+
+
+@dataclasses.dataclass
+class Task:
+    """The attributes of a task that the plugin reads."""
+
+    delegate_to: str | None = "sbs29"
+    args: Result = dataclasses.field(default_factory=lambda: {"part": "source"})
+    _uuid: str = "task 1"
+
+
+class Local:
+    """A local connection."""
+
+    transport = "local"
+    become = None
+    _shell = None
+
+
+@pytest.fixture
+def calls(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> list[Result]:
+    """Results for the next calls of the module, each removed when it is returned."""
+    results: list[Result] = []
+    monkeypatch.setattr(C, "DEFAULT_LOCAL_TMP", str(tmp_path))
+    monkeypatch.setattr(ActionBase, "run", lambda *_arguments: {})
+    monkeypatch.setattr(ActionBase, "_execute_module", lambda _action, **_arguments: results.pop(0))
+    monkeypatch.setattr(ActionBase, "_get_remote_user", lambda _action: "root")
+    return results
+
+
+def run(task: Task) -> Result:
+    action = ActionModule.__new__(ActionModule)
+    action._task, action._connection = task, Local()
+    return action.run(None, VARIABLES)
+
+
+def found(*checks: Result, **more: t.Any) -> Result:
+    return {"checks": list(checks), "user": "root", "time": 0.0, **more}
+
+
+def test_preflight_info_shares_also_what_failed(calls: list[Result]) -> None:
+    problem = {"adapter": None, "subject": "store", "problem": "is full.", "remedy": "Free it."}
+    calls += [found(FAILED, failed=True, msg="store: is full. Free it.", problems=[problem], exception=object())]
+    first = run(Task())
+    assert run(Task()) == first
+    assert (first["failed"], first["problems"], first["msg"]) == (True, [problem], "store: is full. Free it.")
+    assert calls == []
+
+
+def test_preflight_info_adds_what_the_controller_found(calls: list[Result]) -> None:
+    calls += [found({**FAILED, "state": "ok"})]
+    result = run(Task(delegate_to=None))
+    assert [one["check"] for one in result["checks"]] == ["connection", "become", "clock", "transfer connection", "store"]
+    # The module was run in 1970.
+    assert [one["check"] for one in result["checks"] if one["state"] != "ok"] == ["clock"]
+    assert result["changed"] is False
+    assert "failed" not in result
+    assert result.keys().isdisjoint({"user", "time"})
+
+
+def test_preflight_info_unknown_training_host_is_a_failed_check(calls: list[Result]) -> None:
+    result = run(Task(delegate_to="sbs99"))
+    assert result["failed"]
+    [lost] = result["checks"]
+    assert (lost["check"], lost["found"]) == ("connection", "'sbs99' is not a host in the inventory.")
+    assert result["msg"] == f"connection: {lost['found']} {lost['remedy']}"
+
+
+def test_preflight_info_without_checks_is_a_failed_check(calls: list[Result]) -> None:
+    calls += [{"failed": True, "module_stdout": "", "module_stderr": "python3: not found", "msg": "See stdout/stderr"}]
+    result = run(Task(delegate_to=None))
+    assert [(one["check"], one["state"]) for one in result["checks"]] == [("connection", "ok"), ("Ansible's Python", "failed")]
+    assert result["problems"][0]["problem"] == "python3: not found."
