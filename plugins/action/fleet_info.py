@@ -18,7 +18,7 @@ from ansible_collections.lorafleet.delivery.plugins.plugin_utils._once import on
 
 _OPTIONS: dict[str, t.Any] = {
     "hosts": {"type": "list", "elements": "str"},
-    "runs_on": {"type": "str", "choices": ["agents", "training"], "default": "agents"},
+    "runs_on": {"type": "str", "choices": ["agents", "training", "both"], "default": "agents"},
     "training": {"type": "bool", "default": False},
 }
 
@@ -48,7 +48,7 @@ def _tags(variables: dict[str, t.Any]) -> tuple[list[str], list[str]]:
 
 def _fleet(inventory: Inventory, options: dict[str, t.Any], tags: tuple[list[str], list[str]]) -> dict[str, t.Any]:
     """The result of the module. Raises DeliveryError with all mistakes."""
-    nodes, limit, on_nodes = inventory.nodes, options["hosts"], options["runs_on"] == "agents"
+    nodes, limit, on_nodes = inventory.nodes, options["hosts"], options["runs_on"] != "training"
     agents = once_a_run("agents", None, lambda: variants_of(node.rows for node in nodes))
     servers = inventory.groups.get("training", [])
     problems = inventory.mistakes(training=not on_nodes, deploy=options["training"])
@@ -61,7 +61,9 @@ def _fleet(inventory: Inventory, options: dict[str, t.Any], tags: tuple[list[str
         except DeliveryError as exc:
             problems += exc.problems
     if not problems:
-        problems = check_selected(selected, limit if on_nodes else None, *tags, unknown)
+        # A limit to the training server alone leaves no node, but something to do.
+        without_nodes = not on_nodes or (options["runs_on"] == "both" and limit is not None and set(limit) & set(servers))
+        problems = check_selected(selected, None if without_nodes else limit, *tags, unknown)
     if not problems and not on_nodes and limit is not None and not set(limit) & set(servers):
         problems = [Problem("--limit", "does not hold the training server.", f"Name it: {', '.join(servers)}.")]
     if problems:

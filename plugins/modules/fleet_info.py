@@ -40,9 +40,10 @@ options:
     elements: str
   runs_on:
     description:
-      - The group that the run works on. V(training) implies O(training).
+      - The group that the run works on. V(training) implies O(training). With V(both), the limit may
+        also leave the training server alone.
     type: str
-    choices: [agents, training]
+    choices: [agents, training, both]
     default: agents
   training:
     description:

@@ -101,9 +101,10 @@ def test_preflight_with_wrong_adapters_fails_each_of_them_with_a_limit_too(fleet
     assert done.rc == 2
     assert failed(done, "jw2-1") == {f"adapter {CLEANER_3B}", f"adapter {CLEANER_8B}"}
     assert done.worked_on() == {"jw2-1"}
-    # Tags narrow it as they narrow a delivery.
-    done = fleet.run("preflight", "--tags", "describer")
-    assert done.rc == 0, done.output
+    # Tags narrow it as they narrow a delivery, and a limit may name the training server alone.
+    done = fleet.run("preflight", "--tags", "describer", "--limit", "sbs29")
+    assert (done.rc, done.worked_on()) == (0, {"sbs29"}), done.output
+    assert f"adapter {DESCRIBER_3B}" in checks(done, "sbs29")
     assert f"adapter {CLEANER_3B}" not in checks(done, "sbs29")
 
 
