@@ -41,7 +41,7 @@ nox.options.error_on_missing_interpreters = False
 # supports on a node.
 CORES = {"2.18.0": ("3.11", "3.8"), "2.21.*": ("3.13", "3.9")}
 # Integration tests that run with each of them: what depends on ansible-core.
-OF_CORE = [f"tests/integration/test_{name}.py" for name in ("ansible_core", "built_collection")]
+OF_CORE = [f"tests/integration/test_{name}.py" for name in ("ansible_core", "built_collection", "own_playbooks")]
 # Requirements that are locked together, because one environment holds them.
 LOCKS = {"test": ["test", "lint"], "lab": ["test", "lint", "lab"], "galaxy": ["galaxy"]}
 # Replaces the script that ansible-test would download to install pip: Python brings pip with it.

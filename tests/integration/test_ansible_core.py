@@ -80,6 +80,8 @@ WAVES = """
         # Both are accepted with a warning and do nothing.
         ("free", "max_fail_percentage: 0", True),
         ("free", "any_errors_fatal: true", True),
+        ("host_pinned", "max_fail_percentage: 0", True),
+        ("host_pinned", "any_errors_fatal: true", True),
     ],
 )
 def test_failed_host_stops_later_waves_only_under_linear(play: Play, strategy: str, option: str, second_wave: bool) -> None:
@@ -134,7 +136,7 @@ def test_canary_that_leaves_the_role_counts_as_passed(play: Play, role: c.Callab
     assert ran(done, "Deliver") == ["h2", "h3", "h4"]
 
 
-def test_end_role_keeps_handlers_and_post_tasks_and_ends_one_iteration(play: Play, role: c.Callable[[str], None]) -> None:
+def test_end_role_ends_one_iteration_and_keeps_what_follows(play: Play, role: c.Callable[[str], None]) -> None:
     role(
         """
         - name: Enter
@@ -157,6 +159,9 @@ def test_end_role_keeps_handlers_and_post_tasks_and_ends_one_iteration(play: Pla
                 - ansible.builtin.include_role: {name: part, apply: {notify: Reload}}
                   loop: [a, b]
                   loop_control: {loop_var: part}
+              always:
+                - name: Clean up
+                  ansible.builtin.ping:
           post_tasks:
             - name: Return
               ansible.builtin.ping:
@@ -168,6 +173,7 @@ def test_end_role_keeps_handlers_and_post_tasks_and_ends_one_iteration(play: Pla
     assert done.rc == 0, done.output
     assert ran(done, "Enter") == ["h1", "h1"]
     assert ran(done, "Deliver") == ["h1"]
+    assert ran(done, "Clean up") == ["h1"]
     assert ran(done, "Return") == ["h1"]
     assert ran(done, "Reload") == ["h1"]
 
@@ -251,7 +257,7 @@ def test_delegate_outside_the_limit_keeps_its_variables(play: Play) -> None:
     assert ran(done, "Ask another node") == ["h2"]
 
 
-@pytest.mark.parametrize(("strategy", "hosts"), [("linear", ["h1"]), ("free", HOSTS)])
+@pytest.mark.parametrize(("strategy", "hosts"), [("linear", ["h1"]), ("free", HOSTS), ("host_pinned", HOSTS)])
 def test_run_once_holds_under_linear_only(play: Play, strategy: str, hosts: list[str]) -> None:
     done = play(
         f"""

@@ -1,0 +1,221 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The role in playbooks of its users: those that the pages show, and other forms."""
+
+from __future__ import annotations
+
+import collections.abc as c
+import json
+import os
+import pathlib
+import re
+import textwrap
+
+import pytest
+
+from tests.support.fleet import CLEANER_3B, CLEANER_8B, DESCRIBER_3B, Fleet, contents, row, travelling
+from tests.support.paths import CHECKOUT
+from tests.support.playbooks import Background, Run
+
+PAGES = [CHECKOUT / "docs" / name for name in ("playbooks.md", "ansible.md")]
+
+
+def example(name: str) -> str:
+    """A playbook of the pages, whose first line names it."""
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    [found] = re.findall(rf"^```yaml\n# {name}\b.*?\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return str(found)
+
+
+def run(
+    fleet: Fleet,
+    text: str,
+    *arguments: str,
+    inventory: pathlib.Path | None = None,
+    files: c.Mapping[str, str] | None = None,
+) -> Run:
+    """Run a playbook; the programs that the examples of the page call record their calls."""
+    programs = fleet.root / "bin"
+    programs.mkdir(exist_ok=True)
+    for name in ("balancer", "restart-engine"):
+        program = programs / name
+        program.write_text(f'#!/bin/sh\necho "{name} $*" >> {fleet.root}/calls\n', encoding="utf-8")
+        program.chmod(0o755)
+    for name, content in {"own.yml": text, **(files or {})}.items():
+        (fleet.root / name).write_text(textwrap.dedent(content), encoding="utf-8")
+    collections = str(CHECKOUT / ".collections")
+    environment = {"PATH": f"{programs}:{os.environ['PATH']}", "ANSIBLE_COLLECTIONS_PATH": collections}
+    (fleet.root / "calls").unlink(missing_ok=True)
+    chosen = ("-i", str(inventory or fleet.write_inventory()))
+    return Background(str(fleet.root / "own"), *chosen, *arguments, directory=fleet.root, environment=environment).wait()
+
+
+def calls(fleet: Fleet) -> list[str]:
+    recorded = fleet.root / "calls"
+    return recorded.read_text(encoding="utf-8").splitlines() if recorded.exists() else []
+
+
+def states(fleet: Fleet) -> dict[tuple[str, str, str], str]:
+    """The states in the last report, by agent, node and adapter."""
+    return {
+        (adapter["agent"], node["node"], adapter["name"]): adapter["state"]
+        for node in fleet.report()["nodes"]
+        for adapter in node["adapters"]
+    }
+
+
+def is_served(fleet: Fleet, node: str, name: str) -> bool:
+    return contents(fleet.served(node, name)) == travelling(fleet.source / name)
+
+
+def test_drain_example_restarts_changed_nodes_and_returns_every_node(fleet: Fleet) -> None:
+    done = run(fleet, example("drain.yml"))
+    assert done.rc == 0, done.output
+    assert calls(fleet) == [
+        f"{call} {node}" for node in ("jw2-1", "jw3-1") for call in ("balancer drain", "restart-engine", "balancer return")
+    ]
+    assert set(states(fleet).values()) == {"activated"}
+
+    # Nothing to do on any node.
+    done = run(fleet, example("drain.yml"))
+    assert done.rc == 0, done.output
+    assert calls(fleet) == [f"balancer {call} {node}" for node in ("jw2-1", "jw3-1") for call in ("drain", "return")]
+    assert set(states(fleet).values()) == {"unchanged"}
+
+    # A node that fails returns with its old releases, and ends the run.
+    (fleet.source / CLEANER_3B / "adapter_config.json").unlink()
+    done = run(fleet, example("drain.yml"))
+    assert done.rc == 2, done.output
+    assert calls(fleet) == ["balancer drain jw2-1", "balancer return jw2-1"]
+    assert states(fleet)["describer", "jw3-1", DESCRIBER_3B] == "not_reached"
+
+
+def test_canary_example_delivers_to_nobody_else_after_a_failed_canary(fleet: Fleet) -> None:
+    weights = fleet.source / CLEANER_3B / "adapter_model.safetensors"
+    intact = weights.read_bytes()
+    weights.write_bytes(intact[:-1])
+    done = run(fleet, example("canary.yml"))
+    assert done.rc == 2, done.output
+    assert not fleet.served("jw3-1", DESCRIBER_3B).exists()
+
+    weights.write_bytes(intact)
+    done = run(fleet, example("canary.yml"))
+    assert done.rc == 0, done.output
+    assert is_served(fleet, "jw2-1", CLEANER_3B)
+    assert is_served(fleet, "jw3-1", DESCRIBER_3B)
+
+
+def in_own_groups(fleet: Fleet) -> pathlib.Path:
+    """An inventory with groups of other names, and with variables of its own in place of ours."""
+    hosts = {node: fleet.hosts[node] for node in ("jw2-1", "jw3-1")}
+    agents = {
+        "cleaner": [row(CLEANER_3B, "3b", 16), row(CLEANER_8B, "8b", 32)],
+        "describer": [row(DESCRIBER_3B, "3b", 16)],
+    }
+    children = {
+        "trainers": {"hosts": {"trainer": fleet.groups["training"]}},
+        "gpu_servers": {"hosts": hosts, "vars": {**fleet.groups["agents"], "served_agents": agents}},
+    }
+    path = fleet.root / "own_groups.yml"
+    path.write_text(json.dumps({"all": {"vars": fleet.groups["all"], "children": children}}), encoding="utf-8")
+    return path
+
+
+# Session ``cores`` leaves out what is marked as slow.
+@pytest.mark.parametrize(
+    "strategy", ["free", *(pytest.param(name, marks=pytest.mark.slow) for name in ("linear", "host_pinned"))]
+)
+def test_loop_example_delivers_and_reports_every_agent_of_each_node(fleet: Fleet, strategy: str) -> None:
+    text = example("each_agent.yml").replace("gather_facts:", f"strategy: {strategy}\n  gather_facts:")
+    done = run(fleet, text, inventory=in_own_groups(fleet))
+    assert done.rc == 0, done.output
+    expected = [("cleaner", CLEANER_3B), ("cleaner", CLEANER_8B), ("describer", DESCRIBER_3B)]
+    for node in ("jw2-1", "jw3-1"):
+        assert [name for _agent, name in expected if not is_served(fleet, node, name)] == []
+    assert states(fleet) == {(agent, node, name): "activated" for node in ("jw2-1", "jw3-1") for agent, name in expected}
+
+
+def test_rescue_and_always_around_the_role_run_and_the_other_agent_is_delivered(fleet: Fleet) -> None:
+    (fleet.source / CLEANER_3B / "adapter_config.json").unlink()
+    done = run(
+        fleet,
+        """
+        - hosts: gpu_servers
+          gather_facts: false
+          strategy: free
+          tasks:
+            - ansible.builtin.include_tasks: deliver.yml
+              loop: [cleaner, describer]
+              loop_control: {loop_var: agent_name}
+        """,
+        inventory=in_own_groups(fleet),
+        files={
+            "deliver.yml": """
+            - block:
+                - ansible.builtin.include_role: {name: lorafleet.delivery.agent}
+                  vars: {agent_adapters: "{{ served_agents[agent_name] }}", agent_training_host: trainer}
+              rescue:
+                - ansible.builtin.command: balancer rescue {{ agent_name }} {{ inventory_hostname }}
+              always:
+                - ansible.builtin.command: balancer return {{ agent_name }} {{ inventory_hostname }}
+            """
+        },
+    )
+    assert done.rc == 0, done.output
+    nodes, agents = ("jw2-1", "jw3-1"), ("cleaner", "describer")
+    expected = [f"balancer rescue cleaner {node}" for node in nodes]
+    expected += [f"balancer return {agent} {node}" for node in nodes for agent in agents]
+    assert sorted(calls(fleet)) == sorted(expected)
+    for node in nodes:
+        assert states(fleet)["cleaner", node, CLEANER_3B] == "failed"
+        assert states(fleet)["describer", node, DESCRIBER_3B] == "activated"
+
+
+ROLES = """
+- hosts: gpu_servers
+  gather_facts: false
+  strategy: free
+  serial: 1
+  vars:
+    agent_name: cleaner
+    agent_adapters: "{{ served_agents.cleaner }}"
+    agent_training_host: trainer
+  pre_tasks:
+    - ansible.builtin.command: balancer before {{ inventory_hostname }}
+      notify: Handler of the play
+      tags: [always]
+  roles:
+    - role: lorafleet.delivery.agent
+      tags: [deliver, always]
+  post_tasks:
+    - ansible.builtin.command: balancer after {{ inventory_hostname }}
+      tags: [always]
+  handlers:
+    - name: Handler of the play
+      ansible.builtin.command: balancer handler {{ inventory_hostname }}
+"""
+
+
+def test_role_with_tags_of_the_playbook_keeps_what_surrounds_it(fleet: Fleet) -> None:
+    inventory = in_own_groups(fleet)
+    nodes = ("jw2-1", "jw3-1")
+    around = [f"balancer {call} {node}" for node in nodes for call in ("before", "handler", "after")]
+
+    # A variant that the role is not given: nothing to deliver, and an error rather than success.
+    done = run(fleet, ROLES, "--tags", "70b", "--force-handlers", inventory=inventory)
+    assert done.rc == 2, done.output
+    assert "tag 70b" in done.output
+    assert calls(fleet) == [f"balancer {call} {nodes[0]}" for call in ("before", "handler")]
+
+    done = run(fleet, ROLES, "--tags", "8b", inventory=inventory)
+    assert done.rc == 0, done.output
+    assert [is_served(fleet, node, CLEANER_8B) for node in nodes] == [True, True]
+    assert not any(fleet.served(node, CLEANER_3B).exists() for node in nodes)
+    assert calls(fleet) == around
+
+    # The role's own tag selects no adapters.
+    done = run(fleet, ROLES, "--tags", "deliver", inventory=inventory)
+    assert done.rc == 0, done.output
+    assert [is_served(fleet, node, CLEANER_3B) for node in nodes] == [True, True]
