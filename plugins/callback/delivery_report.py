@@ -78,7 +78,7 @@ from ansible_collections.lorafleet.delivery.plugins.plugin_utils._steps import (
     module_of,
     step_of,
 )
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._task_result import TaskResult, task_result
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._task_result import FailedItems, TaskResult, task_result
 
 _ROLE = "lorafleet.delivery.agent"
 # The modules that say which nodes and adapters there are. The first works for the whole run.
@@ -103,8 +103,7 @@ class CallbackModule(CallbackBase):
         self._started = False
         self._preflight = Preflight()
         self._since: dict[tuple[str, str], float] = {}
-        # Where an item of a loop failed, by host and task: the result of the loop does not say it.
-        self._failed_at: dict[tuple[str, str], str] = {}
+        self._failed_items = FailedItems()
 
     def v2_playbook_on_task_start(self, task: t.Any, is_conditional: bool) -> None:
         step = step_of(task)
@@ -135,15 +134,16 @@ class CallbackModule(CallbackBase):
         self._time(step, ended)
 
     def v2_runner_item_on_failed(self, result: t.Any) -> None:
-        ended = task_result(result)
-        self._failed_at[ended.host, ended.task._uuid] = ended.target
+        self._failed_items.add(task_result(result))
 
     def v2_runner_on_failed(self, result: t.Any, ignore_errors: bool = False) -> None:
-        if not ignore_errors:
-            self._fail(result)
+        for failed in self._failed_items.of(task_result(result)):
+            if not ignore_errors:
+                self._fail(failed)
 
     def v2_runner_on_unreachable(self, result: t.Any) -> None:
-        self._fail(result)
+        for failed in self._failed_items.of(task_result(result)):
+            self._fail(failed)
 
     def v2_playbook_on_stats(self, stats: t.Any) -> None:
         run = self._run
@@ -160,16 +160,15 @@ class CallbackModule(CallbackBase):
 
     # Collecting
 
-    def _fail(self, result: t.Any) -> None:
-        ended = task_result(result)
-        name, host = ended.task.get_name(), self._failed_at.pop((ended.host, ended.task._uuid), ended.target)
+    def _fail(self, ended: TaskResult) -> None:
+        name, host = ended.task.get_name(), ended.target
         if module_of(ended.task) == _FLEET:
             self._run.fail(name, host, _kept(ended))
         elif step_of(ended.task) == PREFLIGHT:
             if ended.data.get("checks"):
                 self._preflight.add(host, ended.data["checks"])
             else:
-                self._preflight.lost(host, str(ended.data.get("msg", "")))
+                self._preflight.fail(host, str(ended.data.get("msg", "")), bool(ended.data.get("unreachable")))
         # A role's own task fails because of the checks that the table shows.
         elif ended.host in self._preflight.hosts and not self._started:
             return

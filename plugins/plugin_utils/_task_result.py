@@ -33,6 +33,23 @@ def task_result(result: t.Any) -> TaskResult:
         # ansible-core 2.18. Later releases keep these names for a while.
         host, task, data = result._host, result._task, result._result
     name = host.get_name()
-    # The name is templated by now. ``_ansible_delegated_vars`` is missing when the target was
-    # unreachable.
+    # The name is templated by now, except in the result of a whole loop.
+    # ``_ansible_delegated_vars`` is missing when the target was unreachable.
     return TaskResult(name, task.delegate_to or name, task, data)
+
+
+class FailedItems:
+    """Tells on which hosts the items of a loop failed, which the result of the loop does not.
+
+    Each item may be delegated to another host.
+    """
+
+    def __init__(self) -> None:
+        self._failed: dict[tuple[str, str], list[TaskResult]] = {}
+
+    def add(self, item: TaskResult) -> None:
+        self._failed.setdefault((item.host, item.task._uuid), []).append(item)
+
+    def of(self, ended: TaskResult) -> list[TaskResult]:
+        """Return the results of the failed items of a failed task, or its own if it has no loop."""
+        return self._failed.pop((ended.host, ended.task._uuid), [ended])

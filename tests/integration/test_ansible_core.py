@@ -32,10 +32,11 @@ def play(tmp_path: pathlib.Path) -> Play:
     closed = "closed ansible_host=127.0.0.1 ansible_port=1 ansible_connection=ssh"
     (tmp_path / "hosts").write_text(f"[nodes]\n{hosts}\n\n[source]\n{closed}\n", encoding="utf-8")
 
-    def run(text: str, *arguments: str) -> Run:
+    def run(text: str, *arguments: str, callbacks: str = "fleet_record") -> Run:
         (tmp_path / "plays.yml").write_text(textwrap.dedent(text), encoding="utf-8")
         inventory = ("-i", str(tmp_path / "hosts"))
-        return Background(str(tmp_path / "plays"), *inventory, *arguments, directory=tmp_path).wait()
+        environment = {"ANSIBLE_CALLBACKS_ENABLED": callbacks}
+        return Background(str(tmp_path / "plays"), *inventory, *arguments, directory=tmp_path, environment=environment).wait()
 
     return run
 
@@ -232,6 +233,24 @@ def test_unreachable_delegate_ends_its_node_for_the_whole_run(play: Play) -> Non
     assert ran(done, "Rescue") == []
     assert "h1" not in ran(done, "Clean up")
     assert ran(done, "Later play") == ["h2"]
+
+
+def test_item_of_loop_knows_where_it_was_delegated_when_the_loop_does_not(play: Play, tmp_path: pathlib.Path) -> None:
+    done = play(
+        """
+        - hosts: h1
+          gather_facts: false
+          tasks:
+            - name: Ask several sources
+              ansible.builtin.ping:
+              delegate_to: "{{ item }}"
+              loop: [h2, closed]
+        """,
+        callbacks="fleet_record,failed_targets",
+    )
+    assert done.rc != 0
+    targets = (tmp_path / "record.targets").read_text(encoding="utf-8").splitlines()
+    assert targets == ["item closed", "loop {{ item }}"]
 
 
 def test_delegate_outside_the_limit_keeps_its_variables(play: Play) -> None:

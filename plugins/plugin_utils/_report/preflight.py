@@ -38,9 +38,10 @@ class Preflight:
         again = {check["check"] for check in (*problems, *new)}
         self.hosts[host] = [*problems, *(check for check in known if check["check"] not in again), *new]
 
-    def lost(self, host: str, message: str) -> None:
-        """Add a host that could not be reached."""
-        self.add(host, [{"check": "connection", "state": FAILED, "found": message, "remedy": "Restore it and run again."}])
+    def fail(self, host: str, message: str, unreachable: bool) -> None:
+        """Add a host that could not be checked."""
+        check, remedy = ("connection", "Restore it and run again.") if unreachable else ("preflight", "")
+        self.add(host, [{"check": check, "state": FAILED, "found": message, "remedy": remedy}])
 
     def in_order(self, nodes: c.Sequence[str]) -> dict[str, list[Data]]:
         """Return the hosts that are no nodes, the training server, and then the nodes in order."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import types
 
 import pytest
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._task_result import TaskResult, task_result
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._task_result import FailedItems, TaskResult, task_result
 
 
 @pytest.mark.parametrize("prefix", ["", "_"], ids=["2.19 and later", "2.18"])
@@ -20,3 +20,16 @@ def test_task_result_has_host_target_task_and_data(prefix: str, delegate_to: str
     attributes = {"host": host, "task": task, "result": {"changed": True}}
     result = types.SimpleNamespace(**{prefix + name: value for name, value in attributes.items()})
     assert task_result(result) == TaskResult("jw2-1", target, task, {"changed": True})
+
+
+def test_failed_items_of_loop_are_returned_once_instead_of_the_loop() -> None:
+    def result(target: str, uuid: str) -> TaskResult:
+        return TaskResult("jw2-1", target, types.SimpleNamespace(_uuid=uuid), {})
+
+    items, failed = FailedItems(), [result("sbs29", "loop"), result("sbs30", "loop")]
+    for item in failed:
+        items.add(item)
+    loop, other = result("{{ item }}", "loop"), result("jw2-1", "other")
+    assert items.of(other) == [other]
+    assert items.of(loop) == failed
+    assert items.of(loop) == [loop]

@@ -91,10 +91,9 @@ def test_add_checks_of_another_request_keeps_problems_and_replaces_the_rest() ->
     assert found.hosts["sbs29"].count(NO_RSYNC) == 1
 
 
-def test_lost_host_is_a_row_and_not_ready() -> None:
+def test_fail_host_is_a_row_and_not_ready() -> None:
     found = preflight(jw3=[RSYNC])
-    found.lost("jw2", "Connection refused.")
-    assert [cells(line) for line, _state in as_preflight(found.in_order(["jw2", "jw3"]))][1] == [
-        "jw2", "connection", "failed", "Connection refused.",
-    ]  # fmt: skip
+    found.fail("jw2", "Connection refused.", unreachable=True)
+    [row] = [cells(line) for line, state in as_preflight(found.hosts) if state == "failed"]
+    assert row == ["jw2", "connection", "failed", "Connection refused."]
     assert preflight_lines(found.hosts)[-1][0] == "Ready for a delivery: 1 of 2 hosts. Not ready: jw2."
