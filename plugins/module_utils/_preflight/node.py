@@ -33,6 +33,7 @@ from .loading import check_loading
 
 FLOCK = "flock"
 STORE = "store"
+SOURCE = "source of the adapters"
 LOCKS = "locks"
 PERMISSIONS = "owner and modes"
 ACTIVATION = "activation"
@@ -85,7 +86,6 @@ def _check_directories(checklist: Checklist, params: dict[str, t.Any], probe: bo
     models_dir, store = params["models_dir"], params["store"]
     with checklist.checking(MODELS_DIR):
         check_models_dir(models_dir)
-        check_not_source(models_dir, store, params["source_directories"])
         checklist.ok(MODELS_DIR, models_dir)
     with checklist.checking(STORE):
         check_store(store)
@@ -93,6 +93,10 @@ def _check_directories(checklist: Checklist, params: dict[str, t.Any], probe: bo
             check_same_file_system(models_dir, store)
         exists = store_anchor(store) == store
         checklist.ok(STORE, store if exists else f"{store}, which the first deploy creates")
+    with checklist.checking(SOURCE):
+        check_not_source(models_dir, store, params["source_directories"])
+        if params["source_directories"]:
+            checklist.ok(SOURCE, "in other directories")
     permissions = None
     with checklist.checking(PERMISSIONS):
         permissions = permissions_of(params)
@@ -170,8 +174,8 @@ def _check_transfer(node: NodePreflight, params: dict[str, t.Any], manifests: di
         files = [entry for fetch in fetches for entry in fetch.to_download]
         node.download_bytes = sum(entry.size for entry in files)
         local = sum(entry.size for fetch in fetches for entry in fetch.missing) - node.download_bytes
-        more = f"; {human_bytes(local)} more are here already, or sent for another adapter" if local else ""
+        more = f"; {human_bytes(local)} more are shared by adapters or here already" if local else ""
         checklist.ok(TRANSFER, f"{human_bytes(node.download_bytes)} to receive in {count(len(files), 'file')}{more}")
         with checklist.checking(SPACE):
             space = check_space(params["store"], fetches)
-            checklist.ok(SPACE, f"{human_bytes(space.free)}, {human_bytes(space.needed)} are needed")
+            checklist.ok(SPACE, f"{human_bytes(space.free)} free, {human_bytes(space.needed)} needed")

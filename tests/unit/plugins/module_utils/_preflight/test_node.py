@@ -51,6 +51,7 @@ def test_check_node_that_is_ready_passes_and_writes_nothing(site: Site) -> None:
         "flock": "ok",
         "models directory": "ok",
         "store": "ok",
+        "source of the adapters": "ok",
         "locks": "ok",
         "owner and modes": "ok",
         "activation": "ok",
@@ -217,9 +218,10 @@ def test_check_node_fails_each_served_path_that_cannot_be_replaced(site: Site) -
 
 def test_check_node_that_serves_from_its_source_fails(site: Site) -> None:
     found = site.check_node(models_dir=str(site.source), store=str(site.root / ".lorafleet"))
-    assert found.failed() == {"models directory"}
-    assert [one.adapter for one in found.all("models directory")] == ["grammar_3b", "grammar_8b"]
-    assert "is the same directory as" in found.all("models directory")[0].found
+    assert found.failed() == {"source of the adapters"}
+    assert [one.adapter for one in found.all("source of the adapters")] == ["grammar_3b", "grammar_8b"]
+    assert "is the same directory as" in found.all("source of the adapters")[0].found
+    assert found.one("activation").state == "ok"
 
 
 def test_check_node_names_failures_of_training_server_with_remedies(site: Site) -> None:
