@@ -211,7 +211,6 @@ problems:
       sample: Deliver the intended adapter, or correct the inventory.
 """
 
-import contextlib
 import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import DECLARED, SOURCE
@@ -220,7 +219,6 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._base.identity 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._golden.describe import describe_adapters
 from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.interpreter import library_versions
 from ansible_collections.lorafleet.delivery.plugins.module_utils._module import DeliveryModule
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store.source import identify_source
 
 
 def main() -> None:
@@ -238,18 +236,12 @@ def main() -> None:
     found = describe_adapters(module.params, bases, versions, Identities(), write_cache=not module.check_mode)
     for warning in found.warnings:
         module.warn(warning)
-    directories: dict[str, t.Any] = {}
-    for manifest in found.manifests:
-        # Without /proc, nodes cannot compare their directories with these.
-        with contextlib.suppress(OSError):
-            identity = identify_source(found.directories[manifest.name])
-            directories[manifest.name] = {**identity, "links": found.links[manifest.name]}
     results: dict[str, t.Any] = {
         "manifests": [manifest.to_text() for manifest in found.manifests],
         "excluded": {name: [item.to_json() for item in items] for name, items in found.excluded.items()},
         "notes": found.notes,
         "goldens": found.goldens,
-        "directories": directories,
+        "directories": found.identified_directories(),
         "cached": found.cached,
     }
     if found.problems:

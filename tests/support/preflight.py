@@ -52,6 +52,7 @@ class Site:
             "models_dir": str(self.source),
             "cache_dir": str(self.root / "cache"),
             "golden_dir": str(self.root / "goldens"),
+            "link_dirs": [],
             "require_golden": False,
             "python": None,
             "transfer_compress": False,

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import typing as t
 
@@ -19,6 +20,7 @@ from .._adapter.manifest import Manifest
 from .._adapter.selection import source_directory, tokenizer_above
 from .._base.identity import Identities
 from .._errors import DeliveryError, Problem, collected
+from .._store.source import identify_source
 from .attach import STALE, attach_golden
 
 
@@ -39,6 +41,15 @@ class Descriptions:
     cached: list[str] = dataclasses.field(default_factory=list)
     problems: list[Problem] = dataclasses.field(default_factory=list)
     warnings: list[str] = dataclasses.field(default_factory=list)
+
+    def identified_directories(self) -> dict[str, t.Any]:
+        """Return the directories as module adapter_info returns them."""
+        identified: dict[str, t.Any] = {}
+        for name, directory in self.directories.items():
+            # Without /proc, nodes cannot compare their directories with these.
+            with contextlib.suppress(OSError):
+                identified[name] = {**identify_source(directory), "links": self.links[name]}
+        return identified
 
 
 def describe_adapters(

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import typing as t
@@ -21,9 +20,8 @@ from .._files import read_json
 from .._golden.attach import NONE, RECORDED, STALE
 from .._golden.describe import describe_adapters
 from .._load_test.interpreter import library_versions
-from .._store.source import identify_source
 from .._text import human_bytes
-from .checklist import Checklist
+from .checklist import WARNING, Checklist
 from .host import (
     INTERPRETER,
     MODELS_DIR,
@@ -41,7 +39,7 @@ _GOLDENS = {RECORDED: ", golden recorded", STALE: ", golden of another release o
 class Source:
     """The checks of a training server, and what nodes need to know of its adapters.
 
-    ``directories`` has what ``identify_source`` returns for each.
+    ``directories`` is that of module adapter_info.
     ``tokenizer_classes`` has the class in tokenizer_config.json by adapter, where there is one.
     """
 
@@ -109,18 +107,18 @@ def _check_adapters(
         known = {row["base"]: _names_only(params["bases"].get(row["base"])), **bases}
         found = describe_adapters({**params, "adapters": [row]}, known, versions, identities, write_cache=False)
         checklist.fail(check, found.problems, adapter=name)
+        for warning in found.warnings:
+            checklist.add(check, WARNING, warning.removeprefix(f"{check}: "), adapter=name)
         for manifest in found.manifests:
             with checklist.checking(check, name):
-                _add_tokenizer_class(source, os.path.join(params["models_dir"], name), manifest)
+                _add_tokenizer_class(source, found.directories[name], manifest)
                 text = f"release {manifest.release}, {human_bytes(manifest.size)}{_GOLDENS[found.goldens[name]]}"
                 if row["base"] in bases:
                     checklist.ok(check, text, name)
                 else:
                     checklist.unknown(check, f"{text}; not compared with its base", name)
                 source.manifests.append(manifest)
-            # Without /proc, nodes cannot compare their directories with it.
-            with contextlib.suppress(OSError):
-                source.directories[name] = identify_source(os.path.join(params["models_dir"], name))
+        source.directories.update(found.identified_directories())
 
 
 def _names_only(base: t.Any) -> dict[str, t.Any]:
