@@ -60,8 +60,9 @@ class ActionModule(ActionBase):
                 self._agents(node, variables),
                 list(variables.get("ansible_run_tags") or ()),
                 list(variables.get("ansible_skip_tags") or ()),
-                # Tags of the role, the play or the block are also tags of this task.
-                [*options["other_tags"], *self._task.tags],
+                # Tags of the role, the play and its blocks are also tags of this task.
+                self._task.tags,
+                options["other_tags"],
             )
         except DeliveryError as exc:
             return {**result, "failed": True, "msg": str(exc), "problems": exc.to_json()}

@@ -17,8 +17,8 @@ description:
     of variants. Tags of one kind are alternatives, and the two kinds are combined. C(--tags
     cleaner,8b) selects only the cleaner's 8b, C(--tags 8b) that of every agent.
   - A tag that is neither an agent nor a variant is an error, and so are tags that together select no
-    adapter of the fleet. Tags of the task itself and O(other_tags) are exempt. Tags to skip are
-    never an error.
+    adapter of the fleet. The tags of the task itself, which it inherits from its role and its play,
+    and O(other_tags) are exempt. Tags to skip are never an error.
   - Runs on the controller and contacts no host. Other nodes' variables are read once for each run.
 extends_documentation_fragment:
   - lorafleet.delivery._attributes
@@ -44,7 +44,8 @@ options:
     elements: dict
     required: true
   other_tags:
-    description: Tags of the playbook that select other things than adapters.
+    description:
+      - Tags of other parts of the playbook. In a run with no tag but these, no adapter is selected.
     type: list
     elements: str
     default: []

@@ -219,3 +219,10 @@ def test_role_with_tags_of_the_playbook_keeps_what_surrounds_it(fleet: Fleet) ->
     done = run(fleet, ROLES, "--tags", "deliver", inventory=inventory)
     assert done.rc == 0, done.output
     assert [is_served(fleet, node, CLEANER_3B) for node in nodes] == [True, True]
+
+    # A tag of another part of the playbook.
+    other = ("-e", '{"agent_other_tags": ["web"]}')
+    done = run(fleet, ROLES, "--tags", "web", *other, inventory=inventory)
+    assert done.rc == 0, done.output
+    assert calls(fleet) == around
+    assert not any(entry["action"].endswith("adapter_info") for entry in done.results)

@@ -23,6 +23,7 @@ def select(
     fleet: c.Mapping[str, c.Collection[str]],
     run_tags: c.Collection[str],
     skip_tags: c.Collection[str],
+    task_tags: c.Collection[str] = (),
     other_tags: c.Collection[str] = (),
 ) -> list[dict[str, t.Any]]:
     """Return those ``rows``, each of which names its agent, that the tags of a run select.
@@ -30,17 +31,18 @@ def select(
     Agents and variants are combined: ``cleaner,8b`` selects only the cleaner's 8b. Several agents,
     or several variants, are alternatives. Without a tag of one kind, all of that kind are selected.
 
-    ``fleet`` maps every agent to its variants. ``other_tags`` are tags of the user's own playbook,
-    which select nothing unless they are also an agent or a variant. Raises DeliveryError for any
-    other tag, and for tags that select no adapter of the fleet, because a typing error must not
-    deliver nothing. Unknown tags to skip are ignored: they may belong to another part of the
-    playbook.
+    ``fleet`` maps every agent to its variants. ``task_tags`` are those that the role itself has in
+    the user's playbook: alone, they select every adapter. ``other_tags`` belong to other parts of
+    that playbook: alone, they select none. Raises DeliveryError for any other tag, and for tags
+    that select no adapter of the fleet, because a typing error must not deliver nothing. Unknown
+    tags to skip are ignored: they may belong to another part of the playbook.
     """
     agents = set(fleet)
     variants = {variant for of_agent in fleet.values() for variant in of_agent}
     wanted = set(run_tags) - SPECIAL_TAGS
     skipped = set(skip_tags) - SPECIAL_TAGS
-    unknown = sorted(wanted - agents - variants - set(other_tags))
+    ours = wanted & (agents | variants | set(task_tags))
+    unknown = sorted(wanted - ours - set(other_tags))
     if unknown:
         raise DeliveryError.of(
             f"tag {', '.join(unknown)}",
@@ -54,6 +56,9 @@ def select(
             "together select no adapter: none of these agents has such a variant.",
             " ".join(f"{agent}: {', '.join(sorted(fleet[agent]))}." for agent in sorted(of_agents)),
         )
+
+    if wanted and not ours:
+        return []
 
     def selected(agent: str, variant: str) -> bool:
         wanted = (not of_agents or agent in of_agents) and (not of_variants or variant in of_variants)

@@ -8,7 +8,7 @@ import typing as t
 
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.selection import check_selected, select
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.selection import SPECIAL_TAGS, check_selected, select
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -113,10 +113,17 @@ def test_select_order_and_repetition_are_irrelevant(run_tags: list[str], skip_ta
 
 
 @given(TAGS, TAGS, TAGS)
-def test_select_other_tags_select_nothing(run_tags: list[str], skip_tags: list[str], other_tags: list[str]) -> None:
+def test_select_task_tags_select_nothing(run_tags: list[str], skip_tags: list[str], task_tags: list[str]) -> None:
     """Whether or not they are also names of agents or variants."""
-    found = select(EVERY_ROW, FLEET, [*run_tags, "drain"], skip_tags, [*other_tags, "drain"])
+    found = select(EVERY_ROW, FLEET, [*run_tags, "deliver"], skip_tags, [*task_tags, "deliver"])
     assert found == select(EVERY_ROW, FLEET, run_tags, skip_tags)
+
+
+@given(TAGS, TAGS, TAGS)
+def test_select_other_tags_alone_select_no_adapter(run_tags: list[str], skip_tags: list[str], other_tags: list[str]) -> None:
+    found = select(EVERY_ROW, FLEET, [*run_tags, "drain"], skip_tags, (), [*other_tags, "drain"])
+    named = set(run_tags) - SPECIAL_TAGS
+    assert found == (select(EVERY_ROW, FLEET, run_tags, skip_tags) if named else [])
 
 
 @given(TAGS, TAGS)
