@@ -13,13 +13,14 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import 
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.fleet import prompts_of, variants_of
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.inventory import Inventory
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.rows import Row, adapters_of
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.selection import check_selected, select
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.selection import SPECIAL_TAGS, check_selected, select
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._once import once_a_run
 
 _OPTIONS: dict[str, t.Any] = {
     "hosts": {"type": "list", "elements": "str"},
     "runs_on": {"type": "str", "choices": ["agents", "training", "both"], "default": "agents"},
     "training": {"type": "bool", "default": False},
+    "tags": {"type": "bool", "default": True},
 }
 
 
@@ -57,9 +58,11 @@ def _fleet(inventory: Inventory, options: dict[str, t.Any], tags: tuple[list[str
     # Without nodes, every tag would be wrong. Otherwise a tag may name what is not known yet.
     if nodes and not unknown:
         try:
-            selected = {node.name: select(node.rows, agents, *tags) for node in nodes}
+            selected = {node.name: select(node.rows, agents, *(tags if options["tags"] else ([], []))) for node in nodes}
         except DeliveryError as exc:
             problems += exc.problems
+    if not options["tags"] and set(tags[0]) - SPECIAL_TAGS:
+        problems.append(Problem("--tags", "select nothing in this playbook.", "Select nodes with --limit instead."))
     if not problems:
         # A limit to the training server alone leaves no node, but something to do.
         without_nodes = not on_nodes or (options["runs_on"] == "both" and limit is not None and set(limit) & set(servers))

@@ -50,6 +50,11 @@ options:
       - Whether the run needs the training server.
     type: bool
     default: false
+  tags:
+    description:
+      - Whether the tags of the run select adapters. If not, tags are an error.
+    type: bool
+    default: true
 seealso:
   - module: lorafleet.delivery.adapter_selection_info
 """

@@ -76,6 +76,7 @@ def of_node(**variables: t.Any) -> Change:
 class Mistake:
     change: Change = lambda _groups: None
     arguments: tuple[str, ...] = ()
+    playbook: str = "deploy"
 
 
 BOTH: Variables = {"jw2-1": {}}
@@ -98,15 +99,16 @@ MISTAKES = {
     "no such training server": Mistake(group("jw2", agent_training_host="sbs99")),
     "host in the groups of two agents": Mistake(lambda groups: groups["agents"]["children"]["jw3"]["hosts"].update(BOTH)),
     "unknown tag": Mistake(arguments=("--tags", "cleanr")),
+    "tags for the playbook runtime": Mistake(arguments=("--tags", "cleaner"), playbook="runtime"),
     "limit without nodes": Mistake(arguments=("--limit", "sbs29")),
     "tags and limit without adapters": Mistake(arguments=("--limit", "jw3", "--tags", "8b")),
 }
 
 
 @pytest.mark.parametrize("cause", MISTAKES)
-def test_deploy_with_mistake_contacts_no_host(fleet: Fleet, cause: str) -> None:
+def test_run_with_mistake_contacts_no_host(fleet: Fleet, cause: str) -> None:
     mistake = MISTAKES[cause]
-    message = failure(run(fleet, "deploy", *mistake.arguments, change=mistake.change))
+    message = failure(run(fleet, mistake.playbook, *mistake.arguments, change=mistake.change))
     assert documented(cause).fullmatch(message), message
 
 
