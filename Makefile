@@ -152,6 +152,10 @@ docs: setup-test  ## Render the reference of modules, plugins and roles to .cach
 readmes: setup-test  ## Write the README.md of each role from its argument specs
 	@$(CONTROLLER)/bin/python tests/tools/readmes.py
 
+.PHONY: compatibility
+compatibility: setup-test  ## Write docs/compatibility.md from the table of the tests
+	@$(CONTROLLER)/bin/python tests/tools/compatibility.py
+
 .PHONY: clean
 clean:  ## Remove everything that make has created
 	rm -rf .cache .collections .ansible .mypy_cache .pytest_cache .ruff_cache .hypothesis

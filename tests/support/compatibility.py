@@ -1,0 +1,207 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The table of docs/compatibility.md: the verdict on each adapter in tests/fixtures/trainers.
+
+tests/contract/test_trainers.py compares the table with the product's verdicts.
+"""
+
+from __future__ import annotations
+
+import json
+import typing as t
+
+from tests.support.paths import FIXTURES
+
+TRAINERS = FIXTURES / "trainers"
+BASE = FIXTURES / "bases" / "llama_with_tokenizer"
+MADE: dict[str, dict[str, t.Any]] = json.loads((FIXTURES / "trainers.json").read_text(encoding="utf-8"))
+
+DELIVERED, NOTE, REFUSED = "delivered", "delivered with a note", "refused"
+
+
+class Row(t.NamedTuple):
+    """One adapter: its directory, its kind, the verdict on it, and why.
+
+    ``says`` are words of the note or message, which the reason explains.
+    """
+
+    fixture: str
+    kind: str
+    verdict: str
+    why: str = ""
+    says: str = ""
+
+    @property
+    def tool(self) -> str:
+        return str(MADE[self.fixture.partition("/")[0]]["tool"])
+
+    @property
+    def packages(self) -> list[str]:
+        return t.cast("list[str]", MADE[self.fixture.partition("/")[0]]["packages"])
+
+
+_NO_TASK = "`task_type` is null."
+_NO_TASK_SAYS = "task_type in adapter_config.json is null"
+_NO_BASE = "It names no base."
+_NO_BASE_SAYS = "names no base"
+_PATH = "The base is a path of the training host."
+_PATH_SAYS = "so only the tensors show which base it is"
+_CHANGES_BASE = "Loading it changes the base. Convert it when saving."
+_OTHER_METHOD = "Another method. Train LoRA, or convert it with `peft.save_as_lora`."
+_HEADLESS = "Trained on the base without its head: PEFT would ignore every tensor."
+_HEADLESS_SAYS = "without its head (AutoModel)"
+_OVERWRITES = "It contains embeddings of the base, which loading would overwrite. Save with `save_embedding_layers=False`."
+_OVERWRITES_SAYS = "would overwrite weights of the base"
+_CONVERT = "Not PEFT's format. The message says how to convert it."
+
+
+ROWS = (
+    Row("peft-plain", "LoRA", DELIVERED),
+    *(
+        Row(f"peft-{version}", f"LoRA of PEFT {version}", DELIVERED)
+        for version in ("0.5.0", "0.7.1", "0.9.0", "0.11.1", "0.13.2")
+    ),
+    Row("peft-all-linear", 'LoRA, `target_modules="all-linear"`', DELIVERED),
+    Row("peft-default-targets", "LoRA, no `target_modules`", DELIVERED),
+    Row("peft-regex-targets", "LoRA, `target_modules` as a pattern", DELIVERED),
+    Row("peft-regex-excluded", "LoRA, `exclude_modules` as a pattern", DELIVERED),
+    Row("peft-layers", "LoRA on some layers", DELIVERED),
+    Row("peft-rank-pattern", "LoRA, patterns for ranks and alphas", DELIVERED),
+    Row("peft-no-task-type", "LoRA without `task_type`", NOTE, _NO_TASK, _NO_TASK_SAYS),
+    Row("peft-bf16", "LoRA in bfloat16", DELIVERED),
+    Row("peft-mixed-dtypes", "LoRA in two dtypes", NOTE, "PEFT loads all tensors as one dtype.", "different dtypes: BF16, F32"),
+    Row("peft-rslora", "rsLoRA", DELIVERED),
+    Row("peft-dora", "DoRA", DELIVERED),
+    Row("peft-lora-bias", "LoRA with biases of its own (`lora_bias`)", DELIVERED),
+    Row("peft-bias-lora-only", '`bias="lora_only"`, base without biases', NOTE, "The base has no bias.", "bias in"),
+    Row("peft-bias-all", '`bias="all"`, base without biases', NOTE, "The base has no bias.", "bias in"),
+    Row("peft-trainable-tokens", "LoRA and trainable tokens", DELIVERED),
+    Row(
+        "peft-target-parameters",
+        "LoRA on parameters (`target_parameters`)",
+        NOTE,
+        "Level `structure` knows its tensors in part.",
+        "target_parameters",
+    ),
+    Row("peft-saved-head", "LoRA and a whole `lm_head`", DELIVERED),
+    Row("peft-saved-norms", "LoRA and whole norms", DELIVERED),
+    Row("peft-embedding-target", "LoRA on the embeddings, saved without those of the base", DELIVERED),
+    Row(
+        "peft-embedding-target-auto",
+        "LoRA on the embeddings, saved with those of the base",
+        REFUSED,
+        _OVERWRITES,
+        _OVERWRITES_SAYS,
+    ),
+    Row(
+        "peft-enlarged-vocabulary",
+        "LoRA with an enlarged vocabulary",
+        REFUSED,
+        _OVERWRITES + " Deliver an enlarged base.",
+        _OVERWRITES_SAYS,
+    ),
+    Row(
+        "peft-weight-tying-unused",
+        "`ensure_weight_tying` where nothing is tied",
+        NOTE,
+        "It changes nothing.",
+        "ensure_weight_tying",
+    ),
+    Row("peft-gaussian", "LoRA, initialized by `gaussian`", DELIVERED),
+    Row("peft-orthogonal", "LoRA, initialized by `orthogonal`", DELIVERED),
+    Row("peft-mica", "LoRA, initialized by MiCA", DELIVERED),
+    Row("peft-eva", "LoRA, initialized by EVA", DELIVERED),
+    Row("peft-eva-redistributed", "LoRA, initialized by EVA with redistributed ranks", DELIVERED),
+    Row("peft-pissa-converted", "PiSSA, converted", DELIVERED),
+    Row("peft-olora-converted", "OLoRA, converted", DELIVERED),
+    Row("peft-pissa", "PiSSA", REFUSED, _CHANGES_BASE, "which changes the base"),
+    Row("peft-pissa-fast", "PiSSA with fast decomposition (`pissa_niter_4`)", REFUSED, _CHANGES_BASE, "random numbers"),
+    Row("peft-olora", "OLoRA", REFUSED, _CHANGES_BASE, "which changes the base"),
+    Row("peft-velora", "VeLoRA", DELIVERED),
+    Row("peft-monteclora", "MonteCLoRA", DELIVERED),
+    Row("peft-qalora", "QALoRA", NOTE, "Level `structure` knows its tensors in part.", "use_qalora"),
+    Row("peft-kasa", "KaSA", REFUSED, "Loading it changes the base.", "change the base itself"),
+    Row("peft-layer-replication", "Layer replication", REFUSED, "It adds layers to the base.", "change the base itself"),
+    Row("peft-two-adapters", "Two adapters in one directory, the outer one", DELIVERED),
+    Row(
+        "peft-two-adapters/second",
+        "Two adapters in one directory, the untrained inner one",
+        REFUSED,
+        "It was never trained.",
+        "has no effect",
+    ),
+    Row("peft-save-as-lora", "LoKr, converted by `save_as_lora`", NOTE, _NO_TASK, _NO_TASK_SAYS),
+    Row("peft-save-as-lora-threshold", "LoKr, converted by `save_as_lora` with a threshold", NOTE, _NO_TASK, _NO_TASK_SAYS),
+    Row("peft-without-head", "LoRA on `AutoModel`", REFUSED, _HEADLESS, _HEADLESS_SAYS),
+    Row("peft-classifier", "LoRA of a classifier", REFUSED, "Not a causal language model.", '"SEQ_CLS"'),
+    *(
+        Row(f"peft-{name.lower()}", title, REFUSED, _OTHER_METHOD, says)
+        for name, title, says in (
+            ("ADALORA", "AdaLoRA", "is AdaLoRA, not LoRA"),
+            ("IA3", "(IA)³", "not LoRA"),
+            ("LOHA", "LoHa", "is LoHa, not LoRA"),
+            ("LOKR", "LoKr", "is LoKr, not LoRA"),
+            ("OFT", "OFT", "is OFT, not LoRA"),
+            ("VERA", "VeRA", "is VeRA, not LoRA"),
+            ("PREFIX-TUNING", "Prefix tuning", "is prefix tuning, not LoRA"),
+            ("PROMPT-TUNING", "Prompt tuning", "is prompt tuning, not LoRA"),
+        )
+    ),
+    Row("transformers-trainer/checkpoint-2", "Checkpoint of transformers' Trainer", DELIVERED),
+    Row(
+        "transformers-trainer",
+        "The directory above checkpoints",
+        REFUSED,
+        "Name the checkpoint in `subdirectory`.",
+        "subdirectory: checkpoint-2",
+    ),
+    Row("trl-sft", "SFTTrainer, `LoraConfig()`", NOTE, _NO_TASK, _NO_TASK_SAYS),
+    Row("trl-sft-all-linear", "SFTTrainer, all linear layers", NOTE, _NO_TASK, _NO_TASK_SAYS),
+    Row("trl-sft-saved-modules", "SFTTrainer, whole embeddings and `lm_head`", NOTE, _NO_TASK, _NO_TASK_SAYS),
+    Row("trl-dpo", "DPOTrainer", DELIVERED),
+    Row("trl-cli", "`trl sft --use_peft`", DELIVERED),
+    Row("swift", "`swift sft --tuner_type lora`", NOTE, _PATH, _PATH_SAYS),
+    Row("swift-dora", "`swift sft --use_dora true`", NOTE, _PATH, _PATH_SAYS),
+    Row("mergekit-extracted", "`mergekit-extract-lora`", NOTE, _PATH, _PATH_SAYS),
+    Row("mergekit-embeddings", "`mergekit-extract-lora --embed-lora`", NOTE, _PATH, _PATH_SAYS),
+    Row("mergekit-without-undecomposable", "`mergekit-extract-lora --skip-undecomposable`", NOTE, _PATH, _PATH_SAYS),
+    Row(
+        "mergekit-rank-0",
+        "`mergekit-extract-lora --sv-epsilon`, ranks of 0",
+        REFUSED,
+        "PEFT cannot load a module of rank 0.",
+        "expected ranks of at least 1",
+    ),
+    Row("torchtune", "LoRA recipe", NOTE, _NO_TASK, _NO_TASK_SAYS),
+    Row("torchtune-head", "LoRA recipe with `apply_lora_to_output`", NOTE, _NO_TASK, _NO_TASK_SAYS),
+    Row(
+        "torchtune-without-repository",
+        "LoRA recipe, base not downloaded by `tune`",
+        NOTE,
+        f"{_NO_TASK} {_NO_BASE}",
+        _NO_BASE_SAYS,
+    ),
+    Row(
+        "torchtune-dora",
+        "DoRA recipe",
+        REFUSED,
+        "torchtune does not write `use_dora`, so PEFT would ignore the magnitudes.",
+        "lora_magnitude_vector",
+    ),
+    Row("verl", "`verl.model_merger`", NOTE, _NO_BASE, _NO_BASE_SAYS),
+    Row(
+        "verl-without-meta",
+        "`verl.model_merger` without `lora_train_meta.json`",
+        REFUSED,
+        "verl writes `lora_alpha` 0: no effect.",
+        "lora_alpha in adapter_config.json: is 0",
+    ),
+    Row("tinker", "`build_lora_adapter`", DELIVERED),
+    Row("sentence-transformers", "`SentenceTransformer.add_adapter`", REFUSED, _HEADLESS, _HEADLESS_SAYS),
+    Row("adapterhub", "`save_adapter(use_safetensors=True)`", REFUSED, _CONVERT, "AdapterHub"),
+    Row("mlx", "`mlx_lm.lora --train`", REFUSED, _CONVERT, "is an adapter of mlx-lm"),
+    Row("paddleformers", "`LoRAModel.save_pretrained`", REFUSED, _CONVERT, "is an adapter of PaddleFormers"),
+    Row("keras", "`save_lora_weights`", REFUSED, "Not PEFT's format, and without the layers' names.", "is an adapter of Keras"),
+)
