@@ -56,6 +56,14 @@ TARGET: dict[str, t.Any] = {
     "source_directories": {"type": "dict", "default": {}},
 }
 
+TRANSFER: dict[str, t.Any] = {
+    "transfer_timeout": {"type": "int", "default": 60},
+    "transfer_tries": {"type": "int", "default": 3},
+    "transfer_streams": {"type": "int", "default": 10},
+    "transfer_bwlimit": {"type": "str", "default": ""},
+    "transfer_compress": {"type": "bool", "default": False},
+}
+
 DEVICE: dict[str, t.Any] = {
     "device": {"type": "str", "default": "cuda"},
 }

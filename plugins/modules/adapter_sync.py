@@ -25,6 +25,7 @@ description:
 extends_documentation_fragment:
   - lorafleet.delivery._options.node
   - lorafleet.delivery._options.target
+  - lorafleet.delivery._options.transfer
   - lorafleet.delivery._attributes
 notes:
   - Both hosts need rsync 3.1 or newer, and the node needs C(flock) of util-linux. The controller
@@ -41,6 +42,7 @@ attributes:
     membership:
       - lorafleet.delivery.node
       - lorafleet.delivery.target
+      - lorafleet.delivery.transfer
   check_mode:
     support: full
   diff_mode:
@@ -65,36 +67,6 @@ options:
       - Absolute, or beginning with C(~/).
     type: path
     required: true
-  transfer_timeout:
-    description:
-      - Seconds without data after which a transfer is aborted. If only keepalives of rsync arrive,
-        it is aborted after ten times that.
-    type: int
-    default: 60
-  transfer_tries:
-    description:
-      - How often a transfer is tried when its connection breaks. Each try resumes the last one.
-    type: int
-    default: 3
-  transfer_streams:
-    description:
-      - How many nodes of a run one source serves at the same time. The others wait.
-      - Above ten, sshd with its default settings begins to refuse connections (C(MaxStartups)).
-    type: int
-    default: 10
-  transfer_bwlimit:
-    description:
-      - The maximum rate of each of these streams, as a value of rsync's option C(bwlimit). V(20M)
-        means 20 MiB per second, a plain number KiB per second. No limit if empty.
-    type: str
-    default: ""
-  transfer_compress:
-    description:
-      - Compress with zstd at level 1. It makes weights in bfloat16 smaller by 22 %, in float32 by
-        7 %, and is worthwhile on links up to about 1 Gbit/s.
-      - Both ends need an rsync built with zstd (3.2 or newer).
-    type: bool
-    default: false
   phase:
     description:
       - The step that the module performs on the node.
@@ -224,7 +196,7 @@ import os
 import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import Manifest
-from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import NODE, TARGET
+from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import NODE, TARGET, TRANSFER
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
 from ansible_collections.lorafleet.delivery.plugins.module_utils._module import DeliveryModule
 from ansible_collections.lorafleet.delivery.plugins.module_utils._rsync import check_transfer_options, installed_rsync
@@ -272,14 +244,10 @@ def main() -> None:
         argument_spec={
             **NODE,
             **TARGET,
+            **TRANSFER,
             "manifests": {"type": "list", "elements": "str", "required": True},
             "source": {"type": "str", "required": True},
             "source_models_dir": {"type": "path", "required": True},
-            "transfer_timeout": {"type": "int", "default": 60},
-            "transfer_tries": {"type": "int", "default": 3},
-            "transfer_streams": {"type": "int", "default": 10},
-            "transfer_bwlimit": {"type": "str", "default": ""},
-            "transfer_compress": {"type": "bool", "default": False},
             "phase": {"type": "str", "choices": ["plan", "verify"]},
         },
     )

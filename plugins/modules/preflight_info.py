@@ -32,6 +32,7 @@ extends_documentation_fragment:
   - lorafleet.delivery._options.node
   - lorafleet.delivery._options.permissions
   - lorafleet.delivery._options.target
+  - lorafleet.delivery._options.transfer
   - lorafleet.delivery._options.device
   - lorafleet.delivery._options.loading
   - lorafleet.delivery._options.tested
@@ -49,6 +50,7 @@ attributes:
       - lorafleet.delivery.source
       - lorafleet.delivery.target
       - lorafleet.delivery.tested
+      - lorafleet.delivery.transfer
   check_mode:
     support: full
     details: Tries nothing in the models directory and the store.
@@ -82,10 +84,6 @@ options:
     required: false
   require_golden:
     description: Whether each adapter of a training server must have a golden of its release.
-    type: bool
-    default: false
-  transfer_compress:
-    description: Whether rsync must be able to compress with zstd.
     type: bool
     default: false
   manifests:
@@ -217,6 +215,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import
     SOURCE,
     TARGET,
     TESTED,
+    TRANSFER,
 )
 from ansible_collections.lorafleet.delivery.plugins.module_utils._module import DeliveryModule
 from ansible_collections.lorafleet.delivery.plugins.module_utils._preflight.node import check_node
@@ -230,6 +229,7 @@ def main() -> None:
             **SOURCE,
             **NODE,
             **TARGET,
+            **TRANSFER,
             **PERMISSIONS,
             **DEVICE,
             **LOADING,
@@ -239,7 +239,6 @@ def main() -> None:
             "store": {"type": "path"},
             "python": {"type": "path"},
             "require_golden": {"type": "bool", "default": False},
-            "transfer_compress": {"type": "bool", "default": False},
             "manifests": {"type": "list", "elements": "str", "default": []},
             "tokenizer_classes": {"type": "dict", "default": {}},
             "source_checks": {"type": "list", "elements": "dict", "default": []},

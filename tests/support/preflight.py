@@ -10,6 +10,7 @@ import pathlib
 import shutil
 import typing as t
 
+from ansible_collections.lorafleet.delivery.plugins.module_utils import _argspec
 from ansible_collections.lorafleet.delivery.plugins.module_utils._preflight.checklist import Check, Checklist
 from ansible_collections.lorafleet.delivery.plugins.module_utils._preflight.node import check_node
 from ansible_collections.lorafleet.delivery.plugins.module_utils._preflight.source import check_source
@@ -19,6 +20,8 @@ from tests.support import tiny_adapters
 # The adapters, each with its tiny adapter and rank.
 ADAPTERS = {"grammar_3b": ("adapter", 16), "grammar_8b": ("adapter_b", 32)}
 BASE = tiny_adapters.BASE_NAME
+
+TRANSFER = {name: option["default"] for name, option in _argspec.TRANSFER.items()}
 
 Params = t.Dict[str, t.Any]
 
@@ -76,6 +79,7 @@ class Site:
             "file_mode": "0644",
             "directory_mode": "0755",
             "activation": "auto",
+            "keep": 3,
             "python": tiny_adapters.PEFT_PYTHON,
             "device": "cpu",
             "memory_limit": None,
@@ -83,7 +87,7 @@ class Site:
             "minimum_level": None,
             "base_binding": "enforce",
             "user": None,
-            "transfer_compress": False,
+            **TRANSFER,
             **changes,
         }
 

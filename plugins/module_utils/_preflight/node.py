@@ -15,11 +15,12 @@ import typing as t
 
 from .._adapter.manifest import Manifest
 from .._errors import DeliveryError
+from .._rsync import check_transfer_options
 from .._store.fetch import check_space, plan_fetches
 from .._store.lock import check_locks
 from .._store.paths import AdapterPaths
 from .._store.permissions import permissions_of
-from .._store.plan import activation_method
+from .._store.plan import activation_method, check_keep
 from .._store.preflight import check_models_dir, check_same_file_system, check_store, store_anchor
 from .._store.probe import check_permissions, probe_directory, supports_exchange
 from .._store.recovery import recovered
@@ -131,6 +132,8 @@ def _check_activation(checklist: Checklist, params: dict[str, t.Any], exchange: 
         if not checklist.failed(ACTIVATION):
             checklist.unknown(ACTIVATION, "not tried without these directories")
         return
+    with checklist.checking(ACTIVATION):
+        check_keep(params["keep"])
     methods = set()
     for row in params["adapters"]:
         with checklist.checking(ACTIVATION):
@@ -164,10 +167,12 @@ def _check_training_server(checklist: Checklist, params: dict[str, t.Any]) -> di
 
 def _check_transfer(node: NodePreflight, params: dict[str, t.Any], manifests: dict[str, Manifest]) -> None:
     checklist = node.checklist
+    with checklist.checking(TRANSFER):
+        check_transfer_options(params)
     if not manifests or checklist.failed(MODELS_DIR, STORE):
         reason = "these directories" if manifests else "a described adapter"
         checklist.unknown(SPACE, f"need not known without {reason}")
-        checklist.unknown(TRANSFER, f"not known without {reason}")
+        checklist.unknown(TRANSFER, f"bytes not known without {reason}")
         return
     with checklist.checking(TRANSFER):
         fetches = plan_fetches(manifests.values(), params["models_dir"], params["store"])

@@ -61,8 +61,13 @@ class ActivationOptions:
     lock_timeout: float = 0
 
     def __post_init__(self) -> None:
-        if self.keep < 1:
-            raise DeliveryError.of("keep", f"is {self.keep}.", "Keep at least one release.")
+        check_keep(self.keep)
+
+
+def check_keep(keep: int) -> None:
+    """Raise DeliveryError unless at least one release is kept."""
+    if keep < 1:
+        raise DeliveryError.of("keep", f"is {keep}.", "Keep at least one release.")
 
 
 @dataclasses.dataclass(frozen=True)

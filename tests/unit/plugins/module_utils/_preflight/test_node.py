@@ -198,6 +198,20 @@ def test_check_node_with_unknown_owner_or_mode_fails(site: Site, options: dict[s
     assert found.one("owner and modes").found == message
 
 
+@pytest.mark.parametrize(
+    ("options", "check", "message"),
+    [
+        ({"keep": 0}, "activation", "keep: is 0."),
+        ({"transfer_streams": 0}, "transfer", "transfer_streams: is 0."),
+        ({"transfer_bwlimit": "fast"}, "transfer", "transfer_bwlimit: is 'fast', which is not a valid value"),
+    ],
+)
+def test_check_node_with_invalid_option_fails(site: Site, options: dict[str, t.Any], check: str, message: str) -> None:
+    found = site.check_node(**options)
+    assert found.failed() == {check}
+    assert next(one.found for one in found.all(check) if one.state == "failed").startswith(message)
+
+
 @as_root
 def test_check_node_as_root_gives_files_to_owner(site: Site) -> None:
     found = site.check_node(owner="nobody", directory_mode="0500", file_mode="0400")
