@@ -124,7 +124,7 @@ def check_runtime(attempt: Attempt, tokenizer_config: Settings, here: dict[str, 
     path = case.base.get("path")
     trained = case.manifest.versions
     problems = runtime_problems(
-        case.manifest.config.get("peft_version"),
+        case.manifest.config,
         here,
         tokenizer_config=tokenizer_config,
         base_config=read_base_json(path, "config.json") if path else None,

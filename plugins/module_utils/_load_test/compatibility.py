@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import typing as t
 
+from .._adapter.config_keys import KEYS, Effect, is_plain
 from .._errors import Problem
+from .._text import first
 from .._versions import dotted, major_minor
 
 # Packages whose version can change what a model computes.
@@ -23,7 +25,7 @@ Settings = t.Optional[t.Dict[str, t.Any]]
 
 
 def runtime_problems(
-    saved_by: str | None,
+    config: dict[str, t.Any],
     here: t.Mapping[str, str],
     tokenizer_config: Settings,
     base_config: Settings,
@@ -31,17 +33,18 @@ def runtime_problems(
 ) -> list[Problem]:
     """Return what would fail, or be computed wrongly without an error, with a node's packages.
 
-    ``saved_by`` is the version of PEFT in adapter_config.json, ``here`` are the node's versions by
-    package. ``tokenizer_config`` is the adapter's tokenizer_config.json, the others are files of
-    the base on this node. Each is None if it is unknown.
+    ``config`` is adapter_config.json, ``here`` are the node's versions by package.
+    ``tokenizer_config`` is the adapter's tokenizer_config.json, the others are files of the base on
+    this node. Each is None if it is unknown.
     """
     found = []
-    if saved_by and "peft" in here and major_minor(here["peft"]) < major_minor(saved_by):
+    ignored = _newer_settings(config, here["peft"]) if "peft" in here else {}
+    if ignored:
         found.append(
             Problem(
                 "",
-                f"was saved by PEFT {saved_by}, this node has the older PEFT {here['peft']}, which ignores newer settings.",
-                f"Install PEFT {dotted(major_minor(saved_by))} or newer in the environment of python.",
+                f"has {first(sorted(ignored))} in its configuration, which PEFT {here['peft']} on this node ignores.",
+                f"Install PEFT {dotted(max(ignored.values()))} or newer in the environment of python.",
             )
         )
     if "transformers" not in here or major_minor(here["transformers"]) >= (5, 0):
@@ -66,6 +69,18 @@ def runtime_problems(
                 "Install transformers 5 in the environment of python, or use the base as its authors published it.",
             )
         )
+    return found
+
+
+def _newer_settings(config: dict[str, t.Any], peft: str) -> dict[str, tuple[int, int]]:
+    """Return the settings that a version of PEFT ignores, and the version that has each."""
+    here, saved_by = major_minor(peft), major_minor(str(config.get("peft_version") or "0"))
+    found = {}
+    for key, value in config.items():
+        since = major_minor(KEYS[key].since) if key in KEYS else saved_by
+        plain = is_plain(key, value) or (key in KEYS and KEYS[key].effect is Effect.NOTHING)
+        if since > here and not plain:
+            found[key] = since
     return found
 
 

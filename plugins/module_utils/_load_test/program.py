@@ -12,7 +12,7 @@ import inspect
 import os
 
 from .. import _text, _versions
-from .._adapter import files
+from .._adapter import files, patterns, tensor_names
 from .._base import remote_code
 from .._base import weights as base_weights
 from .worker import adapter_level, device, errors, golden_level, levels, main, model_level, nvidia, protocol, weights
@@ -28,7 +28,7 @@ main()
 """
 PROGRAM = (
     *(main, protocol, levels, weights, adapter_level, model_level, golden_level, errors, device, nvidia),
-    *(files, base_weights, remote_code, _text, _versions),
+    *(files, patterns, tensor_names, base_weights, remote_code, _text, _versions),
 )
 
 

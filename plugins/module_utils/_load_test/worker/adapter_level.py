@@ -12,15 +12,21 @@ modules with a computation in float64.
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import os
+import re
 import time
+import types
 import typing as t
 
 from ..._adapter.files import CONFIG_FILE
+from ..._adapter.patterns import PatternError, matching
+from ..._adapter.tensor_names import name_cause
 from ..._base.remote_code import code_keys
 from ..._text import first
+from ..._versions import major_minor
 from .device import adapter_need, free_memory, shortage
 from .errors import TRY_VERSIONS, BaseCheckFailed, CheckFailed, Shortage, reading_base, summary
 from .protocol import Target
@@ -30,6 +36,12 @@ from .protocol import Target
 INSIDE = "delivery"
 # float32 against float64 differs by about 3e-7; TF32 or a wrong kernel by 1e-3 and more.
 _TOLERANCE = 1e-4
+_MISFIT = "The adapter does not fit this base or configuration: check both and deliver the right adapter."
+# The classes of transformers that compute the likelihoods of tokens.
+_LANGUAGE_MODEL = re.compile(r"(ForCausalLM|ForConditionalGeneration|LMHeadModel)$")
+# The version of PEFT that swapped the matrices of some target_parameters.
+_ORIENTATION_CHANGED = (0, 19)
+_SAMPLER = ".lora_monteclora_sampler."
 _HARDWARE = "The device computes wrong results: check its driver, its errors (dmesg, ECC) and the build of torch."
 
 
@@ -59,12 +71,74 @@ def read_base_config(target: Target) -> t.Any:
         raise BaseCheckFailed(problem, "Correct the base, or install a version of transformers that supports it.") from exc
 
 
+def base_class(config: t.Any) -> t.Any:
+    """Return the class of transformers that the base's configuration names.
+
+    A multimodal base has other names of modules in its own class than as a text model.
+    """
+    import transformers
+
+    for name in getattr(config, "architectures", None) or ():
+        found = getattr(transformers, name, None) if _LANGUAGE_MODEL.search(name) else None
+        if isinstance(found, type) and isinstance(config, getattr(found, "config_class", None) or ()):
+            return found
+    return transformers.AutoModelForCausalLM
+
+
 def inject(target: Target, base: t.Any, **options: t.Any) -> t.Any:
-    """Add PEFT's layers to the base, as the adapter's configuration describes them."""
+    """Add PEFT's layers to the base, as the adapter's configuration describes them.
+
+    Raises CheckFailed.
+    """
     from peft import LoraConfig, PeftModelForCausalLM
 
     # Not PeftConfig: before 0.15 it replaces settings that a newer version has saved by defaults.
-    return PeftModelForCausalLM(base, LoraConfig.from_pretrained(target.directory), INSIDE, **options).eval()
+    config = LoraConfig.from_pretrained(target.directory)
+    _check_patterns(config, [name for name, _module in base.named_modules()])
+    model = PeftModelForCausalLM(base, config, INSIDE, **options).eval()
+    _check_orientation(target, model)
+    return model
+
+
+def _check_patterns(config: t.Any, names: list[str]) -> None:
+    """Raises CheckFailed for a pattern that PEFT cannot evaluate in a reasonable time."""
+    patterns = [*(config.rank_pattern or ()), *(config.alpha_pattern or ()), *(config.modules_to_save or ())]
+    for key in ("target_modules", "exclude_modules", "layers_pattern"):
+        value = getattr(config, key, None)
+        patterns += [value] if isinstance(value, str) and value else []
+    try:
+        matching(patterns, names)
+    except PatternError as exc:
+        raise CheckFailed(f"one of the patterns in {CONFIG_FILE} {exc}.", "List the names of the modules instead.") from exc
+
+
+def _check_orientation(target: Target, model: t.Any) -> None:
+    """Raises CheckFailed if PEFT would take the matrices of target_parameters for each other.
+
+    Since 0.19, PEFT saves them the other way round for parameters that a base stores as experts x
+    outputs x inputs. Where such a parameter is square, no shape shows it.
+    """
+    import peft
+
+    wrappers = [module for module in model.modules() if type(module).__name__ == "ParamWrapper"]
+    # Only PEFT 0.18 and newer write their version.
+    saved_by = read_config(target).get("peft_version") or "0.17"
+    newer = major_minor(peft.__version__) >= _ORIENTATION_CHANGED
+    if newer == (major_minor(saved_by) >= _ORIENTATION_CHANGED):
+        return
+    # Before 0.19 there is no such attribute.
+    if any(getattr(wrapper, "_did_swap_in_out_features", True) for wrapper in wrappers):
+        raise CheckFailed(
+            f"its target_parameters were saved by PEFT {saved_by}, and PEFT {peft.__version__} takes lora_A and lora_B of"
+            " this base's experts for each other.",
+            "Load it with a PEFT on the same side of 0.19 as the one that saved it, or train it again.",
+        )
+
+
+def read_config(target: Target) -> dict[str, t.Any]:
+    """Return the adapter's parsed adapter_config.json."""
+    with open(os.path.join(target.directory, CONFIG_FILE), encoding="utf-8") as stream:
+        return t.cast("dict[str, t.Any]", json.load(stream))
 
 
 def adapter_parameters(model: t.Any) -> dict[str, t.Any]:
@@ -79,18 +153,74 @@ def adapter_parameters(model: t.Any) -> dict[str, t.Any]:
     )
 
 
-def check_names(expected: dict[str, t.Any], tensors: dict[str, t.Any]) -> None:
-    """Raises CheckFailed if the file does not have exactly the tensors that PEFT expects."""
-    remedy = "The adapter does not fit this base or configuration: check both and deliver the right adapter."
-    missing = sorted(set(expected) - set(tensors))
+def key_mapping(base: t.Any) -> dict[str, t.Any]:
+    """Return the options with which PeftModel.from_pretrained has PEFT rename tensors.
+
+    Transformers 4 has the names of older versions as patterns; with transformers 5, PEFT renames
+    them itself.
+    """
+    from peft.utils import load_peft_weights
+
+    mapping = getattr(base, "_checkpoint_conversion_mapping", None)
+    supported = "key_mapping" in inspect.signature(load_peft_weights).parameters
+    return {"key_mapping": mapping} if mapping and supported else {}
+
+
+def placed_tensors(model: t.Any, target: Target, tensors: dict[str, t.Any]) -> dict[str, t.Any]:
+    """Return what PEFT would load into the model: tensors by the names of the model's parameters.
+
+    PEFT renames and converts tensors of older versions of transformers, and ignores those without a
+    parameter. Nothing is loaded. Raises CheckFailed.
+    """
+    from peft import set_peft_model_state_dict
+    from peft.utils import load_peft_weights
+
+    options = key_mapping(model.get_base_model())
+    if options:
+        tensors = load_peft_weights(target.directory, device="cpu", **options)
+    placed: dict[str, t.Any] = {}
+
+    def record(state_dict: dict[str, t.Any], **_options: t.Any) -> t.Any:
+        placed.update(state_dict)
+        return types.SimpleNamespace(missing_keys=[], unexpected_keys=[])
+
+    model.load_state_dict = record
+    try:
+        set_peft_model_state_dict(model, dict(tensors), INSIDE)
+    except KeyError as exc:
+        # A module that is saved whole, or trained tokens.
+        raise CheckFailed(f"the weights file lacks {exc.args[0]}.", _MISFIT) from exc
+    except (ValueError, RuntimeError) as exc:
+        raise CheckFailed(f"PEFT cannot convert its tensors for this base: {summary(exc)}.", TRY_VERSIONS) from exc
+    finally:
+        del model.load_state_dict
+    return placed
+
+
+def check_names(model: t.Any, placed: dict[str, t.Any]) -> None:
+    """Raises CheckFailed if PEFT would not load exactly the adapter's parameters, all of them."""
+    saved_names = {id(parameter): name for name, parameter in adapter_parameters(model).items()}
+    state = model.state_dict(keep_vars=True)
+    expected = {name: parameter for name, parameter in state.items() if id(parameter) in saved_names}
+
+    def in_file(name: str) -> str:
+        return saved_names[id(state[name])] if name in expected else re.sub(rf"\.{INSIDE}(?=\.|$)", "", name)
+
+    # Modules with tied weights share a parameter, which the file has once.
+    found = {id(state[name]) for name in placed if name in expected}
+    missing = sorted({in_file(name) for name, parameter in expected.items() if id(parameter) not in found})
+    extra = sorted(in_file(name) for name in placed.keys() - expected.keys())
+    cause = name_cause(extra, [in_file(name) for name in expected]) if missing and extra else None
+    if cause is not None:
+        raise CheckFailed(*cause)
     if missing:
-        raise CheckFailed(f"the weights file lacks {first(missing)}.", remedy)
-    extra = sorted(set(tensors) - set(expected))
+        raise CheckFailed(f"the weights file lacks {first(missing)}.", _MISFIT)
     if extra:
-        raise CheckFailed(f"the weights file has {first(extra)}, which PEFT does not make for such an adapter.", remedy)
-    for name, wanted in expected.items():
-        if tuple(wanted.shape) != tuple(tensors[name].shape):
-            raise CheckFailed(f"tensor {name} has shape {list(tensors[name].shape)}, PEFT expects {list(wanted.shape)}.", remedy)
+        raise CheckFailed(f"the weights file has {first(extra)}, which PEFT does not make for such an adapter.", _MISFIT)
+    for name, parameter in expected.items():
+        shape, wanted = list(placed.get(name, parameter).shape), list(parameter.shape)
+        if shape != wanted:
+            raise CheckFailed(f"tensor {in_file(name)} has shape {shape}, PEFT expects {wanted}.", _MISFIT)
 
 
 def check_same(loaded: dict[str, t.Any], tensors: dict[str, t.Any], device: t.Any) -> None:
@@ -117,7 +247,6 @@ def adapter_level(target: Target, tensors: dict[str, t.Any], device: t.Any, limi
     Returns the seconds and the checks. Raises CheckFailed, Shortage.
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
     need = adapter_need(sum(tensor.numel() for tensor in tensors.values()))
     reason = shortage("the adapter alone", need, free_memory(device), limit, str(device))
@@ -126,35 +255,38 @@ def adapter_level(target: Target, tensors: dict[str, t.Any], device: t.Any, limi
     started = time.monotonic()
     config = read_base_config(target)
     with torch.device("meta"):
-        base = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        base = new_base(config)
     model = inject(target, base, low_cpu_mem_usage=True, autocast_adapter_dtype=False)
-    expected = adapter_parameters(model)
-    check_names(expected, tensors)
+    # On the meta device, PEFT does not make MonteCLoRA's samplers before the model is used.
+    placed = {name: one for name, one in placed_tensors(model, target, tensors).items() if _SAMPLER not in name}
+    check_names(model, placed)
     # PEFT would move the tensors to the device of the base, which is meta; so they are assigned
     # here.
-    file_names = {id(parameter): name for name, parameter in expected.items()}
-    placed = {
-        name: tensors[file_names[id(parameter)]].to(device)
-        for name, parameter in model.state_dict(keep_vars=True).items()
-        if id(parameter) in file_names
-    }
+    placed = {name: tensor.to(device) for name, tensor in placed.items()}
     model.load_state_dict(placed, strict=False, assign=True)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     seconds = time.monotonic() - started
-    return seconds, run_checks(model, target, tensors, device)
+    return seconds, run_checks(model, target, tensors, placed, device)
 
 
-def run_checks(model: t.Any, target: Target, tensors: dict[str, t.Any], device: t.Any) -> list[str]:
+def new_base(config: t.Any) -> t.Any:
+    """Return a base with the weights that a new model has."""
+    found = base_class(config)
+    return found.from_config(config, trust_remote_code=False) if hasattr(found, "from_config") else found(config)
+
+
+def run_checks(model: t.Any, target: Target, tensors: dict[str, t.Any], placed: dict[str, t.Any], device: t.Any) -> list[str]:
     """Run the checks of level adapter on a model with checked names and loaded tensors.
 
-    Raises CheckFailed.
+    ``tensors`` are those of the file, ``placed`` what PEFT makes of them. Raises CheckFailed.
     """
-    check_same(adapter_parameters(model), tensors, device)
+    check_same(model.state_dict(keep_vars=True), placed, device)
+    converted = len(placed) != len(tensors) or tensors.keys() != adapter_parameters(model).keys()
     computed, skipped = _compute(model, target, device)
     checks = [
         f"{len(tensors)} tensors have the names and shapes that PEFT expects.",
-        f"{len(tensors)} tensors are bit-equal to the file on {device}.",
+        f"{len(placed)} tensors are bit-equal to the file{', as PEFT converts it,' if converted else ''} on {device}.",
         f"{computed} modules compute the same as float64, within {_TOLERANCE:g}.",
     ]
     if skipped:
@@ -170,14 +302,15 @@ def _compute(model: t.Any, target: Target, device: t.Any) -> tuple[int, int]:
     import torch
     from peft.tuners.lora import LoraLayer
 
-    with open(os.path.join(target.directory, CONFIG_FILE), encoding="utf-8") as stream:
-        config = json.load(stream)
+    config = read_config(target)
     random = torch.Generator().manual_seed(0)
     computed = skipped = 0
     for name, layer in model.named_modules():
         if not isinstance(layer, LoraLayer):
             continue
-        if INSIDE not in layer.lora_A or not isinstance(layer.lora_A[INSIDE], torch.nn.Linear):
+        plain = INSIDE in layer.lora_A and type(layer.lora_A[INSIDE]) is type(layer.lora_B[INSIDE]) is torch.nn.Linear
+        # The matrices of a parameter's wrapper hold those of all experts.
+        if not plain or hasattr(layer, "parameter_name"):
             skipped += 1
             continue
         # As PEFT does when it loads an adapter of half precision.

@@ -8,15 +8,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import itertools
 import os
+import re
 import time
 import typing as t
 
 from ..._base.weights import base_weights
 from ..._text import first
 from ..._versions import major_minor
-from .adapter_level import INSIDE, adapter_parameters, check_names, inject, run_checks
+from .adapter_level import INSIDE, base_class, check_names, inject, key_mapping, placed_tensors, run_checks
 from .device import free_memory, loaded_dtype, model_need, out_of_memory, shortage
 from .errors import TRY_VERSIONS, BaseCheckFailed, CheckFailed, Shortage, reading_base, summary
 from .protocol import Target
@@ -49,6 +52,7 @@ class LoadedBase:
         self.model: t.Any = None
         self.ids: t.Any = None
         self.logits: t.Any = None
+        self.weights: t.Any = None
         self.checksums: t.Any = None
 
     def load(self, config: t.Any) -> None:
@@ -80,7 +84,7 @@ class LoadedBase:
             options["device_map"] = {"": str(self.device)}
         options["dtype" if major_minor(transformers.__version__) >= (4, 56) else "torch_dtype"] = getattr(torch, self.dtype)
         try:
-            model, loading = transformers.AutoModelForCausalLM.from_pretrained(
+            model, loading = base_class(config).from_pretrained(
                 self.path,
                 local_files_only=True,
                 use_safetensors=True,
@@ -88,6 +92,9 @@ class LoadedBase:
                 output_loading_info=True,
                 **options,
             )
+        except ImportError as exc:
+            problem = f"its base {self.path} needs a package that this host lacks: {summary(exc)}."
+            raise BaseCheckFailed(problem, "Install it in the environment of python.") from exc
         # transformers raises any exception.
         except Exception as exc:
             if out_of_memory(exc):
@@ -99,39 +106,51 @@ class LoadedBase:
         if missing:
             raise BaseCheckFailed(f"its base {self.path} lacks {first(missing)}.", "Copy the complete base to the node.")
         self.model = model.eval()
-        count = model.get_input_embeddings().num_embeddings
-        self.ids = torch.tensor([[(11 + 7919 * place) % count for place in range(_TOKENS)]], device=self.device)
-        self.logits = self.forward()
+        self.ids = torch.tensor([_token_ids(model)], device=self.device)
+        try:
+            self.logits = self.forward()
+        except Exception as exc:
+            if out_of_memory(exc):
+                raise
+            problem = f"its base {self.path} cannot be run on tokens: {summary(exc)}."
+            raise BaseCheckFailed(problem, "Install another version of transformers in the environment of python.") from exc
         if not torch.isfinite(self.logits).all():
             self.drop()
             raise BaseCheckFailed(f"its base {self.path} returns NaN or infinity.", "Copy the base to the node again.")
-        self.checksums = _checksums(self.model)
+        # PEFT renames them when it wraps modules, and keeps the tensors themselves.
+        self.weights = [*model.named_parameters(), *model.named_buffers()]
+        self.checksums = _checksums(self.weights)
 
-    def forward(self, model: t.Any = None) -> t.Any:
-        """Return the logits over a fixed sequence of token ids, on the CPU."""
+    def forward(self, model: t.Any = None, before: t.Sequence[int] = ()) -> t.Any:
+        """Return the logits over a fixed sequence of token ids, on the CPU.
+
+        ``before`` are token ids to put before it.
+        """
         import torch
 
+        ids = torch.cat([torch.tensor([[*before]], dtype=self.ids.dtype, device=self.device), self.ids], dim=1)
         with torch.no_grad():
-            return (self.model if model is None else model)(input_ids=self.ids, use_cache=False).logits[0].cpu()
+            return (self.model if model is None else model)(input_ids=ids, use_cache=False).logits[0].cpu()
 
     def remove_adapter(self, model: t.Any) -> bool:
         """Remove the adapter's layers; returns whether the base is the same as before them."""
         import torch
 
-        if model.peft_config[INSIDE].modules_to_save:
+        config = model.peft_config[INSIDE]
+        if any(getattr(config, key, None) for key in ("modules_to_save", "trainable_token_indices", "target_parameters")):
             # Before 0.21 PEFT cannot reliably remove whole modules, so they are disabled and the
             # base is dropped.
             with model.disable_adapter():
-                same = bool(torch.equal(self.forward(model), self.logits))
+                same = bool(torch.equal(self.forward(model), self.logits) and _checksums(self.weights) == self.checksums)
             self.drop()
             return same
         model.delete_adapter(INSIDE)
         self.model = model.base_model.unload()
-        return bool(_checksums(self.model) == self.checksums)
+        return bool(_checksums([*self.model.named_parameters(), *self.model.named_buffers()]) == self.checksums)
 
     def drop(self) -> None:
         """Free the memory of the base."""
-        self.model = self.ids = self.logits = self.checksums = None
+        self.model = self.ids = self.logits = self.weights = self.checksums = None
         give_back(self.device)
 
 
@@ -155,8 +174,10 @@ def model_level(target: Target, tensors: dict[str, t.Any], base: LoadedBase) -> 
     started = time.monotonic()
     model = inject(target, base.model)
     # Before anything is loaded: a tensor of another name could overwrite the shared base.
-    check_names(adapter_parameters(model), tensors)
-    outcome = model.load_adapter(target.directory, INSIDE, torch_device=str(base.device))
+    placed = placed_tensors(model, target, tensors)
+    check_names(model, placed)
+    options = key_mapping(model.get_base_model())
+    outcome = model.load_adapter(target.directory, INSIDE, torch_device=str(base.device), **options)
     if base.device.type == "cuda":
         torch.cuda.synchronize(base.device)
     seconds = time.monotonic() - started
@@ -166,11 +187,14 @@ def model_level(target: Target, tensors: dict[str, t.Any], base: LoadedBase) -> 
     unloaded = [name for name, parameter in model.named_parameters() if parameter.is_meta]
     if unloaded:
         raise CheckFailed(f"PEFT loaded no values for {first(unloaded)}.", TRY_VERSIONS)
-    checks = run_checks(model, target, tensors, base.device)
-    with_adapter = base.forward(model)
+    checks = run_checks(model, target, tensors, placed, base.device)
+    # Activated LoRA changes nothing before its invocation.
+    invocation = getattr(model.peft_config[INSIDE], "alora_invocation_tokens", None) or ()
+    with_adapter = base.forward(model, invocation)
     if not torch.isfinite(with_adapter).all():
         raise CheckFailed("the model returns NaN or infinity with this adapter.", "Train or save the adapter again.")
-    without = base.logits.float()
+    with model.disable_adapter() if invocation else contextlib.nullcontext():
+        without = (base.forward(model, invocation) if invocation else base.logits).float()
     effect = float((with_adapter.float() - without).norm() / without.norm())
     if effect == 0:
         raise CheckFailed("the adapter does not change the model's answer at all.", "It has no effect: check its training.")
@@ -187,12 +211,21 @@ def model_level(target: Target, tensors: dict[str, t.Any], base: LoadedBase) -> 
     )
 
 
-def _checksums(model: t.Any) -> dict[str, int]:
+def _token_ids(model: t.Any) -> list[int]:
+    """Return different token ids, without those that stand for an image or another input."""
+    config = model.config.to_dict()
+    reserved = {value for key, value in config.items() if re.search(r"_token_(id|index)$", key) and isinstance(value, int)}
+    count = model.get_input_embeddings().num_embeddings
+    ids = ((11 + 7919 * place) % count for place in range(count))
+    return list(itertools.islice((one for one in ids if one not in reserved), _TOKENS))
+
+
+def _checksums(weights: t.Sequence[tuple[str, t.Any]]) -> dict[str, int]:
     """Return a sum over the bits of each weight and buffer, with rows weighted by their numbers."""
     import torch
 
     sums = {}
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+    for name, tensor in weights:
         if not tensor.numel():
             continue
         rows = tensor.detach().reshape(len(tensor) if tensor.dim() else 1, -1).contiguous().view(torch.uint8)

@@ -42,10 +42,12 @@ def read_tensors(target: Target) -> dict[str, t.Any]:
     for name, tensor in tensors.items():
         # NaN and infinity propagate to the minimum or maximum; this takes a fifth of the time of
         # isfinite.
-        if not all(torch.isfinite(extreme) for extreme in torch.aminmax(tensor)):
+        if tensor.numel() and not all(torch.isfinite(extreme) for extreme in torch.aminmax(tensor)):
             raise CheckFailed(f"tensor {name} holds NaN or infinity.", "Train or save the adapter again.")
     up_matrices = [tensor for name, tensor in tensors.items() if "lora_B" in name or "lora_embedding_B" in name]
-    if up_matrices and not any(tensor.any() for tensor in up_matrices):
+    # Modules that are saved whole and trained tokens have an effect, too.
+    alone = all("lora_" in name for name in tensors)
+    if alone and up_matrices and not any(tensor.any() for tensor in up_matrices):
         raise CheckFailed("all lora_B tensors are zero: the adapter has no effect.", "It was never trained; save it again.")
     return tensors
 

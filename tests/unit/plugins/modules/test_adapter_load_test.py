@@ -223,12 +223,15 @@ def test_load_test_incompatible_versions_fail_before_loading(node: LoadTestNode,
     source = tmp_path / "newer"
     shutil.copytree(node.directories["grammar.3b_lora"], source)
     config = json.loads((source / "adapter_config.json").read_text(encoding="utf-8"))
-    (source / "adapter_config.json").write_text(json.dumps({**config, "peft_version": "99.1.0"}), encoding="utf-8")
+    (source / "adapter_config.json").write_text(
+        json.dumps({**config, "peft_version": "99.1.0", "of_the_future": 1}), encoding="utf-8"
+    )
     node.directories["grammar.3b_lora"] = source
+    node.rows[0]["peft_config"] = {"of_the_future": 1}
     node.manifests[0] = node.describe(source, node.rows[0])
     node.stage()
     result = run(adapters=node.rows[:1])
-    assert "was saved by PEFT 99.1.0, this node has the older PEFT" in result["msg"]
+    assert "has of_the_future in its configuration, which PEFT " in result["msg"]
     assert "Install PEFT 99.1 or newer in the environment of python." in result["msg"]
     assert (result["changed"], result["seconds"]) == (False, 0)
 

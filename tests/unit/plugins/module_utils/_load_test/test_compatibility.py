@@ -32,19 +32,25 @@ V4_BASE = {"model_type": "llama", "rope_theta": 500000.0, "rope_scaling": {"rope
         ({"transformers": "4.57.6"}, {"tokenizer_config": V5_TOKENIZER}, "its tokenizer was saved by transformers 5"),
         ({"transformers": "4.57.6"}, {"base_tokenizer_config": V5_TOKENIZER}, "the tokenizer of its base was saved by"),
         ({"transformers": "4.57.6"}, {"base_config": V5_BASE}, "has rope_parameters but no rope_theta"),
-        ({"peft": "0.20.0"}, {"saved_by": "0.21.2"}, "saved by PEFT 0.21.2, this node has the older PEFT 0.20.0"),
-        ({"peft": "0.21.0"}, {"saved_by": "0.21.2"}, None),
-        ({"peft": "0.22.0"}, {"saved_by": "0.21.2"}, None),
-        ({"peft": "1.0"}, {"saved_by": "0.21.2"}, None),
-        ({"peft": "0.21.3.dev0"}, {"saved_by": "0.21.2"}, None),
-        ({"peft": "0.9.0"}, {"saved_by": "0.18.0"}, "older PEFT 0.9.0"),
-        ({"peft": "0.9.0"}, {"saved_by": None}, None),
+        # A newer PEFT saved it, and uses nothing new.
+        ({"peft": "0.20.0"}, {"config": {"peft_version": "0.21.2", "kasa_config": None, "eva_config": {"rho": 2.0}}}, None),
+        ({"peft": "0.21.2"}, {"config": {"peft_version": "0.22.0", "of_the_future": False}}, None),
+        ({"peft": "0.21.2"}, {"config": {"peft_version": "0.22.0", "of_the_future": 3}}, "has of_the_future in its"),
+        ({"peft": "0.22.0"}, {"config": {"peft_version": "0.22.0", "of_the_future": 3}}, None),
+        ({"peft": "0.19.1"}, {"config": {"velora_config": {}}}, "velora_config in its configuration, which PEFT 0.19.1"),
+        ({"peft": "0.20.0"}, {"config": {"velora_config": {}}}, None),
+        (
+            {"peft": "0.17.1"},
+            {"config": {"alora_invocation_tokens": [1], "use_bdlora": {}}},
+            "alora_invocation_tokens, use_bdlora",
+        ),
+        ({"peft": "0.15.2"}, {"config": {"peft_version": "0.15.2", "of_the_trainer": 3}}, None),
     ],
 )
 def test_runtime_problems_finds_known_incompatibilities(
     here: dict[str, str], facts: dict[str, t.Any], problem: str | None
 ) -> None:
-    known = {"saved_by": None, "tokenizer_config": None, "base_config": None, "base_tokenizer_config": None, **facts}
+    known = {"config": {}, "tokenizer_config": None, "base_config": None, "base_tokenizer_config": None, **facts}
     found = runtime_problems(here={**HERE, **here}, **known)
     if problem is None:
         assert found == []
@@ -54,8 +60,14 @@ def test_runtime_problems_finds_known_incompatibilities(
     assert "in the environment of python" in found[0].remedy
 
 
+def test_runtime_problems_names_version_with_all_settings() -> None:
+    config = {"use_bdlora": {}, "velora_config": {}}
+    (problem,) = runtime_problems(config, {"peft": "0.18.1"}, None, None, None)
+    assert problem.remedy.startswith("Install PEFT 0.20 or newer")
+
+
 def test_runtime_problems_without_installed_packages_is_empty() -> None:
-    assert runtime_problems("0.21.2", {}, V5_TOKENIZER, V5_BASE, V5_TOKENIZER) == []
+    assert runtime_problems({"peft_version": "0.21.2", "kasa_config": {}}, {}, V5_TOKENIZER, V5_BASE, V5_TOKENIZER) == []
 
 
 def test_runtime_notes_names_every_version_difference() -> None:
