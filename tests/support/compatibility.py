@@ -119,6 +119,8 @@ ROWS = (
     Row("peft-pissa", "PiSSA", REFUSED, _CHANGES_BASE, "which changes the base"),
     Row("peft-pissa-fast", "PiSSA with fast decomposition (`pissa_niter_4`)", REFUSED, _CHANGES_BASE, "random numbers"),
     Row("peft-olora", "OLoRA", REFUSED, _CHANGES_BASE, "which changes the base"),
+    Row("peft-alora", "Activated LoRA", DELIVERED),
+    Row("peft-bdlora", "BD-LoRA", NOTE, "Level `structure` knows its tensors in part.", "use_bdlora"),
     Row("peft-velora", "VeLoRA", DELIVERED),
     Row("peft-monteclora", "MonteCLoRA", DELIVERED),
     Row("peft-qalora", "QALoRA", NOTE, "Level `structure` knows its tensors in part.", "use_qalora"),
