@@ -42,6 +42,8 @@ SPACE = "free space"
 TRANSFER = "transfer"
 TRAINING_SERVER = "training server"
 
+_WITHOUT_DIRECTORIES = "without models directory and store"
+
 
 @dataclasses.dataclass
 class NodePreflight:
@@ -67,6 +69,8 @@ def check_node(params: dict[str, t.Any], scratch: str, probe: bool) -> NodePrefl
     manifests = _check_training_server(checklist, params)
     _check_transfer(node, params, manifests)
     check_loading(checklist, params, manifests, scratch)
+    # Some adapters have failed on the training server already.
+    checklist.checks.sort(key=lambda one: one.check.startswith(adapter_check("")))
     return node
 
 
@@ -102,7 +106,7 @@ def _check_directories(checklist: Checklist, params: dict[str, t.Any], probe: bo
     with checklist.checking(PERMISSIONS):
         permissions = permissions_of(params)
     if not probe or checklist.failed(MODELS_DIR, STORE):
-        reason = "in check mode" if not probe else "without these directories"
+        reason = "in check mode" if not probe else _WITHOUT_DIRECTORIES
         checklist.unknown(LOCKS, f"not tried {reason}")
         if permissions is not None:
             checklist.unknown(PERMISSIONS, f"not tried {reason}")
@@ -130,7 +134,7 @@ def _check_activation(checklist: Checklist, params: dict[str, t.Any], exchange: 
     """Check that what is served now can be replaced, and how."""
     if checklist.failed(MODELS_DIR, STORE, ACTIVATION):
         if not checklist.failed(ACTIVATION):
-            checklist.unknown(ACTIVATION, "not tried without these directories")
+            checklist.unknown(ACTIVATION, f"not tried {_WITHOUT_DIRECTORIES}")
         return
     with checklist.checking(ACTIVATION):
         check_keep(params["keep"])
@@ -161,7 +165,7 @@ def _check_training_server(checklist: Checklist, params: dict[str, t.Any]) -> di
         elif not checklist.failed(check):
             checklist.add(check, FAILED, "has no manifest in manifests.", "Describe it on the training server first.", name)
     if not checklist.failed(TRAINING_SERVER):
-        checklist.ok(TRAINING_SERVER, "has what it needs")
+        checklist.ok(TRAINING_SERVER, "can be used")
     return {row["name"]: manifests[row["name"]] for row in params["adapters"] if row["name"] in manifests}
 
 
@@ -170,9 +174,9 @@ def _check_transfer(node: NodePreflight, params: dict[str, t.Any], manifests: di
     with checklist.checking(TRANSFER):
         check_transfer_options(params)
     if not manifests or checklist.failed(MODELS_DIR, STORE):
-        reason = "these directories" if manifests else "a described adapter"
-        checklist.unknown(SPACE, f"need not known without {reason}")
-        checklist.unknown(TRANSFER, f"bytes not known without {reason}")
+        reason = _WITHOUT_DIRECTORIES if manifests else "without a described adapter"
+        checklist.unknown(SPACE, f"need not known {reason}")
+        checklist.unknown(TRANSFER, f"bytes not known {reason}")
         return
     with checklist.checking(TRANSFER):
         fetches = plan_fetches(manifests.values(), params["models_dir"], params["store"])
