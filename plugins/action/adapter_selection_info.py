@@ -13,7 +13,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import 
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.findings import Findings
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.fleet import Node, variants_of
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.host_variables import HostVariables
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.row_checks import check_rows
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.node_checks import check_rows, no_such_host
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.rows import adapters_of, agents_of, rows_with_agents
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.selection import select
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._once import once_a_run
@@ -25,6 +25,7 @@ _OPTIONS: dict[str, t.Any] = {
     "purpose": {"type": "raw"},
     "notes": {"type": "raw"},
     "address": {"type": "str"},
+    "training": {"type": "bool", "default": False},
     "training_host": {"type": "str"},
     "models_dir": {"type": "str"},
     "source_models_dir": {"type": "str"},
@@ -52,6 +53,8 @@ class ActionModule(ActionBase):
         findings = Findings({})
         for finding in check_rows(options["adapters"], options["agent"]):
             findings.add(node.name, finding)
+        if options["training"] and node.training_host not in variables["hostvars"]:
+            findings.add(node.name, no_such_host(node.training_host or ""))
         try:
             if findings.problems():
                 raise DeliveryError(*findings.problems())

@@ -21,6 +21,7 @@ _OPTIONS: dict[str, t.Any] = {
     "runs_on": {"type": "str", "choices": ["agents", "training", "both"], "default": "agents"},
     "training": {"type": "bool", "default": False},
     "tags": {"type": "bool", "default": True},
+    "other_tags": {"type": "list", "elements": "str", "default": []},
 }
 
 
@@ -32,23 +33,24 @@ class ActionModule(ActionBase):
         result: dict[str, t.Any] = super().run(tmp, task_vars)
         _validated, options = self.validate_argument_spec(_OPTIONS)
         variables = task_vars or {}
+        run_tags, skip_tags = (list(variables.get(name) or ()) for name in ("ansible_run_tags", "ansible_skip_tags"))
+        # Tags of the role, the play and its blocks are also tags of this task.
+        tags = (run_tags, skip_tags, list(self._task.tags), options["other_tags"])
 
         def read() -> dict[str, t.Any]:
             try:
-                return {"changed": False, **_fleet(Inventory(self._loader, self._templar, variables), options, _tags(variables))}
+                return {"changed": False, **_fleet(Inventory(self._loader, self._templar, variables), options, tags)}
             except DeliveryError as exc:
                 return {"failed": True, "msg": str(exc), "problems": exc.to_json()}
 
-        return {**result, **(once_a_run("fleet_info", options, read) or read())}
+        return {**result, **(once_a_run("fleet_info", [options, tags], read) or read())}
 
 
-def _tags(variables: dict[str, t.Any]) -> tuple[list[str], list[str]]:
-    """The tags of the run, and those to skip."""
-    return list(variables.get("ansible_run_tags") or ()), list(variables.get("ansible_skip_tags") or ())
+def _fleet(inventory: Inventory, options: dict[str, t.Any], tags: tuple[list[str], ...]) -> dict[str, t.Any]:
+    """The result of the module. Raises DeliveryError with all mistakes.
 
-
-def _fleet(inventory: Inventory, options: dict[str, t.Any], tags: tuple[list[str], list[str]]) -> dict[str, t.Any]:
-    """The result of the module. Raises DeliveryError with all mistakes."""
+    ``tags`` are those of ``select``.
+    """
     nodes, limit, on_nodes = inventory.nodes, options["hosts"], options["runs_on"] != "training"
     agents = once_a_run("agents", None, lambda: variants_of(node.rows for node in nodes))
     servers = inventory.groups.get("training", [])
@@ -61,12 +63,13 @@ def _fleet(inventory: Inventory, options: dict[str, t.Any], tags: tuple[list[str
             selected = {node.name: select(node.rows, agents, *(tags if options["tags"] else ([], []))) for node in nodes}
         except DeliveryError as exc:
             problems += exc.problems
-    if not options["tags"] and set(tags[0]) - SPECIAL_TAGS:
+    wanted = set(tags[0]) - SPECIAL_TAGS
+    if not options["tags"] and wanted:
         problems.append(Problem("--tags", "select nothing in this playbook.", "Select nodes with --limit instead."))
-    if not problems:
+    if not problems and not (wanted and wanted <= set(options["other_tags"])):
         # A limit to the training server alone leaves no node, but something to do.
         without_nodes = not on_nodes or (options["runs_on"] == "both" and limit is not None and set(limit) & set(servers))
-        problems = check_selected(selected, None if without_nodes else limit, *tags, unknown)
+        problems = check_selected(selected, None if without_nodes else limit, tags[0], tags[1], unknown)
     if not problems and not on_nodes and limit is not None and not set(limit) & set(servers):
         problems = [Problem("--limit", "does not hold the training server.", f"Name it: {', '.join(servers)}.")]
     if problems:

@@ -58,8 +58,12 @@ options:
   address:
     description: The address of the node. For reports only.
     type: str
+  training:
+    description: Whether the node needs its training server, so that O(training_host) must exist.
+    type: bool
+    default: false
   training_host:
-    description: The inventory name of the training server. For reports only.
+    description: The inventory name of the training server.
     type: str
   models_dir:
     description: The directory in which the node serves adapters. For reports only.

@@ -55,6 +55,11 @@ options:
       - Whether the tags of the run select adapters. If not, tags are an error.
     type: bool
     default: true
+  other_tags:
+    description: Tags of the playbook that select other things than adapters.
+    type: list
+    elements: str
+    default: []
 seealso:
   - module: lorafleet.delivery.adapter_selection_info
 """

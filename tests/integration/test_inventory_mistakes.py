@@ -183,3 +183,36 @@ def test_empty_inventory_is_refused(fleet: Fleet) -> None:
     path.write_text("{}", encoding="utf-8")
     done = Background("deploy", "-i", str(path), directory=fleet.root).wait()
     assert failure(done).startswith("group agents: does not exist. Name another inventory with -i, or add the group:")
+
+
+def play_of_own(fleet: Fleet) -> str:
+    """A playbook with role agent for jw2, without our own check of the inventory."""
+    task = {"name": "Deliver", "ansible.builtin.import_role": {"name": "lorafleet.delivery.agent"}}
+    (fleet.root / "own.yml").write_text(json.dumps([{"hosts": "jw2", "gather_facts": False, "tasks": [task]}]), encoding="utf-8")
+    return str(fleet.root / "own")
+
+
+@pytest.mark.parametrize("host", ["", "sbs99"])
+def test_role_without_training_server_is_refused(fleet: Fleet, host: str) -> None:
+    done = run(fleet, play_of_own(fleet), change=group("jw2", agent_training_host=host))
+    assert done.worked_on() == set()
+    assert done.failures("jw2-1") == [
+        f"jw2-1, agent_training_host: is {host!r}, which is not a host in the inventory."
+        " Set it to the training server's name there, or put that host into the group training."
+    ]
+
+
+def test_role_with_wrong_rows_is_refused(fleet: Fleet) -> None:
+    done = run(fleet, play_of_own(fleet), change=add_row())
+    assert done.worked_on() == set()
+    [message] = done.failures("jw2-1")
+    assert message.endswith("jw2-1, agent_adapters: is declared twice for agent cleaner. Rows 1 and 3: remove one of the two.")
+
+
+def test_training_server_without_training_models_dir_uses_that_of_nodes(fleet: Fleet) -> None:
+    models = fleet.groups["training"].pop("training_models_dir")
+    fleet.hosts["jw2-1"]["agent_models_dir"] = models
+    done = run(fleet, "describe", "--tags", "cleaner")
+    assert done.rc == 0, done.output
+    manifests = [json.loads(text) for text in done.of("sbs29", "adapter_info")["manifests"]]
+    assert {manifest["name"] for manifest in manifests} == {CLEANER_3B, CLEANER_8B}

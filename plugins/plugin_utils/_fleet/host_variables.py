@@ -38,6 +38,7 @@ class HostVariables:
     def __init__(self, raw: c.Mapping[str, t.Any], hostvars: t.Any, templar: t.Any) -> None:
         """``templar`` is that of an action plugin, ``hostvars`` the magic variable."""
         self._raw = raw
+        self._values: dict[str, t.Any] = {}
         # The names of the values that were asked for and cannot be evaluated.
         self.unknown: set[str] = set()
         self._all = {**_role_defaults(), **raw, "hostvars": hostvars}
@@ -53,6 +54,11 @@ class HostVariables:
 
     def get(self, name: str) -> t.Any:
         """Return a value as JSON knows it, or None if it is not set or cannot be evaluated."""
+        if name not in self._values:
+            self._values[name] = self._evaluated(name)
+        return self._values[name]
+
+    def _evaluated(self, name: str) -> t.Any:
         if name not in self._all:
             return None
         try:

@@ -13,12 +13,12 @@ import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import Problem
 
-from .findings import Finding, Findings
+from .findings import Findings
 from .fleet import Node, prompts_of
 from .group_checks import check_agents, check_training
 from .group_declarations import GroupDeclarations, hidden_agents
 from .host_variables import HostVariables
-from .row_checks import check_agent_names, check_rows
+from .node_checks import check_agent_names, check_rows, no_such_host
 from .variable_checks import VariableChecks
 
 
@@ -76,7 +76,7 @@ class Inventory:
             for finding in check_agent_names(node, agents):
                 findings.add(node.name, finding)
             if deploy and node.training_host and node.training_host not in self._hostvars:
-                findings.add(node.name, _no_such_host(node.training_host))
+                findings.add(node.name, no_such_host(node.training_host))
         return [*problems, *findings.problems(), *self._hidden(), *prompts_of(self.nodes)[1]]
 
     def _hidden(self) -> list[Problem]:
@@ -98,8 +98,3 @@ class Inventory:
 
     def _node_of(self, name: str, raw: dict[str, t.Any]) -> Node:
         return Node.of(name, (), HostVariables(raw, self._hostvars, self._templar))
-
-
-def _no_such_host(name: str) -> Finding:
-    remedy = "Set it to the training server's name there, or put that host into the group training."
-    return Finding("agent_training_host", f"is {name!r}, which is not a host in the inventory.", remedy)

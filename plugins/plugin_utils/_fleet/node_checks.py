@@ -4,7 +4,7 @@
 
 # This plugin util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Checks the rows of ``agent_adapters``, also those of several agents, on one node."""
+"""Checks the adapters, the agents and the training server that one node declares."""
 
 from __future__ import annotations
 
@@ -53,6 +53,12 @@ def check_agent_names(node: Node, agents: c.Collection[str]) -> c.Iterator[Findi
             meant = nearest(agent, agents)
             remedy = f"Write {meant}." if meant else f"The agents are {', '.join(sorted(agents))}."
             yield Finding(f"agent_{name}", f"is for agent {agent}, which no node serves.", remedy)
+
+
+def no_such_host(name: str) -> Finding:
+    """What is wrong with a node whose training server is not in the inventory."""
+    remedy = "Set it to the training server's name there, or put that host into the group training."
+    return Finding("agent_training_host", f"is {name!r}, which is not a host in the inventory.", remedy)
 
 
 def _check_row(number: int, row: t.Any) -> c.Iterator[Finding]:

@@ -8,7 +8,7 @@ import typing as t
 
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.fleet import Node
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.row_checks import check_agent_names, check_rows
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.node_checks import check_agent_names, check_rows
 
 ROW = {"name": "grammar_lora", "variant": "3b", "base": "tiny/Llama", "rank": 16, "alpha": 32}
 
