@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible.plugins.action import ActionBase
-from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import Problem
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.action import ContactAction, failed
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._once import once_a_run
 
 # Ansible displays these for the node that called the module. They are objects, which JSON lacks.
 _NOT_SHARED = ("warnings", "deprecations")
 
 
-class ActionModule(ActionBase):
+class ActionModule(ContactAction):
     _supports_check_mode = True
     _requires_connection = True
 
@@ -27,9 +27,8 @@ class ActionModule(ActionBase):
         # every node.
         if source is not None and source not in (task_vars or {})["hostvars"]:
             problem = f"is {source!r}, which is not a host in the inventory."
-            remedy = "Set it to the training server's name there, or put that host into the group training."
-            error = DeliveryError.of("agent_training_host", problem, remedy)
-            return {**result, "failed": True, "msg": str(error), "problems": error.to_json()}
+            remedy = "Set it to the training server's name there (agent_training_host, or the group training)."
+            return {**result, **failed(Problem("delegate_to", problem, remedy))}
         if source is None:
             return {**result, **self._call(task_vars)}
         own: dict[str, t.Any] = {}

@@ -14,11 +14,11 @@ import time
 import typing as t
 
 from ansible import constants as C
-from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.lorafleet.delivery.plugins.module_utils._advisories import version_warnings
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._rsync import no_zstd
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.action import ContactAction
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._progress.events import Event, Meter, emit
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._steps import VERIFYING, WAITING
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.ends import node_end, source_end
@@ -31,7 +31,7 @@ display = Display()
 _MODULE = "lorafleet.delivery.adapter_sync"
 
 
-class ActionModule(ActionBase):
+class ActionModule(ContactAction):
     _supports_check_mode = True
     _requires_connection = True
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import pathlib
 import shutil
+import typing as t
 
 import pytest
 
+from tests.support import accounts as real_accounts
 from tests.support.fleet import Fleet
 
 
@@ -20,3 +22,9 @@ def fleet(tmp_path: pathlib.Path, tiny: pathlib.Path) -> Fleet:
     if shutil.which("rsync") is None:
         pytest.skip("no rsync on this machine")
     return Fleet(tmp_path, tiny)
+
+
+@pytest.fixture
+def accounts() -> t.Iterator[real_accounts.Accounts]:
+    with real_accounts.made() as made:
+        yield made

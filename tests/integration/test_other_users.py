@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import pathlib
@@ -22,86 +21,19 @@ import pytest
 from ansible.plugins.loader import become_loader, init_plugin_loader, shell_loader
 from ansible.utils.collection_loader import AnsibleCollectionConfig
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.failures import Account
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.become import Become
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.relay import End, transfer
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.rsync import TransferOptions, TransferResult
 
 from tests.support import sshd as sshd_server
+from tests.support.accounts import OTHER_SECRET, SECRET, Accounts
 from tests.support.fleet import CLEANER_3B, CLEANER_8B, TRAVELS, WEIGHTS, Fleet, contents, travelling
 from tests.support.playbooks import CHECKOUT, Run
 
-SECRET = "operator's $ecret `word`"  # noqa: S105
-OTHER_SECRET = "another $ecret"  # noqa: S105
 LIMIT = 60
 BY_PASSWORD = ("PasswordAuthentication yes",)
 BY_KEYBOARD = ("UsePAM yes", "KbdInteractiveAuthentication yes")
-
-
-@dataclasses.dataclass(frozen=True)
-class Accounts:
-    """``operator`` logs in with the server's key or the password SECRET.
-
-    ``other`` is a second user with the password OTHER_SECRET. ``home`` is a directory of root that
-    all users may enter.
-    """
-
-    home: pathlib.Path
-    server: sshd_server.Server
-    operator: str
-    other: str
-
-    def may(self, what: str, user: str = "") -> None:
-        """Set the sudo rule of a user, the operator; ``what`` is its part after the user name."""
-        rule = sudo_rule(user or self.operator)
-        rule.write_text(f"{user or self.operator} ALL={what}\n", encoding="utf-8")
-        rule.chmod(0o440)
-
-    @contextlib.contextmanager
-    def served(self, name: str, *settings: str) -> t.Iterator[sshd_server.Server]:
-        """Start an sshd for the operator with these lines in sshd_config."""
-        (self.home / name).mkdir()
-        with sshd_server.running(self.home / name, *settings) as server:
-            yield dataclasses.replace(server, user=self.operator)
-
-    def directory(self, name: str, owner: str, mode: int = 0o755) -> pathlib.Path:
-        path = self.home / name
-        path.mkdir(mode=mode)
-        account = pwd.getpwnam(owner)
-        os.chown(path, account.pw_uid, account.pw_gid)
-        return path
-
-
-@pytest.fixture
-def accounts() -> t.Iterator[Accounts]:
-    if os.environ.get("LORAFLEET_TEST_SUDO") != "1":
-        pytest.skip("makes users and a sudo rule on this machine: set LORAFLEET_TEST_SUDO=1 if it may")
-    if os.geteuid() != 0 or not shutil.which("sudo") or not shutil.which("useradd"):
-        pytest.skip("wants root, sudo and useradd")
-    lacking = sshd_server.lacking()
-    if lacking:
-        pytest.skip(lacking)
-    operator, other = f"lorafleet-{os.getpid()}", f"lorafleet-{os.getpid()}-b"
-    with contextlib.ExitStack() as stack:
-        # All users may enter it, unlike pytest's directory.
-        home = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lorafleet-")))
-        home.chmod(0o755)
-        (home / "sshd").mkdir()
-        for user in (operator, other):
-            # Without PAM, a locked password bars logins by key too; "*" does not lock.
-            subprocess.run(
-                ["useradd", "--create-home", "--base-dir", home, "--password", "*", "--shell", "/bin/sh", user], check=True
-            )
-            stack.callback(subprocess.run, ["userdel", "--force", user], check=True, capture_output=True)
-            (home / user).chmod(0o700)
-            stack.callback(sudo_rule(user).unlink, missing_ok=True)
-        passwords = f"{operator}:{SECRET}\n{other}:{OTHER_SECRET}\n"
-        subprocess.run(["chpasswd"], input=passwords, text=True, check=True)
-        server = stack.enter_context(sshd_server.running(home / "sshd"))
-        yield Accounts(home, dataclasses.replace(server, user=operator), operator, other)
-
-
-def sudo_rule(user: str) -> pathlib.Path:
-    return pathlib.Path("/etc/sudoers.d") / user
 
 
 def assert_password_not_leaked(fleet: Fleet, *runs: Run) -> None:
@@ -336,7 +268,8 @@ def becoming(accounts: Accounts, **options: t.Any) -> End:
     plugin, shell = become_loader.get("sudo"), shell_loader.get("sh")
     plugin.set_options(var_options=options)
     shell.executable = "/bin/sh"
-    return End(accounts.server.options(), become=Become("jw2-1", plugin, shell))
+    account = Account("jw2-1", accounts.operator, plugin.get_option("become_user"), "sudo")
+    return End(accounts.server.options(), become=Become(account, plugin, shell))
 
 
 def test_transfer_with_sudo_password(accounts: Accounts, places: Places) -> None:
@@ -385,5 +318,7 @@ def commands_with(words: str) -> list[str]:
 
 def test_transfer_becoming_an_unknown_user_names_it(accounts: Accounts, places: Places) -> None:
     accounts.may("(ALL) NOPASSWD: ALL")
-    with pytest.raises(DeliveryError, match=r"jw2-1: did not let this user become nobody-here: sudo: unknown user nobody-here"):
+    with pytest.raises(
+        DeliveryError, match=r"jw2-1: as user .* becoming nobody-here by sudo, the become user nobody-here does not exist"
+    ):
         places.fetch(becoming(accounts, ansible_become_user="nobody-here"))

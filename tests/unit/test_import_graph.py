@@ -41,7 +41,7 @@ ROOMS = {
         "_load_test",
         "_preflight",
     ],
-    "plugin_utils": ["", "_fleet", "_progress", "_report", "_transfer", "_preflight"],
+    "plugin_utils": ["", "_contact", "_fleet", "_progress", "_report", "_transfer", "_preflight"],
 }
 # The only files outside of rooms that import from rooms.
 ROOF = {("module_utils", "_release_info"), ("module_utils", "_up_to_date")}

@@ -20,6 +20,8 @@ import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 
+from .._contact.failures import Account, Failure, explain
+
 # Prompts arrive on standard error, which is a file: the seconds between two reads of it, and their
 # size.
 _POLL_INTERVAL = 0.1
@@ -51,10 +53,10 @@ def check_usable(host: str, plugin: t.Any) -> None:
 class Become:
     """``plugin`` and ``shell`` are those of Ansible's connection.
 
-    ``host`` is a name for messages.
+    ``account`` is for messages.
     """
 
-    host: str
+    account: Account
     plugin: t.Any
     shell: t.Any
 
@@ -106,7 +108,7 @@ class Become:
         return messages.replace(prompt, "", 1) if isinstance(prompt, str) and prompt else messages
 
     def _refusal(self, messages: bytes, answered: bool, waited: int) -> DeliveryError:
-        user = self.plugin.get_option("become_user") or "another user"
+        host, user = self.account.host, self.account.become_user
         prompted = self.plugin.check_password_prompt(messages)
         if self.plugin.check_incorrect_password(messages) or (answered and prompted):
             problem = f"rejected the password to become {user}."
@@ -117,9 +119,11 @@ class Become:
                 "Set ansible_become_password, run with --ask-become-pass,"
                 " or allow it without a password there (NOPASSWD in sudoers)."
             )
+        elif known := explain(Failure("", messages.decode(errors="replace")), self.account):
+            problem, remedy = known.problem, known.remedy
         else:
             why = " ".join(messages.decode(errors="replace").split())[-600:] or "no reason given"
             within = f" within {waited} seconds" if waited else ""
             problem = f"did not let this user become {user}{within}: {why}."
             remedy = "Check ansible_become_user, ansible_become_method and what the host permits (sudo -l)."
-        return DeliveryError.of(self.host, problem, f"{remedy} The served files were not changed.")
+        return DeliveryError.of(host, problem, f"{remedy} The served files were not changed.")

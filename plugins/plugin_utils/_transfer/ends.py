@@ -19,6 +19,7 @@ from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.loader import become_loader, connection_loader, shell_loader
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 
+from .._contact.failures import Account
 from .become import Become, check_usable
 from .relay import End
 from .ssh import OPTIONS
@@ -124,7 +125,8 @@ def _become(end: End, host: str, plugin: t.Any, shell: t.Any, remote_user: str |
     if user and user == remote_user and not C.BECOME_ALLOW_SAME_USER:
         return end
     check_usable(host, plugin)
-    return dataclasses.replace(end, become=Become(host, plugin, shell))
+    account = Account(host, remote_user, str(user or "another user"), plugin.name)
+    return dataclasses.replace(end, become=Become(account, plugin, shell))
 
 
 def _uses_password(connection: t.Any) -> bool:

@@ -19,6 +19,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._rsync import no_zstd
 from ansible_collections.lorafleet.delivery.plugins.module_utils._text import shown
 
+from .._contact.failures import CLEAN_SHELL
 from .relay import End, transfer
 from .rsync import NOT_FOUND, TransferOptions, TransferResult, failure_reason
 from .ssh import without_secrets
@@ -119,9 +120,7 @@ class Session:
         return DeliveryError.of(
             self.source,
             f"{what} before the output of each command, which breaks the protocol of rsync.",
-            "Remove it from the start-up file of the login shell there (~/.bashrc, /etc/bash.bashrc, /etc/profile.d,"
-            " ~/.cshrc) or from sshd's ForceCommand, or print it in interactive shells only: case $- in *i*) ... ;; esac."
-            f" {_UNTOUCHED}",
+            f"{CLEAN_SHELL} {_UNTOUCHED}",
             adapter,
         )
 

@@ -68,6 +68,6 @@ def test_adapter_info_other_task_calls_module_again(calls: list[Result], other: 
 def test_adapter_info_unknown_training_host_is_refused(calls: list[Result]) -> None:
     result = run(Task(delegate_to="sbs99"))
     assert result["failed"]
-    assert result["msg"].startswith("agent_training_host: is 'sbs99', which is not a host in the inventory. Set it")
-    assert [problem["subject"] for problem in result["problems"]] == ["agent_training_host"]
+    assert result["msg"].startswith("delegate_to: is 'sbs99', which is not a host in the inventory. Set it")
+    assert [problem["subject"] for problem in result["problems"]] == ["delegate_to"]
     assert calls == []

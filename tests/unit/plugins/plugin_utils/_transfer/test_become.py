@@ -19,6 +19,7 @@ import pytest
 from ansible.plugins.loader import become_loader, init_plugin_loader, shell_loader
 from ansible.utils.collection_loader import AnsibleCollectionConfig
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.failures import Account
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.become import Become
 
 from tests.support.playbooks import CHECKOUT
@@ -57,7 +58,7 @@ def wait(directory: pathlib.Path, behaves: str, password: str | None = None, tim
     options = {"ansible_become_exe": str(program), "ansible_become_flags": "-S", "ansible_become_user": "serving"}
     plugin.set_options(var_options={**options, **({"ansible_become_password": password} if password else {})})
     shell.executable = "/bin/sh"
-    become = Become("jw2-1", plugin, shell)
+    become = Become(Account("jw2-1", "deploy", plugin.get_option("become_user"), "sudo"), plugin, shell)
     argv = become.argv(["cat"])
     assert SECRET not in str(argv)
     with tempfile.TemporaryFile() as stderr, contextlib.ExitStack() as stack:
@@ -102,9 +103,13 @@ REFUSALS: dict[str, tuple[str, str | None, str]] = {
     "no such user": (
         'echo "sudo: unknown user serving" >&2; exit 1',
         SECRET,
-        "did not let this user become serving: sudo: unknown user serving. Check ansible_become_user",
+        'as user deploy becoming serving by sudo, the become user serving does not exist: "sudo: unknown user',
     ),
-    "another program than sudo": ("exit 0", None, "did not let this user become serving: no reason given."),
+    "another program than sudo": (
+        "exit 0",
+        None,
+        "as user deploy becoming serving by sudo, sudo refused the command and gave no reason.",
+    ),
 }
 
 

@@ -24,6 +24,7 @@ import pytest
 from ansible.plugins.loader import become_loader, init_plugin_loader, shell_loader
 from ansible.utils.collection_loader import AnsibleCollectionConfig
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.failures import Account
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer import relay, rsync
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.become import Become
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.relay import End, transfer
@@ -561,7 +562,7 @@ def becoming(directory: pathlib.Path, host: str, password: str = "") -> End:
     given = {"ansible_become_exe": str(program), "ansible_become_password": password or f"password of {host}"}
     plugin.set_options(var_options=given)
     shell.executable = "/bin/sh"
-    return End(None, become=Become(host, plugin, shell))
+    return End(None, become=Become(Account(host, "deploy", "root", "sudo"), plugin, shell))
 
 
 @pytest.mark.parametrize("becomes", [("source",), ("node",), ("source", "node")], ids="+".join)
@@ -585,7 +586,7 @@ def test_transfer_refused_by_one_of_two_becomes_writes_nothing(
 ) -> None:
     (source / "weights").write_bytes(b"bytes")
     ends = {f"at_{end}": becoming(tmp_path, end, "wrong" if end == refuses else "") for end in ("source", "node")}
-    with pytest.raises(DeliveryError, match=rf"^{refuses}: did not let this user become root"):
+    with pytest.raises(DeliveryError, match=rf"^{refuses}: as user deploy becoming root by sudo, sudo refused the command"):
         run_transfer(source, staging, "weights", **ends)
     assert os.listdir(staging) == []
 
@@ -600,6 +601,6 @@ def test_transfer_with_become_and_killed_source_ends(source: pathlib.Path, stagi
         def argv(self, command: t.Any) -> list[str]:
             return super().argv([*broken, *command])
 
-    become = Broken("source", at_source.become.plugin, at_source.become.shell)
+    become = Broken(at_source.become.account, at_source.become.plugin, at_source.become.shell)
     result = run_transfer(source, staging, "weights", at_source=End(None, become=become), at_node=becoming(tmp_path, "node"))
     assert (result.returncode, result.transient) == (12, True)

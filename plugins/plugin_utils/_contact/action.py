@@ -1,0 +1,53 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This plugin util is PRIVATE to the collection: it may change or vanish in any release.
+
+"""The base of the action plugins that run a module of this collection on a host."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible.errors import AnsibleError
+from ansible.plugins.action import ActionBase
+from ansible.plugins.action.normal import ActionModule as NormalAction
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
+
+from .failures import Account, Failure, explain
+
+
+class ContactAction(ActionBase):
+    """Explains why a module did not run: the host, the account, the cause and the remedy."""
+
+    def _execute_module(self, *args: t.Any, **kwargs: t.Any) -> dict[str, t.Any]:
+        task_vars = kwargs.get("task_vars") or {}
+        try:
+            result: dict[str, t.Any] = super()._execute_module(*args, **kwargs)
+        except AnsibleError as exc:
+            problem = explain(Failure(str(exc)), self._account(task_vars))
+            if problem is None:
+                raise
+            return failed(problem)
+        failure = Failure.of_result(result)
+        problem = explain(failure, self._account(task_vars)) if failure else None
+        return failed(problem) if problem else result
+
+    def _account(self, task_vars: dict[str, t.Any]) -> Account:
+        """The account of this task, on the host that it is delegated to."""
+        host = str(self._task.delegate_to or task_vars.get("inventory_hostname", ""))
+        plugin, user = self._connection.become, self._get_remote_user()
+        if plugin is None:
+            return Account(host, user)
+        return Account(host, user, str(plugin.get_option("become_user") or "another user"), plugin.name)
+
+
+class NodeAction(ContactAction, NormalAction):
+    """Runs the module of the same name, with async and check mode as Ansible itself does."""
+
+
+def failed(problem: Problem) -> dict[str, t.Any]:
+    """The result of a task that failed with a problem."""
+    error = DeliveryError(problem)
+    return {"failed": True, "msg": str(error), "problems": error.to_json()}
