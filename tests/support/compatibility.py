@@ -136,6 +136,7 @@ ROWS = (
     ),
     Row("peft-save-as-lora", "LoKr, converted by `save_as_lora`", NOTE, _NO_TASK, _NO_TASK_SAYS),
     Row("peft-save-as-lora-threshold", "LoKr, converted by `save_as_lora` with a threshold", NOTE, _NO_TASK, _NO_TASK_SAYS),
+    Row("peft-compiled", "LoRA on a compiled base (`torch.compile`)", REFUSED, "Its names have `_orig_mod`.", "_orig_mod"),
     Row("peft-without-head", "LoRA on `AutoModel`", REFUSED, _HEADLESS, _HEADLESS_SAYS),
     Row("peft-classifier", "LoRA of a classifier", REFUSED, "Not a causal language model.", '"SEQ_CLS"'),
     *(
