@@ -169,8 +169,8 @@ class CallbackModule(CallbackBase):
                 self._preflight.add(host, ended.data["checks"])
             else:
                 self._preflight.fail(host, str(ended.data.get("msg", "")), bool(ended.data.get("unreachable")))
-        # A role's own task fails because of the checks that the table shows.
-        elif ended.host in self._preflight.hosts and not self._started:
+        elif self._preflight.failed(ended.host):
+            # The last task of the role fails because of the checks that the table shows.
             return
         elif _of_role(ended.task):
             node, step, kept = self._run.node(ended.host), step_of(ended.task), _kept(ended)
@@ -192,7 +192,8 @@ class CallbackModule(CallbackBase):
     # Reporting
 
     def _show(self, report: dict[str, t.Any]) -> None:
-        table = [(text, _colour(state)) for text, state in as_table(report, self._width())]
+        lines = as_table(report, self._width()) if self._started or not self._preflight.hosts else []
+        table = [(text, _colour(state)) for text, state in lines]
         self._print(table, [(text, C.COLOR_ERROR) for text in failure_lines(report)])
 
     def _show_preflight(self) -> None:

@@ -43,6 +43,9 @@ class Preflight:
         check, remedy = ("connection", "Restore it and run again.") if unreachable else ("preflight", "")
         self.add(host, [{"check": check, "state": FAILED, "found": message, "remedy": remedy}])
 
+    def failed(self, host: str) -> bool:
+        return any(check["state"] == FAILED for check in self.hosts.get(host, ()))
+
     def in_order(self, nodes: c.Sequence[str]) -> dict[str, list[Data]]:
         """Return the hosts that are no nodes, the training server, and then the nodes in order."""
         places = {name: number for number, name in enumerate(nodes)}

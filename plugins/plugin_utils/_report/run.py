@@ -92,7 +92,7 @@ class Node:
         A step that does something overrides an earlier finding that nothing was to be done.
         """
         if step in (DESCRIBE, TRANSFER, LOAD, ACTIVATE):
-            for name in self.current or self.steps:
+            for name in self.steps if self.current is None else self.current:
                 self.steps.get(name, {}).pop(COMPARE, None)
         for entry in result.get("adapters") or ():
             self.steps.setdefault(entry["name"], {})[step] = entry

@@ -1,0 +1,145 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the callback makes of tasks' results. tests/integration/test_report.py has real runs."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import pathlib
+import types
+import typing as t
+
+import pytest
+import yaml
+from ansible import constants as C
+from ansible_collections.lorafleet.delivery.plugins.callback.delivery_report import DOCUMENTATION, CallbackModule
+
+NAME = CallbackModule.CALLBACK_NAME
+MODULES = "lorafleet.delivery."
+ROLE = types.SimpleNamespace(get_name=lambda: "lorafleet.delivery.agent")
+LOST = {"unreachable": True, "msg": "Connection refused"}
+_uuids = map(str, itertools.count())
+
+
+class Events:
+    """Calls the callback as ansible-core does."""
+
+    def __init__(self, directory: pathlib.Path) -> None:
+        self.callback = CallbackModule()
+        self.callback._load_name = NAME
+        self.callback.set_options(direct={"directory": str(directory)})
+        self.directory = directory
+
+    def task(self, host: str, module: str, result: dict[str, t.Any], to: str = "", role: t.Any = ROLE, **args: t.Any) -> None:
+        """Let a task start and end."""
+        task = types.SimpleNamespace(
+            action=MODULES + module, args=args, delegate_to=to or None, _role=role, _uuid=next(_uuids), get_name=lambda: module
+        )
+        of_host = types.SimpleNamespace(get_name=lambda: host)
+        self.callback.v2_playbook_on_task_start(task, False)
+        self.callback.v2_runner_on_start(of_host, task)
+        ended = types.SimpleNamespace(host=of_host, task=task, result=result)
+        if result.get("unreachable"):
+            self.callback.v2_runner_on_unreachable(ended)
+        elif result.get("failed"):
+            self.callback.v2_runner_on_failed(ended)
+        else:
+            self.callback.v2_runner_on_ok(ended)
+
+    def select(self, host: str, *adapters: tuple[str, str]) -> None:
+        """Let the role select adapters of agents."""
+        self.task(host, "adapter_selection_info", {"node": declared(host, *adapters), "adapters": []})
+
+    def report(self) -> dict[str, t.Any]:
+        """End the run; return its report."""
+        self.callback.v2_playbook_on_stats(None)
+        found: dict[str, t.Any] = json.loads((self.directory / "report.json").read_text(encoding="utf-8"))
+        return found
+
+
+def declared(name: str, *adapters: tuple[str, str]) -> dict[str, t.Any]:
+    rows = [{"agent": agent, "name": adapter, "variant": "3b", "selected": True} for agent, adapter in adapters]
+    directories = {"models_dir": "/home/models", "source_models_dir": "/home/models"}
+    texts = {"address": name, "groups": ["gpu"], "agents": [], "purpose": {}, "notes": {}, "training_host": "sbs29"}
+    return {"name": name, "rows": rows, **texts, **directories}
+
+
+def activated(*names: str) -> dict[str, t.Any]:
+    return {"adapters": [{"name": name, "action": "activated", "release": "0" * 12} for name in names]}
+
+
+def states(report: dict[str, t.Any]) -> dict[tuple[str, str], str]:
+    return {(node["node"], adapter["name"]): adapter["state"] for node in report["nodes"] for adapter in node["adapters"]}
+
+
+@pytest.fixture
+def events(tmp_path: pathlib.Path) -> Events:
+    C.config.initialize_plugin_configuration_definitions("callback", NAME, yaml.safe_load(DOCUMENTATION)["options"])
+    return Events(tmp_path / "report")
+
+
+def test_role_that_runs_twice_on_a_node_adds_to_the_report(events: Events) -> None:
+    for agent, name in (("cleaner", "a"), ("describer", "b")):
+        events.select("jw2", (agent, name))
+        events.task("jw2", "adapter_release", activated(name))
+    assert states(events.report()) == {("jw2", "a"): "activated", ("jw2", "b"): "activated"}
+
+
+def test_nodes_of_fleet_info_are_listed_in_its_order_also_without_results(events: Events) -> None:
+    fleet = {"nodes": [declared("jw1", ("cleaner", "a")), declared("jw2", ("cleaner", "a"))], "training": {}, "notes": []}
+    server = {"name": "sbs29", "address": "192.0.2.1"}
+    events.task("localhost", "fleet_info", {**fleet, "training_server": server}, role=None)
+    events.select("jw2", ("cleaner", "a"))
+    events.task("jw2", "adapter_release", activated("a"))
+    report = events.report()
+    assert states(report) == {("jw1", "a"): "not_reached", ("jw2", "a"): "activated"}
+    assert report["training_server"] == server
+
+
+def test_unreachable_delegate_is_to_blame_and_not_the_node(events: Events) -> None:
+    events.select("jw2", ("cleaner", "a"))
+    events.task("jw2", "adapter_info", LOST, to="sbs29")
+    events.select("jw3", ("cleaner", "a"))
+    events.task("jw3", "adapter_sync", LOST)
+    report = events.report()
+    assert states(report) == {("jw2", "a"): "failed", ("jw3", "a"): "unreachable"}
+    assert [(failure["node"], failure["host"]) for failure in report["failures"]] == [("jw2", "sbs29"), ("jw3", "jw3")]
+
+
+def test_failed_fleet_info_is_shown_and_writes_nothing(events: Events, capsys: pytest.CaptureFixture[str]) -> None:
+    problem = {"adapter": None, "subject": "group agents", "problem": "does not exist.", "remedy": "Add it."}
+    for host in ("localhost", "sbs29"):
+        events.task(host, "fleet_info", {"failed": True, "msg": "...", "problems": [problem]}, role=None)
+    events.callback.v2_playbook_on_stats(None)
+    assert capsys.readouterr().out == "group agents: does not exist. Add it.\n"
+    assert not events.directory.exists()
+
+
+def test_checks_of_hosts_are_a_table_and_write_nothing(events: Events, capsys: pytest.CaptureFixture[str]) -> None:
+    events.select("jw2", ("cleaner", "a"))
+    check = {"check": "rsync", "state": "failed", "found": "is not installed.", "remedy": "Install it."}
+    events.task("jw2", "preflight_info", {"checks": [{**check, "state": "ok"}]}, to="sbs29")
+    events.task("jw2", "preflight_info", {"failed": True, "msg": "...", "checks": [check]})
+    # Its own task repeats them.
+    events.task("jw2", "assert", {"failed": True, "msg": "rsync: is not installed."})
+    events.select("jw3", ("cleaner", "a"))
+    events.task("jw3", "preflight_info", LOST)
+    events.callback.v2_playbook_on_stats(None)
+    out = capsys.readouterr().out
+    assert [line.split()[:3] for line in out.splitlines()[:4]] == [
+        ["host", "check", "state"], ["sbs29", "rsync", "ok"], ["jw2", "rsync", "failed"], ["jw3", "connection", "failed"],
+    ]  # fmt: skip
+    assert out.count("Install it.") == 1
+    assert "adapter" not in out
+    assert not events.directory.exists()
+
+
+def test_run_of_other_tasks_shows_nothing(events: Events, capsys: pytest.CaptureFixture[str]) -> None:
+    events.task("localhost", "fleet_info", {"nodes": [], "training": {}, "notes": [], "training_server": {}}, role=None)
+    events.task("jw2", "adapter_release", activated("a"), role=None)
+    events.callback.v2_playbook_on_stats(None)
+    assert capsys.readouterr().out == ""
+    assert not events.directory.exists()
