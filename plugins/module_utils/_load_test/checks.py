@@ -8,18 +8,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import typing as t
 
 from .._adapter.files import CONFIG_FILE, SAFETENSORS_FILE, TOKENIZER_CONFIG
-from .._adapter.lora_config import config_notes
+from .._adapter.lora_config import config_notes, config_problems
 from .._adapter.structure import structure_checks, structure_notes, structure_problems
 from .._adapter.tokenizer import tokenizer_problems
 from .._base.config import read_base_json
 from .._base.identity import Identities, differences
 from .._errors import DeliveryError, about
 from .._files import read_json
-from .._formats.tensor_scan import scan
+from .._formats.tensor_scan import TensorScan, scan
 from .._hashing import sha256_of
 from .._text import first
 from .attempt import Attempt, Verdict
@@ -92,10 +93,7 @@ def _check_structure(attempt: Attempt, directory: str) -> None:
         hashed[weights_file] = (found.size, found.sha256)
         tensors = found.tensors
     elif case.required == "structure":
-        raise case.error(
-            f"has a pickle ({weights_file}), which level structure cannot check.",
-            "Save it as safetensors, or set level to adapter.",
-        )
+        raise _unchecked_pickle(case)
     else:
         hashed[weights_file] = sha256_of(weights)
     for entry in case.manifest.files:
@@ -116,6 +114,30 @@ def _check_structure(attempt: Attempt, directory: str) -> None:
     result.level = "structure"
     result.checks = [*structure_checks(tensors, config), f"{first(sorted(hashed))} have the sha256 of the manifest."]
     result.notes.extend(structure_notes(tensors, config, case.declared.base_config))
+
+
+def _unchecked_pickle(case: Case) -> DeliveryError:
+    return case.error(
+        f"has a pickle ({case.manifest.weights_file}), which level structure cannot check.",
+        "Save it as safetensors, or set level to adapter.",
+    )
+
+
+def check_manifest(case: Case) -> None:
+    """Check level structure on this host as far as the manifest shows it, without the files.
+
+    What the inventory says of adapter and base may differ between hosts. Raises DeliveryError.
+    """
+    manifest = case.manifest
+    problems = config_problems(manifest.config, case.declared)
+    if manifest.weights_file == SAFETENSORS_FILE:
+        # The values were checked on the training server.
+        tensors = [TensorScan(**dataclasses.asdict(entry), finite=True, zero=False) for entry in manifest.tensors]
+        problems += structure_problems(case.name, tensors, manifest.config, case.declared.base_config)
+    elif case.required == "structure":
+        problems += _unchecked_pickle(case).problems
+    if problems:
+        raise DeliveryError(*problems)
 
 
 def check_runtime(attempt: Attempt, tokenizer_config: Settings, here: dict[str, str]) -> None:

@@ -19,7 +19,7 @@ from .._errors import DeliveryError
 from .._levels import LEVELS, reaches
 from .._load_test.attempt import Attempt
 from .._load_test.case import Case, find_cases
-from .._load_test.checks import check_base, check_runtime
+from .._load_test.checks import check_base, check_manifest, check_runtime
 from .._load_test.child import private_directory, run_python
 from .._load_test.interpreter import read_environment
 from .._load_test.launch import run_worker
@@ -187,16 +187,18 @@ def _find_cases(
 def _check_case(
     checklist: Checklist, case: Case, params: dict[str, t.Any], versions: dict[str, str], identities: Identities
 ) -> None:
-    """Compare the packages and the base of this node with those of the training."""
-    check = adapter_check(case.name)
+    """Check what the load test compares before it loads, as far as the manifest shows it."""
+    check, attempt = adapter_check(case.name), Attempt(case)
     with checklist.checking(check, case.name):
-        about_base: list[str] = []
-        if case.required != LEVELS[0]:
-            if versions:
-                tokenizer = params["tokenizer_classes"].get(case.name)
-                check_runtime(Attempt(case), {"tokenizer_class": tokenizer}, versions)
-            attempt = Attempt(case)
+        check_manifest(case)
+    if case.required != LEVELS[0] and versions:
+        tokenizer = params["tokenizer_classes"].get(case.name)
+        with checklist.checking(check, case.name):
+            check_runtime(Attempt(case), {"tokenizer_class": tokenizer}, versions)
+    if case.required != LEVELS[0]:
+        with checklist.checking(check, case.name):
             check_base(attempt, identities, params["base_binding"] == "enforce")
-            about_base = attempt.result.notes
-        text = " ".join([f"release {case.manifest.release}, to be tested at level {case.required}.", *about_base])
-        checklist.add(check, WARNING if about_base and case.manifest.base else OK, text.rstrip("."), adapter=case.name)
+    if not checklist.failed(check):
+        notes = attempt.result.notes
+        text = " ".join([f"release {case.manifest.release}, to be tested at level {case.required}.", *notes])
+        checklist.add(check, WARNING if notes and case.manifest.base else OK, text.rstrip("."), adapter=case.name)

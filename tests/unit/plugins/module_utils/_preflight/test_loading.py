@@ -14,6 +14,7 @@ import tempfile
 import typing as t
 
 import pytest
+from ansible_collections.lorafleet.delivery.plugins.module_utils._preflight.source import check_source
 
 from tests.support.preflight import BASE, Found, Params, Site
 
@@ -99,14 +100,6 @@ def test_check_loading_with_missing_interpreter_fails(site: Site) -> None:
     assert found.one("PEFT interpreter").found == "/absent/python: does not exist."
 
 
-def test_check_loading_with_older_peft_than_training_fails_each_adapter(site: Site) -> None:
-    python = interpreter(site.root, peft="0.20.0")
-    found = check(site, level="adapter", python=python, device="nonsense")
-    assert found.failed() == {"device", "adapter grammar_3b", "adapter grammar_8b"}
-    assert "this node has the older PEFT 0.20.0" in found.one("adapter grammar_3b").found
-    assert found.one("PEFT interpreter").state == "ok"
-
-
 def test_check_loading_with_older_transformers_than_tokenizer_fails(site: Site) -> None:
     path = site.source / "grammar_8b" / "tokenizer_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
@@ -133,6 +126,30 @@ def test_check_loading_at_level_model_without_path_fails_each_adapter(site: Site
     assert found.failed() == {"device", "adapter grammar_3b", "adapter grammar_8b"}
     assert "has no path on this host" in found.one("adapter grammar_3b").found
     assert found.one(f"base {BASE}").found == "has neither path nor config here"
+
+
+def test_check_loading_with_base_of_other_shape_fails_each_adapter(site: Site) -> None:
+    config = json.loads((site.base / "config.json").read_text(encoding="utf-8"))
+    found = check(site, bases={BASE: {"config": {**config, "hidden_size": 128}}})
+    assert found.failed() == {"adapter grammar_3b", "adapter grammar_8b"}
+    assert "with a wrong shape" in found.one("adapter grammar_3b").found
+
+
+def test_check_loading_without_alias_of_base_fails_the_adapter(site: Site) -> None:
+    path = site.source / "grammar_3b" / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**config, "base_model_name_or_path": "another/name"}), encoding="utf-8")
+    named = {BASE: {"path": str(site.base), "aliases": ["another/name"]}}
+    assert not check(site, bases=named, **described(site, named)).failed()
+    found = check(site, **described(site, named))
+    assert found.failed() == {"adapter grammar_3b"}
+    assert found.one("adapter grammar_3b").found.startswith("base_model_name_or_path in adapter_config.json")
+
+
+def described(site: Site, bases: Params) -> Params:
+    """Return the manifests from a training server that has these bases."""
+    source = check_source(site.source_params(bases=bases))
+    return {"manifests": [manifest.to_text() for manifest in source.manifests], "source_checks": source.checklist.to_json()}
 
 
 def test_check_loading_at_level_golden_without_golden_fails_each_adapter(site: Site) -> None:
