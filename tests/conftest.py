@@ -103,7 +103,7 @@ def base_config(tiny: pathlib.Path) -> dict[str, t.Any]:
 def declare(base_config: dict[str, t.Any]) -> t.Callable[..., Declaration]:
     """Declares the plain adapter on the tiny base, with changes by keyword."""
 
-    def make(base_config: dict[str, t.Any] | None = base_config, **row: t.Any) -> Declaration:
+    def make(base_config: dict[str, t.Any] | None = base_config, base_path: str | None = None, **row: t.Any) -> Declaration:
         plain = {
             "name": "adapter",
             "base": tiny_adapters.BASE_NAME,
@@ -114,6 +114,6 @@ def declare(base_config: dict[str, t.Any]) -> t.Callable[..., Declaration]:
             "extra_files": None,
             "allow_pickle": False,
         }
-        return Declaration.from_row({**plain, **row}, {"config": base_config})
+        return Declaration.from_row({**plain, **row}, {"config": base_config, "path": base_path})
 
     return make

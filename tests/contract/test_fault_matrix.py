@@ -80,6 +80,23 @@ class Fault:
         return {**base_config, **self.declared.get("base", {})}
 
 
+_FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
+
+
+def add_token(adapter: pathlib.Path) -> None:
+    for name, key, value in (
+        (
+            "tokenizer.json",
+            "added_tokens",
+            [{"id": 512, "content": "<|im_end|>", "special": True, **dict.fromkeys(_FLAGS, False)}],
+        ),
+        ("tokenizer_config.json", "eos_token", "<|im_end|>"),
+    ):
+        settings = json.loads((adapter / name).read_text(encoding="utf-8"))
+        settings[key] = value if isinstance(value, str) else settings[key] + value
+        (adapter / name).write_text(json.dumps(settings), encoding="utf-8")
+
+
 def base(**changes: t.Any) -> dict[str, t.Any]:
     return {"base": changes}
 
@@ -253,6 +270,10 @@ FAULTS: dict[str, Fault] = {
     "pickle": Fault(
         ("a pickle, which can carry code",), files=lambda adapter: (adapter / WEIGHTS).rename(adapter / "adapter_model.bin")
     ),
+    "tokenizer cut": Fault(("tokenizer.json: is not valid JSON",), files=content("tokenizer.json", lambda data: data[:-9])),
+    "added tokens": Fault(
+        ("tokenizer.json: has 1 token beyond the vocabulary of the model, which has 512",), files=add_token, without_base=False
+    ),
     "config cut": Fault((f"{CONFIG}: is not valid JSON",), files=content(CONFIG, lambda data: data[:-9])),
     "config with a mark": Fault(
         (f"{CONFIG}: begins with a byte order mark",), files=content(CONFIG, lambda data: b"\xef\xbb\xbf" + data)
@@ -418,6 +439,7 @@ MATRIX = [
         "structure",
         ("config cut", "config with a mark", "config a list", "config empty"),
     ),
+    Row("a tokenizer that is not JSON, or has tokens that the model lacks", "S", "structure", ("tokenizer cut", "added tokens")),
     Row("weights file missing: PEFT asks the Hub", "E", "structure", ("weights missing",)),
     Row("weights a link, or a pickle", "S", "structure", ("weights a link", "pickle")),
     Row("keys that import Python modules", "S", "structure", ("Megatron's modules", "a library of its own")),
@@ -429,6 +451,7 @@ BY_DIGEST = {
 }
 # What passes level structure without a base: words of level adapter's failure.
 BY_ADAPTER = {
+    "added tokens": "eos_token '<|im_end|>' has id 512, beyond the vocabulary",
     "a module missing": f"the weights file lacks {DOWN1_A}, {DOWN1_B}.",
     "a layer missing": "and 11 more.",
     "only q and v": "and 17 more.",

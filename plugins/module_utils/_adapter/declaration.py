@@ -39,6 +39,8 @@ class Declaration:
     base_config: dict[str, t.Any] | None
     # Where the adapter is in the source's directory of its name; empty for that directory itself.
     subdirectory: str = ""
+    # Where the base is on this host.
+    base_path: str | None = None
 
     @classmethod
     def from_row(cls, row: dict[str, t.Any], base: dict[str, t.Any]) -> Declaration:
@@ -58,5 +60,6 @@ class Declaration:
             extra_files=tuple(check_path(path) for path in row["extra_files"] or ()),
             allow_pickle=row["allow_pickle"],
             base_config=base.get("config"),
+            base_path=base.get("path") or None,
             subdirectory=check_path(row["subdirectory"], "subdirectory", _DEPTH) if row.get("subdirectory") else "",
         )

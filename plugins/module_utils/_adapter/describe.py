@@ -25,7 +25,8 @@ from .manifest import FileEntry, Manifest, TensorEntry
 from .other_formats import format_of_config
 from .selection import changed, select_files
 from .structure import structure_notes, structure_problems
-from .tokenizer import tokenizer_problems
+from .tokenizer import read_tokenizer, tokenizer_problems
+from .vocabulary import vocabulary_problems
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +70,7 @@ def describe(
     entry = read_entry(cache, signature)
     cached = entry is not None
     if entry is None:
-        entry = _read_files(paths)
+        entry = _read_files(paths, declared.name)
     # Also if a link, or a directory on the way to a file, leads somewhere else now.
     if signature_of(paths) != signature or select_files(directory, declared, link_dirs).paths != paths:
         raise changed(directory, declared)
@@ -78,6 +79,8 @@ def describe(
         problem = f"{directory} has the {CONFIG_FILE} of {other.what}."
         raise DeliveryError.of("", problem, other.remedy, declared.name)
     problems = [*config_problems(entry.config, declared), *tokenizer_problems(paths, declared.name)]
+    beyond, notes = vocabulary_problems(entry.vocabulary, paths, entry.tensors, declared)
+    problems += beyond
     if SAFETENSORS_FILE in paths:
         problems += structure_problems(declared.name, entry.tensors, entry.config, declared.base_config)
     if problems:
@@ -93,20 +96,21 @@ def describe(
         config=entry.config,
         versions=versions,
     )
-    notes = config_notes(entry.config, declared)
+    notes += config_notes(entry.config, declared)
     if SAFETENSORS_FILE in paths:
         notes += structure_notes(entry.tensors, entry.config, declared.base_config)
     links = {name: path for name, path in paths.items() if path != os.path.join(directory, name)}
     return Description(manifest, links, selection.excluded, notes, cached)
 
 
-def _read_files(paths: t.Mapping[str, str]) -> CacheEntry:
-    hashed = [name for name in paths if name != SAFETENSORS_FILE]
-    digests = dict(zip(hashed, sha256_of_all([paths[name] for name in hashed])))
+def _read_files(paths: t.Mapping[str, str], name: str) -> CacheEntry:
+    hashed = [file for file in paths if file != SAFETENSORS_FILE]
+    digests = dict(zip(hashed, sha256_of_all([paths[file] for file in hashed])))
     tensors: tuple[TensorScan, ...] = ()
     if SAFETENSORS_FILE in paths:
         weights = scan(paths[SAFETENSORS_FILE])
         digests[SAFETENSORS_FILE] = (weights.size, weights.sha256)
         tensors = weights.tensors
     config = read_lora_config(paths[CONFIG_FILE])
-    return CacheEntry(tuple(sorted(FileEntry(name, *digests[name]) for name in paths)), tensors, config)
+    files = tuple(sorted(FileEntry(file, *digests[file]) for file in paths))
+    return CacheEntry(files, tensors, config, read_tokenizer(paths, name))

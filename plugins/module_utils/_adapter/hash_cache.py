@@ -30,9 +30,10 @@ from .._errors import DeliveryError
 from .._files import read_json
 from .._formats.tensor_scan import TensorScan
 from .manifest import FileEntry
+from .vocabulary import Vocabulary
 
 # The version of the format. An entry in any other version is created again.
-_SCHEMA = 2
+_SCHEMA = 3
 # Two writes within one tick of a file system's clock leave the same times. A tick is at most 10 ms;
 # the rest is a margin.
 _CLOCK_TICK_NS = 20_000_000
@@ -43,11 +44,15 @@ Signature = t.List[t.List[t.Any]]
 
 @dataclasses.dataclass(frozen=True)
 class CacheEntry:
-    """The data read from an adapter's files. ``config`` is the parsed adapter_config.json."""
+    """The data read from an adapter's files, all of which can be parsed.
+
+    ``config`` is the parsed adapter_config.json.
+    """
 
     files: tuple[FileEntry, ...]
     tensors: tuple[TensorScan, ...]
     config: dict[str, t.Any]
+    vocabulary: Vocabulary | None = None
 
 
 def cache_path(cache_dir: str, directory: str) -> str:
@@ -83,8 +88,9 @@ def read_entry(path: str, signature: Signature) -> CacheEntry | None:
             files=tuple(FileEntry(**item) for item in entry["files"]),
             tensors=tuple(TensorScan(**{**item, "shape": tuple(item["shape"])}) for item in entry["tensors"]),
             config=entry["config"],
+            vocabulary=Vocabulary.from_json(entry["vocabulary"]),
         )
-    except (DeliveryError, KeyError, TypeError):
+    except (DeliveryError, KeyError, TypeError, ValueError):
         return None
 
 
@@ -96,6 +102,7 @@ def write_entry(path: str, signature: Signature, entry: CacheEntry) -> None:
         "files": [dataclasses.asdict(file) for file in entry.files],
         "tensors": [dataclasses.asdict(tensor) for tensor in entry.tensors],
         "config": entry.config,
+        "vocabulary": entry.vocabulary and entry.vocabulary.to_json(),
     }
     directory = os.path.dirname(path)
     with contextlib.suppress(OSError):

@@ -19,6 +19,8 @@ from .file_kinds import kind_of
 
 # Real configurations are a few kB.
 MAX_CONFIG = 1 << 20
+# The largest tokenizer.json, of Gemma 3, has 33 MB.
+MAX_DATA = 1 << 28
 
 
 class _Rejected(ValueError):
@@ -58,14 +60,34 @@ def parse_object(data: bytes, subject: str, remedy: str) -> dict[str, t.Any]:
 
 def read_object(path: str, remedy: str, limit: int = MAX_CONFIG) -> dict[str, t.Any]:
     """Return the JSON object in a plain file of at most ``limit`` bytes. Raises DeliveryError."""
+    return parse_object(_read(path, remedy, limit), path, remedy)
+
+
+def read_json_file(path: str, remedy: str, limit: int = MAX_DATA) -> t.Any:
+    """Return the JSON value in a plain file that any reader takes. Raises DeliveryError.
+
+    For large files of other tools, such as vocabularies, whose keys may be any text.
+    """
+    data = _read(path, remedy, limit)
+    other = kind_of(data)
+    if other is not None:
+        raise DeliveryError.of(path, f"{other.what}; expected JSON.", other.remedy)
+    try:
+        return json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as exc:
+        raise DeliveryError.of(path, f"is not valid JSON: {str(exc)[:200]}.", remedy) from exc
+
+
+def _read(path: str, remedy: str, limit: int) -> bytes:
     with open_regular(path) as stream:
         # A raw stream may return less than requested, so read to the end.
-        data = b""
-        while len(data) <= limit and (more := stream.read(limit)):
-            data += more
-    if len(data) > limit:
-        raise DeliveryError.of(path, f"is larger than {limit} bytes, too large for a configuration.", remedy)
-    return parse_object(data, path, remedy)
+        parts, size = [], 0
+        while size <= limit and (more := stream.read(limit)):
+            parts.append(more)
+            size += len(more)
+    if size > limit:
+        raise DeliveryError.of(path, f"is larger than {limit} bytes, too large for such a file.", remedy)
+    return b"".join(parts)
 
 
 def is_integer(value: t.Any) -> t.TypeGuard[int]:

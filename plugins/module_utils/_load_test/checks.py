@@ -15,7 +15,8 @@ import typing as t
 from .._adapter.files import CONFIG_FILE, SAFETENSORS_FILE, TOKENIZER_CONFIG
 from .._adapter.lora_config import config_notes, config_problems
 from .._adapter.structure import structure_checks, structure_notes, structure_problems
-from .._adapter.tokenizer import tokenizer_problems
+from .._adapter.tokenizer import read_tokenizer, tokenizer_problems
+from .._adapter.vocabulary import vocabulary_problems
 from .._base.config import read_base_json
 from .._base.identity import Identities, differences
 from .._errors import DeliveryError, about
@@ -103,9 +104,11 @@ def _check_structure(attempt: Attempt, directory: str) -> None:
                 "Deploy again, which transfers the file again.",
             )
     paths = {entry.path: os.path.join(directory, entry.path) for entry in case.manifest.files}
-    problems = tokenizer_problems(paths, case.name)
+    beyond, notes = vocabulary_problems(read_tokenizer(paths, case.name), paths, tensors or (), case.declared)
+    problems = [*tokenizer_problems(paths, case.name), *beyond]
     if problems:
         raise DeliveryError(*problems)
+    result.notes.extend(notes)
     if tensors is None:
         return
     problems = structure_problems(case.name, tensors, config, case.declared.base_config)

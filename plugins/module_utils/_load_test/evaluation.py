@@ -26,7 +26,7 @@ def evaluate_report(attempt: Attempt, report: Report) -> list[Problem]:
     if found.level or report.failures:
         before = attempt.result
         attempt.result = dataclasses.replace(
-            found, level=found.level or before.level, checks=[*before.checks, *found.checks], notes=before.notes
+            found, level=found.level or before.level, checks=[*before.checks, *found.checks], notes=[*before.notes, *found.notes]
         )
     else:
         # Nothing was loaded, so only the facts about the files are known.

@@ -15,7 +15,7 @@ from .. import _text, _versions
 from .._adapter import files, patterns, tensor_names
 from .._base import remote_code
 from .._base import weights as base_weights
-from .worker import adapter_level, device, errors, golden_level, levels, main, model_level, nvidia, protocol, weights
+from .worker import adapter_level, device, errors, golden_level, levels, main, model_level, nvidia, protocol, tokenizer, weights
 
 # The package that replaces module_utils there; the files have the same paths below it.
 _PACKAGE = "delivery_worker"
@@ -27,7 +27,7 @@ from {_PACKAGE}.{main.__name__.partition(".module_utils.")[2]} import main
 main()
 """
 PROGRAM = (
-    *(main, protocol, levels, weights, adapter_level, model_level, golden_level, errors, device, nvidia),
+    *(main, protocol, levels, weights, tokenizer, adapter_level, model_level, golden_level, errors, device, nvidia),
     *(files, patterns, tensor_names, base_weights, remote_code, _text, _versions),
 )
 

@@ -22,6 +22,7 @@ from .errors import TRY_VERSIONS, BaseCheckFailed, CheckFailed, Shortage, summar
 from .golden_level import answer, record
 from .model_level import LoadedBase, give_back, model_level
 from .protocol import Failure, Report, Target
+from .tokenizer import TokenizerReport, check_tokenizer
 from .weights import read_tensors
 
 
@@ -64,6 +65,30 @@ def _run_up_to_level(target: Target, base: LoadedBase | None, device: t.Any, rep
     tensors: dict[str, t.Any] = {}
     if not fits(lambda: tensors.update(read_tensors(target))):
         return
+    tokenizer = _check_tokenizer(target, tensors)
+    _run_levels(target, tensors, base, device, report, limit)
+    if report.result.level is not None and tokenizer is not None:
+        report.result.checks += tokenizer.checks
+        report.result.notes += tokenizer.notes
+
+
+def _check_tokenizer(target: Target, tensors: t.Mapping[str, t.Any]) -> TokenizerReport | None:
+    """Return None if the base cannot tell how many tokens there are, which the levels report."""
+    try:
+        config = read_base_config(target)
+    except CheckFailed:
+        return None
+    rows = [tensor.shape[0] for name, tensor in tensors.items() if name.endswith(("embed_tokens.weight", "lm_head.weight"))]
+    size = getattr(config.get_text_config(), "vocab_size", None)
+    return None if size is None else check_tokenizer(target, config, max([size, *rows]))
+
+
+def _run_levels(
+    target: Target, tensors: dict[str, t.Any], base: LoadedBase | None, device: t.Any, report: Report, limit: int | None
+) -> None:
+    def fits(step: t.Callable[[], object]) -> bool:
+        return _within_memory(step, base, device, report)
+
     broken = None
     if target.level != "adapter":
         try:

@@ -61,6 +61,7 @@ def test_adapter_info_describes_adapter(run: RunModule, source: pathlib.Path, ma
         "goldens": {NAME: "none"},
         "excluded": {NAME: [{"path": "README.md", "reason": "documentation"}]},
         "directories": {NAME: {**identify_source(str(source / NAME)), "links": {}}},
+        "notes": {NAME: []},
         "cached": [],
     }
 
@@ -90,6 +91,7 @@ def test_adapter_info_of_other_adapter_fails_with_remedy(run: RunModule) -> None
         "goldens": {},
         "excluded": {},
         "directories": {},
+        "notes": {},
         "cached": [],
     }
 

@@ -11,7 +11,12 @@ import pathlib
 import typing as t
 
 import pytest
-from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.tokenizer import MAX_TEMPLATE, tokenizer_problems
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.tokenizer import (
+    MAX_TEMPLATE,
+    read_tokenizer,
+    tokenizer_problems,
+)
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 
 NAMES = ("tokenizer_config.json", "chat_template.jinja")
 HUGE = "x" * MAX_TEMPLATE + "ä"
@@ -65,3 +70,33 @@ def test_tokenizer_config_with_duplicate_key_is_rejected(adapter: pathlib.Path) 
     (adapter / "tokenizer_config.json").write_text('{"a": 1, "a": 2}', encoding="utf-8")
     (message,) = messages(adapter)
     assert 'has the key "a" twice' in message
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "special_tokens_map.json", "vocab.json", "added_tokens.json", "tekken.json"])
+def test_read_tokenizer_file_that_is_not_json_is_rejected(adapter: pathlib.Path, name: str) -> None:
+    (adapter / name).write_text('{"a": ', encoding="utf-8")
+    (adapter / "merges.txt").write_text("not JSON", encoding="utf-8")
+    with pytest.raises(DeliveryError, match=f"{name}: is not valid JSON") as caught:
+        read_tokenizer({name: str(adapter / name), "merges.txt": str(adapter / "merges.txt")}, "adapter")
+    assert [problem.adapter for problem in caught.value.problems] == ["adapter"]
+
+
+def test_read_tokenizer_returns_vocabulary(adapter: pathlib.Path) -> None:
+    vocabulary = read_tokenizer({name: str(adapter / name) for name in ("tokenizer.json", "tokenizer_config.json")}, "adapter")
+    assert vocabulary is not None
+    assert (vocabulary.highest, vocabulary.added) == (511, {0: "<s>", 1: "</s>"})
+
+
+@pytest.mark.parametrize("name", ["preprocessor_config.json", "processor_config.json"])
+def test_tokenizer_processor_with_code_is_rejected(adapter: pathlib.Path, name: str) -> None:
+    (adapter / name).write_text('{"auto_map": {"AutoProcessor": "evil.P"}}', encoding="utf-8")
+    (message,) = messages(adapter, (name,))
+    assert f"{name}: has auto_map" in message
+
+
+def test_tokenizer_template_of_the_directory_has_a_limit(adapter: pathlib.Path) -> None:
+    name = "additional_chat_templates/tool_use.jinja"
+    (adapter / name).parent.mkdir()
+    (adapter / name).write_text(HUGE, encoding="utf-8")
+    (message,) = messages(adapter, (name,))
+    assert f"{name}: has {MAX_TEMPLATE + 2} bytes" in message

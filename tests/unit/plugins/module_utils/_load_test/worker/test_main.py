@@ -154,6 +154,9 @@ def test_worker_level_adapter_needs_no_base_weights(run: WorkerRun) -> None:
         "28 tensors have the names and shapes that PEFT expects.",
         "28 tensors are bit-equal to the file on cpu.",
         "14 modules compute the same as float64, within 0.0001.",
+        "transformers loads its tokenizer without code from it: 512 tokens,"
+        " chat_template.jinja, tokenizer.json, tokenizer_config.json.",
+        "1 chat template compiles in the sandbox of transformers.",
     ]
 
 
