@@ -63,7 +63,7 @@ class Failure:
         message = str(result.get("msg", ""))
         if "module_stdout" not in result and "module_stderr" not in result:
             # Ansible's own code on the host, before the module's.
-            return cls(message) if _TOO_OLD.search(message) else None
+            return cls(message) if re.search(_TOO_OLD, message) else None
         output = f"{result.get('module_stderr', '')}\n{result.get('module_stdout', '')}"
         return cls(message, output, result.get("rc"))
 
@@ -83,7 +83,7 @@ class _Cause:
     temporary: bool = False
 
 
-_TOO_OLD = re.compile(r"requires Python (?P<minimum>[\d.]+) or newer on the target\. Current version: (?P<version>[\d.]+)")
+_TOO_OLD = r"requires Python (?P<minimum>[\d.]+) or newer on the target\. Current version: (?P<version>[\d.]+)"
 # A frame of a traceback.
 _STARTED = "/plugins/modules/"
 _SUDO = 'allow it there with visudo: "{user} ALL=({become_user}) ALL"'
@@ -150,7 +150,7 @@ _CAUSES = (
         "Let it read and execute that path, or set ansible_python_interpreter of {host} to another Python.",
     ),
     _Cause(
-        f"^.*{_TOO_OLD.pattern}.*$",
+        f"^.*{_TOO_OLD}.*$",
         "Python {version} is too old for this ansible-core, which needs {minimum}",
         "Set ansible_python_interpreter of {host} to a newer Python.",
     ),
@@ -177,17 +177,17 @@ _CAUSES = (
         temporary=True,
     ),
 )
-_COMPILED = [(re.compile(cause.sign, re.MULTILINE), cause) for cause in _CAUSES]
 
 
 def explain(failure: Failure, account: Account) -> Problem | None:
     """Return account, cause and remedy of a failure. None if the cause is not known."""
     # What the host printed tells more than what Ansible makes of it.
     for text in filter(None, (failure.output, failure.message)):
-        for sign, cause in _COMPILED:
+        for cause in _CAUSES:
             if (cause.become and not account.method) or (cause.temporary and _STARTED in text):
                 continue
-            if found := sign.search(text):
+            # Compiled when needed: almost all tasks succeed.
+            if found := re.search(cause.sign, text, re.MULTILINE):
                 words = {**dataclasses.asdict(account), "user": account.user or "USER", **found.groupdict()}
                 words = {key: cut(str(word)) for key, word in words.items()}
                 return _problem(account, cause.problem.format(**words), found[0], cause.remedy.format(**words))
