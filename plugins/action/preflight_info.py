@@ -15,6 +15,8 @@ from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._preflight.checklist import FAILED, Checklist
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.action import account_of
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.failures import Failure
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._once import once_a_run
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._preflight.contact import (
     CONNECTION,
@@ -66,7 +68,7 @@ class ActionModule(ActionBase):
             add_lost(checklist, self._connection, str(exc))
             return _result(checklist, {})
         except AnsibleError as exc:
-            add_refused(checklist, self._connection, str(exc))
+            add_refused(checklist, self._connection, Failure(str(exc)), account_of(self, variables))
             return _result(checklist, {})
         after = time.time()
         if "checks" in found:
@@ -74,8 +76,8 @@ class ActionModule(ActionBase):
             add_clock(checklist, before, found.pop("time"), after)
             self._check_transfer_connection(checklist, variables, found["checks"])
             return _result(checklist, found)
-        reason = found.get("module_stderr") or found.get("module_stdout") or found.get("msg", "")
-        add_refused(checklist, self._connection, str(reason))
+        failure = Failure.of_result(found) or Failure(str(found.get("msg", "")))
+        add_refused(checklist, self._connection, failure, account_of(self, variables))
         return _result(checklist, {})
 
     def _check_transfer_connection(self, checklist: Checklist, variables: dict[str, t.Any], checks: list[dict[str, str]]) -> None:

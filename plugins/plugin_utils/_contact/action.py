@@ -26,25 +26,26 @@ class ContactAction(ActionBase):
         try:
             result: dict[str, t.Any] = super()._execute_module(*args, **kwargs)
         except AnsibleError as exc:
-            problem = explain(Failure(str(exc)), self._account(task_vars))
+            problem = explain(Failure(str(exc)), account_of(self, task_vars))
             if problem is None:
                 raise
             return failed(problem)
         failure = Failure.of_result(result)
-        problem = explain(failure, self._account(task_vars)) if failure else None
+        problem = explain(failure, account_of(self, task_vars)) if failure else None
         return failed(problem) if problem else result
-
-    def _account(self, task_vars: dict[str, t.Any]) -> Account:
-        """The account of this task, on the host that it is delegated to."""
-        host = str(self._task.delegate_to or task_vars.get("inventory_hostname", ""))
-        plugin, user = self._connection.become, self._get_remote_user()
-        if plugin is None:
-            return Account(host, user)
-        return Account(host, user, str(plugin.get_option("become_user") or "another user"), plugin.name)
 
 
 class NodeAction(ContactAction, NormalAction):
     """Runs the module of the same name, with async and check mode as Ansible itself does."""
+
+
+def account_of(action: ActionBase, task_vars: dict[str, t.Any]) -> Account:
+    """The account of a task, on the host that it is delegated to."""
+    host = str(action._task.delegate_to or task_vars.get("inventory_hostname", ""))
+    plugin, user = action._connection.become, action._get_remote_user()
+    if plugin is None:
+        return Account(host, user)
+    return Account(host, user, str(plugin.get_option("become_user") or "another user"), plugin.name)
 
 
 def failed(problem: Problem) -> dict[str, t.Any]:

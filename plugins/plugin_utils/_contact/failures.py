@@ -194,7 +194,7 @@ def explain(failure: Failure, account: Account) -> Problem | None:
     if failure.output is None:
         return None
     printed = _without_ssh(failure.output)
-    if failure.rc == 0:
+    if failure.rc == 0 and "{" in printed:
         # Text before a result is ignored unless it looks like one.
         return _problem(account, "the login shell prints text between the results of modules", printed, CLEAN_SHELL)
     if printed:
@@ -202,8 +202,9 @@ def explain(failure: Failure, account: Account) -> Problem | None:
     if account.method:
         remedy = f"See the log of {account.method} there and what it allows (sudo -l): Ansible needs /bin/sh and Python."
         return _problem(account, f"{account.method} refused the command and gave no reason", "", remedy)
-    remedy = "Connect as a user with a shell such as /bin/sh or /bin/bash, or change it there (chsh)."
-    return _problem(account, "the login shell of this account ended without running the command", "", remedy)
+    remedy = "Try ansible_python_interpreter of {host} there. A login shell must be one such as /bin/sh or /bin/bash (chsh)."
+    problem = "nothing was printed: Python does not work, or the login shell runs no commands"
+    return _problem(account, problem, "", remedy.format(host=account.host))
 
 
 def _problem(account: Account, cause: str, said: str, remedy: str) -> Problem:

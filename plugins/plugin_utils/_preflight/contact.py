@@ -13,8 +13,12 @@ import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._preflight.checklist import FAILED, WARNING, Checklist
 
+from .._contact.failures import Account, Failure, explain
+
 CONNECTION = "connection"
 BECOME = "become"
+ACCOUNT = "account"
+PYTHON = "Ansible's Python"
 CLOCK = "clock"
 TRANSFER_CONNECTION = "transfer connection"
 
@@ -44,12 +48,16 @@ def add_lost(checklist: Checklist, connection: t.Any, reason: str) -> None:
     checklist.add(CONNECTION, FAILED, f"{reached(connection)}: {_sentence(reason)}", f"{remedy}.")
 
 
-def add_refused(checklist: Checklist, connection: t.Any, reason: str) -> None:
+def add_refused(checklist: Checklist, connection: t.Any, failure: Failure, account: Account) -> None:
     """Add a host that is reached, but on which no module can be run."""
     checklist.ok(CONNECTION, reached(connection))
-    if connection.become is None or _OLD_PYTHON.search(reason):
+    reason = (failure.output or "").strip() or failure.message
+    if known := explain(failure, account):
+        check = PYTHON if "Python" in known.problem else ACCOUNT if connection.become is None else BECOME
+        checklist.add(check, FAILED, known.problem, known.remedy)
+    elif connection.become is None or _OLD_PYTHON.search(reason):
         remedy = "Install Python 3.8 or newer on this host, and set ansible_python_interpreter to it if it is not found."
-        checklist.add("Ansible's Python", FAILED, _sentence(reason), remedy)
+        checklist.add(PYTHON, FAILED, _sentence(reason), remedy)
     else:
         remedy = (
             "Check ansible_become_method, ansible_become_user and ansible_become_password, and what this host permits (sudo -l)."

@@ -90,4 +90,4 @@ def test_preflight_info_without_checks_is_a_failed_check(calls: list[Result]) ->
     calls += [{"failed": True, "module_stdout": "", "module_stderr": "python3: not found", "msg": "See stdout/stderr"}]
     result = run(Task(delegate_to=None))
     assert [(one["check"], one["state"]) for one in result["checks"]] == [("connection", "ok"), ("Ansible's Python", "failed")]
-    assert result["problems"][0]["problem"] == "python3: not found."
+    assert result["problems"][0]["problem"] == 'as user root, there is no Python at python3: "python3: not found".'

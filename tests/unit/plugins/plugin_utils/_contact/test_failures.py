@@ -192,8 +192,8 @@ FAILURES: dict[str, tuple[dict[str, t.Any] | str, Account, str, str]] = {
     "shell that ends at once": (
         printed(),
         LOGIN,
-        "as user deploy, the login shell of this account ended without running the command.",
-        "Connect as a user with a shell such as /bin/sh",
+        "as user deploy, nothing was printed: Python does not work, or the login shell runs no commands.",
+        "A login shell must be one such as /bin/sh",
     ),
     "shell that prints a brace": (
         printed(stdout='Welcome to gpu-07\n{\n\n{"ping": "pong"}\n', rc=0),
@@ -253,6 +253,7 @@ def test_failure_of_result_of_a_module_is_none(result: dict[str, t.Any]) -> None
     ("failure", "account"),
     [
         (Failure("Failed to connect to the host via ssh: Connection refused"), LOGIN),
+        (Failure(NO_JSON, "no result\n", 0), LOGIN),
         (Failure(NO_JSON, "Traceback (most recent call last):\nKeyError: 'names'\n", 1), LOGIN),
         (Failure(NO_JSON, 'File "/tmp/x.zip/plugins/modules/y.py"\nOSError: [Errno 28] No space left on device\n', 1), LOGIN),
         # Without become, the message is not about it.

@@ -14,6 +14,7 @@ from ansible.playbook.play_context import PlayContext
 from ansible.plugins.loader import become_loader, connection_loader, init_plugin_loader
 from ansible.utils.collection_loader import AnsibleCollectionConfig
 from ansible_collections.lorafleet.delivery.plugins.module_utils._preflight.checklist import Check, Checklist
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.failures import Account, Failure
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._preflight.contact import (
     add_clock,
     add_lost,
@@ -75,10 +76,13 @@ def test_add_lost_says_what_ssh_says_and_how_to_try_it() -> None:
         (None, "/bin/sh: 1: /usr/bin/python3: not found", "Ansible's Python"),
         ({}, "Ansible requires Python 3.9 or newer on the target.", "Ansible's Python"),
         ({}, "ansible-core requires a minimum of Python 3.9.", "Ansible's Python"),
+        (None, "This account is currently not available.", "account"),
+        ({}, "it broke", "become"),
     ],
 )
-def test_add_refused_blames_become_or_python(become: dict[str, t.Any] | None, reason: str, check: str) -> None:
-    found = checks(add_refused, connection(ansible_host="192.0.2.4", become=become), reason)
+def test_add_refused_blames_account_become_or_python(become: dict[str, t.Any] | None, reason: str, check: str) -> None:
+    account = Account("jw2-1", "deploy") if become is None else Account("jw2-1", "deploy", "root", "sudo")
+    found = checks(add_refused, connection(ansible_host="192.0.2.4", become=become), Failure(reason), account)
     assert found["connection"].state == "ok"
     assert found[check].state == "failed"
     assert reason.rstrip(".") in found[check].found
