@@ -217,6 +217,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import
     TESTED,
     TRANSFER,
 )
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._module import DeliveryModule
 from ansible_collections.lorafleet.delivery.plugins.module_utils._preflight.node import check_node
 from ansible_collections.lorafleet.delivery.plugins.module_utils._preflight.source import check_source
@@ -249,7 +250,7 @@ def main() -> None:
     results: dict[str, t.Any] = {"time": time.time(), "user": _user()}
     # Like a delivery, whatever the umask of this session.
     os.umask(0o077)
-    with module.failing_on_error():
+    try:
         if module.params["part"] == "node":
             node = check_node(module.params, module.tmpdir, probe=not module.check_mode)
             checklist = node.checklist
@@ -260,6 +261,9 @@ def main() -> None:
             results["manifests"] = [manifest.to_text() for manifest in source.manifests]
             results["tokenizer_classes"] = source.tokenizer_classes
             results["directories"] = source.directories
+    except DeliveryError as exc:
+        # Of a manifest in the options, not of the host.
+        module.fail(exc.problems, checks=[], **results)
     results["checks"] = checklist.to_json()
     if checklist.failed():
         module.fail(checklist.problems(), **results)

@@ -14,6 +14,7 @@ import pytest
 
 from tests.support import sshd as sshd_server
 from tests.support import tiny_adapters
+from tests.support.accounts import SECRET, Accounts
 from tests.support.fleet import CLEANER_3B, CLEANER_8B, DESCRIBER_3B, Fleet, contents
 from tests.support.playbooks import Run, Variables
 
@@ -66,6 +67,12 @@ def test_preflight_of_ready_fleet_passes_and_changes_nothing(fleet: Fleet) -> No
     promised = next(entry["result"] for entry in done.results if "download_bytes" in entry["result"] and entry["host"] == "jw2-1")
     sent = fleet.deploy().of("jw2-1", "adapter_sync")["adapters"]
     assert promised["download_bytes"] == sum(adapter["downloaded_bytes"] for adapter in sent)
+
+    # A fleet to which everything was delivered is ready too.
+    before = states(fleet)
+    again = fleet.run("preflight")
+    assert (again.rc, states(fleet) == before) == (0, True), again.output
+    assert checks(again, "jw2-1")["transfer"]["found"].startswith("0 B to receive")
 
 
 def test_preflight_finds_six_faults_of_a_node_at_once(fleet: Fleet) -> None:
@@ -158,3 +165,33 @@ def test_preflight_in_check_mode_tries_nothing(fleet: Fleet) -> None:
     assert done.rc == 0, done.output
     unknown = {name for name, one in checks(done, "jw2-1").items() if one["state"] == "unknown"}
     assert unknown == {"locks", "owner and modes"}
+
+
+def test_preflight_as_operator_names_missing_password_and_rights(fleet: Fleet, accounts: Accounts) -> None:
+    """One node wants a sudo password, the other belongs to root and is not told to become it."""
+    accounts.may("(ALL) ALL")
+    for node, become in (("jw2-1", True), ("jw3-1", False)):
+        home = accounts.directory(node, "root")
+        (home / "models").mkdir()
+        fleet.hosts[node].update(
+            {**accounts.server.variables(), "ansible_python_interpreter": "/usr/bin/python3", "ansible_become": become},
+            agent_models_dir=str(home / "models"),
+            agent_store=str(home / ".lorafleet"),
+        )
+    done = fleet.run("preflight")
+    assert done.rc == 2
+    assert failed(done, "jw2-1") == {"become"}
+    become = checks(done, "jw2-1")["become"]
+    assert "sudo wants a password, and none is set" in become["found"]
+    assert "ansible_become_password" in become["remedy"]
+    assert failed(done, "jw3-1") == {"models directory", "store"}
+    assert checks(done, "jw3-1")["become"]["found"] == f"not used, modules run as {accounts.operator}"
+    for node in ("jw2-1", "jw3-1"):
+        assert contents(accounts.home / node) == {"models": b""}
+    # With the password it is ready.
+    fleet.hosts["jw2-1"]["ansible_become_password"] = SECRET
+    done = fleet.run("preflight", "--limit", "jw2")
+    assert (done.rc, failed(done, "jw2-1")) == (0, set()), done.output
+    assert checks(done, "jw2-1")["become"]["found"] == "to root by sudo, modules run as root"
+    assert SECRET not in done.output + str(done.results)
+    assert contents(accounts.home / "jw2-1") == {"models": b""}

@@ -73,3 +73,9 @@ def test_preflight_info_in_check_mode_tries_nothing(site: Site, run_module: RunM
 def test_preflight_info_of_node_requires_store_and_python(site: Site, run_module: RunModule) -> None:
     options = {name: value for name, value in given(site.node_params()).items() if name not in ("store", "python")}
     assert run_module("preflight_info", options)["msg"] == "part is node but all of the following are missing: store, python"
+
+
+def test_preflight_info_with_damaged_manifest_fails_with_its_problem(site: Site, run_module: RunModule) -> None:
+    result = run_module("preflight_info", given(site.node_params(manifests=["{}"])))
+    assert (result["failed"], result["checks"]) == (True, [])
+    assert result["problems"]
