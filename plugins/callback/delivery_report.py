@@ -14,8 +14,8 @@ version_added: 0.1.0
 author:
   - The lorafleet.delivery authors (@lorafleet)
 description:
-  - At the end of a run of the role C(lorafleet.delivery.agent), prints a table of all adapters and a sentence
-    with the remedy for each failure. Ignores playbooks without that role.
+  - At the end of a run of the role C(lorafleet.delivery.agent), prints a table of all adapters, the notes of the load test and
+    a sentence with the remedy for each failure. Ignores playbooks without that role.
   - Writes the same into a directory on the controller. C(report.json) is for programs and follows
     C(docs/report.schema.json). C(MANIFEST.md) is the manifest with its check boxes, which
     P(lorafleet.delivery.manifest#inventory) reads as an inventory. C(report.html) is a self-contained page.
@@ -66,7 +66,7 @@ from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.preflig
 )
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.prometheus import as_prometheus
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.run import Run
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.table import as_table, failure_lines
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.table import as_table, failure_lines, note_lines
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.words import BAD, GOOD
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._steps import (
     AUDIT,
@@ -194,7 +194,8 @@ class CallbackModule(CallbackBase):
     def _show(self, report: dict[str, t.Any]) -> None:
         lines = as_table(report, self._width()) if self._started or not self._preflight.hosts else []
         table = [(text, _colour(state)) for text, state in lines]
-        self._print(table, [(text, C.COLOR_ERROR) for text in failure_lines(report)])
+        notes = [(text, C.COLOR_WARN) for text in note_lines(report)]
+        self._print(table, notes, [(text, C.COLOR_ERROR) for text in failure_lines(report)])
 
     def _show_preflight(self) -> None:
         hosts = self._preflight.in_order(list(self._run.nodes))

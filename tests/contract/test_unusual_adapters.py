@@ -18,6 +18,7 @@ import subprocess
 import typing as t
 
 import pytest
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.config_keys import KEYS, OTHER_METHODS
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.declaration import Declaration
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.describe import Description, describe
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
@@ -129,6 +130,22 @@ def loaded(made: Made, tmp_path_factory: pytest.TempPathFactory) -> WorkerRun:
     outcome = run_worker(PEFT_PYTHON, "cpu", targets, 300, str(work))
     assert outcome.problems == ()
     return outcome
+
+
+LIST = """
+import dataclasses, json, peft
+print(json.dumps([[field.name for field in dataclasses.fields(peft.LoraConfig)], [kind.value for kind in peft.PeftType]]))
+"""
+
+
+def test_tables_have_all_keys_and_methods_of_peft() -> None:
+    done = subprocess.run([PEFT_PYTHON, "-c", LIST], capture_output=True, text=True, timeout=120, check=True)
+    keys, methods = json.loads(done.stdout)
+    # Before PEFT 0.3 there were two more keys, before 0.18 another method.
+    assert set(KEYS) - set(keys) == {"enable_lora", "merge_weights"}
+    assert set(keys) <= set(KEYS)
+    assert set(methods) - set(OTHER_METHODS) == {"LORA"}
+    assert set(OTHER_METHODS) - set(methods) == {"BONE"}
 
 
 def test_every_adapter_is_tested(made: Made) -> None:

@@ -282,8 +282,7 @@ _CORRECT = "Deliver the intended adapter, or correct the inventory."
 _CONVERT = "Save it as plain LoRA (save_pretrained with path_initial_model_for_weight_conversion)."
 
 Form = t.Tuple[t.Callable[[t.Any], bool], str]
-_BOOLEAN: Form = (lambda value: isinstance(value, bool), "true or false")
-_NULLABLE_BOOLEAN: Form = (lambda value: value is None or isinstance(value, bool), "true or false")
+_BOOLEAN: Form = (lambda value: value is None or isinstance(value, bool), "true or false")
 _TEXT: Form = (lambda value: value is None or isinstance(value, str), "a text")
 _OBJECT: Form = (lambda value: value is None or isinstance(value, dict), "an object")
 _MODULES: Form = (lambda value: value is None or isinstance(value, str) or _are_names(value), "module names or a pattern")
@@ -302,14 +301,11 @@ _FORMS: dict[str, Form] = {
     ),
     "base_model_name_or_path": _TEXT,
     "lora_dropout": (lambda value: _is_number(value) and 0 <= value <= 1, "a number from 0 to 1"),
-    "inference_mode": _BOOLEAN,
-    "peft_version": _TEXT,
-    "revision": _TEXT,
     "use_rslora": _BOOLEAN,
     "use_dora": _BOOLEAN,
-    "use_qalora": _NULLABLE_BOOLEAN,
-    "lora_bias": _NULLABLE_BOOLEAN,
-    "ensure_weight_tying": _NULLABLE_BOOLEAN,
+    "use_qalora": _BOOLEAN,
+    "lora_bias": _BOOLEAN,
+    "ensure_weight_tying": _BOOLEAN,
     "bias": (lambda value: value in ("none", "all", "lora_only"), '"none", "all" or "lora_only"'),
     "auto_mapping": _OBJECT,
     "modules_to_save": (lambda value: value is None or _are_names(value), "a list of module names"),
@@ -334,6 +330,8 @@ _FORMS: dict[str, Form] = {
 }
 _FORM_REMEDIES = {
     "init_lora_weights": _CONVERT,
+    # verl's merger writes 0 where lora_train_meta.json is missing.
+    "lora_alpha": "Set it to the alpha of the training; with 0 the adapter has no effect.",
     "task_type": "Save the adapter with the task type of a causal language model.",
     # mergekit-extract-lora --sv-epsilon writes such ranks.
     "rank_pattern": "PEFT cannot load a module of rank 0: extract or save the adapter again with ranks of at least 1.",

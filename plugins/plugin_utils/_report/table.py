@@ -4,12 +4,14 @@
 
 # This plugin util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""The report as plain text at the end of a run: a table, and a sentence for each failure."""
+"""The report as plain text at the end of a run: a table, notes, and a sentence for each failure."""
 
 from __future__ import annotations
 
 import collections
 import collections.abc as c
+
+from ansible_collections.lorafleet.delivery.plugins.module_utils._text import count, first
 
 from .model import NOT_SELECTED, adapters_of
 from .run import Data
@@ -18,6 +20,7 @@ from .words import device, grouped, sentence, state_words
 _HEADER = ("agent", "node", "adapter", "release", "result", "level and device", "seconds")
 # More failures of one adapter would bury those of the others. The files list all of them.
 _MOST_OF_ONE = 5
+_MOST_NOTES = 10
 
 
 def as_table(report: Data, width: int | None = None) -> list[tuple[str, str]]:
@@ -67,6 +70,19 @@ def _stacked(state: str, cells: c.Sequence[str]) -> list[tuple[str, str]]:
     seconds = rest.pop()
     lines = [f"{agent} {node}", f"  {adapter}", "    " + ", ".join(filter(None, [*rest, seconds and f"{seconds} s"]))]
     return [(line, state) for line in lines]
+
+
+def note_lines(report: Data) -> list[str]:
+    """Return the notes of the load tests of this run, each once for all nodes that have it."""
+    nodes: dict[str, dict[str, None]] = {}
+    for node, adapter in adapters_of(report):
+        test = adapter["test"] or {}
+        if not test.get("from_receipt"):
+            for note in test.get("notes") or ():
+                nodes.setdefault(f"adapter {adapter['name']}: {note}", {})[node["node"]] = None
+    lines = [f"note: {first(names)}: {words}" for words, names in nodes.items()]
+    more = len(lines) - _MOST_NOTES
+    return [*lines[:_MOST_NOTES], *([f"note: {count(more, 'more note')} in report.json."] if more > 0 else [])]
 
 
 def failure_lines(report: Data) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.table import as_table, failure_lines
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.table import as_table, failure_lines, note_lines
 
 from tests.support.reports import NAMES, load
 
@@ -60,6 +60,25 @@ def test_as_table_on_narrow_terminal_stacks_lines_that_fit() -> None:
 
 def test_as_table_without_nodes_is_empty() -> None:
     assert as_table({**load("deployed"), "nodes": []}) == []
+
+
+def test_note_lines_name_each_note_of_this_run_once() -> None:
+    report = load("deployed")
+    assert note_lines(report) == []
+    first, second = report["nodes"][0]["adapters"][:2]
+    for adapter in (first, second):
+        adapter["test"] = {**adapter["test"], "from_receipt": False, "notes": ["Unusual.", f"Of {adapter['name']}."]}
+    assert note_lines(report) == [
+        f"note: jw2-1: adapter {adapter['name']}: {words}"
+        for adapter in (first, second)
+        for words in ("Unusual.", f"Of {adapter['name']}.")
+    ]
+    first["test"]["notes"] = [f"Note {number}." for number in range(20)]
+    assert note_lines(report)[-1] == "note: 12 more notes in report.json."
+    assert len(note_lines(report)) == 11
+    # A receipt has the notes of an earlier run, which has shown them.
+    first["test"]["from_receipt"] = second["test"]["from_receipt"] = True
+    assert note_lines(report) == []
 
 
 def test_failure_lines_have_problem_and_remedy() -> None:
