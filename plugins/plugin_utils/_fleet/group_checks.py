@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import collections.abc as c
+import json
 import typing as t
 
 from ansible.module_utils.common.yaml import yaml_dump
@@ -84,5 +85,7 @@ def _outermost(groups: Groups) -> list[str]:
 
 
 def _form(group: str, content: dict[str, t.Any]) -> str:
-    text: str = yaml_dump({"all": {"children": {group: content}}}, default_flow_style=False, sort_keys=False)
+    # The names are of a type of Ansible's that YAML does not know.
+    plain = json.loads(json.dumps({"all": {"children": {group: content}}}))
+    text: str = yaml_dump(plain, default_flow_style=False, sort_keys=False)
     return text.replace(" {}\n", "\n").rstrip()
