@@ -21,13 +21,7 @@ from tests.tools.compatibility import PAGE, page
 # One process loads all adapters.
 pytestmark = pytest.mark.xdist_group("trainers")
 
-# Level model does not load these yet.
-NOT_YET = {"peft-alora", "peft-bdlora"}
 LOADED = [row for row in ROWS if row.verdict != REFUSED]
-
-
-def _marks(row: Row) -> list[pytest.MarkDecorator]:
-    return [pytest.mark.xfail(strict=True)] if row.fixture in NOT_YET else []
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +44,7 @@ def test_level_structure_gives_documented_verdict(tmp_path: pathlib.Path, row: R
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("row", [pytest.param(row, marks=_marks(row), id=row.fixture) for row in LOADED])
+@pytest.mark.parametrize("row", LOADED, ids=lambda row: row.fixture)
 def test_level_model_accepts_what_is_delivered(loaded: dict[str, Verdict], row: Row) -> None:
     assert loaded[row.fixture].refused == ()
 

@@ -118,7 +118,7 @@ class LoadedBase:
             self.drop()
             raise BaseCheckFailed(f"its base {self.path} returns NaN or infinity.", "Copy the base to the node again.")
         # PEFT renames them when it wraps modules, and keeps the tensors themselves.
-        self.weights = [*model.named_parameters(), *model.named_buffers()]
+        self.weights = _weights(model)
         self.checksums = _checksums(self.weights)
 
     def forward(self, model: t.Any = None, before: t.Sequence[int] = ()) -> t.Any:
@@ -146,7 +146,7 @@ class LoadedBase:
             return same
         model.delete_adapter(INSIDE)
         self.model = model.base_model.unload()
-        return bool(_checksums([*self.model.named_parameters(), *self.model.named_buffers()]) == self.checksums)
+        return bool(_checksums(_weights(self.model)) == self.checksums)
 
     def drop(self) -> None:
         """Free the memory of the base."""
@@ -218,6 +218,14 @@ def _token_ids(model: t.Any) -> list[int]:
     count = model.get_input_embeddings().num_embeddings
     ids = ((11 + 7919 * place) % count for place in range(count))
     return list(itertools.islice((one for one in ids if one not in reserved), _TOKENS))
+
+
+def _weights(model: t.Any) -> list[tuple[str, t.Any]]:
+    """Return the weights and buffers of a model, shared ones under each of their names.
+
+    Replicated layers share the weights of others.
+    """
+    return [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
 
 
 def _checksums(weights: t.Sequence[tuple[str, t.Any]]) -> dict[str, int]:
