@@ -5,7 +5,8 @@
 """Run the tests marked ``fuzz`` with new examples until the time is up: ``fuzz.py [SECONDS]``.
 
 They compare the readers of an adapter's files with the official safetensors library and with
-Python's own JSON. A short round of each is part of the unit tests. Hypothesis keeps a failing
+Python's own JSON, and the verdicts on adapters with what PEFT does. A short round of each is part
+of the usual tests. Hypothesis keeps a failing
 example in .hypothesis and tries it first in later runs.
 """
 
@@ -29,7 +30,9 @@ def main() -> int:
     while time.monotonic() < end:
         seed = secrets.randbelow(1 << 32)
         command = [sys.executable, "-m", "pytest", "-q", "-m", "fuzz", "--hypothesis-profile=fuzz", f"--hypothesis-seed={seed}"]
-        done = subprocess.run([*command, "tests/unit"], cwd=CHECKOUT, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [*command, "tests/unit", "tests/contract"], cwd=CHECKOUT, capture_output=True, text=True, check=False
+        )
         if done.returncode:
             print(f"{done.stdout}{done.stderr}\nfuzz: failed in round {rounds + 1}, seed {seed}")
             return 1
