@@ -52,6 +52,12 @@ options:
         about an adapter that has goldens of other releases.
     type: bool
     default: false
+  suggest_rows:
+    description:
+      - Return RV(suggested_rows) for the adapters in O(models_dir) that are not in O(adapters).
+      - A row that contradicts its adapter is answered with the right one in any case, in RV(problems).
+    type: bool
+    default: false
   python:
     description:
       - The interpreter of the training environment. When set, the versions of its torch,
@@ -187,6 +193,19 @@ cached:
   returned: always
   type: list
   elements: str
+suggested_rows:
+  description:
+    - For each undeclared adapter in O(models_dir), by the name of its directory, the row that its
+      adapter_config.json gives, as YAML to paste into C(agent_adapters).
+    - Only those that a row makes acceptable. Empty without O(suggest_rows).
+  returned: always
+  type: dict
+  sample:
+    llama32_3b_grammar_lora: |
+      - name: llama32_3b_grammar_lora
+        base: meta-llama/Llama-3.2-3B-Instruct
+        rank: 16
+        alpha: 32
 problems:
   description: What is wrong with the adapters, one entry for each problem.
   returned: failure
@@ -213,6 +232,7 @@ problems:
 
 import typing as t
 
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.suggestion import row_text, undeclared_rows
 from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import DECLARED, SOURCE
 from ansible_collections.lorafleet.delivery.plugins.module_utils._base.config import with_config
 from ansible_collections.lorafleet.delivery.plugins.module_utils._base.identity import Identities
@@ -228,6 +248,7 @@ def main() -> None:
             **SOURCE,
             "require_golden": {"type": "bool", "default": False},
             "python": {"type": "path"},
+            "suggest_rows": {"type": "bool", "default": False},
         },
     )
     with module.failing_on_error():
@@ -236,6 +257,12 @@ def main() -> None:
     found = describe_adapters(module.params, bases, versions, Identities(), write_cache=not module.check_mode)
     for warning in found.warnings:
         module.warn(warning)
+    suggested: dict[str, str] = {}
+    if module.params["suggest_rows"]:
+        with module.failing_on_error():
+            names = [row["name"] for row in module.params["adapters"]]
+            rows = undeclared_rows(module.params["models_dir"], names, bases)
+        suggested = {name: row_text(row) for name, row in rows.items()}
     results: dict[str, t.Any] = {
         "manifests": [manifest.to_text() for manifest in found.manifests],
         "excluded": {name: [item.to_json() for item in items] for name, items in found.excluded.items()},
@@ -243,6 +270,7 @@ def main() -> None:
         "goldens": found.goldens,
         "directories": found.identified_directories(),
         "cached": found.cached,
+        "suggested_rows": suggested,
     }
     if found.problems:
         module.fail(found.problems, **results)

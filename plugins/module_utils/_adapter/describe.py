@@ -25,6 +25,7 @@ from .manifest import FileEntry, Manifest, TensorEntry
 from .other_formats import format_of_config
 from .selection import changed, select_files
 from .structure import structure_notes, structure_problems
+from .suggestion import Row, contradiction
 from .tokenizer import read_tokenizer, tokenizer_problems
 from .vocabulary import vocabulary_problems
 
@@ -52,8 +53,12 @@ def describe(
     cache: str,
     write_cache: bool = True,
     link_dirs: t.Sequence[str] = (),
+    row: Row | None = None,
 ) -> Description:
     """Describe the adapter in ``directory``, following links into ``link_dirs``.
+
+    With ``row``, from which ``declared`` was made, the problems show the row that the adapter's own
+    configuration gives if it differs.
 
     ``versions`` are the library versions of the training environment, where they are known.
     ``cache`` is the path of this adapter's cache entry (``hash_cache.cache_path``). The entry is
@@ -78,7 +83,10 @@ def describe(
     if other is not None:
         problem = f"{directory} has the {CONFIG_FILE} of {other.what}."
         raise DeliveryError.of("", problem, other.remedy, declared.name)
-    problems = [*config_problems(entry.config, declared), *tokenizer_problems(paths, declared.name)]
+    differing = config_problems(entry.config, declared)
+    if differing and row is not None:
+        differing += contradiction(entry.config, declared, row)
+    problems = [*differing, *tokenizer_problems(paths, declared.name)]
     beyond, notes = vocabulary_problems(entry.vocabulary, paths, entry.tensors, declared)
     problems += beyond
     if SAFETENSORS_FILE in paths:

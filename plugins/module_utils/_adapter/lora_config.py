@@ -107,6 +107,11 @@ def config_problems(config: Config, declared: Declaration) -> list[Problem]:
     return problems
 
 
+def keys_to_declare(config: Config, declared: Declaration) -> list[str]:
+    """Return the keys that a row's peft_config must have for a well-formed ``config``."""
+    return [key for key in sorted(config) if _fault(key, config) is None and _must_be_declared(key, config, declared)]
+
+
 def config_notes(config: Config, declared: Declaration) -> list[str]:
     """Return what is unusual about a configuration that ``config_problems`` accepts."""
     notes = []

@@ -71,7 +71,7 @@ def describe_adapters(
             declared = Declaration.from_row(row, base)
             directory = source_directory(params["models_dir"], declared, params["link_dirs"])
             cache = cache_path(params["cache_dir"], directory)
-            described = describe(directory, declared, versions, cache, write_cache, params["link_dirs"])
+            described = describe(directory, declared, versions, cache, write_cache, params["link_dirs"], row)
             identity = identities.at(base.get("path"))
             manifest, golden, problem = attach_golden(described.manifest, params["golden_dir"], identity)
             found.goldens[declared.name] = golden

@@ -63,6 +63,7 @@ def test_adapter_info_describes_adapter(run: RunModule, source: pathlib.Path, ma
         "directories": {NAME: {**identify_source(str(source / NAME)), "links": {}}},
         "notes": {NAME: []},
         "cached": [],
+        "suggested_rows": {},
     }
 
 
@@ -81,18 +82,20 @@ def test_adapter_info_in_check_mode_writes_no_cache(run: RunModule, source: path
 def test_adapter_info_of_other_adapter_fails_with_remedy(run: RunModule) -> None:
     subject = f"adapter {NAME}, lora_alpha in adapter_config.json"
     failed = run(row={"alpha": 64})
-    [problem] = failed["problems"]
+    problem, suggestion = failed["problems"]
     assert (problem["adapter"], problem["subject"]) == (NAME, subject)
+    assert suggestion["problem"].endswith(f"- {{name: {NAME}, base: tiny/Llama-64, rank: 16, alpha: 32}}")
     assert failed == {
         "failed": True,
-        "msg": f"{subject}: {problem['problem']} {problem['remedy']}",
-        "problems": [problem],
+        "msg": "\n".join(f"{one['subject']}: {one['problem']} {one['remedy']}" for one in (problem, suggestion)),
+        "problems": [problem, suggestion],
         "manifests": [],
         "goldens": {},
         "excluded": {},
         "directories": {},
         "notes": {},
         "cached": [],
+        "suggested_rows": {},
     }
 
 
@@ -126,3 +129,11 @@ def test_adapter_info_without_interpreter_fails(run: RunModule) -> None:
     failed = run(python="/nowhere/python")
     [problem] = failed["problems"]
     assert (problem["adapter"], problem["subject"], problem["problem"]) == (None, "/nowhere/python", "does not exist.")
+
+
+def test_adapter_info_suggests_rows_of_undeclared_adapters(run: RunModule, source: pathlib.Path) -> None:
+    shutil.copytree(source / NAME, source / "another_lora")
+    (source / "notes").mkdir()
+    assert run()["suggested_rows"] == {}
+    expected = "- name: another_lora\n  base: tiny/Llama-64\n  rank: 16\n  alpha: 32\n"
+    assert run(suggest_rows=True)["suggested_rows"] == {"another_lora": expected}
