@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import Problem
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.action import ContactAction, failed
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._kept_manifests import keep
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._once import once_a_run
 
 # Ansible displays these for the node that called the module. They are objects, which JSON lacks.
@@ -45,4 +47,6 @@ class ActionModule(ContactAction):
 
     def _call(self, task_vars: dict[str, t.Any] | None) -> dict[str, t.Any]:
         result: dict[str, t.Any] = self._execute_module(module_name="lorafleet.delivery.adapter_info", task_vars=task_vars)
+        if boolean(self._task.args.get("by_reference", False), strict=False) and "manifests" in result:
+            result["manifests"] = [keep(text) for text in result["manifests"]]
         return result

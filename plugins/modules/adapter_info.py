@@ -63,6 +63,15 @@ options:
       - The interpreter of the training environment. When set, the versions of its torch,
         transformers, peft and safetensors are added to the manifests.
     type: path
+  by_reference:
+    description:
+      - Return references in RV(manifests) instead of the texts, which stay on the controller until
+        the end of the run. A text can have hundreds of kilobytes, and Ansible keeps the results of
+        all nodes in memory.
+      - The other modules of this collection take references in place of the texts.
+    type: bool
+    default: false
+    version_added: 0.2.0
 seealso:
   - module: lorafleet.delivery.adapter_golden
   - module: lorafleet.delivery.adapter_sync
@@ -92,6 +101,7 @@ RETURN = r"""
 manifests:
   description:
     - The manifests of the accepted adapters as JSON text, in the order of O(adapters).
+    - With O(by_reference), references to them.
     - Pass them on unchanged. P(ansible.builtin.from_json#filter) parses one; its keys are the
       following.
   returned: always
@@ -249,6 +259,8 @@ def main() -> None:
             "require_golden": {"type": "bool", "default": False},
             "python": {"type": "path"},
             "suggest_rows": {"type": "bool", "default": False},
+            # For the action plugin.
+            "by_reference": {"type": "bool", "default": False},
         },
     )
     with module.failing_on_error():

@@ -15,21 +15,34 @@ from ansible.plugins.action import ActionBase
 from ansible.plugins.action.normal import ActionModule as NormalAction
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
 
+from .._kept_manifests import with_texts
 from .failures import Account, Failure, explain
 
 
 class ContactAction(ActionBase):
-    """Explains why a module did not run: the host, the account, the cause and the remedy."""
+    """Explains why a module did not run: the host, the account, the cause and the remedy.
+
+    Replaces references to manifests by their texts.
+    """
 
     def _execute_module(self, *args: t.Any, **kwargs: t.Any) -> dict[str, t.Any]:
         task_vars = kwargs.get("task_vars") or {}
+        arguments = kwargs.get("module_args") or self._task.args
         try:
+            if "manifests" in arguments:
+                kwargs["module_args"] = with_texts(arguments)
             result: dict[str, t.Any] = super()._execute_module(*args, **kwargs)
+        except DeliveryError as exc:
+            return {"failed": True, "msg": str(exc), "problems": exc.to_json()}
         except AnsibleError as exc:
             problem = explain(Failure(str(exc)), account_of(self, task_vars))
             if problem is None:
                 raise
             return failed(problem)
+        # Ansible repeats the arguments in the result, to display them.
+        invocation = result.get("invocation")
+        if isinstance(invocation, dict) and isinstance(invocation.get("module_args"), dict):
+            invocation["module_args"].pop("manifests", None)
         failure = Failure.of_result(result)
         problem = explain(failure, account_of(self, task_vars)) if failure else None
         return failed(problem) if problem else result

@@ -14,6 +14,7 @@ import pytest
 from ansible import constants as C
 from ansible.plugins.action import ActionBase
 from ansible_collections.lorafleet.delivery.plugins.action.adapter_info import ActionModule
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._kept_manifests import text_of
 
 Result = t.Dict[str, t.Any]
 TASK_VARS = {"hostvars": {"sbs29": {}}}
@@ -52,6 +53,15 @@ def test_adapter_info_second_node_gets_shared_result(calls: list[Result]) -> Non
     # Warnings are objects. Ansible has displayed them for the first node.
     assert run() == {"changed": False, "manifests": first["manifests"]}
     assert calls == []
+
+
+def test_adapter_info_by_reference_all_nodes_get_references(calls: list[Result]) -> None:
+    calls += [{"manifests": ['{"name": "ü"}', "{}"]}]
+    task = Task(args={"models_dir": "/home/models", "by_reference": True})
+    first = run(task)["manifests"]
+    assert [text_of(reference) for reference in first] == ['{"name": "ü"}', "{}"]
+    assert all(reference.startswith("manifest:") for reference in first)
+    assert run(task)["manifests"] == first
 
 
 def test_adapter_info_failed_call_is_not_shared(calls: list[Result]) -> None:

@@ -1,0 +1,66 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This plugin util is PRIVATE to the collection: it may change or vanish in any release.
+
+"""Manifests that stay on the controller until the end of a run, and references to them.
+
+The manifest of a large adapter has a hundred kilobytes. Ansible's main process keeps the results of
+all nodes, which would be as many copies of it.
+"""
+
+from __future__ import annotations
+
+import collections.abc as c
+import hashlib
+import os
+import re
+import tempfile
+
+from ansible import constants as C
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+
+_REFERENCE = re.compile(r"manifest:([0-9a-f]{64})")
+
+
+def keep(text: str) -> str:
+    """Keep a manifest until the end of the run, and return a reference to it."""
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    path = _path(digest)
+    if not os.path.exists(path):
+        # Several workers may keep the same manifest at the same time.
+        descriptor, temporary = tempfile.mkstemp(dir=C.DEFAULT_LOCAL_TMP)
+        with open(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        os.replace(temporary, path)
+    return f"manifest:{digest}"
+
+
+def text_of(manifest: str) -> str:
+    """Return the text of a manifest, which may be given by a reference.
+
+    Raises DeliveryError for a reference of another run.
+    """
+    reference = _REFERENCE.fullmatch(manifest)
+    if reference is None:
+        return manifest
+    try:
+        with open(_path(reference[1]), encoding="utf-8") as stream:
+            return stream.read()
+    except FileNotFoundError:
+        remedy = "Describe the adapters in the same run, or without by_reference."
+        raise DeliveryError.of("manifests", f"refer to {manifest}, which this run has not described.", remedy) from None
+
+
+def with_texts(arguments: c.Mapping[str, object]) -> dict[str, object]:
+    """Return the arguments of a module with the texts of its manifests. Raises DeliveryError."""
+    manifests = arguments["manifests"]
+    if not isinstance(manifests, list):
+        return dict(arguments)
+    return {**arguments, "manifests": [text_of(one) if isinstance(one, str) else one for one in manifests]}
+
+
+def _path(digest: str) -> str:
+    # The directory is private to the run and shared by its workers.
+    return os.path.join(C.DEFAULT_LOCAL_TMP, f"manifest.{digest}.json")
