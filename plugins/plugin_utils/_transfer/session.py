@@ -21,7 +21,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._text import sh
 
 from .._contact.failures import CLEAN_SHELL
 from .relay import End, transfer
-from .rsync import NOT_FOUND, TransferOptions, TransferResult, failure_reason
+from .rsync import BUSY, NOT_FOUND, TransferOptions, TransferResult, failure_reason
 from .ssh import without_secrets
 
 # Seconds before a retry: a host that has just refused a connection would refuse the next one too.
@@ -110,7 +110,7 @@ class Session:
             "",
             f"could not be transferred from {self.source}:{source_dir} to {self.node}:"
             f" {failure_reason(failed, self.options.timeout)}.",
-            f"The received files were kept; run again to resume. {_UNTOUCHED}",
+            f"{_first(failed[-1])}The received files were kept; run again to resume. {_UNTOUCHED}",
             adapter,
         )
 
@@ -150,3 +150,10 @@ class Session:
             "source_rsync": self.source_rsync,
             "commands": [without_secrets(command) for result in self.results for command in result.commands],
         }
+
+
+def _first(last: TransferResult) -> str:
+    """What to do before another run, which would end like the last attempt otherwise."""
+    if last.returncode == BUSY:
+        return "Wait for it to finish, or end it. "
+    return "" if last.transient else "Correct this first. "

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import os
 import pathlib
 import shutil
@@ -238,6 +239,27 @@ def test_session_source_without_zstd_is_named(places: tuple[pathlib.Path, pathli
         fetch(session, places, ADAPTERS[0])
     assert len(session.results) == 1
     assert session.source_rsync == "3.1.3"
+
+
+@pytest.mark.parametrize(
+    ("missing", "first"),
+    [("weights", "Correct this first. The received files were kept; run again"), ("", "Wait for it to finish")],
+)
+def test_session_failure_that_lasts_names_what_to_do_first(
+    places: tuple[pathlib.Path, pathlib.Path], missing: str, first: str
+) -> None:
+    source, node = (place / ADAPTERS[0] for place in places)
+    descriptor = os.open(node, os.O_RDONLY)
+    try:
+        if missing:
+            (source / missing).unlink()
+        else:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with pytest.raises(DeliveryError) as caught:
+            fetch(Session("sbs29", "jw2-1", End(None), End(None), TransferOptions(30), 3), places, ADAPTERS[0])
+    finally:
+        os.close(descriptor)
+    assert caught.value.problems[0].remedy.startswith(first)
 
 
 @dataclasses.dataclass(frozen=True)
