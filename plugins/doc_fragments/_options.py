@@ -45,14 +45,16 @@ options:
         required: true
       target_modules:
         description:
-          - Names of the modules that carry LoRA layers. The adapter must have exactly these.
+          - Names of the modules that carry LoRA layers. The adapter must have exactly these; its own
+            configuration may name them by a pattern or by other names of the same modules.
           - When not set, the names in adapter_config.json are used, and the tensors must fit them.
         type: list
         elements: str
       peft_config:
         description:
           - Keys of adapter_config.json that may differ from plain LoRA, and the values that they
-            must have, for example C(use_rslora=true). All other keys must have their defaults.
+            must have, for example C(use_rslora=true). All other keys must have values that do nothing
+            when PEFT loads the adapter.
         type: dict
       extra_files:
         description:

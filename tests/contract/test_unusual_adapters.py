@@ -175,6 +175,17 @@ def test_level_structure_rejects_undeclared_form(made: Made, tmp_path: pathlib.P
         assert "which is not plain LoRA and not declared" in str(caught.value)
 
 
+def test_level_structure_compares_modules_of_pattern_with_declaration(made: Made, tmp_path: pathlib.Path) -> None:
+    adapter = made.directory / "adapters" / "Gemma 3" / "adapter_config.json"
+    config = json.loads(adapter.read_text(encoding="utf-8"))
+    adapter.write_text(json.dumps({**config, "target_modules": r".*\.(self_attn|mlp)\..*_proj"}), encoding="utf-8")
+    vision = ["fc1", "fc2", "out_proj"]
+    made.describe("Gemma 3", tmp_path, target_modules=config["target_modules"])
+    with pytest.raises(DeliveryError, match=r"has LoRA layers on down_proj, .*; the inventory declares target_modules fc1"):
+        made.describe("Gemma 3", tmp_path, target_modules=vision)
+    adapter.write_text(json.dumps(config), encoding="utf-8")
+
+
 @pytest.mark.parametrize("name", NOTES)
 def test_level_model_accepts_unusual_adapter(loaded: WorkerRun, name: str) -> None:
     report = loaded.reports[name]

@@ -90,7 +90,7 @@ def describe(
     beyond, notes = vocabulary_problems(entry.vocabulary, paths, entry.tensors, declared)
     problems += beyond
     if SAFETENSORS_FILE in paths:
-        problems += structure_problems(declared.name, entry.tensors, entry.config, declared.base_config)
+        problems += structure_problems(declared.name, entry.tensors, entry.config, declared.base_config, declared.target_modules)
     if problems:
         raise DeliveryError(*problems)
     if write_cache and not cached and is_older(signature, started):

@@ -241,7 +241,8 @@ def _target_difference(config: Config, declared: Declaration) -> str:
     if isinstance(targets, str) and declared.target_modules == {targets}:
         return ""
     if not modules:
-        return f"{problem}."
+        # The tensors show what a pattern selects; see structure_problems().
+        return f"{problem}." if isinstance(targets, list) else ""
     # PEFT saves "all-linear" as the full names of all modules, so different lists can select the
     # same modules.
     intended = select({**config, "target_modules": sorted(declared.target_modules)}, modules).ranks

@@ -93,9 +93,13 @@ def _trained_tokens(config: Config) -> dict[str, int]:
 
 
 def structure_problems(
-    name: str, tensors: t.Sequence[TensorScan], config: Config, base_config: dict[str, t.Any] | None
+    name: str,
+    tensors: t.Sequence[TensorScan],
+    config: Config,
+    base_config: dict[str, t.Any] | None,
+    targets: frozenset[str] | None = None,
 ) -> list[Problem]:
-    """Return the problems of the tensors of adapter ``name``.
+    """Return the problems of the tensors of adapter ``name``. ``targets`` are its declared modules.
 
     If ``config`` is not well-formed, which ``config_problems`` reports, only the values are
     checked. Without ``base_config``, or if its type is unknown, the modules are derived from the
@@ -110,6 +114,9 @@ def structure_problems(
                 problems += code_problems(base_config or {}, subject)
                 modules = _modules_of(tensors)
                 expected = expected_tensors(_for_unknown_base(config, modules), modules)
+                if isinstance(config.get("target_modules"), str) and targets:
+                    lora = [module for module, one in modules.items() if not one.norm and not saves(config, module)]
+                    problems += _target_problems(name, lora, targets)
             else:
                 modules = base_modules(base_config, subject)
                 expected = expected_tensors(config, modules)
@@ -242,6 +249,18 @@ def _name_problems(name: str, found: dict[str, TensorScan], config: Config, expe
         shapes = (f"{key} is {_shape_text(found[key].shape)}, expected {_shape_text(expected[key])}" for key in misshapen)
         problem = f"has {count(len(misshapen), 'tensor')} with a wrong shape: {first(shapes)}."
         yield Problem("", problem, "Its rank or its base differs from its configuration.", name)
+
+
+def _target_problems(name: str, modules: list[str], targets: frozenset[str]) -> t.Iterator[Problem]:
+    """Compare the LoRA layers of a file with the declaration; a pattern shows no names."""
+    found = set(map(_last, modules))
+    if found != set(map(_last, targets)):
+        problem = f"has LoRA layers on {first(sorted(found))}; the inventory declares target_modules {first(sorted(targets))}."
+        yield Problem("", problem, "Deliver the intended adapter, or correct the inventory.", name)
+
+
+def _last(module: str) -> str:
+    return module.rpartition(".")[2]
 
 
 def _is_beyond(tensor: str, config: Config) -> bool:

@@ -111,7 +111,7 @@ def _check_structure(attempt: Attempt, directory: str) -> None:
     result.notes.extend(notes)
     if tensors is None:
         return
-    problems = structure_problems(case.name, tensors, config, case.declared.base_config)
+    problems = structure_problems(case.name, tensors, config, case.declared.base_config, case.declared.target_modules)
     if problems:
         raise DeliveryError(*problems)
     result.level = "structure"

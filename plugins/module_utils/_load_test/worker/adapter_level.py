@@ -122,7 +122,7 @@ def _check_orientation(target: Target, model: t.Any) -> None:
 
     wrappers = [module for module in model.modules() if type(module).__name__ == "ParamWrapper"]
     # Only PEFT 0.18 and newer write their version.
-    saved_by = read_config(target).get("peft_version") or "0.17"
+    saved_by = str(read_config(target).get("peft_version") or "0.17")
     newer = major_minor(peft.__version__) >= _ORIENTATION_CHANGED
     if newer == (major_minor(saved_by) >= _ORIENTATION_CHANGED):
         return
