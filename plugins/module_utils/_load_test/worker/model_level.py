@@ -71,6 +71,10 @@ class LoadedBase:
             raise BaseCheckFailed(f"its base {self.path} has no safetensors weights.", "Put the base there, or correct its path.")
         if absent:
             raise BaseCheckFailed(f"its base lacks {first(absent)}.", "Copy the complete base to the node.")
+        pointers = [path for path in files if _is_lfs_pointer(path)]
+        if pointers:
+            problem = f"its base has Git LFS pointers instead of files: {first(pointers)}."
+            raise BaseCheckFailed(problem, "Run 'git lfs pull' in the directory it was cloned to.")
         on_gpu = self.device.type == "cuda"
         need = model_need(sum(map(os.path.getsize, files)), _config_dtype(config), self.dtype, self.adapter_bytes)
         reason = shortage(f"the base {self.path}", need, free_memory(self.device), self.limit, str(self.device))
@@ -92,13 +96,14 @@ class LoadedBase:
                 output_loading_info=True,
                 **options,
             )
-        except ImportError as exc:
-            problem = f"its base {self.path} needs a package that this host lacks: {summary(exc)}."
-            raise BaseCheckFailed(problem, "Install it in the environment of python.") from exc
         # transformers raises any exception.
         except Exception as exc:
             if out_of_memory(exc):
                 raise
+            # For a quantized base, it is often another exception than ImportError.
+            if isinstance(exc, ImportError) or "pip install" in str(exc):
+                problem = f"its base {self.path} needs a package that this host lacks: {summary(exc)}."
+                raise BaseCheckFailed(problem, "Install it in the environment of python.") from exc
             raise BaseCheckFailed(
                 f"its base {self.path} cannot be loaded: {summary(exc)}.", "Copy the complete base to the node again."
             ) from exc
@@ -251,6 +256,11 @@ def _opens(path: str) -> bool:
             return True
     except FileNotFoundError:
         return False
+
+
+def _is_lfs_pointer(path: str) -> bool:
+    with open(path, "rb") as stream:
+        return stream.read(23) == b"version https://git-lfs"
 
 
 def _config_dtype(config: t.Any) -> str:

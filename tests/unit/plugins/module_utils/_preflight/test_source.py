@@ -40,7 +40,8 @@ def test_check_source_fails_each_wrong_adapter(site: Site) -> None:
     site.rows.append(site.row("absent", 16))
     found = site.check_source()
     assert found.failed() == {"adapter grammar_3b", "adapter grammar_8b", "adapter absent"}
-    wrong = found.one("adapter grammar_3b")
+    wrong, suggestion = found.all("adapter grammar_3b")
+    assert suggestion.found.startswith("has this row by its own configuration: - {name: grammar_3b, ")
     assert (wrong.found, wrong.adapter) == (
         "lora_alpha in adapter_config.json: is 32; the inventory declares alpha 64.",
         "grammar_3b",

@@ -118,6 +118,13 @@ def run(tiny: pathlib.Path, victim: pathlib.Path, tmp_path_factory: pytest.TempP
     also("base-garbled", base_path=str(work / "garbled"))
     shutil.copytree(tiny / "base", work / "empty", ignore=shutil.ignore_patterns("*.safetensors"))
     also("base-empty", base_path=str(work / "empty"))
+    shutil.copytree(tiny / "base", work / "pointers")
+    (work / "pointers" / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:6b\nsize 9\n")
+    also("base-pointers", base_path=str(work / "pointers"))
+    quantized = with_config(
+        tiny / "base", work / "quantized", quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True}
+    )
+    also("base-quantized", base_path=str(quantized))
     # Once more at the end of the base's group: the adapters before left nothing in the base.
     also("zz-again")
 
@@ -178,6 +185,8 @@ def test_worker_level_adapter_needs_no_base_weights(run: WorkerRun) -> None:
         ("code-in-base", None, "has auto_map, which can make transformers load code"),
         ("base-cut", "adapter", "lacks model.norm.weight."),
         ("base-empty", "adapter", "has no safetensors weights"),
+        ("base-pointers", "adapter", "its base has Git LFS pointers instead of files"),
+        ("base-quantized", "adapter", "needs a package that this host lacks: ImportError: "),
         ("base-garbled", "adapter", "garbled cannot be loaded: "),
     ],
 )
