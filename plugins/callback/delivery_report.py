@@ -127,9 +127,11 @@ class CallbackModule(CallbackBase):
         if module_of(ended.task) == _SELECTION:
             self._run.node(ended.host).select(ended.data["node"])
         step = step_of(ended.task)
-        # The description of the adapters can be large, and the tasks that follow return what the
-        # report needs of it.
-        if step in STEPS and step != DESCRIBE:
+        # The description of the adapters can be large, and the tasks that follow return what else
+        # the report needs of it.
+        if step == DESCRIBE:
+            self._run.node(ended.host).excluded.update(ended.data.get("excluded") or {})
+        elif step in STEPS:
             self._run.node(ended.host).add(step, _kept(ended))
         self._time(step, ended)
 

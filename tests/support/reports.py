@@ -31,6 +31,7 @@ def hostile(report: dict[str, t.Any]) -> dict[str, t.Any]:
         for adapter in node["adapters"]:
             adapter.update(dict.fromkeys(("agent", "variant", "base", "dataset", "quality", "path"), _SCRIPT), drift=[_SCRIPT])
             adapter["changes"] = {"before": {_SCRIPT: _SCRIPT}, "after": {_SCRIPT: [_SCRIPT], "config": {_SCRIPT: _SCRIPT}}}
+            adapter["excluded"] = [{"path": _SCRIPT, "reason": _SCRIPT}]
             adapter["files"] = [{"path": _SCRIPT, "size": 1, "sha256": _SCRIPT}]
             adapter["test"].update(device=_SCRIPT, device_name=_SCRIPT, limited_by=_SCRIPT, checks=[_SCRIPT], notes=[_SCRIPT])
             adapter["test"]["versions"] = {_SCRIPT: _SCRIPT}

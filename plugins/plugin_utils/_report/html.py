@@ -150,6 +150,7 @@ def _facts(report: Data, node: Data, adapter: Data) -> Data:
         },
         **_history(adapter),
         "files": adapter["files"],
+        "excluded": adapter.get("excluded"),
         "checks": {key: test.get(key) or [] for key in ("checks", "notes", "versions")}
         if test.get("checks") or test.get("notes") or test.get("versions")
         else None,

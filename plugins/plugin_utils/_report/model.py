@@ -159,6 +159,7 @@ def _adapter(run: Run, node: Node, row: Data, failures: c.Sequence[Data]) -> Dat
         "tested": verified and not failed and level not in (None, "structure"),
         **{key: found.get(key) for key in _OF_RELEASE},
         "files": found.get("files") or [],
+        "excluded": node.excluded.get(name, []),
         "history": found.get("history") or [],
         "downloaded_bytes": transferred.get("downloaded_bytes"),
         "reused_bytes": transferred.get("reused_bytes"),

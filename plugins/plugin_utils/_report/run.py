@@ -38,9 +38,10 @@ class Node:
     """A node as the run has seen it.
 
     ``rows`` are its rows of ``agent_adapters``, by agent and name. ``steps`` has what each step
-    returned for an adapter, and ``changes`` how its release differs from the one before, both by
-    the name of the adapter. ``current`` are the names that the role is working on: a playbook may
-    run the role several times on one node.
+    returned for an adapter, ``changes`` how its release differs from the one before, and
+    ``excluded`` what is not delivered of its directory, each by the name of the adapter.
+    ``current`` are the names that the role is working on: a playbook may run the role several times
+    on one node.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Node:
     current: frozenset[str] | None = None
     steps: dict[str, dict[Step, Data]] = dataclasses.field(default_factory=dict)
     changes: dict[str, Data] = dataclasses.field(default_factory=dict)
+    excluded: dict[str, list[Data]] = dataclasses.field(default_factory=dict)
     seconds: dict[Step, float] = dataclasses.field(default_factory=dict)
     wire_bytes: int | None = None
     failures: list[Failure] = dataclasses.field(default_factory=list)

@@ -88,6 +88,17 @@ def test_role_that_runs_twice_on_a_node_adds_to_the_report(events: Events) -> No
     assert states(events.report()) == {("jw2", "a"): "activated", ("jw2", "b"): "activated"}
 
 
+def test_files_that_are_not_delivered_are_reported_with_their_reasons(events: Events) -> None:
+    excluded = [{"path": "README.md", "reason": "documentation"}]
+    events.select("jw2", ("cleaner", "a"), ("cleaner", "b"))
+    events.task("jw2", "adapter_info", {"manifests": [], "excluded": {"a": excluded, "b": []}}, to="sbs29")
+    events.task("jw2", "adapter_release", activated("a", "b"))
+    [node] = events.report()["nodes"]
+    assert {adapter["name"]: adapter["excluded"] for adapter in node["adapters"]} == {"a": excluded, "b": []}
+    page = (events.directory / "report.html").read_text(encoding="utf-8")
+    assert "<code>README.md</code>: documentation" in page
+
+
 def test_nodes_of_fleet_info_are_listed_in_its_order_also_without_results(events: Events) -> None:
     fleet = {"nodes": [declared("jw1", ("cleaner", "a")), declared("jw2", ("cleaner", "a"))], "training": {}, "notes": []}
     server = {"name": "sbs29", "address": "192.0.2.1"}
