@@ -50,7 +50,7 @@ class Node:
             groups=tuple(group for group in groups if group not in _COMMON_GROUPS),
             rows=rows_with_agents(variables.get("agent_adapters"), agent),
             purpose=by_agent(variables.get("agent_purpose"), agent),
-            notes=by_agent(variables.get("agent_notes"), agent),
+            notes={name: _as_list(notes) for name, notes in by_agent(variables.get("agent_notes"), agent).items()},
             prompts=by_agent(variables.get("agent_prompts"), agent),
             training_host=variables.get("agent_training_host"),
             models_dir=variables.get("agent_models_dir"),
@@ -75,6 +75,10 @@ class Node:
             "source_models_dir": self.source_models_dir,
             "rows": [{**row, "selected": row in selected} for row in self.rows],
         }
+
+
+def _as_list(value: t.Any) -> list[t.Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def variants_of(rows_of_nodes: c.Iterable[c.Sequence[Row]]) -> dict[str, list[str]]:

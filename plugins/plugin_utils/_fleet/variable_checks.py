@@ -43,7 +43,8 @@ class VariableChecks:
         documented = documented_variables()
         known = documented.keys() | _OF_FLEET
         names = set(variables.names())
-        own = set(variables.get("lorafleet_own_variables") or ())
+        given = variables.get("lorafleet_own_variables") or []
+        own = set(given if isinstance(given, list) else [given])
         is_set = frozenset(names & known)
         for name in sorted(names):
             if name in documented and name != _ROWS:

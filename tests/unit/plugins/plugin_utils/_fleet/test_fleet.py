@@ -36,6 +36,10 @@ def test_node_values_of_one_agent_are_by_agent() -> None:
     }
 
 
+def test_node_one_note_is_a_list_of_notes() -> None:
+    assert node("jw2-1", notes="Retrained.").notes == {"cleaner": ["Retrained."]}
+
+
 def test_node_rows_of_several_agents_are_selected_one_by_one() -> None:
     found = node("jw2-1", adapters=[ROW, {**ROW, "agent": "describer"}])
     assert found.agents == ["cleaner", "describer"]

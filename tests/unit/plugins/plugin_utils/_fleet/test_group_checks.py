@@ -36,6 +36,12 @@ def test_check_agents_outermost_groups_that_declare_adapters_are_named() -> None
     )
 
 
+def test_check_agents_group_within_another_is_not_named() -> None:
+    groups = {"all": ["a", "b"], "cleaners": ["a"], "serving": ["a", "b"]}
+    [problem] = check_agents(groups, {"a": DECLARING, "b": DECLARING})
+    assert problem.remedy.startswith("Group serving declares adapters. Put it below agents:\n")
+
+
 def test_check_agents_group_without_hosts_is_refused() -> None:
     [problem] = check_agents({"all": ["a"], "agents": []}, {"a": []})
     assert (problem.subject, problem.problem) == ("group agents", "has no hosts.")

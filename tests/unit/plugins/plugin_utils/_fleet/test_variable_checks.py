@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import typing as t
 
+import pytest
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.findings import Findings
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.variable_checks import VariableChecks
 
@@ -22,7 +23,10 @@ def found(**variables: t.Any) -> list[str]:
 
 
 def test_variable_checks_valid_and_own_variables_have_no_findings() -> None:
-    assert found(agent_keep="4", agent_port=8000, ansible_host="jw2", agent_adapters="checked elsewhere", agent_owner=None) == []
+    assert (
+        found(agent_keep="4", agent_port=8000, ansible_host="jw2", agent_adapters="checked elsewhere", agent_minimum_level=None)
+        == []
+    )
 
 
 def test_variable_checks_near_miss_is_refused() -> None:
@@ -32,8 +36,9 @@ def test_variable_checks_near_miss_is_refused() -> None:
     ]
 
 
-def test_variable_checks_own_variable_is_exempt() -> None:
-    assert found(agent_modelsdir="/srv", lorafleet_own_variables=["agent_modelsdir"]) == []
+@pytest.mark.parametrize("own", [["agent_modelsdir"], "agent_modelsdir"])
+def test_variable_checks_own_variable_is_exempt(own: t.Any) -> None:
+    assert found(agent_modelsdir="/srv", lorafleet_own_variables=own) == []
 
 
 def test_variable_checks_wrong_type_is_refused() -> None:
