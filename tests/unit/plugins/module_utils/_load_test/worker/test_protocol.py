@@ -14,6 +14,7 @@ import yaml
 from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.worker.protocol import (
     Failure,
     LoadTestResult,
+    OpenedDevice,
     Recording,
     Report,
     Request,
@@ -47,5 +48,5 @@ def test_request_json_round_trip() -> None:
 @pytest.mark.parametrize("error", [None, RunError("cuda", "no GPU")])
 def test_run_result_json_round_trip(error: RunError | None) -> None:
     report = Report(LoadTestResult(level="model"), True, [Failure("a problem.", "A remedy.")], warnings=["a warning"])
-    result = RunResult({"a": report}, "b", error, 1.5)
+    result = RunResult({"a": report}, "b", error, OpenedDevice("cpu", None, 1), 1.5)
     assert RunResult.from_json(json.loads(json.dumps(dataclasses.asdict(result)))) == result
