@@ -208,3 +208,13 @@ ROWS = (
     Row("paddleformers", "`LoRAModel.save_pretrained`", REFUSED, _CONVERT, "is an adapter of PaddleFormers"),
     Row("keras", "`save_lora_weights`", REFUSED, "Not PEFT's format, and without the layers' names.", "is an adapter of Keras"),
 )
+
+# The verdicts on tests/fixtures/public_configs.json: words of the message, and how many.
+PUBLIC_ACCEPTED: dict[str, int] = {"accepted": 68, "accepted with a note": 15}
+PUBLIC_REJECTED: dict[str, tuple[str, int]] = {
+    "of a classifier, token classifier or encoder-decoder": ("task_type in adapter_config.json", 5),
+    "without `peft_type`, of no known tool": ("peft_type in adapter_config.json: is missing", 4),
+    "of mlx-lm": ("mlx-lm", 3),
+    "of AdapterHub": ("AdapterHub", 1),
+    'with `peft_type` "none"': ('peft_type in adapter_config.json: is "none"', 1),
+}

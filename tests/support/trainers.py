@@ -45,19 +45,27 @@ class Verdict:
         return "\n".join([*self.refused, *self.notes])
 
 
-def declare(adapter: pathlib.Path, base_directory: pathlib.Path, **row: t.Any) -> Declaration:
-    """Return the declaration that an adapter's configuration gives, with changes by keyword."""
+def declare(adapter: pathlib.Path, base_directory: pathlib.Path) -> Declaration:
+    """Return the declaration of an adapter directory."""
     try:
         config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         config = {}
-    config = config if isinstance(config, dict) else {}
+    base_config = json.loads((base_directory / "config.json").read_text(encoding="utf-8"))
+    return declaration_of(config if isinstance(config, dict) else {}, {"config": base_config})
+
+
+def declaration_of(config: dict[str, t.Any], base: dict[str, t.Any]) -> Declaration:
+    """Return the declaration that an adapter's configuration gives.
+
+    ``base`` has the options of the base, ``config`` and ``aliases``.
+    """
     forms = {
         key: value
         for key, value in config.items()
         if key in KEYS and KEYS[key].effect is Effect.FORM and key not in _DECLARED_OTHERWISE and not is_plain(key, value)
     }
-    known = {
+    row = {
         "name": "adapter",
         "base": "tiny/llama",
         "rank": config.get("r", 4),
@@ -67,8 +75,7 @@ def declare(adapter: pathlib.Path, base_directory: pathlib.Path, **row: t.Any) -
         "extra_files": None,
         "allow_pickle": False,
     }
-    base_config = json.loads((base_directory / "config.json").read_text(encoding="utf-8"))
-    return Declaration.from_row({**known, **row}, {"config": base_config})
+    return Declaration.from_row(row, base)
 
 
 def structure_verdict(adapter: pathlib.Path, declared: Declaration, work: pathlib.Path) -> Verdict:

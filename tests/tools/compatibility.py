@@ -12,7 +12,7 @@ import sys
 CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / ".collections")]
 
-from tests.support.compatibility import ROWS  # noqa: E402  # after the search path
+from tests.support.compatibility import PUBLIC_ACCEPTED, PUBLIC_REJECTED, ROWS  # noqa: E402  # after the search path
 
 PAGE = CHECKOUT / "docs" / "compatibility.md"
 _HEAD = """# Compatibility
@@ -30,6 +30,9 @@ by the tool itself, in the version named, and is a test of the collection
 
 [load_test.md](load_test.md) describes the checks.
 """
+_PUBLIC = """The keys and values of {} different `adapter_config.json` in public repositories, from PEFT 0.2 to
+0.21 and other tools, judged by themselves (`tests/contract/test_public_configs.py`):
+"""
 
 
 def page() -> str:
@@ -41,7 +44,12 @@ def page() -> str:
         lines += [f"## {tool}", "", f"Made with {packages}.", "", "| adapter | verdict | why |", "| --- | --- | --- |"]
         lines += [f"| {row.kind} | {row.verdict} | {row.why} |" for row in rows]
         lines.append("")
-    return "\n".join(lines)
+    rejected = sum(count for _words, count in PUBLIC_REJECTED.values())
+    lines += ["## Public configurations", "", _PUBLIC.format(sum(PUBLIC_ACCEPTED.values()) + rejected)]
+    lines += ["| configurations | number |", "| --- | --- |"]
+    lines += [f"| {word} | {count} |" for word, count in PUBLIC_ACCEPTED.items()]
+    lines += [f"| refused: {reason} | {count} |" for reason, (_words, count) in PUBLIC_REJECTED.items()]
+    return "\n".join([*lines, ""])
 
 
 if __name__ == "__main__":

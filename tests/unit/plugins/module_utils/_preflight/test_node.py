@@ -156,20 +156,6 @@ def test_check_node_as_user_who_may_not_write_fails_and_leaves_nothing(tiny: pat
         assert contents(site.home) == before
 
 
-@as_root
-def test_check_node_as_user_with_closed_directories_leaves_nothing(tiny: pathlib.Path) -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        root = pathlib.Path(directory)
-        root.chmod(0o755)
-        site = Site(root, tiny)
-        for path in (site.home, site.models):
-            os.chown(path, NOBODY, NOBODY)
-        params = site.node_params(bases={BASE: {"config": {}}}, directory_mode="0500")
-        found = as_user(NOBODY, lambda: site.check_node(**params))
-        assert (found["owner and modes"], found["activation"]) == ("ok", "ok")
-        assert contents(site.home) == {"models": b""}
-
-
 def as_user(uid: int, call: t.Callable[[], Found]) -> dict[str, str]:
     """Return the states of a preflight that another user makes."""
     read, write = os.pipe()
