@@ -85,6 +85,13 @@ class Fleet:
         self.hosts[node] = {"agent_models_dir": models, "agent_store": store, **variables}
         self.members[group].append(node)
 
+    def add_copies(self, group: str, node: str, copies: t.Iterable[str]) -> None:
+        """Add nodes that are equal to one of the group, with all that it serves and stores."""
+        for copy in copies:
+            self.add_node(group, copy)
+            shutil.rmtree(self.home(copy))
+            shutil.copytree(self.home(node), self.home(copy), symlinks=True)
+
     def offer(self, name: str, kind: str = "", into: pathlib.Path | None = None) -> pathlib.Path:
         """Offer an adapter on the training server; ``kind`` names the tiny adapter to copy."""
         directory = (into or self.source) / name
