@@ -88,7 +88,8 @@ class ActionModule(ActionBase):
         programs = [program for program in ("rsync", "flock") if program in passed]
         # The path of a socket has at most about a hundred characters. TMPDIR may be too long.
         with checklist.checking(TRANSFER_CONNECTION), tempfile.TemporaryDirectory(dir="/tmp") as sockets:
-            probe(host, node_end(host, self, os.path.join(sockets, "socket")), programs)
+            end = node_end(host, self, os.path.join(sockets, "socket"))
+            probe(host, end, programs, source=self._task.args.get("part") == "source")
             checklist.ok(TRANSFER_CONNECTION, reached(self._connection))
 
 

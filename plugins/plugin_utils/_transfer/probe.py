@@ -17,18 +17,22 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import 
 
 from .relay import End, start
 from .rsync import CONNECTION_FAILED
+from .session import unclean_shell
 
 _TIMEOUT = 60
+# What the shell of the host prints comes before it.
+_BEGIN = "-- begin --"
 
 
-def probe(host: str, end: End, programs: c.Sequence[str]) -> None:
-    """Run these programs at an end as a transfer would run them there.
+def probe(host: str, end: End, programs: c.Sequence[str], source: bool = False) -> None:
+    """Look for these programs at an end as a transfer would run them there.
 
-    Raises DeliveryError if the host cannot be reached, does not let the user become another one, or
-    lacks a program in the search path of the commands of a transfer.
+    ``source`` is whether the host is the source of a transfer. Raises DeliveryError if the host
+    cannot be reached, does not let the user become another one, lacks a program in the search path
+    of the commands of a transfer, or, at a source, prints other text before their output.
     """
-    script = "; ".join(f"command -v {program} >/dev/null || echo {program}" for program in programs)
-    command = end.argv(["sh", "-c", script])
+    missing = "; ".join(f"command -v {program} >/dev/null || echo {program}" for program in programs)
+    command = end.argv(["sh", "-c", f"echo {_BEGIN}; {missing}"])
     with tempfile.TemporaryFile() as stderr, contextlib.ExitStack() as running:
         running.callback(end.close)
         process = start(running, end, command, subprocess.PIPE, stderr)
@@ -42,11 +46,13 @@ def probe(host: str, end: End, programs: c.Sequence[str]) -> None:
     if not connected or process.returncode:
         what = "an ssh connection failed" if process.returncode == CONNECTION_FAILED else f"status {process.returncode}"
         raise DeliveryError.of(host, f"cannot be used for a transfer: {what}: {messages or 'no reason given'}", _REMEDY)
-    missing = output.decode(errors="replace").split()
+    printed, _begin, missing = output.decode(errors="replace").rpartition(f"{_BEGIN}\n")
+    if source and printed:
+        raise unclean_shell(host, printed)
     if missing:
         raise DeliveryError.of(
             host,
-            f"finds no {' and no '.join(missing)} in the search path of a transfer.",
+            f"finds no {' and no '.join(missing.split())} in the search path of a transfer.",
             "Install it on this host, in a directory that is in PATH for commands over ssh.",
         )
 

@@ -15,7 +15,7 @@ import time
 import types
 import typing as t
 
-from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, about
 from ansible_collections.lorafleet.delivery.plugins.module_utils._rsync import no_zstd
 from ansible_collections.lorafleet.delivery.plugins.module_utils._text import shown
 
@@ -98,7 +98,8 @@ class Session:
             if self.options.compress and result.source_rsync and not result.source_rsync.zstd:
                 raise no_zstd(self.source, result.source_rsync.version)
             if result.unclean:
-                raise self._unclean_shell(adapter)
+                with about(adapter):
+                    raise unclean_shell(self.source, self.source_end.greeting(self.options.timeout))
             if result.returncode == NOT_FOUND:
                 raise self._program_not_found(result, adapter)
             failed.append(result)
@@ -111,16 +112,6 @@ class Session:
             f"could not be transferred from {self.source}:{source_dir} to {self.node}:"
             f" {failure_reason(failed, self.options.timeout)}.",
             f"{_first(failed[-1])}The received files were kept; run again to resume. {_UNTOUCHED}",
-            adapter,
-        )
-
-    def _unclean_shell(self, adapter: str) -> DeliveryError:
-        printed = self.source_end.greeting(self.options.timeout)
-        what = f"prints {shown(printed)}" if printed else "prints something"
-        return DeliveryError.of(
-            self.source,
-            f"{what} before the output of each command, which breaks the protocol of rsync.",
-            f"{CLEAN_SHELL} {_UNTOUCHED}",
             adapter,
         )
 
@@ -157,3 +148,13 @@ def _first(last: TransferResult) -> str:
     if last.returncode == BUSY:
         return "Wait for it to finish, or end it. "
     return "" if last.transient else "Correct this first. "
+
+
+def unclean_shell(source: str, printed: str) -> DeliveryError:
+    """Return the error for a source that prints text before the output of each command."""
+    what = f"prints {shown(printed)}" if printed else "prints something"
+    return DeliveryError.of(
+        source,
+        f"{what} before the output of each command, which breaks the protocol of rsync.",
+        f"{CLEAN_SHELL} {_UNTOUCHED}",
+    )

@@ -51,3 +51,19 @@ def test_probe_refuses_unknown_host_key_although_ansible_need_not(sshd: Server, 
     with pytest.raises(DeliveryError, match=r"Host key verification failed\.") as caught:
         probe("jw2-1", End(options, socket), ["sh"])
     assert "always check the host key" in str(caught.value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Greeting(End):
+    """An end whose shell prints a line before the output of each command."""
+
+    def argv(self, command: t.Any) -> list[str]:
+        return ["sh", "-c", 'echo "Welcome to jw2"; exec "$@"', "sh", *super().argv(command)]
+
+
+def test_probe_refuses_text_of_the_shell_at_a_source_only() -> None:
+    probe("jw2-1", Greeting(None), ["sh"])
+    with pytest.raises(DeliveryError, match=r'sbs29: prints "Welcome to jw2\\n" before the output of each command'):
+        probe("sbs29", Greeting(None), ["sh"], source=True)
+    with pytest.raises(DeliveryError, match="jw2-1: finds no absent in the search path"):
+        probe("jw2-1", Greeting(None), ["absent"])
