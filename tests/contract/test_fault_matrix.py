@@ -141,12 +141,16 @@ FAULTS: dict[str, Fault] = {
         ("28 tensors that PEFT would ignore", "DistributedDataParallel"), rename("base_model.", "module.base_model.")
     ),
     "multimodal class": Fault(
-        ("28 tensors that PEFT would ignore", "begin with base_model.model.model.language_model., ", "the multimodal class"),
+        ("28 tensors that PEFT would ignore", "begin with base_model.model.model.language_model, ", "the multimodal class"),
         rename("model.model.layers", "model.model.language_model.layers"),
         without_base=False,
     ),
     "class without a head": Fault(
-        ("28 tensors that PEFT would ignore", "begin with base_model.model., those of its base with", "without its head"),
+        (
+            "28 tensors that PEFT would ignore",
+            "begin with base_model.model, those of its base with base_model.model.model.",
+            "without its head",
+        ),
         rename("model.model.layers", "model.layers"),
         without_base=False,
     ),
@@ -155,6 +159,11 @@ FAULTS: dict[str, Fault] = {
         ("has 1 tensor that", "silently ignore", "layers.2.self_attn"), add(Q0_A.replace("s.0.", "s.2.")), without_base=False
     ),
     "embeddings of the base": Fault(("would overwrite weights of the base", EMBED), add(EMBED, (512, 64))),
+    "enlarged vocabulary": Fault(
+        ("would overwrite weights of the base", EMBED, "enlarged the vocabulary from 512 to 513 tokens"),
+        add(EMBED, (513, 64)),
+        without_base=False,
+    ),
     "a norm of the base": Fault(
         ("would overwrite weights of the base", "model.norm.weight"), add("base_model.model.model.norm.weight", (64,))
     ),
@@ -194,8 +203,13 @@ FAULTS: dict[str, Fault] = {
     # Shapes
     "other shape": Fault((f"{Q0_A} is [8, 64], expected [16, 64]",), reshape(Q0_A, (8, 64))),
     "transposed": Fault((f"{DOWN1_A} is [128, 16], expected [16, ",), reshape(DOWN1_A, (128, 16))),
-    "1-D": Fault((f"{Q0_A} is [16], expected [16, ",), reshape(Q0_A, (16,))),
-    "0-size": Fault(("has 1 tensor without values", Q0_B, "ZeRO-3"), reshape(Q0_B, (0, 16))),
+    "1-D": Fault(("has 1 tensor without a whole matrix", f'"{Q0_A}" is [16]', "ZeRO-3"), reshape(Q0_A, (16,))),
+    "all transposed": Fault(
+        ("28 tensors with a wrong shape", "All are transposed"),
+        lambda tensors: tensors.update({name: np.ascontiguousarray(tensor.T) for name, tensor in tensors.items()}),
+        without_base=False,
+    ),
+    "0-size": Fault(("has 1 tensor without a whole matrix", Q0_B, "ZeRO-3"), reshape(Q0_B, (0, 16))),
     "r halved": Fault(
         ("r in adapter_config.json: is 8; the inventory declares rank 16", "28 tensors with a wrong shape", "expected [8, "),
         config={"r": 8},
@@ -348,9 +362,14 @@ MATRIX = [
         "a key that is no LoRA tensor and overwrites the base",
         "S",
         "structure",
-        ("embeddings of the base", "a norm of the base", "a base layer", "a plain weight of the base"),
+        ("embeddings of the base", "enlarged vocabulary", "a norm of the base", "a base layer", "a plain weight of the base"),
     ),
-    Row("another shape, a 1-D tensor, a tensor of size 0", "E", "structure", ("other shape", "transposed", "1-D", "0-size")),
+    Row(
+        "another shape, a 1-D tensor, a tensor of size 0",
+        "E",
+        "structure",
+        ("other shape", "transposed", "all transposed", "1-D", "0-size"),
+    ),
     Row("r or rank_pattern other than the tensors", "E", "structure", ("r halved", "r halved and declared", "rank_pattern")),
     Row("the same with ignore_mismatched_sizes", "W", "structure", ("PEFT is to look away",)),
     Row(
@@ -458,6 +477,8 @@ BY_ADAPTER = {
     "no tensors at all": "holds no tensors",
     "multimodal class": "the multimodal class of its base",
     "class without a head": "without its head (AutoModel)",
+    "all transposed": "PEFT expects [16, 64]",
+    "enlarged vocabulary": "has base_model.model.model.embed_tokens.weight, which PEFT does not make",
     "targets as a pattern of less": "which PEFT does not make for such an adapter",
     "a layer too many": "layers.2.self_attn.q_proj.lora_A.weight, which PEFT does not make for such an adapter",
     "base with fewer layers": "layers.1.",

@@ -55,7 +55,7 @@ NOTES: dict[str, tuple[str, ...]] = {
     "MonteCLoRA": (),
     "biases": (),
     "unused bias": ("PEFT uses it in training only",),
-    "tying without tied modules": ("cannot check all tensors of ensure_weight_tying", "changes nothing on this base"),
+    "tying without tied modules": ("changes nothing on this base",),
     "tied embeddings saved": ("cannot check all tensors of ensure_weight_tying",),
     "mixed dtypes": ("have different dtypes: BF16, F32",),
     "a layer of zeros": ("In 7 LoRA layers all values are zero",),

@@ -65,7 +65,7 @@ def config_problems(config: Config, declared: Declaration) -> list[Problem]:
     if isinstance(method, str) and method in OTHER_METHODS:
         # The other keys are that method's.
         problem = f'is "{method}": the adapter is {OTHER_METHODS[method]}, not LoRA.'
-        report("peft_type", problem, "Train it as LoRA, or convert it (peft.save_as_lora, from PEFT 0.19 on).")
+        report("peft_type", problem, "Train it as LoRA, or convert it if PEFT can (peft.save_as_lora).")
         return problems
     malformed = _malformed(config)
     for key in malformed:
@@ -134,9 +134,9 @@ def config_notes(config: Config, declared: Declaration) -> list[str]:
             notes.append(f"{key} in {CONFIG_FILE} is {shown(value)}. {_NOTES[key]}")
         elif (
             KEYS[key].effect is Effect.FORM
-            and key not in declared.peft_config
             and key not in _REQUIRED
             and not is_plain(key, value)
+            and not _must_be_declared(key, config, declared)
         ):
             notes.append(f"{key} in {CONFIG_FILE} is {shown(value)}, which changes nothing on this base.")
     return notes
@@ -179,7 +179,7 @@ def _must_be_declared(key: str, config: Config, declared: Declaration) -> bool:
     if KEYS[key].effect is not Effect.FORM or key in _REQUIRED or is_plain(key, value):
         return False
     if key == "ensure_weight_tying":
-        return _may_be_tied(config, declared.base_config)
+        return may_be_tied(config, declared.base_config)
     if key in ("exclude_modules", "layers_to_transform", "layers_pattern"):
         modules = modules_of_base(declared.base_config)
         try:
@@ -189,7 +189,7 @@ def _must_be_declared(key: str, config: Config, declared: Declaration) -> bool:
     return True
 
 
-def _may_be_tied(config: Config, base_config: dict[str, t.Any] | None) -> bool:
+def may_be_tied(config: Config, base_config: dict[str, t.Any] | None) -> bool:
     """Return whether the adapter may change weights that the base shares between two modules."""
     if base_config is not None and base_config.get("tie_word_embeddings") is False:
         return False

@@ -20,7 +20,7 @@ from .._base.architecture import (
 from .._errors import DeliveryError, Problem
 from .._formats.tensor_scan import TensorScan
 from .._text import count, first, shown
-from .lora_config import TIED, is_well_formed, modules_of_base
+from .lora_config import TIED, is_well_formed, may_be_tied, modules_of_base
 from .module_selection import Config, is_pattern, matches_any, saves, select
 from .patterns import PatternError
 from .tensor_names import PREFIX, name_cause
@@ -120,7 +120,7 @@ def structure_problems(
             else:
                 modules = base_modules(base_config, subject)
                 expected = expected_tensors(config, modules)
-            problems += _name_problems(name, found, config, expected)
+            problems += _name_problems(name, found, config, expected, modules)
         except DeliveryError as exc:
             problems += exc.problems
         except PatternError:
@@ -142,7 +142,9 @@ def structure_checks(tensors: t.Sequence[TensorScan], config: Config) -> list[st
 def structure_notes(tensors: t.Sequence[TensorScan], config: Config, base_config: dict[str, t.Any] | None) -> list[str]:
     """Return what is unusual about accepted tensors, and what level structure cannot check."""
     notes = unchecked(base_config)
-    unknown = [key for key in ("target_parameters", "use_bdlora", "use_qalora", "ensure_weight_tying") if config.get(key)]
+    unknown = [key for key in ("target_parameters", "use_bdlora", "use_qalora") if config.get(key)]
+    if config.get("ensure_weight_tying") and may_be_tied(config, base_config):
+        unknown.append("ensure_weight_tying")
     if unknown:
         notes.append(f"Level structure cannot check all tensors of {first(unknown)}; level adapter can.")
     modules = modules_of_base(base_config) or _modules_of(tensors)
@@ -212,7 +214,9 @@ def _modules_of(tensors: t.Iterable[TensorScan]) -> dict[str, Module]:
     return modules
 
 
-def _name_problems(name: str, found: dict[str, TensorScan], config: Config, expected: dict[str, Shape]) -> t.Iterator[Problem]:
+def _name_problems(
+    name: str, found: dict[str, TensorScan], config: Config, expected: dict[str, Shape], modules: dict[str, Module]
+) -> t.Iterator[Problem]:
     missing = [tensor for tensor in expected if tensor not in found]
     extra = [tensor for tensor in found if tensor not in expected and not _is_beyond(tensor, config)]
     cause = name_cause(extra, expected)
@@ -228,6 +232,12 @@ def _name_problems(name: str, found: dict[str, TensorScan], config: Config, expe
     if overwriting:
         listed = first(map(shown, overwriting))
         problem = f"has {count(len(overwriting), 'tensor')} that would overwrite weights of the base: {listed}."
+        for tensor in overwriting:
+            module = modules.get(tensor[len(PREFIX) : -len(".weight")])
+            tokens = found[tensor].shape[:1]
+            if module is not None and matches_any(TIED, tensor[: -len(".weight")]) and tokens > module.weight[:1]:
+                problem = f"{problem[:-1]}. The training enlarged the vocabulary from {module.weight[0]} to {tokens[0]} tokens."
+                break
         yield Problem("", problem, _overwriting_remedy(overwriting), name)
     ignored = [tensor for tensor in extra if tensor not in overwriting]
     if ignored:
@@ -235,20 +245,31 @@ def _name_problems(name: str, found: dict[str, TensorScan], config: Config, expe
         remedy = "Either the base has no such module, or target_modules does not name it. Correct the one that is wrong."
         yield Problem("", problem, remedy, name)
 
-    empty = [tensor.name for tensor in found.values() if 0 in tensor.shape and "lora_" in tensor.name]
-    if empty:
-        problem = f"has {count(len(empty), 'tensor')} without values: {first(map(shown, empty))}."
+    parts = [key for key, tensor in found.items() if _is_part(tensor)]
+    if parts:
+        listed = first(f"{shown(key)} is {_shape_text(found[key].shape)}" for key in parts)
+        problem = f"has {count(len(parts), 'tensor')} without a whole matrix: {listed}."
         remedy = (
-            "DeepSpeed ZeRO-3 and FSDP leave them behind when one process saves its part. Gather the weights before the"
+            "DeepSpeed ZeRO-3 and FSDP leave that behind when one process saves its part. Gather the weights before the"
             " adapter is saved (stage3_gather_16bit_weights_on_model_save, or FULL_STATE_DICT)."
         )
         yield Problem("", problem, remedy, name)
-    misshapen = [key for key, shape in expected.items() if key in found and not _fits(found[key].shape, shape)]
-    misshapen = [key for key in misshapen if key not in empty]
+    whole = {key: shape for key, shape in expected.items() if key in found and key not in parts}
+    misshapen = [key for key, shape in whole.items() if not _fits(found[key].shape, shape)]
     if misshapen:
         shapes = (f"{key} is {_shape_text(found[key].shape)}, expected {_shape_text(expected[key])}" for key in misshapen)
         problem = f"has {count(len(misshapen), 'tensor')} with a wrong shape: {first(shapes)}."
-        yield Problem("", problem, "Its rank or its base differs from its configuration.", name)
+        remedy = "Its rank or its base differs from its configuration."
+        if all(_fits(found[key].shape[::-1], shape) for key, shape in whole.items()):
+            remedy = "All are transposed, as MLX and PaddlePaddle store them: transpose each tensor on the training server."
+        yield Problem("", problem, remedy, name)
+
+
+def _is_part(tensor: TensorScan) -> bool:
+    """Return whether a tensor that PEFT saves as a matrix has no values, or is flat."""
+    lora = _LORA_TENSOR.fullmatch(tensor.name)
+    matrix = lora is not None and lora["part"] in _DOWN + _UP
+    return matrix and (0 in tensor.shape or len(tensor.shape) < 2)
 
 
 def _target_problems(name: str, modules: list[str], targets: frozenset[str]) -> t.Iterator[Problem]:
@@ -281,8 +302,8 @@ def _overwriting_remedy(overwriting: list[str]) -> str:
         return 'Train it with bias="none"; never load this file into a base that others use.'
     return (
         "Save the adapter again with save_embedding_layers=False, or train with modules_to_save and declare that"
-        " in its peft_config; never load this file into a base that others use. An enlarged vocabulary needs"
-        " a base with the same vocabulary on every node."
+        " in its peft_config; never load this file into a base that others use. After an enlarged vocabulary,"
+        " deliver a base with the same vocabulary to every node, too."
     )
 
 

@@ -36,7 +36,7 @@ def name_cause(found: t.Collection[str], expected: t.Collection[str]) -> tuple[s
         if one is None or one["rest"] not in ours:
             continue
         prefix = ours[one["rest"]]
-        begin = f"their names begin with {one['prefix']}, those of its base with {prefix}"
+        begin = f"their names begin with {one['prefix'].rstrip('.')}, those of its base with {prefix.rstrip('.')}"
         problem = f"has {count(len(theirs), 'tensor')} that PEFT would ignore: {begin}. {_class_cause(one['prefix'], prefix)}"
         return (
             problem,
@@ -77,5 +77,20 @@ _CAUSES = (
         "they have the name of the adapter, as in the state_dict of a model",
         _PEFT,
     ),
-    (rf"^(?!{re.escape(PREFIX)})", f"they do not begin with {PREFIX}", _PEFT),
+    (
+        r"\._(fsdp|checkpoint)_wrapped_module\.|^_fsdp_wrapped_module\.",
+        "FSDP and activation checkpointing give modules such names",
+        f"Unwrap the model before it is saved. {_PEFT}",
+    ),
+    (
+        r"\.lora_(down|up)\.",
+        "lora_down and lora_up are names of diffusers and of kohya's scripts",
+        "Convert it: PEFT's names are lora_A and lora_B, and alpha is in its adapter_config.json.",
+    ),
+    (
+        rf"^({re.escape(PREFIX)}){{2}}",
+        "they have PEFT's prefix twice, as of a PeftModel within another",
+        "Train the adapter on the base itself.",
+    ),
+    (rf"^(?!{re.escape(PREFIX)})", f"they do not begin with {PREFIX.rstrip('.')}", _PEFT),
 )
