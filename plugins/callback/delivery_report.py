@@ -104,6 +104,8 @@ class CallbackModule(CallbackBase):
         self._preflight = Preflight()
         self._since: dict[tuple[str, str], float] = {}
         self._failed_items = FailedItems()
+        # The hosts that another task than the role's could not reach.
+        self._lost: list[TaskResult] = []
 
     def v2_playbook_on_task_start(self, task: t.Any, is_conditional: bool) -> None:
         step = step_of(task)
@@ -153,6 +155,10 @@ class CallbackModule(CallbackBase):
             self._show_preflight()
         if not (self._started or run.failures or any(node.failures for node in run.nodes.values())):
             return
+        if self._preflight.hosts:
+            self._print([("", None)])
+        if self._started:
+            self._add_lost()
         run.ended, run.seconds = now(), round(time.monotonic() - self._began, 1)
         report = report_of(run)
         self._show(report)
@@ -171,7 +177,7 @@ class CallbackModule(CallbackBase):
                 self._preflight.add(host, ended.data["checks"])
             else:
                 self._preflight.fail(host, str(ended.data.get("msg", "")), bool(ended.data.get("unreachable")))
-        elif self._preflight.failed(ended.host):
+        elif self._preflight.failed(ended.host) and not self._started:
             # The last task of the role fails because of the checks that the table shows.
             return
         elif _of_role(ended.task):
@@ -184,6 +190,16 @@ class CallbackModule(CallbackBase):
                 node.add(step, kept)
             node.fail(step or name, host, kept)
             self._time(step, ended)
+        elif ended.data.get("unreachable") and host == ended.host:
+            self._lost.append(ended)
+
+    def _add_lost(self) -> None:
+        """Add the nodes that were lost before the role began there, for example at their facts."""
+        for ended in self._lost:
+            node = self._run.nodes.get(ended.host)
+            if node is not None and node.selected and not node.steps and not node.failures:
+                node.unreachable = True
+                node.fail(ended.task.get_name(), ended.host, _kept(ended))
 
     def _time(self, step: Step | None, ended: TaskResult) -> None:
         began = self._since.pop((ended.host, ended.task._uuid), None)

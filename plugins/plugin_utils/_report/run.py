@@ -64,6 +64,11 @@ class Node:
     def agents(self) -> list[str]:
         return list(dict.fromkeys(agent for agent, _name in self.rows))
 
+    @property
+    def selected(self) -> bool:
+        """Whether the run covers any of its adapters."""
+        return any(row["selected"] for row in self.rows.values())
+
     def declare(self, entry: Data) -> None:
         """Add an entry of ``fleet_info`` to what is known of the node."""
         self.address = entry["address"]

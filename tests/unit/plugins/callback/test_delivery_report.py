@@ -120,6 +120,32 @@ def test_unreachable_delegate_is_to_blame_and_not_the_node(events: Events) -> No
     assert [(failure["node"], failure["host"]) for failure in report["failures"]] == [("jw2", "sbs29"), ("jw3", "jw3")]
 
 
+def test_node_lost_before_the_role_is_unreachable(events: Events) -> None:
+    nodes = [declared(name, ("cleaner", "a")) for name in ("jw1", "jw2", "jw3")]
+    fleet = {"nodes": nodes, "training": {}, "notes": [], "training_server": {}}
+    nodes.append({**declared("jw4"), "rows": [{**nodes[0]["rows"][0], "selected": False}]})
+    events.task("localhost", "fleet_info", fleet, role=None)
+    for name in ("jw1", "jw4"):
+        events.task(name, "gather", LOST, role=None)
+    events.task("jw3", "gather", LOST, to="sbs29", role=None)
+    events.select("jw2", ("cleaner", "a"))
+    events.task("jw2", "adapter_release", activated("a"))
+    events.task("jw2", "own_task_after_the_role", LOST, role=None)
+    report = events.report()
+    assert [state for (_node, _name), state in states(report).items()] == [
+        "unreachable", "activated", "not_reached", "not_selected",
+    ]  # fmt: skip
+    assert [(failure["node"], failure["step"]) for failure in report["failures"]] == [("jw1", "gather")]
+
+
+def test_node_lost_in_a_run_without_the_role_is_no_report(events: Events, capsys: pytest.CaptureFixture[str]) -> None:
+    fleet = {"nodes": [declared("jw1", ("cleaner", "a"))], "training": {}, "notes": [], "training_server": {}}
+    events.task("localhost", "fleet_info", fleet, role=None)
+    events.task("jw1", "gather", LOST, role=None)
+    events.callback.v2_playbook_on_stats(None)
+    assert capsys.readouterr().out == ""
+
+
 def test_failed_fleet_info_is_shown_and_writes_nothing(events: Events, capsys: pytest.CaptureFixture[str]) -> None:
     problem = {"adapter": None, "subject": "group agents", "problem": "does not exist.", "remedy": "Add it."}
     for host in ("localhost", "sbs29"):
