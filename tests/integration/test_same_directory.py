@@ -33,6 +33,21 @@ def test_deploy_to_models_directory_of_training_server_is_refused(fleet: Fleet, 
     assert not store.exists()
 
 
+def test_deploy_to_bind_mount_of_models_directory_is_refused(fleet: Fleet) -> None:
+    """As in a container, whose paths are others."""
+    before, served = identity(fleet.source), fleet.home("jw2-1") / "models"
+    if subprocess.run(["mount", "--bind", fleet.source, served], capture_output=True, check=False).returncode:
+        pytest.skip("cannot mount a directory here")
+    try:
+        done = fleet.run("deploy", "--limit", "jw2")
+    finally:
+        subprocess.run(["umount", served], check=True)
+    [message] = done.failures("jw2-1")
+    assert f"{served / CLEANER_3B}: is the same directory as {fleet.source / CLEANER_3B} of the source" in message
+    assert identity(fleet.source) == before
+    assert not (fleet.home("jw2-1") / ".lorafleet").exists()
+
+
 def test_deploy_to_copy_of_training_server_is_accepted(fleet: Fleet) -> None:
     """Like a volume that was cloned by hand: equal bytes and times, but other directories."""
     for name in (CLEANER_3B, CLEANER_8B):
