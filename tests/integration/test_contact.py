@@ -56,7 +56,7 @@ def test_contact_errors_name_account_cause_and_remedy(fleet: Fleet, accounts: Ac
             ),
             "no-shell": (
                 {"ansible_user": bare},
-                f"user {bare}, the login shell of this account runs no commands",
+                f"user {bare}, this account runs no commands",
                 "Connect as a user with a shell",
             ),
         }

@@ -122,6 +122,13 @@ _CAUSES = (
         become=True,
     ),
     _Cause(
+        r"^.*(?:no new privileges|effective uid is not 0|have the setuid bit set).*$",
+        "{method} cannot change users on this host",
+        "It needs its setuid bit and, in a container, one that was started without no_new_privileges. Or connect as"
+        " {become_user}.",
+        become=True,
+    ),
+    _Cause(
         r"^.*(?:unknown user|user \S+ does not exist).*$",
         "the become user {become_user} does not exist",
         "Correct ansible_become_user of {host}, or create that user there.",
@@ -160,9 +167,16 @@ _CAUSES = (
         "Set ansible_python_interpreter of {host} to a newer Python.",
     ),
     _Cause(
-        r"^.*(?:account is currently not available|account has been disabled|restricted: cannot|rbash: ).*$",
-        "the login shell of this account runs no commands",
-        "Connect as a user with a shell such as /bin/sh or /bin/bash, or change it there (chsh).",
+        r"^.*(?:password (?:or the account )?has expired|account has expired|change your password immediately).*$",
+        "the password or the account has expired",
+        "Renew it there (passwd, chage), or connect as another user.",
+    ),
+    _Cause(
+        r"^.*(?:account is currently not available|account has been disabled|restricted: cannot|rbash: "
+        r"|allows sftp connections only|rrsync|Failed to create temporary directory.*` echo ~/).*$",
+        "this account runs no commands",
+        "Connect as a user with a shell such as /bin/sh or /bin/bash and without a forced command (chsh, authorized_keys,"
+        " ForceCommand).",
     ),
     _Cause(
         r"^.*(?:No space left on device|Disk quota exceeded).*$",

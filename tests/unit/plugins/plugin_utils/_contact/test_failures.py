@@ -174,19 +174,49 @@ FAILURES: dict[str, tuple[dict[str, t.Any] | str, Account, str, str]] = {
     "nologin": (
         printed(stdout="This account is currently not available.\n"),
         LOGIN,
-        'as user deploy, the login shell of this account runs no commands: "This account is currently not available.".',
+        'as user deploy, this account runs no commands: "This account is currently not available.".',
         "Connect as a user with a shell such as /bin/sh",
     ),
     "nologin without pipelining": (
         TEMPORARY.format(home="This account is currently not available.") + ", stdout output: This account is",
         LOGIN,
-        "as user deploy, the login shell of this account runs no commands: ",
+        "as user deploy, this account runs no commands: ",
         "Connect as a user with a shell such as /bin/sh",
+    ),
+    "expired password": (
+        printed("WARNING: Your password has expired.\nPassword change required but no TTY available.\n"),
+        LOGIN,
+        'as user deploy, the password or the account has expired: "WARNING: Your password has expired.".',
+        "Renew it there (passwd, chage)",
+    ),
+    "account for files only": (
+        printed(stdout="This service allows sftp connections only.\n"),
+        LOGIN,
+        "as user deploy, this account runs no commands: ",
+        "without a forced command",
+    ),
+    "key for rsync only": (
+        printed("/usr/bin/rrsync error: SSH_ORIGINAL_COMMAND does not run rsync\n"),
+        LOGIN,
+        "as user deploy, this account runs no commands: ",
+        "without a forced command",
+    ),
+    "account for files only without pipelining": (
+        TEMPORARY.format(home="~"),
+        LOGIN,
+        "as user deploy, this account runs no commands: ",
+        "without a forced command",
+    ),
+    "sudo in a container": (
+        printed('sudo: The "no new privileges" flag is set, which prevents sudo from running as root.\n'),
+        SUDO,
+        BY_SUDO + "sudo cannot change users on this host: ",
+        "Or connect as root.",
     ),
     "restricted shell": (
         printed("rbash: line 1: /bin/sh: restricted: cannot specify `/' in command names\n"),
         LOGIN,
-        "as user deploy, the login shell of this account runs no commands: ",
+        "as user deploy, this account runs no commands: ",
         "Connect as a user with a shell such as /bin/sh",
     ),
     "shell that ends at once": (
