@@ -134,7 +134,8 @@ def config_notes(config: Config, declared: Declaration) -> list[str]:
             notes.append(f"{key} in {CONFIG_FILE} is {shown(value)}. {_NOTES[key]}")
         elif (
             KEYS[key].effect is Effect.FORM
-            and key not in _REQUIRED
+            # Beside layers_to_transform, where it belongs, layers_pattern is nothing unusual.
+            and key not in {*_REQUIRED, "layers_pattern"}
             and not is_plain(key, value)
             and not _must_be_declared(key, config, declared)
         ):
