@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import pathlib
 import shutil
 import typing as t
@@ -20,6 +22,7 @@ from tests.support import tiny_adapters
 # The adapters, each with its tiny adapter and rank.
 ADAPTERS = {"grammar_3b": ("adapter", 16), "grammar_8b": ("adapter_b", 32)}
 BASE = tiny_adapters.BASE_NAME
+NOBODY = 65534
 
 TRANSFER = {name: option["default"] for name, option in _argspec.TRANSFER.items()}
 
@@ -117,3 +120,23 @@ class Found:
 
     def failed(self) -> set[str]:
         return {one.check for one in self.checks if one.state == "failed"}
+
+
+def as_user(uid: int, call: t.Callable[[], Found]) -> dict[str, str]:
+    """Return the states of a preflight that another user makes."""
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.setgroups([])
+            os.setgid(uid)
+            os.setuid(uid)
+            os.write(write, json.dumps(call().states()).encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read, encoding="utf-8") as stream:
+        answer = stream.read()
+    os.waitpid(child, 0)
+    states: dict[str, str] = json.loads(answer)
+    return states

@@ -40,23 +40,26 @@ def check_bases(
     checklist: Checklist,
     bases: t.Mapping[str, t.Any],
     names: t.Iterable[str],
-    identities: Identities,
+    identities: Identities | None,
     check_more: t.Callable[[dict[str, t.Any]], None] = lambda base: None,
 ) -> dict[str, dict[str, t.Any]]:
     """Check the named bases and return those that can be used, in the form of ``with_config``.
 
-    ``check_more`` gets each of these, and raises DeliveryError for what is wrong with it.
+    Without ``identities``, only their entries and config.json are read. ``check_more`` gets each of
+    these bases, and raises DeliveryError for what is wrong with it.
     """
     usable = {}
     for name in names:
         check = base_check(name)
         with checklist.checking(check):
             base = with_config({name: bases.get(name)})[name]
-            identity = identities.at(base.get("path"))
+            identity = identities and identities.at(base.get("path"))
             check_more(base)
             usable[name] = base
-            if identity is not None:
+            if identity:
                 checklist.ok(check, f"{base['path']}, {identity['tensors']} tensors")
+            elif base.get("path"):
+                checklist.ok(check, base["path"])
             elif base["config"]:
                 checklist.ok(check, "has no path here, only a config")
             else:

@@ -58,9 +58,10 @@ def check_source(params: dict[str, t.Any]) -> Source:
     _check_models_dir(checklist, params["models_dir"])
     versions = _check_interpreter(checklist, params["python"])
     identities = Identities()
-    # All of them: a delivery describes no adapter if the entry of any base is wrong.
-    declared = {row["base"]: None for row in params["adapters"]}
-    bases = check_bases(checklist, params["bases"], dict.fromkeys([*params["bases"], *declared]), identities)
+    used = dict.fromkeys(row["base"] for row in params["adapters"])
+    bases = check_bases(checklist, params["bases"], used, identities)
+    # A delivery describes no adapter if the entry of any base is wrong.
+    check_bases(checklist, params["bases"], [name for name in params["bases"] if name not in used], None)
     _check_adapters(source, params, bases, versions, identities)
     return source
 
@@ -71,11 +72,11 @@ def _check_models_dir(checklist: Checklist, models_dir: str) -> None:
             raise DeliveryError.of(
                 models_dir, "is not a directory.", "Correct training_models_dir, or agent_models_dir if that is not set."
             )
-        if not os.access(models_dir, os.R_OK | os.X_OK):
+        if not os.access(models_dir, os.X_OK):
             raise DeliveryError.of(
                 models_dir,
-                f"cannot be read by user {os.geteuid()}.",
-                "Run with become on this host, or give that user read permission.",
+                f"cannot be entered by user {os.geteuid()}.",
+                "Run with become on this host, or give that user permission.",
             )
         checklist.ok(MODELS_DIR, models_dir)
 
@@ -102,7 +103,7 @@ def _check_adapters(
         name = row["name"]
         check = adapter_check(name)
         if checklist.failed(MODELS_DIR):
-            checklist.unknown(check, "not described: the models directory cannot be read", name)
+            checklist.unknown(check, "not described without the models directory", name)
             continue
         known = {row["base"]: _names_only(params["bases"].get(row["base"])), **bases}
         found = describe_adapters({**params, "adapters": [row]}, known, versions, identities, write_cache=False)

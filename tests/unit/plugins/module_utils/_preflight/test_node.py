@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 import shutil
@@ -17,10 +16,9 @@ import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store import probe
 
 from tests.support.fleet import contents
-from tests.support.preflight import BASE, Found, Site
+from tests.support.preflight import BASE, NOBODY, Site, as_user
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-NOBODY = 65534
 
 
 @pytest.fixture
@@ -154,26 +152,6 @@ def test_check_node_as_user_who_may_not_write_fails_and_leaves_nothing(tiny: pat
         found = as_user(NOBODY, lambda: site.check_node(**params))
         assert {check for check, state in found.items() if state == "failed"} == {"models directory", "store"}
         assert contents(site.home) == before
-
-
-def as_user(uid: int, call: t.Callable[[], Found]) -> dict[str, str]:
-    """Return the states of a preflight that another user makes."""
-    read, write = os.pipe()
-    child = os.fork()
-    if not child:
-        try:
-            os.setgroups([])
-            os.setgid(uid)
-            os.setuid(uid)
-            os.write(write, json.dumps(call().states()).encode())
-        finally:
-            os._exit(0)
-    os.close(write)
-    with os.fdopen(read, encoding="utf-8") as stream:
-        answer = stream.read()
-    os.waitpid(child, 0)
-    states: dict[str, str] = json.loads(answer)
-    return states
 
 
 def test_check_node_with_models_dir_locked_by_another_fails(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,12 +7,15 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
+import shutil
+import tempfile
 
 import pytest
 
 from tests.support.fleet import contents
-from tests.support.preflight import BASE, Site
+from tests.support.preflight import BASE, NOBODY, Site, as_user
 
 
 @pytest.fixture
@@ -68,6 +71,9 @@ def test_check_source_with_wrong_base_still_describes_adapters(site: Site) -> No
 def test_check_source_checks_bases_of_no_adapter_too(site: Site) -> None:
     site.bases["another"] = {"path": str(site.root)}
     assert site.check_source().failed() == {"base another"}
+    # Its weights are not needed.
+    shutil.copy(site.base / "config.json", site.root)
+    assert site.check_source().one("base another").state == "ok"
 
 
 def test_check_source_requires_golden_only_if_asked(site: Site) -> None:
@@ -85,3 +91,16 @@ def test_check_source_returns_tokenizer_class_of_each_adapter(site: Site) -> Non
     path = site.source / "grammar_3b" / "tokenizer_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "tokenizer_class": "Special"}), encoding="utf-8")
     assert site.node_params()["tokenizer_classes"]["grammar_3b"] == "Special"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_check_source_by_user_who_may_not_enter_names_the_user(tiny: pathlib.Path) -> None:
+    # A directory that every user can reach, unlike pytest's.
+    with tempfile.TemporaryDirectory() as directory:
+        root = pathlib.Path(directory)
+        root.chmod(0o755)
+        site = Site(root, tiny)
+        site.bases[BASE] = {"config": {}}
+        site.source.chmod(0o700)
+        found = as_user(NOBODY, site.check_source)
+        assert {check for check, state in found.items() if state == "failed"} == {"models directory"}
