@@ -141,7 +141,7 @@ fuzz: setup-test  ## Fuzz the file readers for SECONDS=60
 
 .PHONY: bench
 bench: setup-test $(CONTROLLER)/.installed-lab $(CONTROLLER)/.installed-bench  ## Run the benchmarks
-	$(SAY) "Measuring (about 20 minutes)"
+	$(SAY) "Measuring (about 35 minutes)"
 	@for script in tests/benchmarks/bench_*.py tests/benchmarks/plot.py; do $(CONTROLLER)/bin/python "$$script" || exit; done
 
 .PHONY: docs
