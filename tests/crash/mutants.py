@@ -118,8 +118,8 @@ def link_is_removed_first(patch: pytest.MonkeyPatch) -> None:
 @mutant(_by_fault(faults.KILL, "next_release", "exchange"), "I1")
 def files_are_moved_into_served_directory(patch: pytest.MonkeyPatch) -> None:
     def exchange(new: str, served: str) -> None:
-        for name in os.listdir(new):
-            os.rename(f"{new}/{name}", f"{served}/{name}")
+        for path in sorted(pathlib.Path(new).rglob("*.*")):
+            path.rename(pathlib.Path(served, path.relative_to(new)))
 
     patch.setattr(activate, "exchange", exchange)
 
