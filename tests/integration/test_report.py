@@ -108,16 +108,19 @@ def test_report_of_failed_deploy_lists_each_failure_with_remedy(fleet: Fleet) ->
     fleet.hosts["jw3-1"].update(ansible_connection="ssh", ansible_host="127.0.0.1", ansible_port=9)
     done = fleet.run("deploy")
     assert done.rc != 0
-    _header, *rows, rejected, unreachable = printed(done.output)
+    _header, *rows, rejected, suggested, unreachable = printed(done.output)
     assert [row.split(maxsplit=3)[3].split("  ")[0].strip() for row in rows] == ["skipped", "failed", "unreachable"]
     rejection = f"adapter {CLEANER_8B}, lora_alpha in {CONFIG}: is 64; the inventory declares alpha 32. "
     assert rejected.startswith(f"sbs29 (needed by jw2-1): {rejection}")
     assert rejected.endswith("Deliver the intended adapter, or correct the inventory.")
+    assert suggested.startswith(f"sbs29 (needed by jw2-1): adapter {CLEANER_8B}: has this row by its own configuration: ")
     assert unreachable.startswith("jw3-1: is unreachable: ") and "Restore the connection and run again" in unreachable
     report = fleet.report()
     jsonschema.validate(report, SCHEMA)
     assert not any(fleet.boxes().values())
-    assert [(failure["node"], failure["adapter"]) for failure in report["failures"]] == [("jw2-1", CLEANER_8B), ("jw3-1", None)]
+    assert [(failure["node"], failure["adapter"]) for failure in report["failures"]] == [
+        ("jw2-1", CLEANER_8B), ("jw2-1", CLEANER_8B), ("jw3-1", None),
+    ]  # fmt: skip
 
 
 def test_report_of_unreachable_training_server_names_it(fleet: Fleet) -> None:
