@@ -75,7 +75,9 @@ class ActionModule(ActionBase):
         """The variants of all agents, of the inventory and of this node."""
 
         def of_inventory() -> dict[str, list[str]]:
-            hosts = (HostVariables.of(name, variables["hostvars"], self._templar) for name in variables["groups"]["all"])
+            evaluated: dict[str, t.Any] = {}
+            names = variables["groups"]["all"]
+            hosts = (HostVariables.of(name, variables["hostvars"], self._templar, evaluated) for name in names)
             return variants_of(rows_with_agents(host.get("agent_adapters"), host.get("agent_name")) for host in hosts)
 
         agents = {agent: list(variants) for agent, variants in (once_a_run("agents", None, of_inventory) or {}).items()}

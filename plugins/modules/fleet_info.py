@@ -17,6 +17,9 @@ description:
     which of them the tags and the limit of the run select.
   - Checks the inventory and fails with all mistakes at once. C(playbooks/check_inventory.yml), with
     which the other playbooks begin, uses it before the first contact with any host.
+  - A variable that cannot be evaluated without facts or registered results is not checked. The
+    role fails later if it needs it. C(lorafleet_own_variables) is a list of variables that are not
+    to be checked although they look like misspelt variables of the roles.
   - Runs on the controller and contacts no host. The inventory is read once for each run.
 extends_documentation_fragment:
   - lorafleet.delivery._attributes

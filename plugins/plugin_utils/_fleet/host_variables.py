@@ -12,6 +12,7 @@ import collections.abc as c
 import functools
 import json
 import pathlib
+import re
 import typing as t
 
 from ansible.errors import AnsibleError
@@ -35,9 +36,12 @@ class HostVariables:
     not set. The role fails where it needs such a value and still cannot evaluate it.
     """
 
-    def __init__(self, raw: c.Mapping[str, t.Any], hostvars: t.Any, templar: t.Any) -> None:
-        """``templar`` is that of an action plugin, ``hostvars`` the magic variable."""
-        self._raw = raw
+    def __init__(self, raw: c.Mapping[str, t.Any], hostvars: t.Any, templar: t.Any, evaluated: dict[str, t.Any]) -> None:
+        """``templar`` is that of an action plugin, ``hostvars`` the magic variable.
+
+        ``evaluated`` holds defaults that were evaluated for other hosts.
+        """
+        self._raw, self._evaluated = raw, evaluated
         self._values: dict[str, t.Any] = {}
         # The names of the values that were asked for and cannot be evaluated.
         self.unknown: set[str] = set()
@@ -45,8 +49,8 @@ class HostVariables:
         self._templar = templar.copy_with_new_env(available_variables=self._all)
 
     @classmethod
-    def of(cls, host: str, hostvars: t.Any, templar: t.Any) -> HostVariables:
-        return cls(hostvars.raw_get(host), hostvars, templar)
+    def of(cls, host: str, hostvars: t.Any, templar: t.Any, evaluated: dict[str, t.Any]) -> HostVariables:
+        return cls(hostvars.raw_get(host), hostvars, templar, evaluated)
 
     def names(self) -> list[str]:
         """Return the names of the variables that the inventory and the command line set."""
@@ -55,10 +59,18 @@ class HostVariables:
     def get(self, name: str) -> t.Any:
         """Return a value as JSON knows it, or None if it is not set or cannot be evaluated."""
         if name not in self._values:
-            self._values[name] = self._evaluated(name)
+            self._values[name] = self._template(name) if name in self._raw else self._default(name)
         return self._values[name]
 
-    def _evaluated(self, name: str) -> t.Any:
+    def _default(self, name: str) -> t.Any:
+        """Return the role's default. It depends on the values of the variables in its text."""
+        others = re.findall(r"\bagent_\w+", str(_role_defaults().get(name)))
+        key = json.dumps([name, *map(self.get, others)])
+        if key not in self._evaluated:
+            self._evaluated[key] = self._template(name)
+        return self._evaluated[key]
+
+    def _template(self, name: str) -> t.Any:
         if name not in self._all:
             return None
         try:

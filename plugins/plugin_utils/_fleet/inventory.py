@@ -9,11 +9,12 @@
 from __future__ import annotations
 
 import collections.abc as c
+import json
 import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import Problem
 
-from .findings import Findings
+from .findings import Finding, Findings
 from .fleet import Node, prompts_of
 from .group_checks import check_agents, check_training
 from .group_declarations import GroupDeclarations, hidden_agents
@@ -32,7 +33,8 @@ class Inventory:
         members = self.groups.get("agents", ())
         # Without our groups, all hosts, to find those that declare adapters.
         names = [*self.groups.get("training", ()), *members] if members else self.groups["all"]
-        self._hosts = {name: HostVariables.of(name, self._hostvars, templar) for name in dict.fromkeys(names)}
+        self._evaluated: dict[str, t.Any] = {}
+        self._hosts = {name: self._variables(name) for name in dict.fromkeys(names)}
         groups_of: dict[str, list[str]] = {name: [] for name in members}
         for group, hosts in self.groups.items():
             for name in groups_of.keys() & set(hosts):
@@ -42,7 +44,7 @@ class Inventory:
     def value(self, host: str, name: str) -> t.Any:
         """Return the value of a variable, also of a host without any role."""
         if host not in self._hosts:
-            self._hosts[host] = HostVariables.of(host, self._hostvars, self._templar)
+            self._hosts[host] = self._variables(host)
         return self._hosts[host].get(name)
 
     def of_fleet(self, name: str) -> t.Any:
@@ -69,9 +71,15 @@ class Inventory:
             variable_checks.check(name, variables)
         agents = {agent for node in self.nodes for agent in node.agents}
         unknown = self.unknown_nodes()
+        # Most nodes have the rows of others.
+        checked: dict[str, list[Finding]] = {}
         for node in self.nodes:
             if node.name not in unknown:
-                for finding in check_rows(self.value(node.name, "agent_adapters"), self.value(node.name, "agent_name")):
+                rows = [self.value(node.name, name) for name in ("agent_adapters", "agent_name")]
+                key = json.dumps(rows)
+                if key not in checked:
+                    checked[key] = check_rows(*rows)
+                for finding in checked[key]:
                     findings.add(node.name, finding)
             for finding in check_agent_names(node, agents):
                 findings.add(node.name, finding)
@@ -97,4 +105,7 @@ class Inventory:
         return [problem for problem in found if problem]
 
     def _node_of(self, name: str, raw: dict[str, t.Any]) -> Node:
-        return Node.of(name, (), HostVariables(raw, self._hostvars, self._templar))
+        return Node.of(name, (), HostVariables(raw, self._hostvars, self._templar, self._evaluated))
+
+    def _variables(self, host: str) -> HostVariables:
+        return HostVariables.of(host, self._hostvars, self._templar, self._evaluated)
