@@ -28,6 +28,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._store import (
     displaced,
     permissions,
     plan,
+    prediction,
     receipt,
     recovery,
     retention,
@@ -283,4 +284,5 @@ def failure_does_not_name_active_release(patch: pytest.MonkeyPatch) -> None:
 
 @mutant(_by_fault(faults.EIO, "first", "symlink"), "no clean error")
 def os_errors_are_not_converted(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(transaction, "_os_errors", lambda *_: contextlib.nullcontext())
+    for module in (prediction, transaction):
+        patch.setattr(module, "os_errors", lambda *_: contextlib.nullcontext())
