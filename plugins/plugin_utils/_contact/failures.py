@@ -84,6 +84,8 @@ class _Cause:
 
 
 _TOO_OLD = r"requires Python (?P<minimum>[\d.]+) or newer on the target\. Current version: (?P<version>[\d.]+)"
+# Characters of a text that are searched at either end.
+_LOOKED_AT = 10_000
 # A frame of a traceback.
 _STARTED = "/plugins/modules/"
 _SUDO = 'allow it there with visudo: "{user} ALL=({become_user}) ALL"'
@@ -135,7 +137,7 @@ _CAUSES = (
         become=True,
     ),
     _Cause(
-        r"^.*(?:doas is not enabled|(?P<program>\S*\b(?:sudo|doas|su|dzdo|ksu|pbrun|pfexec))\b'?: (?:command )?not found).*$",
+        r"^.*(?:doas is not enabled|(?<!\S)\S*\b(?:sudo|doas|su|dzdo|ksu|pbrun|pfexec)\b'?: (?:command )?not found).*$",
         "{method} is not installed or not set up",
         "Install it there, or set ansible_become_method of {host} to one that it has.",
         become=True,
@@ -196,7 +198,7 @@ _CAUSES = (
 def explain(failure: Failure, account: Account) -> Problem | None:
     """Return account, cause and remedy of a failure. None if the cause is not known."""
     # What the host printed tells more than what Ansible makes of it.
-    for text in filter(None, (failure.output, failure.message)):
+    for text in map(_ends, filter(None, (failure.output, failure.message))):
         for cause in _CAUSES:
             if (cause.become and not account.method) or (cause.temporary and _STARTED in text):
                 continue
@@ -224,6 +226,11 @@ def explain(failure: Failure, account: Account) -> Problem | None:
 def _problem(account: Account, cause: str, said: str, remedy: str) -> Problem:
     said = f": {shown(said.strip())}" if said.strip() else ""
     return Problem(account.host, f"as {account}, {cause}{said}.", remedy)
+
+
+def _ends(text: str) -> str:
+    """Both ends of a text of any length: a host decides how much it prints."""
+    return text if len(text) <= 2 * _LOOKED_AT else f"{text[:_LOOKED_AT]}\n{text[-_LOOKED_AT:]}"
 
 
 def _without_ssh(output: str) -> str:

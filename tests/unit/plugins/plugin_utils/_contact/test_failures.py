@@ -302,5 +302,13 @@ def test_explain_shows_text_of_host_escaped_and_cut() -> None:
     assert "\x1b" not in str(found)
 
 
+@pytest.mark.parametrize("noise", ["x" * 1_000_000, "a/python/" * 100_000, "su " * 300_000])
+def test_explain_finds_cause_after_much_output(noise: str) -> None:
+    found = explain(Failure(NO_JSON, f"{noise}\nsudo: sorry, you must have a tty to run sudo\n", 1), SUDO)
+    assert found is not None
+    assert "sudo wants a terminal" in found.problem
+    assert explain(Failure(NO_JSON, noise, 1), SUDO) is None
+
+
 def test_account_without_user_is_default_of_ssh() -> None:
     assert str(Account("jw2-1")) == "ssh's default user"
