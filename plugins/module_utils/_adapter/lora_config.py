@@ -301,7 +301,7 @@ _FORMS: dict[str, Form] = {
     "peft_type": (lambda value: value == "LORA", '"LORA"'),
     "task_type": (lambda value: value in (None, "CAUSAL_LM", "FEATURE_EXTRACTION"), '"CAUSAL_LM" or null'),
     "r": (_is_count, "a rank of at least 1"),
-    "lora_alpha": (lambda value: _is_number(value) and value > 0, "a number above 0"),
+    "lora_alpha": (lambda value: _is_number(value) and value != 0, "a number other than 0"),
     "target_modules": (
         lambda value: bool(value) and (isinstance(value, str) or _are_names(value)),
         'a list of module names, a pattern or "all-linear"',
@@ -317,7 +317,7 @@ _FORMS: dict[str, Form] = {
     "auto_mapping": _OBJECT,
     "modules_to_save": (lambda value: value is None or _are_names(value), "a list of module names"),
     "init_lora_weights": (
-        lambda value: isinstance(value, (bool, str)) and (value in INITIALIZATIONS or _is_unfit(value)),
+        lambda value: value is None or (isinstance(value, (bool, str)) and (value in INITIALIZATIONS or _is_unfit(value))),
         ", ".join(shown(value) for value in INITIALIZATIONS),
     ),
     "exclude_modules": _MODULES,

@@ -131,7 +131,7 @@ def test_config_problems_declared_value_is_compared_as_json(config: Config, decl
 # Values that do nothing when PEFT loads the adapter: none has to be declared. Words of the note, if
 # there is one.
 HARMLESS: list[tuple[str, t.Any, str]] = [
-    *(("init_lora_weights", value, "") for value in (True, False, "gaussian", "orthogonal", "eva", "mica")),
+    *(("init_lora_weights", value, "") for value in (True, False, None, "gaussian", "orthogonal", "eva", "mica")),
     ("eva_config", {"rho": 2.0}, ""),
     ("corda_config", {"cache_file": None}, ""),
     ("lora_ga_config", {"direction": "ArB2r"}, ""),
@@ -139,6 +139,7 @@ HARMLESS: list[tuple[str, t.Any, str]] = [
     ("lora_dropout", 0.3, ""),
     ("inference_mode", False, ""),
     ("inference_mode", None, ""),
+    ("use_rslora", None, ""),
     ("peft_version", None, ""),
     ("use_dora", None, ""),
     ("megatron_core", "megatron.core.of_mine", ""),
@@ -180,6 +181,10 @@ def test_config_problems_value_without_effect_at_loading_is_accepted(
     notes = config_notes(changed, declare())
     assert len(notes) == bool(words)
     assert words in "".join(notes)
+
+
+def test_config_problems_negative_alpha_is_accepted_as_declared(config: Config, declare: Declare) -> None:
+    assert messages({**config, "lora_alpha": -1}, declare(alpha=-1.0)) == []
 
 
 def test_config_notes_missing_task_type_is_a_note(config: Config, declare: Declare) -> None:
@@ -224,8 +229,8 @@ UNSUPPORTED: list[tuple[str, t.Any, str]] = [
     ("r", 16.0, "a rank of at least 1"),
     ("r", True, "a rank of at least 1"),
     ("lora_alpha", 0, "with 0 the adapter has no effect"),
-    ("lora_alpha", "32", "a number above 0"),
-    ("lora_alpha", float("nan"), "a number above 0"),
+    ("lora_alpha", "32", "a number other than 0"),
+    ("lora_alpha", float("nan"), "a number other than 0"),
     ("target_modules", None, "a list of module names, a pattern"),
     ("target_modules", [], "a list of module names, a pattern"),
     ("target_modules", "", "a list of module names, a pattern"),
