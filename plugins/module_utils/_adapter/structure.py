@@ -20,6 +20,7 @@ from .._base.architecture import (
 from .._errors import DeliveryError, Problem
 from .._formats.tensor_scan import TensorScan
 from .._text import count, first, shown
+from .files import CONFIG_FILE
 from .lora_config import TIED, is_well_formed, may_be_tied, modules_of_base
 from .module_selection import Config, is_pattern, matches_any, saves, select
 from .patterns import PatternError
@@ -240,6 +241,15 @@ def _name_problems(
                 break
         yield Problem("", problem, _overwriting_remedy(overwriting), name)
     ignored = [tensor for tensor in extra if tensor not in overwriting]
+    magnitudes = [] if config.get("use_dora") else [tensor for tensor in ignored if tensor.endswith(".lora_magnitude_vector")]
+    if magnitudes:
+        ignored = [tensor for tensor in ignored if tensor not in magnitudes]
+        problem = f"has {count(len(magnitudes), 'tensor')} of DoRA that PEFT would ignore: {first(magnitudes)}."
+        remedy = (
+            f'Set "use_dora": true in {CONFIG_FILE}, where torchtune leaves it out, and in the adapter\'s peft_config in the'
+            " inventory."
+        )
+        yield Problem("", problem, remedy, name)
     if ignored:
         problem = f"has {count(len(ignored), 'tensor')} that PEFT would silently ignore: {first(map(shown, ignored))}."
         remedy = "Either the base has no such module, or target_modules does not name it. Correct the one that is wrong."
