@@ -44,6 +44,8 @@ class Row(t.NamedTuple):
 
 _NO_TASK = "`task_type` is null."
 _NO_TASK_SAYS = "task_type in adapter_config.json is null"
+_MAPPING = "`auto_mapping` names transformers' class of the base, which does nothing."
+_MAPPING_SAYS = "auto_mapping in adapter_config.json"
 _NO_BASE = "It names no base."
 _NO_BASE_SAYS = "names no base"
 _PATH = "The base is a path of the training host."
@@ -165,6 +167,8 @@ ROWS = (
     Row("trl-sft-saved-modules", "SFTTrainer, whole embeddings and `lm_head`", NOTE, _NO_TASK, _NO_TASK_SAYS),
     Row("trl-dpo", "DPOTrainer", DELIVERED),
     Row("trl-cli", "`trl sft --use_peft`", DELIVERED),
+    Row("unsloth", "`FastLanguageModel.get_peft_model`", NOTE, _MAPPING, _MAPPING_SAYS),
+    Row("unsloth-regex", "`FastModel.get_peft_model`, `target_modules` as a pattern", NOTE, _MAPPING, _MAPPING_SAYS),
     Row("swift", "`swift sft --tuner_type lora`", NOTE, _PATH, _PATH_SAYS),
     Row("swift-dora", "`swift sft --use_dora true`", NOTE, _PATH, _PATH_SAYS),
     Row("mergekit-extracted", "`mergekit-extract-lora`", NOTE, _PATH, _PATH_SAYS),
@@ -190,8 +194,8 @@ ROWS = (
         "torchtune-dora",
         "DoRA recipe",
         REFUSED,
-        "torchtune does not write `use_dora`, so PEFT would ignore the magnitudes.",
-        "lora_magnitude_vector",
+        "torchtune does not write `use_dora`, so PEFT would ignore the magnitudes. Add it by hand.",
+        "where torchtune leaves it out",
     ),
     Row("verl", "`verl.model_merger`", NOTE, _NO_BASE, _NO_BASE_SAYS),
     Row(
