@@ -68,6 +68,12 @@ def test_preflight_where_a_lock_is_granted_twice_fails(site: Site) -> None:
     assert failed == {"locks": f"the file system of {site.home} grants the same lock twice."}
 
 
+def test_preflight_where_directories_cannot_be_locked_fails(site: Site) -> None:
+    """As on NFS: the first three locks are those of the models directory and of one file, twice."""
+    failed = failures(site, "flock", "error=EBADF:when=4")
+    assert failed == {"locks": f"the file system of {site.home} has no locks: Bad file descriptor."}
+
+
 def test_preflight_where_owners_cannot_be_set_fails(site: Site) -> None:
     failed = failures(site, "fchown", "error=EPERM", owner="12345")
     assert list(failed) == ["owner and modes"]

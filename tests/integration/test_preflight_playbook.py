@@ -141,13 +141,6 @@ def test_preflight_with_lost_training_server_still_checks_nodes(fleet: Fleet, ss
     assert checks(done, "jw3-1")["training server"]["found"].startswith("connection: ssh to 127.0.0.1 port 1")
 
 
-def test_preflight_with_unknown_training_host_names_its_variable(fleet: Fleet) -> None:
-    fleet.hosts["jw3-1"]["agent_training_host"] = "sbs30"
-    done = fleet.run("preflight", "--limit", "jw3")
-    assert done.rc == 2
-    assert "'sbs30' is not a host in the inventory. Set agent_training_host" in done.output
-
-
 @pytest.mark.parametrize("script", ["exit 1", "echo no JSON"])
 def test_preflight_where_no_module_runs_names_python(fleet: Fleet, tmp_path: pathlib.Path, script: str) -> None:
     python = tmp_path / "broken"

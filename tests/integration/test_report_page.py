@@ -81,7 +81,7 @@ def test_page_works_with_the_keyboard(browser: Browser, tmp_path: pathlib.Path) 
 
 def test_page_states_differ_without_colour(browser: Browser, tmp_path: pathlib.Path) -> None:
     with opened(browser, tmp_path, load("failed"), DESKTOP) as page:
-        states = {state.inner_text(): state.locator("svg").inner_html() for state in page.locator(".matrix .state").all()}
+        states = {state.inner_text(): state.locator("svg").inner_html() for state in page.locator(".matrix b").all()}
     assert set(states) == {"skipped", "failed", "activated", "unreachable"}
     assert states["failed"] == states["unreachable"]
     assert len({states[word] for word in ("skipped", "failed", "activated")}) == 3

@@ -101,8 +101,8 @@ def _releases(cards: c.Iterable[_Card]) -> list[_Card]:
     for card in cards:
         if card.adapter["release"]:
             alike.setdefault((card.adapter["name"], card.adapter["release"]), []).append(card)
-    releases = []
-    for key, of_release in alike.items():
+    releases: list[_Card] = []
+    for of_release in alike.values():
         first, *others = of_release
         shared = [
             name
@@ -112,7 +112,7 @@ def _releases(cards: c.Iterable[_Card]) -> list[_Card]:
         if others and shared:
             facts = {name: fact if name in shared else None for name, fact in first.facts.items()}
             nodes = len({card.node["node"] for card in of_release})
-            release = _Card("/".join(["release", *key]), first.node, first.adapter, facts, nodes=nodes)
+            release = _Card(f"release/{len(releases) + 1}", first.node, first.adapter, facts, nodes=nodes)
             releases.append(release)
             for card in of_release:
                 card.facts.update(dict.fromkeys(shared))

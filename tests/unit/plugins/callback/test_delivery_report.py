@@ -161,16 +161,20 @@ def test_checks_of_hosts_are_a_table_and_write_nothing(events: Events, capsys: p
     events.task("jw2", "preflight_info", {"checks": [{**check, "state": "ok"}]}, to="sbs29")
     events.task("jw2", "preflight_info", {"failed": True, "msg": "...", "checks": [check]})
     # Its own task repeats them.
-    events.task("jw2", "assert", {"failed": True, "msg": "rsync: is not installed."})
+    events.task("jw2", "assert", {"failed": True, "msg": "rsync: is not installed. Install it."})
     events.select("jw3", ("cleaner", "a"))
     events.task("jw3", "preflight_info", LOST)
+    # A task before the checks, on a node that has none.
+    events.select("jw4", ("cleaner", "a"))
+    events.task("jw4", "assert", {"failed": True, "msg": "A variable is missing."})
     events.callback.v2_playbook_on_stats(None)
     out = capsys.readouterr().out
     assert [line.split()[:3] for line in out.splitlines()[:4]] == [
         ["host", "check", "state"], ["sbs29", "rsync", "ok"], ["jw2", "rsync", "failed"], ["jw3", "connection", "failed"],
     ]  # fmt: skip
     assert out.count("Install it.") == 1
-    assert "adapter" not in out
+    assert out.splitlines()[-1] == "jw4: A variable is missing."
+    assert "cleaner" not in out
     assert not events.directory.exists()
 
 

@@ -154,6 +154,20 @@ def test_check_node_as_user_who_may_not_write_fails_and_leaves_nothing(tiny: pat
         assert contents(site.home) == before
 
 
+@as_root
+def test_check_node_as_user_with_closed_directories_leaves_nothing(tiny: pathlib.Path) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        root = pathlib.Path(directory)
+        root.chmod(0o755)
+        site = Site(root, tiny)
+        for path in (site.home, site.models):
+            os.chown(path, NOBODY, NOBODY)
+        params = site.node_params(bases={BASE: {"config": {}}}, directory_mode="0500")
+        found = as_user(NOBODY, lambda: site.check_node(**params))
+        assert (found["owner and modes"], found["activation"]) == ("ok", "ok")
+        assert contents(site.home) == {"models": b""}
+
+
 def test_check_node_with_models_dir_locked_by_another_fails(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "_LOCK_SECONDS", 0)
     with probe.probe_directory(str(site.models), str(site.store)):

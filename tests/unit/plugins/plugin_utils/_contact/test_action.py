@@ -2,51 +2,85 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
+"""The base of the action plugins. Real failures of real hosts are in tests/integration."""
+
 from __future__ import annotations
 
-import pathlib
-import types
+import dataclasses
 import typing as t
 
 import pytest
-from ansible import constants as C
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.action import NodeAction
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._kept_manifests import keep
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.action import ContactAction
 
-Arguments = t.Dict[str, t.Any]
+Result = t.Dict[str, t.Any]
+NO_PYTHON = {
+    "failed": True,
+    "rc": 127,
+    "module_stdout": "",
+    "module_stderr": "sh: 1: /opt/python3: not found\n",
+    "msg": "See stdout",
+}
 
 
-@pytest.fixture
-def received(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> list[Arguments]:
-    """The arguments that modules got. Each module returns them as Ansible's modules do."""
-    found: list[Arguments] = []
+@dataclasses.dataclass
+class Task:
+    """The attributes of a task that the plugin reads."""
 
-    def execute(action: t.Any, module_args: Arguments | None = None, **_more: t.Any) -> Arguments:
-        found.append(dict(module_args or action._task.args))
-        return {"changed": False, "invocation": {"module_args": dict(found[-1])}}
+    delegate_to: str | None = None
+    args: Result = dataclasses.field(default_factory=dict)
 
-    monkeypatch.setattr(C, "DEFAULT_LOCAL_TMP", str(tmp_path))
+
+class Local:
+    """A local connection without become."""
+
+    become = None
+
+
+class Action(ContactAction):
+    def run(self, tmp: str | None = None, task_vars: Result | None = None) -> Result:
+        return self._execute_module(module_name="lorafleet.delivery.adapter_info", task_vars=task_vars)
+
+
+def run(monkeypatch: pytest.MonkeyPatch, outcome: Result | Exception, delegate_to: str | None = None) -> Result:
+    """The result of a task whose module ends with ``outcome``."""
+
+    def execute(_action: ActionBase, **_arguments: t.Any) -> Result:
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
     monkeypatch.setattr(ActionBase, "_execute_module", execute)
-    return found
+    monkeypatch.setattr(ActionBase, "_get_remote_user", lambda _action: "deploy")
+    action = Action.__new__(Action)
+    action._task, action._connection = Task(delegate_to), Local()
+    return action.run(None, {"inventory_hostname": "jw2-1"})
 
 
-def action(**arguments: t.Any) -> NodeAction:
-    plugin = t.cast("NodeAction", NodeAction.__new__(NodeAction))
-    plugin._task = types.SimpleNamespace(args=arguments, delegate_to=None)
-    return plugin
+@pytest.mark.parametrize(
+    "result", [{"changed": False}, {"failed": True, "msg": "keep: is 0.", "problems": [{"subject": "keep"}]}]
+)
+def test_contact_action_returns_result_of_module(monkeypatch: pytest.MonkeyPatch, result: Result) -> None:
+    assert run(monkeypatch, result) is result
 
 
-def test_node_action_module_gets_texts_of_references(received: list[Arguments]) -> None:
-    plugin = action(manifests=[keep("{}")], store="/s")
-    result = plugin._execute_module(module_name="m", task_vars={})
-    plugin._execute_module(module_name="m", task_vars={}, module_args={**plugin._task.args, "phase": "plan"})
-    assert received == [{"manifests": ["{}"], "store": "/s"}, {"manifests": ["{}"], "store": "/s", "phase": "plan"}]
-    assert result == {"changed": False, "invocation": {"module_args": {"store": "/s"}}}
+@pytest.mark.parametrize(("delegate_to", "host"), [(None, "jw2-1"), ("sbs29", "sbs29")])
+def test_contact_action_explains_what_is_no_result(monkeypatch: pytest.MonkeyPatch, delegate_to: str | None, host: str) -> None:
+    result = run(monkeypatch, NO_PYTHON, delegate_to)
+    [problem] = result["problems"]
+    assert result == {"failed": True, "msg": f"{host}: {problem['problem']} {problem['remedy']}", "problems": [problem]}
+    assert problem["problem"] == 'as user deploy, there is no Python at /opt/python3: "sh: 1: /opt/python3: not found".'
 
 
-def test_node_action_reference_of_another_run_fails_before_contact(received: list[Arguments]) -> None:
-    result = action(manifests=["manifest:" + 64 * "0"])._execute_module(module_name="m", task_vars={})
-    assert result["failed"]
-    assert [problem["subject"] for problem in result["problems"]] == ["manifests"]
-    assert received == []
+def test_contact_action_explains_error_of_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = AnsibleError("failed to transfer file: dd: error writing '/home/deploy/.ansible/tmp/x': No space left on device")
+    [problem] = run(monkeypatch, full)["problems"]
+    assert "no space or no inode left for Ansible's temporary files" in problem["problem"]
+
+
+@pytest.mark.parametrize("error", [AnsibleConnectionFailure("Failed to connect via ssh: refused"), AnsibleError("Unexpected")])
+def test_contact_action_passes_other_errors_on(monkeypatch: pytest.MonkeyPatch, error: AnsibleError) -> None:
+    with pytest.raises(type(error)) as caught:
+        run(monkeypatch, error)
+    assert caught.value is error

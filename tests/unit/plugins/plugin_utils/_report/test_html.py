@@ -111,7 +111,7 @@ def alike(number: int) -> dict[str, t.Any]:
 def test_as_html_of_many_equal_nodes_is_small_and_complete() -> None:
     report = alike(200)
     text = as_html(report)
-    assert len(text.encode()) < 300_000
+    assert len(text.encode()) < 280_000
     page = Page(text)
     shared = report["nodes"][0]["adapters"][0]
     # Once for all nodes.
@@ -135,6 +135,23 @@ def test_as_html_facts_of_one_node_stay_with_it() -> None:
     own = text[text.index(" gpu-002 describer") : text.index(" gpu-003 describer")]
     assert "cpu another processor" in own and "missing /x" in own
     assert "cpu AMD EPYC" not in own and "cpu AMD EPYC" in text
+
+
+def test_as_html_differences_that_all_nodes_have_stay_with_each_node() -> None:
+    report = alike(3)
+    for node in report["nodes"]:
+        node["adapters"][0].update(state="differs", drift=["missing  /x"])
+    assert Page(as_html(report)).text.count("missing  /x") == 3
+
+
+def test_as_html_failure_of_a_node_is_not_on_cards_of_adapters_that_are_served() -> None:
+    report = load("failed")
+    failure = {**report["failures"][0], "adapter": None, "problem": "is missing."}
+    report["failures"] = [failure]
+    adapters = next(node["adapters"] for node in report["nodes"] if node["node"] == failure["node"])
+    assert Page(as_html(report)).text.count("is missing.") == 1 + len(adapters)
+    adapters[0]["state"] = "activated"
+    assert Page(as_html(report)).text.count("is missing.") == len(adapters)
 
 
 def test_as_html_of_adapter_that_two_agents_serve_has_a_card_for_each() -> None:

@@ -244,6 +244,12 @@ def test_report_of_started_run_distinguishes_not_selected_from_not_reached() -> 
     assert states(report_of(made), "jw2") == ["not_reached", "not_selected"]
 
 
+def test_report_of_adapter_that_a_later_use_of_the_role_does_not_select_stays_selected() -> None:
+    made = run()
+    made.node("jw2").select(entry("jw2", *rows("cleaner"), selected=["llama_8b_cleaner_lora"]))
+    assert states(report_of(made), "jw2") == ["not_reached", "not_reached"]
+
+
 def test_report_of_failed_task_without_problems_has_its_message() -> None:
     report = report_of(run(jw2=[("Validating arguments", {"msg": ["one", "two"]})]))
     assert [(found["step"], found["problem"]) for found in report["failures"]] == [("Validating arguments", "one\ntwo")]
