@@ -14,6 +14,7 @@ import typing as t
 
 from .._errors import DeliveryError
 from .._files import read_json
+from .._formats.file_kinds import FETCH_LFS, is_lfs_pointer
 from .._text import shown
 from .weights import base_weights
 
@@ -22,7 +23,11 @@ PROVIDE_BASE = "Copy the complete base to this host, make it readable, or correc
 
 def read_base_json(path: str, name: str) -> t.Any:
     """Return the parsed file ``name`` of the base at ``path``, or None if it does not exist."""
-    return read_json(os.path.join(path, name), PROVIDE_BASE)
+    file = os.path.join(path, name)
+    # A snapshot in the Hub's cache consists of links.
+    if os.path.isfile(file) and is_lfs_pointer(os.path.realpath(file)):
+        raise DeliveryError.of(file, "is a Git LFS pointer, not the file itself.", FETCH_LFS)
+    return read_json(file, PROVIDE_BASE)
 
 
 def base_fingerprint(base: dict[str, t.Any]) -> dict[str, t.Any]:

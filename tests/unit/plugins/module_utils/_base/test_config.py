@@ -103,3 +103,9 @@ def test_base_fingerprint_distinguishes_bases(tmp_path: pathlib.Path) -> None:
     (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"a": "gone.safetensors"}}', encoding="utf-8")
     with pytest.raises(DeliveryError, match=r"is incomplete: .*gone\.safetensors"):
         base_fingerprint({"path": str(tmp_path)})
+
+
+def test_with_config_of_base_that_is_an_lfs_pointer_is_named(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "config.json").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:6b\nsize 9\n")
+    with pytest.raises(DeliveryError, match=r"config\.json: is a Git LFS pointer, not the file itself\. Run 'git lfs pull'"):
+        with_config({"a": {"path": str(tmp_path)}})
