@@ -169,6 +169,7 @@ ROWS = (
     Row("trl-cli", "`trl sft --use_peft`", DELIVERED),
     Row("unsloth", "`FastLanguageModel.get_peft_model`", NOTE, _MAPPING, _MAPPING_SAYS),
     Row("unsloth-regex", "`FastModel.get_peft_model`, `target_modules` as a pattern", NOTE, _MAPPING, _MAPPING_SAYS),
+    Row("llamafactory", "`llamafactory-cli train`", DELIVERED),
     Row("swift", "`swift sft --tuner_type lora`", NOTE, _PATH, _PATH_SAYS),
     Row("swift-dora", "`swift sft --use_dora true`", NOTE, _PATH, _PATH_SAYS),
     Row("mergekit-extracted", "`mergekit-extract-lora`", NOTE, _PATH, _PATH_SAYS),
