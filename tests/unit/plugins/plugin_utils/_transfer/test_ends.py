@@ -285,8 +285,8 @@ def test_source_end_become_same_user_is_skipped() -> None:
 
 
 def test_source_end_unknown_become_method_is_refused() -> None:
-    with pytest.raises(DeliveryError, match=r"sbs29: has become method 'sodu', which is not a become plugin\. Correct"):
-        end_at_source({"ansible_become": True, "ansible_become_method": "sodu"})
+    with pytest.raises(DeliveryError, match=r"sbs29: has become method 'no_such_method', which is not a become plugin\. Correct"):
+        end_at_source({"ansible_become": True, "ansible_become_method": "no_such_method"})
 
 
 @pytest.mark.parametrize("end", [end_at_source, lambda variables: end_at_node(become=variables)], ids=["source", "node"])
