@@ -36,27 +36,43 @@ class ActionModule(ActionBase):
         run_tags, skip_tags = (list(variables.get(name) or ()) for name in ("ansible_run_tags", "ansible_skip_tags"))
         # Tags of the role, the play and its blocks are also tags of this task.
         tags = (run_tags, skip_tags, list(self._task.tags), options["other_tags"])
+        play_vars = {
+            # Variables of the command line override those of the play.
+            name: variables[name]
+            for name in self._task.play.get_vars()
+            # How this task itself runs is no matter of the nodes.
+            if not name.startswith("ansible_")
+        }
+        host = variables["inventory_hostname"]
+        server = host if host in variables["groups"].get("training", ()) else ""
+        # Hosts may be added during the run. A value may have no form in JSON.
+        key = [options, tags, repr(play_vars), len(variables["groups"]["all"]), server]
 
         def read() -> dict[str, t.Any]:
             try:
-                return {"changed": False, **_fleet(Inventory(self._loader, self._templar, variables), options, tags)}
+                inventory = Inventory(self._loader, self._templar, variables, play_vars)
+                return {"changed": False, **_fleet(inventory, options, tags, server)}
             except DeliveryError as exc:
                 return {"failed": True, "msg": str(exc), "problems": exc.to_json()}
 
-        return {**result, **(once_a_run("fleet_info", [options, tags], read) or read())}
+        return {**result, **(once_a_run("fleet_info", key, read) or read())}
 
 
-def _fleet(inventory: Inventory, options: dict[str, t.Any], tags: tuple[list[str], ...]) -> dict[str, t.Any]:
+def _fleet(inventory: Inventory, options: dict[str, t.Any], tags: tuple[list[str], ...], server: str) -> dict[str, t.Any]:
     """The result of the module. Raises DeliveryError with all mistakes.
 
-    ``tags`` are those of ``select``.
+    ``tags`` are those of ``select``. ``server`` is the training server on which the task runs, if
+    it does.
     """
     nodes, limit, on_nodes = inventory.nodes, options["hosts"], options["runs_on"] != "training"
-    agents = once_a_run("agents", None, lambda: variants_of(node.rows for node in nodes))
+    agents = variants_of(node.rows for node in nodes)
     servers = inventory.groups.get("training", [])
     problems = inventory.mistakes(training=not on_nodes, deploy=options["training"])
     selected: dict[str, list[Row]] = {node.name: [] for node in nodes}
     unknown = inventory.unknown_nodes()
+    if not unknown:
+        # For role agent. With facts, it can evaluate more.
+        once_a_run("agents", None, lambda: agents)
     # Without nodes, every tag would be wrong. Otherwise a tag may name what is not known yet.
     if nodes and not unknown:
         try:
@@ -74,13 +90,18 @@ def _fleet(inventory: Inventory, options: dict[str, t.Any], tags: tuple[list[str
         problems = [Problem("--limit", "does not hold the training server.", f"Name it: {', '.join(servers)}.")]
     if problems:
         raise DeliveryError(*problems)
-    server = next(iter(servers), "")
+    # Nodes may have different training servers, each with its own adapters.
+    offered = [node.name for node in nodes if server and node.training_host in (server, None)] or list(selected)
+    first_server = next(iter(servers), "")
     return {
         "nodes": [node.entry(selected[node.name] if limit is None or node.name in limit else []) for node in nodes],
         "agents": agents,
-        "adapters": adapters_of(row for rows in selected.values() for row in rows),
+        "adapters": adapters_of(row for name in offered for row in selected[name]),
         "prompts": prompts_of(nodes)[0],
-        "training_server": {"name": server, "address": str((server and inventory.value(server, "ansible_host")) or server)},
+        "training_server": {
+            "name": first_server,
+            "address": str((first_server and inventory.value(first_server, "ansible_host")) or first_server),
+        },
         "training": inventory.of_fleet("lorafleet_training") or {},
         "notes": inventory.of_fleet("lorafleet_notes") or [],
     }

@@ -101,6 +101,8 @@ class CallbackModule(CallbackBase):
         self._run = Run(now(), check_mode=bool(context.CLIARGS.get("check")))
         # Whether a step has started, so that the files are those of this run.
         self._started = False
+        # Whether no_log hid results that the report needs.
+        self._hidden = False
         self._preflight = Preflight()
         self._since: dict[tuple[str, str], float] = {}
         self._failed_items = FailedItems()
@@ -120,6 +122,8 @@ class CallbackModule(CallbackBase):
 
     def v2_runner_on_ok(self, result: t.Any) -> None:
         ended = task_result(result)
+        if self._is_hidden(ended):
+            return
         if module_of(ended.task) == _FLEET:
             self._run.declare(ended.data)
         if step_of(ended.task) == PREFLIGHT:
@@ -151,6 +155,10 @@ class CallbackModule(CallbackBase):
 
     def v2_playbook_on_stats(self, stats: t.Any) -> None:
         run = self._run
+        if self._hidden:
+            remedy = "Unset ANSIBLE_NO_LOG, or set no_log: false where the role is used."
+            problem = "has no results, because no_log hides them."
+            self._display.warning(str(DeliveryError.of("delivery_report", problem, remedy)))
         if self._preflight.hosts:
             self._show_preflight()
         if not (self._started or run.failures or any(node.failures for node in run.nodes.values())):
@@ -168,8 +176,14 @@ class CallbackModule(CallbackBase):
 
     # Collecting
 
+    def _is_hidden(self, ended: TaskResult) -> bool:
+        hidden = "censored" in ended.data and (_of_role(ended.task) or module_of(ended.task) == _FLEET)
+        self._hidden |= hidden
+        return hidden
+
     def _fail(self, ended: TaskResult) -> None:
         name, host = ended.task.get_name(), ended.target
+        self._is_hidden(ended)
         if module_of(ended.task) == _FLEET:
             self._run.fail(name, host, _kept(ended))
         elif step_of(ended.task) == PREFLIGHT:

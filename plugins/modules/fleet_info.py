@@ -142,7 +142,8 @@ agents:
 adapters:
   description: >-
     Every adapter that the tags select on any node, once, in the form of
-    O(lorafleet.delivery.adapter_info#module:adapters).
+    O(lorafleet.delivery.adapter_info#module:adapters). On a training server, those of the nodes
+    whose C(agent_training_host) it is, if it has any.
   returned: success
   type: list
   elements: dict

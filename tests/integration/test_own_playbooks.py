@@ -226,3 +226,52 @@ def test_role_with_tags_of_the_playbook_keeps_what_surrounds_it(fleet: Fleet) ->
     assert done.rc == 0, done.output
     assert calls(fleet) == around
     assert not any(entry["action"].endswith("adapter_info") for entry in done.results)
+
+
+DEPLOY = "- ansible.builtin.import_playbook: lorafleet.delivery.deploy\n"
+
+
+def test_groups_made_by_the_playbook_are_accepted(fleet: Fleet) -> None:
+    fleet.groups["agents"]["site"] = "berlin"
+    grouping = "- hosts: agents\n  gather_facts: false\n  tasks: [{ansible.builtin.group_by: {key: '{{ site }}'}}]\n"
+    done = run(fleet, grouping + DEPLOY)
+    assert done.rc == 0, done.output
+    assert set(states(fleet).values()) == {"activated"}
+
+
+def test_hosts_added_during_the_run_are_checked(fleet: Fleet) -> None:
+    check = "- ansible.builtin.import_playbook: lorafleet.delivery.check_inventory\n"
+    added = {"name": "jw4-1", "groups": ["agents", "rented"], "agent_adapters": []}
+    adding = f"- hosts: localhost\n  gather_facts: false\n  tasks: [{{ansible.builtin.add_host: {json.dumps(added)}}}]\n"
+    done = run(fleet, check + adding + check)
+    assert done.rc == 2, done.output
+    assert "jw4-1), agent_adapters: declares no adapters." in done.output
+
+
+def test_variables_of_import_playbook_are_checked_and_used(fleet: Fleet) -> None:
+    fleet.members.pop("jw3")
+    rows = fleet.groups.pop("jw2")["agent_adapters"]
+    given = {"site_rows": rows, "agent_name": "cleaner", "agent_adapters": "{{ site_rows }}"}
+    done = run(fleet, f"{DEPLOY}  vars: {json.dumps(given)}\n")
+    assert done.rc == 0, done.output
+    assert states(fleet) == {("cleaner", "jw2-1", name): "activated" for name in (CLEANER_3B, CLEANER_8B)}
+
+    done = run(fleet, f"{DEPLOY}  vars: {json.dumps({**given, 'agent_modelsdir': '/srv'})}\n")
+    assert done.rc == 2, done.output
+    assert done.worked_on() == set()
+    assert "agent_modelsdir: is not a variable of the roles, but agent_models_dir is." in done.output
+
+
+def test_tag_of_adapters_that_depend_on_facts_selects_them(fleet: Fleet) -> None:
+    rows = fleet.groups["jw2"]["agent_adapters"]
+    fleet.groups["jw2"].update(site_rows=rows, agent_adapters="{{ site_rows if ansible_facts.system == 'Linux' else [] }}")
+    text = """
+    - ansible.builtin.import_playbook: lorafleet.delivery.check_inventory
+    - hosts: agents
+      gather_facts: true
+      tags: [always]
+      roles: [lorafleet.delivery.agent]
+    """
+    done = run(fleet, text, "--tags", "8b")
+    assert done.rc == 0, done.output
+    assert [key for key, state in states(fleet).items() if state == "activated"] == [("cleaner", "jw2-1", CLEANER_8B)]

@@ -249,3 +249,10 @@ def test_report_with_json_stdout_goes_to_stderr(fleet: Fleet) -> None:
     assert done.returncode == 0
     assert f"describer  jw3-1  {DESCRIBER_3B}" in done.stdout
     assert "delivery_report:" in done.stderr and "Set LORAFLEET_REPORT_DIR to another directory" in done.stderr
+
+
+def test_report_of_run_with_no_log_says_why_it_is_empty(fleet: Fleet) -> None:
+    done = fleet.run("deploy", environment={"ANSIBLE_NO_LOG": "true"})
+    assert done.rc == 0, done.output
+    assert "delivery_report: has no results, because no_log hides them." in done.output
+    assert not any(fleet.boxes().values())

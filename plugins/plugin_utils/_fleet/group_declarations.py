@@ -41,6 +41,9 @@ class GroupDeclarations:
         if group not in self._nodes:
             # A host of this copy of the inventory only. No host of an inventory has a space.
             name = f"only in {group}"
+            if group not in self._inventory.groups:
+                # Made during the run, by add_host or group_by.
+                self._inventory.add_group(group)
             self._inventory.add_host(name, group=group)
             self._nodes[group] = self._node(name, self._variables.get_vars(host=self._inventory.get_host(name)))
         return self._nodes[group]

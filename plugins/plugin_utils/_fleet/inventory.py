@@ -26,8 +26,10 @@ from .variable_checks import VariableChecks
 class Inventory:
     """Read from the variables of one task, with the loader and the templar of its action plugin."""
 
-    def __init__(self, loader: t.Any, templar: t.Any, task_vars: c.Mapping[str, t.Any]) -> None:
+    def __init__(self, loader: t.Any, templar: t.Any, task_vars: c.Mapping[str, t.Any], play_vars: c.Mapping[str, t.Any]) -> None:
+        """``play_vars`` are variables that the playbook sets for all hosts."""
         self._loader, self._templar, self._hostvars = loader, templar, task_vars["hostvars"]
+        self._play_vars = play_vars
         self._sources = task_vars["ansible_inventory_sources"]
         self.groups: dict[str, list[str]] = task_vars["groups"]
         members = self.groups.get("agents", ())
@@ -105,7 +107,10 @@ class Inventory:
         return [problem for problem in found if problem]
 
     def _node_of(self, name: str, raw: dict[str, t.Any]) -> Node:
-        return Node.of(name, (), HostVariables(raw, self._hostvars, self._templar, self._evaluated))
+        return Node.of(name, (), self._evaluable({**raw, **self._play_vars}))
 
     def _variables(self, host: str) -> HostVariables:
-        return HostVariables.of(host, self._hostvars, self._templar, self._evaluated)
+        return self._evaluable({**self._hostvars.raw_get(host), **self._play_vars})
+
+    def _evaluable(self, raw: dict[str, t.Any]) -> HostVariables:
+        return HostVariables(raw, self._hostvars, self._templar, self._evaluated)
