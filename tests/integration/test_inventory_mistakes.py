@@ -216,3 +216,14 @@ def test_training_server_without_training_models_dir_uses_that_of_nodes(fleet: F
     assert done.rc == 0, done.output
     manifests = [json.loads(text) for text in done.of("sbs29", "adapter_info")["manifests"]]
     assert {manifest["name"] for manifest in manifests} == {CLEANER_3B, CLEANER_8B}
+
+
+def test_variables_beside_a_playbook_that_imports_ours_are_named(fleet: Fleet) -> None:
+    site = fleet.root / "site"
+    (site / "group_vars").mkdir(parents=True)
+    (site / "group_vars" / "jw2.yml").write_text(json.dumps(fleet.groups.pop("jw2")), encoding="utf-8")
+    imported = str(CHECKOUT / "playbooks" / "check_inventory.yml")
+    (site / "site.yml").write_text(json.dumps([{"import_playbook": imported}]), encoding="utf-8")
+    message = failure(run(fleet, str(site / "site")))
+    assert "group jw2 (jw2-1), agent_adapters: declares no adapters." in message
+    assert f"{site / 'group_vars'}: is not read here: " in message

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import collections.abc as c
 import json
+import os
 import typing as t
 
+from ansible import context
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import Problem
 
 from .findings import Finding, Findings
@@ -20,6 +22,7 @@ from .group_checks import check_agents, check_training
 from .group_declarations import GroupDeclarations, hidden_agents
 from .host_variables import HostVariables
 from .node_checks import check_agent_names, check_rows, no_such_host
+from .playbook_directories import unread_variables
 from .variable_checks import VariableChecks
 
 
@@ -87,7 +90,15 @@ class Inventory:
                 findings.add(node.name, finding)
             if deploy and node.training_host and node.training_host not in self._hostvars:
                 findings.add(node.name, no_such_host(node.training_host))
-        return [*problems, *findings.problems(), *self._hidden(), *prompts_of(self.nodes)[1]]
+        problems += [*findings.problems(), *self._hidden(), *prompts_of(self.nodes)[1]]
+        if any(not node.rows and node.name not in unknown for node in self.nodes):
+            problems += self._unread()
+        return problems
+
+    def _unread(self) -> list[Problem]:
+        """Return where adapters may be declared that Ansible does not see."""
+        beside_inventory = [source if os.path.isdir(source) else os.path.dirname(source) for source in self._sources]
+        return unread_variables(context.CLIARGS.get("args", ()), [self._loader.get_basedir(), *beside_inventory])
 
     def _hidden(self) -> list[Problem]:
         """Return the problems of nodes that are in the groups of several agents."""

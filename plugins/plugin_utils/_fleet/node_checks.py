@@ -29,7 +29,11 @@ def check_rows(adapters: t.Any, agent: t.Any) -> list[Finding]:
     if adapters is None:
         adapters = []
     if not isinstance(adapters, list):
-        return [Finding(_VARIABLE, f"is {shown(adapters)}, which is not a list.", "Write a list with a row for each adapter.")]
+        remedy = "Write a list with a row for each adapter."
+        if isinstance(adapters, str) and adapters.lstrip().startswith("["):
+            # Ansible reads the values of an INI file as Python, and takes for text what is not.
+            remedy += " In an INI file, write True and False, or move the list to a YAML file in group_vars."
+        return [Finding(_VARIABLE, f"is {shown(adapters)}, which is not a list.", remedy)]
     if not adapters:
         remedy = "Declare the adapters that are served there, or take these hosts out of group agents."
         return [Finding(_VARIABLE, "declares no adapters.", remedy)]
@@ -95,7 +99,7 @@ def _check_row(number: int, row: t.Any) -> c.Iterator[Finding]:
 def _complete(row: Row, agent: t.Any) -> Row:
     """Return a row with the values that the role uses, so that rows can be compared."""
     options = row_options()
-    given = {"agent": agent or "", **{key: value for key, value in row.items() if value is not None}}
+    given = {"agent": str(agent or ""), **{key: value for key, value in row.items() if value is not None}}
     values = {key: coerced(option, given[key]) for key, option in options.items() if key in given}
     return {**{key: option.get("default") for key, option in options.items()}, **values}
 

@@ -13,7 +13,7 @@ from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.node_che
 ROW = {"name": "grammar_lora", "variant": "3b", "base": "tiny/Llama", "rank": 16, "alpha": 32}
 
 
-def found(*rows: t.Any, agent: str | None = "cleaner") -> list[str]:
+def found(*rows: t.Any, agent: t.Any = "cleaner") -> list[str]:
     return [" ".join(filter(None, [finding.problem, finding.remedy])) for finding in check_rows(list(rows), agent)]
 
 
@@ -30,6 +30,15 @@ def test_check_rows_no_rows_are_refused(adapters: t.Any) -> None:
 def test_check_rows_other_form_is_refused(adapters: t.Any) -> None:
     [finding] = check_rows(adapters, "cleaner")
     assert finding.problem.endswith("which is not a list.")
+
+
+def test_check_rows_list_as_text_of_an_ini_file_is_explained() -> None:
+    [finding] = check_rows('[{"name": "grammar_lora", "default": true}]', "cleaner")
+    assert "In an INI file, write True and False" in finding.remedy
+
+
+def test_check_rows_agent_name_of_another_form_is_left_to_the_check_of_variables() -> None:
+    assert found(ROW, agent=["cleaner"]) == []
 
 
 @pytest.mark.parametrize(
