@@ -10,6 +10,7 @@ import typing as t
 
 from ansible.plugins.action import ActionBase
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
+from ansible_collections.lorafleet.delivery.plugins.module_utils._text import first
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.fleet import prompts_of, variants_of
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.inventory import Inventory
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.rows import Row, adapters_of
@@ -51,11 +52,22 @@ class ActionModule(ActionBase):
         def read() -> dict[str, t.Any]:
             try:
                 inventory = Inventory(self._loader, self._templar, variables, play_vars)
-                return {"changed": False, **_fleet(inventory, options, tags, server)}
+                fleet = {"changed": False, **_fleet(inventory, options, tags, server)}
+                self._warn(inventory.unknown_nodes())
+                return fleet
             except DeliveryError as exc:
                 return {"failed": True, "msg": str(exc), "problems": exc.to_json()}
 
         return {**result, **(once_a_run("fleet_info", key, read) or read())}
+
+    def _warn(self, unknown: dict[str, str]) -> None:
+        """Name nodes whose adapters the role evaluates. A misspelt variable looks like a fact."""
+        nodes: dict[str, list[str]] = {}
+        for node, reason in unknown.items():
+            nodes.setdefault(reason, []).append(node)
+        for reason, names in nodes.items():
+            problem = f"is evaluated only by role agent. Before the first contact: {reason}"
+            self._display.warning(f"{first(names)}, agent_adapters: {problem}")
 
 
 def _fleet(inventory: Inventory, options: dict[str, t.Any], tags: tuple[list[str], ...], server: str) -> dict[str, t.Any]:

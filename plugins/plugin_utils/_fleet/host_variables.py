@@ -43,8 +43,8 @@ class HostVariables:
         """
         self._raw, self._evaluated = raw, evaluated
         self._values: dict[str, t.Any] = {}
-        # The names of the values that were asked for and cannot be evaluated.
-        self.unknown: set[str] = set()
+        # The values that were asked for and cannot be evaluated, with the reasons.
+        self.unknown: dict[str, str] = {}
         self._all = {**_role_defaults(), **raw, "hostvars": hostvars}
         self._templar = templar.copy_with_new_env(available_variables=self._all)
 
@@ -75,8 +75,8 @@ class HostVariables:
             return None
         try:
             value = self._templar.template(self._all[name])
-        except AnsibleError:
-            self.unknown.add(name)
+        except AnsibleError as exc:
+            self.unknown[name] = str(exc)
             return None
         return json.loads(json.dumps(value, default=str))
 

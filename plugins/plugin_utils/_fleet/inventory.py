@@ -56,9 +56,10 @@ class Inventory:
         """Return a variable that is equal on all nodes."""
         return self.value(self.nodes[0].name, name) if self.nodes else None
 
-    def unknown_nodes(self) -> set[str]:
-        """Return the nodes whose adapters cannot be evaluated before the first contact."""
-        return {node.name for node in self.nodes if "agent_adapters" in self._hosts[node.name].unknown}
+    def unknown_nodes(self) -> dict[str, str]:
+        """Return why the adapters of nodes cannot be evaluated yet, by node."""
+        unknown = {node.name: self._hosts[node.name].unknown for node in self.nodes}
+        return {name: reasons["agent_adapters"] for name, reasons in unknown.items() if "agent_adapters" in reasons}
 
     def mistakes(self, training: bool, deploy: bool) -> list[Problem]:
         """Return all that is wrong with the inventory.
