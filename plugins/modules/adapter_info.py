@@ -178,7 +178,7 @@ excluded:
       - path: README.md
         reason: documentation
       - path: optimizer.pt
-        reason: state or record of the training
+        reason: state or log of the training
 directories:
   description:
     - Identifies each adapter's directory, for O(lorafleet.delivery.adapter_sync#module:source_directories).

@@ -198,7 +198,7 @@ TABLE: dict[str, Bad] = {
     ),
     "bin only": Bad("directory", ("as adapter_model.bin, a pickle", "Save it as adapter_model.safetensors"), source=as_pickle),
     "link that leads outside": Bad(
-        "directory", ("tokenizer.json is a symbolic link, into ", "Replace links by the files themselves"), source=link_outside
+        "directory", ("tokenizer.json is a symbolic link, into ", "Replace links with the files themselves"), source=link_outside
     ),
     "safetensors truncated": Bad(
         "weights",

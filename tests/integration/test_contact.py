@@ -28,7 +28,7 @@ def test_contact_errors_name_account_cause_and_remedy(fleet: Fleet, accounts: Ac
     try:
         root = f"user {operator} becoming root by sudo"
         ways: dict[str, tuple[dict[str, t.Any], str, str]] = {
-            "no-password": (BECOME, f"{root}, sudo wants a password, and none is set", "Set ansible_become_password for"),
+            "no-password": (BECOME, f"{root}, sudo requires a password, but none is set", "Set ansible_become_password for"),
             "wrong-password": (
                 {**BECOME, "ansible_become_password": OTHER_SECRET},
                 f"{root}, sudo rejected the password",
@@ -105,6 +105,6 @@ def test_transfer_to_account_with_terminal_for_sudo_only_is_refused(fleet: Fleet
     for pipelining in ("True", "False"):
         done = fleet.run("deploy", "--limit", "jw2", environment={"ANSIBLE_PIPELINING": pipelining})
         [message] = done.failures("jw2-1")
-        assert message.startswith(f"jw2-1: as user {accounts.operator} becoming root by sudo, sudo wants a terminal: ")
+        assert message.startswith(f"jw2-1: as user {accounts.operator} becoming root by sudo, sudo requires a terminal: ")
         assert f'Add "Defaults:{accounts.operator} !requiretty" with visudo there' in message
     assert not list((home / "node/models").iterdir())

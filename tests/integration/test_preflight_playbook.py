@@ -161,7 +161,7 @@ def test_preflight_in_check_mode_tries_nothing(fleet: Fleet) -> None:
 
 
 def test_preflight_as_operator_names_missing_password_and_rights(fleet: Fleet, accounts: Accounts) -> None:
-    """One node wants a sudo password, the other belongs to root and is not told to become it."""
+    """One node requires a sudo password, the other belongs to root and is not told to become it."""
     accounts.may("(ALL) ALL")
     for node, become in (("jw2-1", True), ("jw3-1", False)):
         home = accounts.directory(node, "root")
@@ -175,7 +175,7 @@ def test_preflight_as_operator_names_missing_password_and_rights(fleet: Fleet, a
     assert done.rc == 2
     assert failed(done, "jw2-1") == {"become"}
     become = checks(done, "jw2-1")["become"]
-    assert "sudo wants a password, and none is set" in become["found"]
+    assert "sudo requires a password, but none is set" in become["found"]
     assert "ansible_become_password" in become["remedy"]
     assert failed(done, "jw3-1") == {"models directory", "store"}
     assert checks(done, "jw3-1")["become"]["found"] == f"not used, modules run as {accounts.operator}"

@@ -113,7 +113,7 @@ def test_report_of_failed_deploy_lists_each_failure_with_remedy(fleet: Fleet) ->
     rejection = f"adapter {CLEANER_8B}, lora_alpha in {CONFIG}: is 64; the inventory declares alpha 32. "
     assert rejected.startswith(f"sbs29 (needed by jw2-1): {rejection}")
     assert rejected.endswith("Deliver the intended adapter, or correct the inventory.")
-    assert suggested.startswith(f"sbs29 (needed by jw2-1): adapter {CLEANER_8B}: has this row by its own configuration: ")
+    assert suggested.startswith(f"sbs29 (needed by jw2-1): adapter {CLEANER_8B}: matches this row instead: ")
     assert unreachable.startswith("jw3-1: is unreachable: ") and "Restore the connection and run again" in unreachable
     report = fleet.report()
     jsonschema.validate(report, SCHEMA)

@@ -33,9 +33,9 @@ class Excluded:
         return {"path": printable(self.path), "reason": self.reason}
 
 
-_TRAINING = "state or record of the training"
+_TRAINING = "state or log of the training"
 _REASONS: tuple[tuple[tuple[str, ...], str], ...] = (
-    ((PICKLE_FILE,), "the weights as a pickle, beside the same as safetensors"),
+    ((PICKLE_FILE,), "the weights as a pickle; their safetensors file is delivered"),
     (("README*", "*.md", "LICENSE*", "NOTICE*", "USE_POLICY*", "COPYING*"), "documentation"),
     (("config.json", "generation_config.json"), "settings of the base, which the node has"),
     (
@@ -52,7 +52,7 @@ _REASONS: tuple[tuple[tuple[str, ...], str], ...] = (
         ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json", "[0-9]_*"),
         "settings of sentence-transformers",
     ),
-    ((".*",), "hidden"),
+    ((".*",), "a hidden file or directory"),
 )
 
 
@@ -71,7 +71,7 @@ def excluded(directory: str, name: str) -> Excluded:
 
 
 def unusual(name: str, items: t.Iterable[Excluded]) -> list[str]:
-    """Return the warning about what adapter ``name`` leaves behind and serving might need."""
+    """Return the warning about excluded items of adapter ``name`` that serving might need."""
     found = [printable(item.path) for item in items if not item.usual]
     if not found:
         return []

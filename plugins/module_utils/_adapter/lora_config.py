@@ -290,7 +290,7 @@ _CONVERT = "Save it as plain LoRA (save_pretrained with path_initial_model_for_w
 
 Form = t.Tuple[t.Callable[[t.Any], bool], str]
 _BOOLEAN: Form = (lambda value: value is None or isinstance(value, bool), "true or false")
-_TEXT: Form = (lambda value: value is None or isinstance(value, str), "a text")
+_TEXT: Form = (lambda value: value is None or isinstance(value, str), "text")
 _OBJECT: Form = (lambda value: value is None or isinstance(value, dict), "an object")
 _MODULES: Form = (lambda value: value is None or isinstance(value, str) or _are_names(value), "module names or a pattern")
 

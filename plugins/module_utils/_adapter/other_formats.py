@@ -78,7 +78,7 @@ _FORMATS = (
             *("latest_checkpointed_iteration.txt", "iter_0*", "model_weights"),
         ),
         "a distributed checkpoint, as NeMo and Megatron save one",
-        "Export the adapter in PEFT's form with the tool that trained it.",
+        "Export the adapter in PEFT's format with the tool that trained it.",
     ),
     Format(
         (
@@ -90,7 +90,7 @@ _FORMATS = (
     ),
     Format(
         ("adapter_[0-9]*.pt", "recipe_state*.pt", "hf_model_*.pt", "meta_model_*.pt", "torchtune_config.yaml"),
-        "a checkpoint of torchtune in its own form",
+        "a checkpoint in torchtune's own format",
         "Train with torchtune's FullModelHFCheckpointer, which also writes adapter_config.json and adapter_model.safetensors.",
     ),
     Format(

@@ -23,7 +23,7 @@ from .files import CHAT_TEMPLATE_DIR, CODE_SUFFIXES, CONFIG_FILE, PICKLE_FILE, S
 from .other_formats import adapters_below, format_of
 
 _FOLLOW = (
-    "Replace links by the files themselves (cp -rL makes such a copy of the directory), or list {directory} in"
+    "Replace links with the files themselves (cp -rL copies a directory that way), or list {directory} in"
     " link_dirs (variable training_link_dirs) to have links into it followed."
 )
 
@@ -79,7 +79,7 @@ def select_files(directory: str, declared: Declaration, link_dirs: t.Sequence[st
     """Return the files to deliver from ``directory``.
 
     Links to plain files in one of ``link_dirs`` count as these files. Raises DeliveryError if there
-    is no adapter, or no whole one.
+    is no complete adapter.
     """
     try:
         present = _present(directory, declared)

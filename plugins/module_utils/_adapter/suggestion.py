@@ -68,7 +68,7 @@ def contradiction(config: Config, declared: Declaration, row: Row) -> list[Probl
     suggested = suggested_row(config, declared, row)
     if suggested is None:
         return []
-    problem = f"has this row by its own configuration: {row_on_one_line(suggested)}"
+    problem = f"matches this row instead: {row_on_one_line(suggested)}"
     return [Problem("", problem, "If it is the intended adapter, put that row into agent_adapters.", declared.name)]
 
 

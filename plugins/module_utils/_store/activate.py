@@ -97,7 +97,7 @@ def _promote(plan: Plan, state: State, options: ActivationOptions) -> str | None
 
 
 def _replace_release(paths: AdapterPaths, release: str, state: State) -> str | None:
-    """Replace a damaged release in the store by the staged one."""
+    """Replace a damaged release in the store with the staged one."""
     staged, target, prepared = paths.staged(release), paths.release(release), pending_path(paths, release)
     intent = _begin(paths, state, PROMOTE, release, staged, EXCHANGE)
     os.rename(staged, prepared)

@@ -22,7 +22,7 @@ from .failures import Account, Failure, explain
 class ContactAction(ActionBase):
     """Explains why a module did not run: the host, the account, the cause and the remedy.
 
-    Replaces references to manifests by their texts.
+    Replaces references to manifests with their texts.
     """
 
     def _execute_module(self, *args: t.Any, **kwargs: t.Any) -> dict[str, t.Any]:

@@ -93,7 +93,7 @@ _SUDO = 'allow it there with visudo: "{user} ALL=({become_user}) ALL"'
 _CAUSES = (
     _Cause(
         r"^.*you must have a tty.*$",
-        "sudo wants a terminal",
+        "sudo requires a terminal",
         'Add "Defaults:{user} !requiretty" with visudo there: modules and transfers have no terminal.',
         become=True,
     ),
@@ -111,7 +111,7 @@ _CAUSES = (
     ),
     _Cause(
         r"^.*(?:Missing \S+ password|a password is required|Authorization required|waiting for privilege escalation prompt).*$",
-        "{method} wants a password, and none is set",
+        "{method} requires a password, but none is set",
         "Set ansible_become_password for {host}, run with --ask-become-pass, or allow it without a password there (NOPASSWD"
         " in sudoers). sudo also asks where it allows other commands only.",
         become=True,
@@ -119,15 +119,14 @@ _CAUSES = (
     _Cause(r"^.*is not in the sudoers file.*$", "sudo has no rule for this user", f"Use another user, or {_SUDO}.", become=True),
     _Cause(
         r"^.*(?:is not allowed to (?:execute|run)|doas: Operation not permitted).*$",
-        "{method} does not allow this user the command",
+        "{method} does not allow this user to run the command",
         f"Modules and transfers are started with /bin/sh, so a rule for single programs is not enough: {_SUDO}.",
         become=True,
     ),
     _Cause(
         r"^.*(?:no new privileges|effective uid is not 0|have the setuid bit set).*$",
         "{method} cannot change users on this host",
-        "It needs its setuid bit and, in a container, one that was started without no_new_privileges. Or connect as"
-        " {become_user}.",
+        "Give its program the setuid bit; start a container without no_new_privileges. Or connect as {become_user}.",
         become=True,
     ),
     _Cause(
@@ -182,8 +181,8 @@ _CAUSES = (
     ),
     _Cause(
         r"^.*(?:No space left on device|Disk quota exceeded).*$",
-        "there is no space or no inode left for Ansible's temporary files",
-        f"Free some there, or {_OTHER_TEMPORARY}.",
+        "there is no space or inode left for Ansible's temporary files",
+        f"Free some space there, or {_OTHER_TEMPORARY}.",
         temporary=True,
     ),
     _Cause(

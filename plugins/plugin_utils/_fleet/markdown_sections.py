@@ -112,7 +112,7 @@ class MarkdownReader:
             yield line, [Item(line, 0, f"{name}: {cell}") for name, cell in zip(header, cells) if cell]
 
     def _without_comments(self, text: str) -> str:
-        """Replace comments by blank lines: a section that is commented out is not delivered."""
+        """Replace comments with blank lines: a section that is commented out is not delivered."""
         kept, *commented = text.split("<!--")
         for part in commented:
             comment, end, after = part.partition("-->")

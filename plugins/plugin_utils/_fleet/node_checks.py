@@ -129,4 +129,4 @@ def _check_defaults(rows: c.Iterable[Row]) -> c.Iterator[Finding]:
     for agent, names in defaults.items():
         if len(names) > 1:
             problem = f"has {len(names)} rows with default: true for agent {agent}: {', '.join(names)}."
-            yield Finding(_VARIABLE, problem, "Leave it in one of them.")
+            yield Finding(_VARIABLE, problem, "Keep it in only one of them.")

@@ -81,7 +81,7 @@ def check_selected(
     """
     limited = [node for node in selected if hosts is None or node in hosts]
     if not limited:
-        return [Problem("--limit", "holds no node.", f"Name nodes or their groups. Nodes: {first(selected)}.")]
+        return [Problem("--limit", "selects no node.", f"Name nodes or their groups. Nodes: {first(selected)}.")]
     if any(selected[node] or node in unknown for node in limited):
         return []
     wanted, skipped = (sorted(set(tags) - SPECIAL_TAGS) for tags in (run_tags, skip_tags))

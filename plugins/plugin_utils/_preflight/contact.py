@@ -78,7 +78,7 @@ def add_clock(checklist: Checklist, before: float, there: float, after: float) -
     """Compare clocks: the host's was read between ``before`` and ``after`` on the controller."""
     difference = there - after if there > after else min(0.0, there - before)
     if abs(difference) <= _TOLERANCE:
-        checklist.ok(CLOCK, "like the controller's")
+        checklist.ok(CLOCK, "agrees with the controller's")
         return
     direction = "ahead of" if difference > 0 else "behind"
     found = f"{_duration(abs(difference))} {direction} the controller's"

@@ -236,7 +236,7 @@ UNSUPPORTED: list[tuple[str, t.Any, str]] = [
     ("target_modules", "", "a list of module names, a pattern"),
     ("target_modules", "*_proj", "is not a valid regular expression: nothing to repeat"),
     ("target_modules", ["q_proj", None], "a list of module names, a pattern"),
-    ("base_model_name_or_path", 3, "a text"),
+    ("base_model_name_or_path", 3, "text"),
     ("lora_dropout", 2, "a number from 0 to 1"),
     ("init_lora_weights", "pissa", "path_initial_model_for_weight_conversion"),
     ("init_lora_weights", "pissa_niter_4", "with random numbers, others at loading"),

@@ -81,15 +81,15 @@ def test_select_files_excluded_files_have_reasons(adapter: pathlib.Path, select:
     (adapter / "grammar" / CONFIG).write_text("{}")
     (adapter / "checkpoint-5").mkdir()
     assert reasons(select) == {
-        ".gitattributes": "hidden",
+        ".gitattributes": "a hidden file or directory",
         "Handler.PY": "code, or a pickle, which can carry code",
         "README.md": "documentation",
-        "adapter_model.bin": "the weights as a pickle, beside the same as safetensors",
-        "checkpoint-5": "state or record of the training",
+        "adapter_model.bin": "the weights as a pickle; their safetensors file is delivered",
+        "checkpoint-5": "state or log of the training",
         "config.json": "settings of the base, which the node has",
         "grammar": "another adapter: add a row with this subdirectory to deliver it",
-        "optimizer.pt": "state or record of the training",
-        "trainer_state.json": "state or record of the training",
+        "optimizer.pt": "state or log of the training",
+        "trainer_state.json": "state or log of the training",
     }
     assert unusual("adapter", select().excluded) == []
 
@@ -141,7 +141,7 @@ def test_select_files_lfs_pointer_is_named(adapter: pathlib.Path, select: Select
         (("lora_config.json", "peft_model-00001-of-00001.safetensors"), "an adapter of PaddleFormers"),
         (("adapter.lora.h5",), "adapter.lora.h5 is an adapter of Keras"),
         (("lit_model.pth.lora", "model_config.yaml", "tokenizer.json"), "lit_model.pth.lora is a checkpoint of litgpt"),
-        (("adapter_0.pt", "recipe_state.pt"), "adapter_0.pt is a checkpoint of torchtune in its own form"),
+        (("adapter_0.pt", "recipe_state.pt"), "adapter_0.pt is a checkpoint in torchtune's own format"),
         (("__0_0.distcp", ".metadata"), "__0_0.distcp is a distributed checkpoint, as NeMo"),
         (("megatron_lora.nemo",), "megatron_lora.nemo is a distributed checkpoint, as NeMo"),
         (("zero_to_fp32.py", "latest", "global_step100"), "is a checkpoint of DeepSpeed ZeRO or FSDP"),

@@ -64,7 +64,7 @@ def test_suggested_row_of_unacceptable_adapter_is_none(
 def test_contradiction_shows_the_row_on_one_line(adapter: pathlib.Path, declare: Declare) -> None:
     [problem] = contradiction(config_of(adapter), declare(rank=8), ROW)
     assert problem.problem == (
-        'has this row by its own configuration: - {name: adapter, variant: "3b", base: tiny/Llama-64, rank: 16, alpha: 32}'
+        'matches this row instead: - {name: adapter, variant: "3b", base: tiny/Llama-64, rank: 16, alpha: 32}'
     )
 
 

@@ -44,7 +44,7 @@ def test_check_source_fails_each_wrong_adapter(site: Site) -> None:
     found = site.check_source()
     assert found.failed() == {"adapter grammar_3b", "adapter grammar_8b", "adapter absent"}
     wrong, suggestion = found.all("adapter grammar_3b")
-    assert suggestion.found.startswith("has this row by its own configuration: - {name: grammar_3b, ")
+    assert suggestion.found.startswith("matches this row instead: - {name: grammar_3b, ")
     assert (wrong.found, wrong.adapter) == (
         "lora_alpha in adapter_config.json: is 32; the inventory declares alpha 64.",
         "grammar_3b",

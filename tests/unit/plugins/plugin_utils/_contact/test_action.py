@@ -76,7 +76,7 @@ def test_contact_action_explains_what_is_no_result(monkeypatch: pytest.MonkeyPat
 def test_contact_action_explains_error_of_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     full = AnsibleError("failed to transfer file: dd: error writing '/home/deploy/.ansible/tmp/x': No space left on device")
     [problem] = run(monkeypatch, full)["problems"]
-    assert "no space or no inode left for Ansible's temporary files" in problem["problem"]
+    assert "no space or inode left for Ansible's temporary files" in problem["problem"]
 
 
 @pytest.mark.parametrize("error", [AnsibleConnectionFailure("Failed to connect via ssh: refused"), AnsibleError("Unexpected")])

@@ -45,19 +45,19 @@ FAILURES: dict[str, tuple[dict[str, t.Any] | str, Account, str, str]] = {
     "requiretty": (
         printed("sudo: sorry, you must have a tty to run sudo\n"),
         SUDO,
-        BY_SUDO + 'sudo wants a terminal: "sudo: sorry, you must have a tty to run sudo".',
+        BY_SUDO + 'sudo requires a terminal: "sudo: sorry, you must have a tty to run sudo".',
         'Add "Defaults:deploy !requiretty" with visudo there',
     ),
     "requiretty, 2.18": (
         printed("sudo: sorry, you must have a tty to run sudo\n", msg=NO_JSON_218),
         SUDO,
-        BY_SUDO + "sudo wants a terminal: ",
+        BY_SUDO + "sudo requires a terminal: ",
         'Add "Defaults:deploy !requiretty"',
     ),
     "no password": (
         "Missing sudo password",
         SUDO,
-        BY_SUDO + 'sudo wants a password, and none is set: "Missing sudo password".',
+        BY_SUDO + 'sudo requires a password, but none is set: "Missing sudo password".',
         "Set ansible_become_password for jw2-1, run with --ask-become-pass, or",
     ),
     "wrong password": (
@@ -75,7 +75,8 @@ FAILURES: dict[str, tuple[dict[str, t.Any] | str, Account, str, str]] = {
     "policy": (
         printed("Sorry, user deploy is not allowed to execute '/bin/sh -c echo' as root on jw2-1.\n"),
         SUDO,
-        BY_SUDO + "sudo does not allow this user the command: \"Sorry, user deploy is not allowed to execute '/bin/sh -c echo'",
+        BY_SUDO
+        + "sudo does not allow this user to run the command: \"Sorry, user deploy is not allowed to execute '/bin/sh -c echo'",
         "so a rule for single programs is not enough",
     ),
     "policy, with a password whose prompt swallowed the reason": (
@@ -105,7 +106,8 @@ FAILURES: dict[str, tuple[dict[str, t.Any] | str, Account, str, str]] = {
     "doas without permission": (
         printed("doas: Operation not permitted\n"),
         DOAS,
-        "as user deploy becoming root by community.general.doas, community.general.doas does not allow this user the command: ",
+        "as user deploy becoming root by community.general.doas, community.general.doas does not allow this user to run"
+        " the command: ",
         "/bin/sh",
     ),
     "doas with a password": (
@@ -123,7 +125,7 @@ FAILURES: dict[str, tuple[dict[str, t.Any] | str, Account, str, str]] = {
     "su without a password": (
         "Timeout (7s) waiting for privilege escalation prompt: ",
         SU,
-        "as user deploy becoming serving by su, su wants a password, and none is set: ",
+        "as user deploy becoming serving by su, su requires a password, but none is set: ",
         "Set ansible_become_password",
     ),
     "becoming an unprivileged user": (
@@ -241,14 +243,14 @@ FAILURES: dict[str, tuple[dict[str, t.Any] | str, Account, str, str]] = {
         "failed to transfer file to /root/.ansible/tmp/x /home/deploy/.ansible/tmp/y/AnsiballZ_ping.py:\n\ndd: error writing"
         " '/home/deploy/.ansible/tmp/y/AnsiballZ_ping.py': No space left on device\n1+0 records in\n",
         LOGIN,
-        "as user deploy, there is no space or no inode left for Ansible's temporary files: \"dd: error writing '/home/deploy/",
-        "Free some there, or set ansible_remote_tmp for jw2-1",
+        "as user deploy, there is no space or inode left for Ansible's temporary files: \"dd: error writing '/home/deploy/",
+        "Free some space there, or set ansible_remote_tmp for jw2-1",
     ),
     "full temporary directory": (
         printed("Traceback (most recent call last):\nOSError: [Errno 28] No space left on device: '/tmp/ansible_payload'\n"),
         LOGIN,
-        "as user deploy, there is no space or no inode left for Ansible's temporary files: ",
-        "Free some there",
+        "as user deploy, there is no space or inode left for Ansible's temporary files: ",
+        "Free some space there",
     ),
 }
 
@@ -306,7 +308,7 @@ def test_explain_shows_text_of_host_escaped_and_cut() -> None:
 def test_explain_finds_cause_after_much_output(noise: str) -> None:
     found = explain(Failure(NO_JSON, f"{noise}\nsudo: sorry, you must have a tty to run sudo\n", 1), SUDO)
     assert found is not None
-    assert "sudo wants a terminal" in found.problem
+    assert "sudo requires a terminal" in found.problem
     assert explain(Failure(NO_JSON, noise, 1), SUDO) is None
 
 

@@ -92,7 +92,7 @@ def test_check_rows_two_agents_may_serve_same_adapter() -> None:
 
 def test_check_rows_two_defaults_of_an_agent_are_refused() -> None:
     rows = [{**ROW, "name": name, "default": True} for name in ("a", "b")]
-    assert found(*rows) == ["has 2 rows with default: true for agent cleaner: a, b. Leave it in one of them."]
+    assert found(*rows) == ["has 2 rows with default: true for agent cleaner: a, b. Keep it in only one of them."]
     assert found(rows[0], {**rows[1], "agent": "describer"}) == []
 
 

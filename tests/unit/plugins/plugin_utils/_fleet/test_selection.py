@@ -142,7 +142,7 @@ def test_check_selected_run_with_work_has_no_problem() -> None:
 
 def test_check_selected_limit_without_nodes_is_refused() -> None:
     [problem] = check_selected(SELECTED, ["sbs29"], ["all"], [])
-    assert str(problem) == "--limit: holds no node. Name nodes or their groups. Nodes: jw2-1, jw3-1."
+    assert str(problem) == "--limit: selects no node. Name nodes or their groups. Nodes: jw2-1, jw3-1."
 
 
 @pytest.mark.parametrize(

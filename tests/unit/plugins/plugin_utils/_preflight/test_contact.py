@@ -92,9 +92,9 @@ def test_add_refused_blames_account_become_or_python(become: dict[str, t.Any] | 
 @pytest.mark.parametrize(
     ("there", "state", "found"),
     [
-        (95.0, "ok", "like the controller's"),
-        (41.0, "ok", "like the controller's"),
-        (170.0, "ok", "like the controller's"),
+        (95.0, "ok", "agrees with the controller's"),
+        (41.0, "ok", "agrees with the controller's"),
+        (170.0, "ok", "agrees with the controller's"),
         (40 - 3600, "warning", "61 min behind the controller's"),
         (110 + 86400 * 3, "warning", "3 days ahead of the controller's"),
         (110 + 3600 * 5, "warning", "5 h ahead of the controller's"),
