@@ -58,14 +58,14 @@ options:
         type: dict
       extra_files:
         description:
-          - Names of further files of the adapter, which are delivered where they exist. A name may
-            begin with that of a subdirectory and a slash.
+          - Further files of the adapter, which are delivered if they exist, as C(NAME) or
+            C(DIRECTORY/NAME).
         type: list
         elements: str
       subdirectory:
         description:
-          - Where the adapter is in the directory of its name, for example V(checkpoint-1200). It is
-            delivered under its name all the same.
+          - The subdirectory of the adapter's directory that is delivered, for example
+            V(checkpoint-1200). It is delivered under the adapter's name.
         type: str
       allow_pickle:
         description:

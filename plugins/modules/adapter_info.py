@@ -20,8 +20,8 @@ description:
     tensors that overwrite the base, NaN, all-zero weights, another scaling or another base.
   - An adapter consists of adapter_config.json and the weights file, both required, and of the files
     of its tokenizer or processor where they exist. All other files are excluded.
-  - If there is no adapter, the problem names the tool that saved the files that are there, or the
-    directories below that have adapters.
+  - If the directory has no adapter of PEFT, the problem names the tool that saved its files, or the
+    subdirectories that have adapters.
   - Caches the hashes by inode, size, mtime and ctime of each file.
   - If several hosts of a play delegate the task to one host with the same options, it runs there
     once, and all of them get its result.
@@ -55,7 +55,7 @@ options:
   suggest_rows:
     description:
       - Return RV(suggested_rows) for the adapters in O(models_dir) that are not in O(adapters).
-      - A row that contradicts its adapter is answered with the right one in any case, in RV(problems).
+      - If a row contradicts its adapter, RV(problems) shows the right one, whatever this option is.
     type: bool
     default: false
   python:
@@ -65,9 +65,9 @@ options:
     type: path
   by_reference:
     description:
-      - Return references in RV(manifests) instead of the texts, which stay on the controller until
-        the end of the run. A text can have hundreds of kilobytes, and Ansible keeps the results of
-        all nodes in memory.
+      - Return references in RV(manifests) instead of the texts, which are kept in files on the
+        controller until the end of the run. A text can have hundreds of kilobytes, and Ansible keeps
+        the results of all nodes in memory.
       - The other modules of this collection take references in place of the texts.
     type: bool
     default: false
@@ -170,7 +170,7 @@ excluded:
   description:
     - The files and directories in each adapter's directory that are not delivered, as a list of
       C(path) and C(reason) for each adapter.
-    - The module warns of those that no tool is known to leave there.
+    - The module warns about those that no known tool leaves there.
   returned: always
   type: dict
   sample:
@@ -190,8 +190,7 @@ directories:
   type: dict
 notes:
   description:
-    - What is unusual about each adapter and accepted all the same, such as settings that only the
-      training uses.
+    - What is unusual about each adapter but accepted, such as settings that only the training uses.
   returned: always
   type: dict
   sample:
@@ -207,7 +206,7 @@ suggested_rows:
   description:
     - For each undeclared adapter in O(models_dir), by the name of its directory, the row that its
       adapter_config.json gives, as YAML to paste into C(agent_adapters).
-    - Only those that a row makes acceptable. Empty without O(suggest_rows).
+    - Adapters that no row could make acceptable are left out. Empty without O(suggest_rows).
   returned: always
   type: dict
   sample:

@@ -13,13 +13,13 @@ version_added: 0.2.0
 author:
   - The lorafleet.delivery authors (@lorafleet)
 description:
-  - Selects those rows of O(adapters) that the tags of the run select. Tags are names of agents and
-    of variants. Tags of one kind are alternatives, and the two kinds are combined. C(--tags
+  - Selects the rows of O(adapters) that the tags of the run name by agent or variant. A row must
+    match one of the agent tags and one of the variant tags, if there are any of that kind. C(--tags
     cleaner,8b) selects only the cleaner's 8b, C(--tags 8b) that of every agent.
-  - A tag that is neither an agent nor a variant is an error, and so are tags that together select no
-    adapter of the fleet. The tags of the task itself, which it inherits from its role and its play,
-    and O(other_tags) are exempt. Tags to skip are never an error.
-  - Runs on the controller and contacts no host. Other nodes' variables are read once for each run.
+  - A tag that names no agent and no variant is an error, and so are tags that together select no
+    adapter of the fleet. O(other_tags) and the tags that the task inherits from its role and its
+    play are exempt. Unknown tags to skip are not an error.
+  - Runs on the controller and contacts no host. The variables of other nodes are read once for each run.
 extends_documentation_fragment:
   - lorafleet.delivery._attributes
 attributes:
@@ -45,7 +45,8 @@ options:
     required: true
   other_tags:
     description:
-      - Tags of other parts of the playbook. In a run with no tag but these, no adapter is selected.
+      - Tags that belong to other parts of the playbook. In a run with only such tags, no adapter is
+        selected.
     type: list
     elements: str
     default: []

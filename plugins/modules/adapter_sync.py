@@ -62,8 +62,8 @@ options:
     required: true
   source_models_dir:
     description:
-      - The directory at the source with a subdirectory for each adapter, called by its name. Used
-        for the adapters that are not in O(source_directories).
+      - The directory at the source with a directory for each adapter, named after it. Used for
+        adapters that are not in O(source_directories).
       - Absolute, or beginning with C(~/).
     type: path
     required: true

@@ -17,9 +17,9 @@ description:
     which of them the tags and the limit of the run select.
   - Checks the inventory and fails with all mistakes at once. C(playbooks/check_inventory.yml), with
     which the other playbooks begin, uses it before the first contact with any host.
-  - A variable that cannot be evaluated without facts or registered results is not checked. The
-    role fails later if it needs it. C(lorafleet_own_variables) is a list of variables that are not
-    to be checked although they look like misspelt variables of the roles.
+  - A variable that depends on facts or registered results is not checked. If it is wrong, the role
+    fails later. The variable C(lorafleet_own_variables) lists variables of your own that look like
+    misspelt variables of the roles.
   - Runs on the controller and contacts no host. The inventory is read once for each run.
 extends_documentation_fragment:
   - lorafleet.delivery._attributes
@@ -43,8 +43,8 @@ options:
     elements: str
   runs_on:
     description:
-      - The group that the run works on. V(training) implies O(training). With V(both), the limit may
-        also leave the training server alone.
+      - The groups that the run works on. V(training) implies O(training). With V(both), the limit may
+        select the training server alone.
     type: str
     choices: [agents, training, both]
     default: agents
@@ -59,7 +59,7 @@ options:
     type: bool
     default: true
   other_tags:
-    description: Tags of the playbook that select other things than adapters.
+    description: Tags that belong to other parts of the playbook.
     type: list
     elements: str
     default: []
@@ -84,7 +84,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 nodes:
-  description: The hosts of the group C(agents), one entry each, also those outside of the limit.
+  description: The hosts of the group C(agents), one entry each, including those outside the limit.
   returned: success
   type: list
   elements: dict
@@ -98,7 +98,7 @@ nodes:
       type: str
       sample: 192.0.2.11
     groups:
-      description: Its groups but C(all), C(agents) and C(ungrouped).
+      description: Its groups except C(all), C(agents) and C(ungrouped).
       type: list
       elements: str
       sample: [jw2]
@@ -142,8 +142,8 @@ agents:
 adapters:
   description: >-
     Every adapter that the tags select on any node, once, in the form of
-    O(lorafleet.delivery.adapter_info#module:adapters). On a training server, those of the nodes
-    whose C(agent_training_host) it is, if it has any.
+    O(lorafleet.delivery.adapter_info#module:adapters). On a training server that is the
+    C(agent_training_host) of some nodes, only the adapters of these.
   returned: success
   type: list
   elements: dict
@@ -159,12 +159,12 @@ training_server:
   type: dict
   sample: {"name": "sbs29", "address": "sbs29.example.org"}
 training:
-  description: C(lorafleet_training), what the manifest says about the training.
+  description: The variable C(lorafleet_training), what the Markdown manifest says about the training.
   returned: success
   type: dict
   sample: {"framework": "PEFT 0.21"}
 notes:
-  description: C(lorafleet_notes), notes of the manifest about the fleet.
+  description: The variable C(lorafleet_notes), notes of the Markdown manifest about the fleet.
   returned: success
   type: list
   elements: str

@@ -12,20 +12,20 @@ version_added: 0.2.0
 author:
   - The lorafleet.delivery authors (@lorafleet)
 description:
-  - Asks of a node or a training server what a delivery will ask of it, and returns every answer. It
-    does not stop at the first problem, and fails at the end if any check has failed.
+  - Checks a node or a training server for everything that a delivery needs of it. Does not stop at
+    the first problem, and fails at the end if any check has failed.
   - On a training server, checks Python, rsync, the models directory, the bases and, with O(python),
     the interpreter of the training, and describes each adapter as M(lorafleet.delivery.adapter_info)
     does.
   - On a node, checks Python, rsync, flock, the models directory and the store, owner and modes,
     locks, the method of activation, the free space, the interpreter and the device of the load
     test, and the bases. Compares its packages and bases with those of the training.
-  - On the controller, adds how the host is reached, as whom modules run there, and by how much its
-    clock differs. A host that cannot be reached is a failed check and not an unreachable host.
+  - Adds what only the controller knows - how the host is reached, as whom modules run there, and by
+    how much its clock differs. An unreachable host counts as a failed check.
   - If several nodes of a play delegate the task to one training server with the same options, it
     runs there once, and all of them get its result.
   - Leaves nothing behind. On a node, tries locks, owner, modes and the exchange of directories in a
-    directory of its own on the file system of O(store), which it removes. It loads no adapter.
+    temporary directory on the file system of O(store). Loads no adapter.
 extends_documentation_fragment:
   - lorafleet.delivery._options.declared
   - lorafleet.delivery._options.source

@@ -101,7 +101,7 @@ def _check_directories(checklist: Checklist, params: dict[str, t.Any], probe: bo
     with checklist.checking(SOURCE):
         check_not_source(models_dir, store, params["source_directories"])
         if params["source_directories"]:
-            checklist.ok(SOURCE, "in directories other than those of this node")
+            checklist.ok(SOURCE, "not this node's own directories")
     permissions = None
     with checklist.checking(PERMISSIONS):
         permissions = permissions_of(params)
@@ -175,8 +175,8 @@ def _check_transfer(node: NodePreflight, params: dict[str, t.Any], manifests: di
         check_transfer_options(params)
     if not manifests or checklist.failed(MODELS_DIR, STORE):
         reason = _WITHOUT_DIRECTORIES if manifests else "without a described adapter"
-        checklist.unknown(SPACE, f"space needed not known {reason}")
-        checklist.unknown(TRANSFER, f"bytes to receive not known {reason}")
+        checklist.unknown(SPACE, f"not calculated {reason}")
+        checklist.unknown(TRANSFER, f"not calculated {reason}")
         return
     with checklist.checking(TRANSFER):
         fetches = plan_fetches(manifests.values(), params["models_dir"], params["store"])

@@ -113,7 +113,7 @@ def _check_patterns(config: t.Any, names: list[str]) -> None:
 
 
 def _check_orientation(target: Target, model: t.Any) -> None:
-    """Raises CheckFailed if PEFT would take the matrices of target_parameters for each other.
+    """Raises CheckFailed if PEFT would confuse the two matrices of target_parameters.
 
     Since 0.19, PEFT saves them the other way round for parameters that a base stores as experts x
     outputs x inputs. Where such a parameter is square, no shape shows it.
@@ -129,8 +129,8 @@ def _check_orientation(target: Target, model: t.Any) -> None:
     # Before 0.19 there is no such attribute.
     if any(getattr(wrapper, "_did_swap_in_out_features", True) for wrapper in wrappers):
         raise CheckFailed(
-            f"its target_parameters were saved by PEFT {saved_by}, and PEFT {peft.__version__} takes lora_A and lora_B of"
-            " this base's experts for each other.",
+            f"its target_parameters were saved by PEFT {saved_by}, and PEFT {peft.__version__} would confuse lora_A"
+            " with lora_B in this base's experts.",
             "Load it with a PEFT on the same side of 0.19 as the one that saved it, or train it again.",
         )
 
