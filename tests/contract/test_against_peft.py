@@ -219,7 +219,7 @@ def test_verdicts_are_those_of_peft(
         path.write_text(json.dumps({**config, "base_model_name_or_path": "tiny/llama", **edited}), encoding="utf-8")
         if damaged:
             change_tensors(adapter, DAMAGE[damaged])
-        by_structure = structure_verdict(adapter, declare(adapter, BASE), pathlib.Path(scratch)).refused
+        by_structure = structure_verdict(adapter, declare(adapter, BASE), pathlib.Path(scratch)).rejected
         judged = oracle.judge(adapter)
     faults, by_model = judged["faults"], judged["refused"]
     note(f"PEFT: {faults}\nlevel structure: {by_structure}\nlevel model: {by_model}")

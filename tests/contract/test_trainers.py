@@ -14,14 +14,14 @@ import pathlib
 
 import pytest
 
-from tests.support.compatibility import BASE, MADE, REFUSED, ROWS, TRAINERS, Row
+from tests.support.compatibility import BASE, MADE, REJECTED, ROWS, TRAINERS, Row
 from tests.support.trainers import Verdict, declare, model_verdicts, structure_verdict
 from tests.tools.compatibility import PAGE, page
 
 # One process loads all adapters.
 pytestmark = pytest.mark.xdist_group("trainers")
 
-LOADED = [row for row in ROWS if row.verdict != REFUSED]
+LOADED = [row for row in ROWS if row.verdict != REJECTED]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_level_structure_gives_documented_verdict(tmp_path: pathlib.Path, row: R
 @pytest.mark.slow
 @pytest.mark.parametrize("row", LOADED, ids=lambda row: row.fixture)
 def test_level_model_accepts_what_is_delivered(loaded: dict[str, Verdict], row: Row) -> None:
-    assert loaded[row.fixture].refused == ()
+    assert loaded[row.fixture].rejected == ()
 
 
 def test_page_is_that_of_the_table() -> None:

@@ -18,7 +18,7 @@ TRAINERS = FIXTURES / "trainers"
 BASE = FIXTURES / "bases" / "llama_with_tokenizer"
 MADE: dict[str, dict[str, t.Any]] = json.loads((FIXTURES / "trainers.json").read_text(encoding="utf-8"))
 
-DELIVERED, NOTE, REFUSED = "delivered", "delivered with a note", "refused"
+DELIVERED, NOTE, REJECTED = "delivered", "delivered with a note", "rejected"
 
 
 class Row(t.NamedTuple):
@@ -93,14 +93,14 @@ ROWS = (
     Row(
         "peft-embedding-target-auto",
         "LoRA on the embeddings, saved with those of the base",
-        REFUSED,
+        REJECTED,
         _OVERWRITES,
         _OVERWRITES_SAYS,
     ),
     Row(
         "peft-enlarged-vocabulary",
         "LoRA with an enlarged vocabulary",
-        REFUSED,
+        REJECTED,
         _OVERWRITES + " Deliver an enlarged base.",
         _OVERWRITES_SAYS,
     ),
@@ -118,31 +118,31 @@ ROWS = (
     Row("peft-eva-redistributed", "LoRA, initialized by EVA with redistributed ranks", DELIVERED),
     Row("peft-pissa-converted", "PiSSA, converted", DELIVERED),
     Row("peft-olora-converted", "OLoRA, converted", DELIVERED),
-    Row("peft-pissa", "PiSSA", REFUSED, _CHANGES_BASE, "which changes the base"),
-    Row("peft-pissa-fast", "PiSSA with fast decomposition (`pissa_niter_4`)", REFUSED, _CHANGES_BASE, "random numbers"),
-    Row("peft-olora", "OLoRA", REFUSED, _CHANGES_BASE, "which changes the base"),
+    Row("peft-pissa", "PiSSA", REJECTED, _CHANGES_BASE, "which changes the base"),
+    Row("peft-pissa-fast", "PiSSA with fast decomposition (`pissa_niter_4`)", REJECTED, _CHANGES_BASE, "random numbers"),
+    Row("peft-olora", "OLoRA", REJECTED, _CHANGES_BASE, "which changes the base"),
     Row("peft-alora", "Activated LoRA", DELIVERED),
     Row("peft-bdlora", "BD-LoRA", NOTE, "Level `structure` knows its tensors in part.", "use_bdlora"),
     Row("peft-velora", "VeLoRA", DELIVERED),
     Row("peft-monteclora", "MonteCLoRA", DELIVERED),
     Row("peft-qalora", "QALoRA", NOTE, "Level `structure` knows its tensors in part.", "use_qalora"),
-    Row("peft-kasa", "KaSA", REFUSED, "Loading it changes the base.", "change the base itself"),
-    Row("peft-layer-replication", "Layer replication", REFUSED, "It adds layers to the base.", "change the base itself"),
+    Row("peft-kasa", "KaSA", REJECTED, "Loading it changes the base.", "change the base itself"),
+    Row("peft-layer-replication", "Layer replication", REJECTED, "It adds layers to the base.", "change the base itself"),
     Row("peft-two-adapters", "Two adapters in one directory, the outer one", DELIVERED),
     Row(
         "peft-two-adapters/second",
         "Two adapters in one directory, the untrained inner one",
-        REFUSED,
+        REJECTED,
         "It was never trained.",
         "has no effect",
     ),
     Row("peft-save-as-lora", "LoKr, converted by `save_as_lora`", NOTE, _NO_TASK, _NO_TASK_SAYS),
     Row("peft-save-as-lora-threshold", "LoKr, converted by `save_as_lora` with a threshold", NOTE, _NO_TASK, _NO_TASK_SAYS),
-    Row("peft-compiled", "LoRA on a compiled base (`torch.compile`)", REFUSED, "Its names have `_orig_mod`.", "_orig_mod"),
-    Row("peft-without-head", "LoRA on `AutoModel`", REFUSED, _HEADLESS, _HEADLESS_SAYS),
-    Row("peft-classifier", "LoRA of a classifier", REFUSED, "Not a causal language model.", '"SEQ_CLS"'),
+    Row("peft-compiled", "LoRA on a compiled base (`torch.compile`)", REJECTED, "Its names have `_orig_mod`.", "_orig_mod"),
+    Row("peft-without-head", "LoRA on `AutoModel`", REJECTED, _HEADLESS, _HEADLESS_SAYS),
+    Row("peft-classifier", "LoRA of a classifier", REJECTED, "Not a causal language model.", '"SEQ_CLS"'),
     *(
-        Row(f"peft-{name.lower()}", title, REFUSED, _OTHER_METHOD, says)
+        Row(f"peft-{name.lower()}", title, REJECTED, _OTHER_METHOD, says)
         for name, title, says in (
             ("ADALORA", "AdaLoRA", "is AdaLoRA, not LoRA"),
             ("IA3", "(IA)³", "not LoRA"),
@@ -158,7 +158,7 @@ ROWS = (
     Row(
         "transformers-trainer",
         "The directory above checkpoints",
-        REFUSED,
+        REJECTED,
         "Name the checkpoint in `subdirectory`.",
         "subdirectory: checkpoint-2",
     ),
@@ -178,7 +178,7 @@ ROWS = (
     Row(
         "mergekit-rank-0",
         "`mergekit-extract-lora --sv-epsilon`, ranks of 0",
-        REFUSED,
+        REJECTED,
         "PEFT cannot load a module of rank 0.",
         "expected ranks of at least 1",
     ),
@@ -194,7 +194,7 @@ ROWS = (
     Row(
         "torchtune-dora",
         "DoRA recipe",
-        REFUSED,
+        REJECTED,
         "torchtune does not write `use_dora`, so PEFT would ignore the magnitudes. Add it by hand.",
         "where torchtune leaves it out",
     ),
@@ -202,16 +202,16 @@ ROWS = (
     Row(
         "verl-without-meta",
         "`verl.model_merger` without `lora_train_meta.json`",
-        REFUSED,
+        REJECTED,
         "verl writes `lora_alpha` 0: no effect.",
         "lora_alpha in adapter_config.json: is 0",
     ),
     Row("tinker", "`build_lora_adapter`", DELIVERED),
-    Row("sentence-transformers", "`SentenceTransformer.add_adapter`", REFUSED, _HEADLESS, _HEADLESS_SAYS),
-    Row("adapterhub", "`save_adapter(use_safetensors=True)`", REFUSED, _CONVERT, "AdapterHub"),
-    Row("mlx", "`mlx_lm.lora --train`", REFUSED, _CONVERT, "is an adapter of mlx-lm"),
-    Row("paddleformers", "`LoRAModel.save_pretrained`", REFUSED, _CONVERT, "is an adapter of PaddleFormers"),
-    Row("keras", "`save_lora_weights`", REFUSED, "Not PEFT's format, and without the layers' names.", "is an adapter of Keras"),
+    Row("sentence-transformers", "`SentenceTransformer.add_adapter`", REJECTED, _HEADLESS, _HEADLESS_SAYS),
+    Row("adapterhub", "`save_adapter(use_safetensors=True)`", REJECTED, _CONVERT, "AdapterHub"),
+    Row("mlx", "`mlx_lm.lora --train`", REJECTED, _CONVERT, "is an adapter of mlx-lm"),
+    Row("paddleformers", "`LoRAModel.save_pretrained`", REJECTED, _CONVERT, "is an adapter of PaddleFormers"),
+    Row("keras", "`save_lora_weights`", REJECTED, "Not PEFT's format, and without the layers' names.", "is an adapter of Keras"),
 )
 
 # The verdicts on tests/fixtures/public_configs.json: words of the message, and how many.

@@ -29,20 +29,20 @@ _DECLARED_OTHERWISE = frozenset({"r", "lora_alpha", "target_modules", "peft_type
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """``refused`` has the problems and ``notes`` what is unusual about an accepted adapter."""
+    """``rejected`` has the problems and ``notes`` what is unusual about an accepted adapter."""
 
-    refused: tuple[str, ...] = ()
+    rejected: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
     def word(self) -> str:
-        if self.refused:
-            return "refused"
+        if self.rejected:
+            return "rejected"
         return "delivered with a note" if self.notes else "delivered"
 
     @property
     def text(self) -> str:
-        return "\n".join([*self.refused, *self.notes])
+        return "\n".join([*self.rejected, *self.notes])
 
 
 def declare(adapter: pathlib.Path, base_directory: pathlib.Path) -> Declaration:
@@ -83,7 +83,7 @@ def structure_verdict(adapter: pathlib.Path, declared: Declaration, work: pathli
     try:
         described = describe(str(adapter), declared, {}, str(work / "cache.json"), write_cache=False)
     except DeliveryError as exc:
-        return Verdict(refused=tuple(str(problem) for problem in exc.problems))
+        return Verdict(rejected=tuple(str(problem) for problem in exc.problems))
     return Verdict(notes=tuple(described.notes))
 
 
