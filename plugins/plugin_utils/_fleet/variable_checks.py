@@ -50,13 +50,14 @@ class VariableChecks:
             if name in documented and name != _ROWS:
                 self._check_type(host, name, variables.get(name))
             elif name not in known and name not in own:
-                self._check_name(host, name, is_set)
+                self._check_name(host, name, is_set, variables)
 
-    def _check_name(self, host: str, name: str, is_set: frozenset[str]) -> None:
+    def _check_name(self, host: str, name: str, is_set: frozenset[str], variables: Variables) -> None:
         if (name, is_set) not in self._meant:
             self._meant[name, is_set] = meant_variable(name, documented_variables().keys() | _OF_FLEET, is_set)
         meant = self._meant[name, is_set]
-        if meant:
+        # A list or dictionary is no misspelt text: ``agent_groups`` is not ``agent_group``.
+        if meant and not (_is_single(meant) and isinstance(variables.get(name), (list, dict))):
             remedy = f"Write {meant}. If the variable is your own, name it in lorafleet_own_variables."
             self._findings.add(host, Finding(name, f"is not a variable of the roles, but {meant} is.", remedy))
 
@@ -69,6 +70,10 @@ class VariableChecks:
         finding = self._types[key]
         if finding:
             self._findings.add(host, finding)
+
+
+def _is_single(name: str) -> bool:
+    return name in documented_variables() and documented_variables()[name]["type"] not in ("list", "dict", "raw")
 
 
 def _wrong_type(name: str, value: t.Any) -> Finding | None:

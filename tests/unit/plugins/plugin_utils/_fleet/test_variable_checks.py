@@ -43,3 +43,11 @@ def test_variable_checks_own_variable_is_exempt(own: t.Any) -> None:
 
 def test_variable_checks_wrong_type_is_refused() -> None:
     assert found(agent_keep="many") == ['jw2-1, agent_keep: is "many", which is not an integer. Write an integer.']
+
+
+def test_variable_checks_list_is_no_misspelt_text() -> None:
+    assert found(agent_groups=["web"], runtime_env={"PATH": "/opt"}) == []
+    assert [text.split(":")[0] for text in found(agent_groups="web", agent_prompt=["a"])] == [
+        "jw2-1, agent_groups",
+        "jw2-1, agent_prompt",
+    ]
