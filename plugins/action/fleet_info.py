@@ -82,6 +82,8 @@ def _fleet(inventory: Inventory, options: dict[str, t.Any], tags: tuple[list[str
     problems = inventory.mistakes(training=not on_nodes, deploy=options["training"])
     selected: dict[str, list[Row]] = {node.name: [] for node in nodes}
     unknown = inventory.unknown_nodes()
+    other_tags = {*tags[3], *inventory.other_tags()}
+    tags = (*tags[:3], sorted(other_tags))
     if not unknown:
         # For role agent. With facts, it can evaluate more.
         once_a_run("agents", None, lambda: agents)
@@ -92,9 +94,9 @@ def _fleet(inventory: Inventory, options: dict[str, t.Any], tags: tuple[list[str
         except DeliveryError as exc:
             problems += exc.problems
     wanted = set(tags[0]) - SPECIAL_TAGS
-    if not options["tags"] and wanted:
+    if not options["tags"] and wanted - other_tags:
         problems.append(Problem("--tags", "select nothing in this playbook.", "Select nodes with --limit instead."))
-    if not problems and not (wanted and wanted <= set(options["other_tags"])):
+    if not problems and not (wanted and wanted <= other_tags):
         # A limit to the training server alone leaves no node, but something to do.
         without_nodes = not on_nodes or (options["runs_on"] == "both" and limit is not None and set(limit) & set(servers))
         problems = check_selected(selected, None if without_nodes else limit, tags[0], tags[1], unknown)

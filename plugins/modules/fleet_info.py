@@ -59,7 +59,9 @@ options:
     type: bool
     default: true
   other_tags:
-    description: Tags that belong to other parts of the playbook.
+    description:
+      - Tags that belong to other parts of the playbook. The variables C(agent_other_tags) and
+        C(training_other_tags) of the inventory and of the play are added.
     type: list
     elements: str
     default: []

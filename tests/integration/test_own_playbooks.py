@@ -275,3 +275,20 @@ def test_tag_of_adapters_that_depend_on_facts_selects_them(fleet: Fleet) -> None
     done = run(fleet, text, "--tags", "8b")
     assert done.rc == 0, done.output
     assert [key for key, state in states(fleet).items() if state == "activated"] == [("cleaner", "jw2-1", CLEANER_8B)]
+
+
+def test_tag_of_another_play_beside_an_imported_playbook_delivers_nothing(fleet: Fleet) -> None:
+    text = f"""{DEPLOY}  vars: {{agent_other_tags: [web]}}
+- hosts: localhost
+  gather_facts: false
+  tags: [web]
+  tasks: [{{ansible.builtin.command: balancer web}}]
+"""
+    done = run(fleet, text, "--tags", "web")
+    assert done.rc == 0, done.output
+    assert calls(fleet) == ["balancer web"]
+    assert not fleet.served("jw2-1", CLEANER_3B).exists()
+
+    done = run(fleet, text, "--tags", "wbe")
+    assert done.rc == 2, done.output
+    assert calls(fleet) == []

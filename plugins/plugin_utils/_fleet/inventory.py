@@ -56,6 +56,12 @@ class Inventory:
         """Return a variable that is equal on all nodes."""
         return self.value(self.nodes[0].name, name) if self.nodes else None
 
+    def other_tags(self) -> list[str]:
+        """Return the tags that the roles are told to belong to other parts of the playbook."""
+        given = [self.value(name, "agent_other_tags") for name in self.groups.get("agents", [])[:1]]
+        given += [self.value(name, "training_other_tags") for name in self.groups.get("training", [])]
+        return [str(tag) for tags in given for tag in (tags if isinstance(tags, list) else str(tags or "").split(","))]
+
     def unknown_nodes(self) -> dict[str, str]:
         """Return why the adapters of nodes cannot be evaluated yet, by node."""
         unknown = {node.name: self._hosts[node.name].unknown for node in self.nodes}
