@@ -66,7 +66,7 @@ class ActionModule(ActionBase):
         for node, reason in unknown.items():
             nodes.setdefault(reason, []).append(node)
         for reason, names in nodes.items():
-            problem = f"is evaluated only by role agent. Before the first contact: {reason}"
+            problem = f"cannot be evaluated yet, so only role agent checks it: {reason}"
             self._display.warning(f"{first(names)}, agent_adapters: {problem}")
 
 

@@ -17,9 +17,9 @@ description:
     which of them the tags and the limit of the run select.
   - Checks the inventory and fails with all mistakes at once. C(playbooks/check_inventory.yml), with
     which the other playbooks begin, uses it before the first contact with any host.
-  - A variable that depends on facts or registered results is not checked. If it is wrong, the role
-    fails later. The variable C(lorafleet_own_variables) lists variables of your own that look like
-    misspelt variables of the roles.
+  - A variable that depends on facts or registered results is not checked; the module warns if it is
+    C(agent_adapters). If it is wrong, the role fails later. The variable C(lorafleet_own_variables)
+    lists variables of your own that look like misspelt variables of the roles.
   - Runs on the controller and contacts no host. The inventory is read once for each run.
 extends_documentation_fragment:
   - lorafleet.delivery._attributes

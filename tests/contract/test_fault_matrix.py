@@ -203,13 +203,13 @@ FAULTS: dict[str, Fault] = {
     # Shapes
     "other shape": Fault((f"{Q0_A} is [8, 64], expected [16, 64]",), reshape(Q0_A, (8, 64))),
     "transposed": Fault((f"{DOWN1_A} is [128, 16], expected [16, ",), reshape(DOWN1_A, (128, 16))),
-    "1-D": Fault(("has 1 tensor without a whole matrix", f'"{Q0_A}" is [16]', "ZeRO-3"), reshape(Q0_A, (16,))),
+    "1-D": Fault(("has 1 tensor without a complete matrix", f'"{Q0_A}" is [16]', "ZeRO-3"), reshape(Q0_A, (16,))),
     "all transposed": Fault(
         ("28 tensors with a wrong shape", "All are transposed"),
         lambda tensors: tensors.update({name: np.ascontiguousarray(tensor.T) for name, tensor in tensors.items()}),
         without_base=False,
     ),
-    "0-size": Fault(("has 1 tensor without a whole matrix", Q0_B, "ZeRO-3"), reshape(Q0_B, (0, 16))),
+    "0-size": Fault(("has 1 tensor without a complete matrix", Q0_B, "ZeRO-3"), reshape(Q0_B, (0, 16))),
     "r halved": Fault(
         ("r in adapter_config.json: is 8; the inventory declares rank 16", "28 tensors with a wrong shape", "expected [8, "),
         config={"r": 8},

@@ -152,7 +152,7 @@ def test_values_that_depend_on_facts_are_left_to_the_role(fleet: Fleet) -> None:
     done = run(fleet, "check_inventory", "--tags", "unknown-until-then")
     assert done.rc == 0, done.output
     # What looks like a fact may be a misspelt variable.
-    assert "jw2-1, agent_adapters: is evaluated only by role agent. Before the first contact: " in " ".join(done.output.split())
+    assert "jw2-1, agent_adapters: cannot be evaluated yet, so only role agent checks it: " in " ".join(done.output.split())
 
 
 def test_own_variables_are_exempt(fleet: Fleet) -> None:

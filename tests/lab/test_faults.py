@@ -29,7 +29,7 @@ pytestmark = pytest.mark.xdist_group("lab")
 
 CLEANER, DESCRIBER, PARAPHRASER = NODES
 UNTOUCHED = "The served files were not changed."
-FULL = "the node's file system has no space or no inodes left"
+FULL = "the node's file system has no space or inodes left"
 RESUME = f"The received files were kept; run again to resume. {UNTOUCHED}"
 NOT_AS_DESCRIBED = "the received files do not match the manifest:"
 

@@ -101,7 +101,7 @@ ROWS = (
         "peft-enlarged-vocabulary",
         "LoRA with an enlarged vocabulary",
         REJECTED,
-        _OVERWRITES + " Deliver an enlarged base.",
+        _OVERWRITES + " Nodes need the enlarged base.",
         _OVERWRITES_SAYS,
     ),
     Row(

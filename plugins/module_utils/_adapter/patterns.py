@@ -76,7 +76,7 @@ def _matching(patterns: tuple[str, ...], names: tuple[str, ...], frame: str, who
             check=True,
         )
     except subprocess.TimeoutExpired:
-        raise PatternError(f"takes longer than {_SECONDS} seconds over {len(names)} names of modules") from None
+        raise PatternError(f"takes longer than {_SECONDS} seconds on {len(names)} module names") from None
     except subprocess.CalledProcessError as exc:
         raise PatternError(f"cannot be evaluated (exit status {exc.returncode})") from exc
     result = json.loads(child.stdout)

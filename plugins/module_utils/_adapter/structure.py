@@ -258,7 +258,7 @@ def _name_problems(
     parts = [key for key, tensor in found.items() if _is_part(tensor)]
     if parts:
         listed = first(f"{shown(key)} is {_shape_text(found[key].shape)}" for key in parts)
-        problem = f"has {count(len(parts), 'tensor')} without a whole matrix: {listed}."
+        problem = f"has {count(len(parts), 'tensor')} without a complete matrix: {listed}."
         remedy = (
             "DeepSpeed ZeRO-3 and FSDP leave that behind when one process saves its part. Gather the weights before the"
             " adapter is saved (stage3_gather_16bit_weights_on_model_save, or FULL_STATE_DICT)."
@@ -312,8 +312,8 @@ def _overwriting_remedy(overwriting: list[str]) -> str:
         return 'Train it with bias="none"; never load this file into a base that others use.'
     return (
         "Save the adapter again with save_embedding_layers=False, or train with modules_to_save and declare that"
-        " in its peft_config; never load this file into a base that others use. After an enlarged vocabulary,"
-        " deliver a base with the same vocabulary to every node, too."
+        " in its peft_config; never load this file into a base that others use. If the training enlarged the"
+        " vocabulary, every node also needs a base with that vocabulary."
     )
 
 

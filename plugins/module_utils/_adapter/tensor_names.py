@@ -89,7 +89,7 @@ _CAUSES = (
     ),
     (
         rf"^({re.escape(PREFIX)}){{2}}",
-        "they have PEFT's prefix twice, as of a PeftModel within another",
+        "they have PEFT's prefix twice, as when one PeftModel wraps another",
         "Train the adapter on the base itself.",
     ),
     (rf"^(?!{re.escape(PREFIX)})", f"they do not begin with {PREFIX.rstrip('.')}", _PEFT),

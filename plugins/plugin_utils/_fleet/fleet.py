@@ -97,7 +97,7 @@ def prompts_of(nodes: c.Iterable[Node]) -> tuple[dict[str, list[t.Any]], list[Pr
                 continue
             host, others = found.setdefault(row["name"], (node.name, prompts))
             if others != prompts:
-                problem = f"{node.name} declares other prompts for it than {host}."
+                problem = f"differ between {host} and {node.name}."
                 remedy = "Declare them once, for the group of the agent."
                 problems.setdefault(row["name"], Problem("agent_prompts", problem, remedy, row["name"]))
     return {name: prompts for name, (_host, prompts) in found.items()}, list(problems.values())

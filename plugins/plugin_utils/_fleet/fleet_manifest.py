@@ -257,7 +257,7 @@ class _Reader(MarkdownReader):
             raise self.error(named[1].line, f"names another training server than line {named[0].line}.", "Remove one of the two.")
         server = self.host(named[0].value, named[0].line, form)
         if len(server.addresses) > 1:
-            raise self.error(named[0].line, "gives the training server several addresses.", "Leave one.")
+            raise self.error(named[0].line, "gives the training server several addresses.", "Keep only one.")
         return server
 
     def host(self, text: str, line: int, form: str) -> _Host:

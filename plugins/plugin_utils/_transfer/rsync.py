@@ -149,7 +149,7 @@ class TransferResult:
         if _NO_SPACE in self.stderr:
             # rsync exits with 11 without space and 23 without inodes, and uses both for other
             # errors.
-            reason = "the node's file system has no space or no inodes left"
+            reason = "the node's file system has no space or inodes left"
         else:
             status = f"signal {self._signal}" if self._signal else f"status {self.returncode}"
             reason = _REASONS.get(self.returncode, f"rsync ended with {status}")

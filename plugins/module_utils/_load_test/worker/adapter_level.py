@@ -74,7 +74,7 @@ def read_base_config(target: Target) -> t.Any:
 def base_class(config: t.Any) -> t.Any:
     """Return the class of transformers that the base's configuration names.
 
-    A multimodal base has other names of modules in its own class than as a text model.
+    A multimodal base has other module names in its own class than as a text model.
     """
     import transformers
 

@@ -213,7 +213,7 @@ def test_config_problems_pattern_that_takes_too_long_is_rejected(
     monkeypatch.setattr(patterns, "_PROGRAM", "import signal; signal.pause()")
     monkeypatch.setattr(patterns, "_SECONDS", 0.1)
     (message,) = map(str, config_problems({**config, "target_modules": r".*\.slow(_proj)+"}, declare()))
-    assert "One of its patterns takes longer than 0.1 seconds over 16 names of modules" in message
+    assert "One of its patterns takes longer than 0.1 seconds on 16 module names" in message
 
 
 # Values that are rejected whatever the inventory declares.

@@ -46,7 +46,7 @@ def test_matching_bounds_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     # The stand-in never answers, like an expression that backtracks for ages.
     monkeypatch.setattr(patterns, "_PROGRAM", "import signal; signal.pause()")
     monkeypatch.setattr(patterns, "_SECONDS", 0.1)
-    with pytest.raises(PatternError, match=r"takes longer than 0\.1 seconds over 3 names"):
+    with pytest.raises(PatternError, match=r"takes longer than 0\.1 seconds on 3 module names"):
         matching(["slow+"], NAMES)
 
 

@@ -63,7 +63,7 @@ def test_prompts_of_agent_apply_to_all_its_adapters() -> None:
 def test_prompts_of_conflicting_nodes_are_a_problem() -> None:
     _prompts, problems = prompts_of([node(name, prompts=[name]) for name in ("one", "two", "three")])
     assert [str(problem) for problem in problems] == [
-        "adapter a, agent_prompts: two declares other prompts for it than one. Declare them once, for the group of the agent."
+        "adapter a, agent_prompts: differ between one and two. Declare them once, for the group of the agent."
     ]
 
 

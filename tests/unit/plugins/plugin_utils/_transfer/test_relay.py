@@ -383,7 +383,7 @@ def test_transfer_full_file_system_is_reported(source: pathlib.Path, file_system
     result = run_transfer(source, file_system("size=1m"), "weights")
     assert result.returncode == 11
     assert not result.transient
-    assert result.reason(30).startswith("the node's file system has no space or no inodes left: ")
+    assert result.reason(30).startswith("the node's file system has no space or inodes left: ")
     assert "No space left on device" in result.reason(30)
 
 
@@ -393,7 +393,7 @@ def test_transfer_without_free_inodes_is_reported(source: pathlib.Path, file_sys
     result = run_transfer(source, file_system("nr_inodes=1"), "weights")
     assert result.returncode == 23
     assert not result.transient
-    assert result.reason(30).startswith("the node's file system has no space or no inodes left: ")
+    assert result.reason(30).startswith("the node's file system has no space or inodes left: ")
 
 
 def test_transfer_host_without_rsync_is_reported(source: pathlib.Path, staging: pathlib.Path, tmp_path: pathlib.Path) -> None:
