@@ -229,3 +229,4 @@ def test_variables_beside_a_playbook_that_imports_ours_are_named(fleet: Fleet) -
     message = failure(run(fleet, str(site / "site")))
     assert "group jw2 (jw2-1), agent_adapters: declares no adapters." in message
     assert f"{site / 'group_vars'}: is not read here: " in message
+    assert documented("variables beside a playbook that imports another").search(message)

@@ -99,14 +99,14 @@ KEYS: dict[str, Key] = {
 INITIALIZATIONS = (True, False, "gaussian", "orthogonal", "eva", "mica")
 # The other values, and what makes the file alone another adapter than the trained one. Names of
 # PiSSA may end in _niter_ and a number.
-_REPEATED = "PEFT repeats its decomposition of the base's weights at loading, which changes the base"
+_REPEATED = "PEFT repeats its decomposition of the base's weights when it loads the adapter, which changes the base"
 UNFIT_INITIALIZATIONS = {
-    "corda": "PEFT needs the data of the training again at loading",
-    "loftq": "PEFT quantizes the base again at loading, which changes it",
-    "lora_ga": "PEFT changed the base's weights at the start of the training, and does not at loading: the answers are others",
+    "corda": "PEFT needs the training data again to load it",
+    "loftq": "PEFT quantizes the base again when it loads the adapter, which changes it",
+    "lora_ga": "PEFT changed the base's weights before the training, but does not when it loads the adapter: the answers differ",
     "olora": _REPEATED,
     "pissa": _REPEATED,
-    "pissa_niter": "PEFT decomposes the base's weights with random numbers, others at loading than in training",
+    "pissa_niter": "PEFT decomposes the base's weights with random numbers, which differ when it loads the adapter",
 }
 
 # PEFT's other methods, by the names in peft_type and as their authors write them.
