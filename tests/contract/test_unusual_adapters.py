@@ -75,7 +75,12 @@ NOTES: dict[str, tuple[str, ...]] = {
 # Faults of such adapters: the adapter, a change of its configuration or the base to load it on, and
 # words of level model's failure.
 FAULTS: dict[str, tuple[str, dict[str, t.Any], str | None, str]] = {
-    "swapped parameters": ("Qwen 3 MoE, parameters", {"peft_version": "0.18.1"}, None, "takes lora_A and lora_B of this base's"),
+    "swapped parameters": (
+        "Qwen 3 MoE, parameters",
+        {"peft_version": "0.18.1"},
+        None,
+        "would confuse lora_A with lora_B in this base's",
+    ),
     "text on multimodal": ("all-linear", {}, "gemma3", "the base here is the multimodal class"),
     "multimodal on text": ("Qwen 2.5 VL", {"exclude_modules": None}, "llama", "the base here is the text model"),
     "invalid pattern": ("pattern", {"target_modules": "*q_proj"}, None, "is not a valid regular expression"),
