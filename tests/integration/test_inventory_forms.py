@@ -43,7 +43,7 @@ def test_several_sources_with_vault_canary_and_tags_of_any_text_are_read(fleet: 
     rows = fleet.groups["jw2"]["agent_adapters"]
     rows[0]["variant"], rows[1]["variant"] = 3, 8.5
     files = {
-        "a/hosts.ini": HOSTS,
+        "a/hosts": HOSTS,
         "a/group_vars/agents/main.yml": json.dumps(fleet.groups["agents"]),
         "a/group_vars/cleaners/vault.yml": json.dumps({"agent_name": "Text-Cleaner für alle", "agent_adapters": rows}),
         "b/hosts.yml": CANARY,
