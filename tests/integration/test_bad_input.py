@@ -218,8 +218,8 @@ TABLE: dict[str, Bad] = {
     ),
     "safetensors with a tail of zeros": Bad(
         "weights",
-        ("tensors that training never sets to zero", "save the adapter again."),
-        source=weights(lambda data: data[:-65536] + bytes(65536)),
+        ("has only zeros from the middle of tensor", "save the adapter again."),
+        source=weights(lambda data: data[:-67000] + bytes(67000)),
     ),
     "safetensors header lies": Bad(
         "weights", ("a gap or an overlap.", "Copy or save the file again"), source=weights(overlapping)
@@ -303,7 +303,10 @@ TABLE: dict[str, Bad] = {
     ),
     "PiSSA": Bad(
         "config",
-        ('init_lora_weights in adapter_config.json: is "pissa"; expected', "path_initial_model_for_weight_conversion"),
+        (
+            'init_lora_weights in adapter_config.json: is "pissa": PEFT repeats its decomposition',
+            "path_initial_model_for_weight_conversion",
+        ),
         source=config(init_lora_weights="pissa"),
     ),
     "modules_to_save": Bad(
@@ -314,7 +317,7 @@ TABLE: dict[str, Bad] = {
     "key of a newer PEFT": Bad(
         "config",
         ("use_later_lora in adapter_config.json: is true, which is not plain LoRA", "declare it with exactly this value"),
-        source=config(use_later_lora=True),
+        source=config(use_later_lora=True, peft_version="99.0.0"),
     ),
     "models directory missing": Bad(
         "node", ("/home/nowhere: is not a directory.", "Create the models directory on this node first."), node=without_models_dir

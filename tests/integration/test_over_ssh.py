@@ -114,8 +114,7 @@ def test_deploy_without_rsync_at_the_source_names_it(fleet: Fleet, sshd: sshd_se
     done = fleet.run("deploy", "--limit", "jw3", environment={"PATH": str(programs)})
     assert done.rc != 0
     [message] = done.failures("jw3-1")
-    assert f"{DESCRIBER_3B}: could not be transferred from sbs29:" in message
-    assert "rsync or flock is not installed on one of the two hosts" in message
+    assert f"adapter {DESCRIBER_3B}, sbs29: did not find rsync in the search path of commands" in message
     assert not fleet.served("jw3-1", DESCRIBER_3B).exists()
 
 

@@ -15,10 +15,14 @@ import operator
 import struct
 import typing as t
 
+from .._errors import DeliveryError
+from .._text import shown
 from .safetensors import TensorInfo, open_header, read_up_to, size_changed
 
 # Small enough for a CPU's cache: every block is examined several times.
 _BLOCK = 1 << 18
+# So many zeros at the end of a tensor are no coincidence.
+_ZEROS = bytes(512)
 # A norm computed from this many values, or up to twice as many, is accurate to about one percent.
 _SAMPLED = 1 << 12
 
@@ -60,18 +64,36 @@ def scan(path: str, tensor_digests: bool = True) -> FileScan:
     """
     with open_header(path) as (prefix, header, stream):
         digest = hashlib.sha256(prefix)
-        tensors = [_scan_tensor(stream, info, digest, tensor_digests, path) for info in header.tensors]
+        tensors = []
+        # The tensor within which zeros begin that cover every tensor after it.
+        cut, covered = "", 0
+        for info in header.tensors:
+            tensor, ends_in_zeros = _scan_tensor(stream, info, digest, tensor_digests, path)
+            tensors.append(tensor)
+            if tensor.zero and cut:
+                covered += 1
+            elif not tensor.zero:
+                cut, covered = tensor.name if ends_in_zeros else "", 0
         size = len(prefix) + (header.tensors[-1].end if header.tensors else 0)
         if stream.read(1):
             raise size_changed(path)
+    if covered:
+        # A crash of the host that wrote the file leaves such a tail. Layers without a change, which
+        # are zero as a whole, are legitimate.
+        problem = f"has only zeros from the middle of tensor {shown(cut)} to its end."
+        raise DeliveryError.of(path, problem, "The file was damaged when it was written: save the adapter again.")
     return FileScan(size, digest.hexdigest(), tuple(sorted(tensors, key=lambda found: found.name)), header.metadata)
 
 
-def _scan_tensor(stream: t.BinaryIO, info: TensorInfo, file_digest: hashlib._Hash, own_digest: bool, path: str) -> TensorScan:
+def _scan_tensor(
+    stream: t.BinaryIO, info: TensorInfo, file_digest: hashlib._Hash, own_digest: bool, path: str
+) -> tuple[TensorScan, bool]:
+    """Return the tensor, and whether it ends in zeros."""
     digest = hashlib.sha256() if own_digest else None
     layout = _FLOATS.get(info.dtype)
     sample = _Sample(layout, (info.end - info.start) // layout.width) if layout and own_digest else None
     finite = zero = True
+    block = b""
     left = info.end - info.start
     while left:
         block = read_up_to(stream, min(_BLOCK, left))
@@ -86,7 +108,8 @@ def _scan_tensor(stream: t.BinaryIO, info: TensorInfo, file_digest: hashlib._Has
         finite = finite and (layout is None or layout.all_finite(block))
         zero = zero and (layout.all_zero(block) if layout else not block.strip(b"\0"))
     sha256 = digest.hexdigest() if digest else ""
-    return TensorScan(info.name, info.dtype, info.shape, sha256, finite, zero, sample.norm() if sample else None)
+    found = TensorScan(info.name, info.dtype, info.shape, sha256, finite, zero, sample.norm() if sample else None)
+    return found, block.endswith(_ZEROS)
 
 
 class _Float:

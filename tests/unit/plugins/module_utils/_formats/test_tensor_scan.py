@@ -27,6 +27,20 @@ def weights(adapter: pathlib.Path) -> pathlib.Path:
     return adapter / "adapter_model.safetensors"
 
 
+def test_scan_tail_of_zeros_from_the_middle_of_a_tensor_is_damage(weights: pathlib.Path) -> None:
+    content = weights.read_bytes()
+    with safetensors.open_header(str(weights)) as (prefix, header, _stream):
+        cut, last = header.tensors[-2], header.tensors[-1]
+    middle = len(prefix) + (cut.start + cut.end) // 2
+    weights.write_bytes(content[:middle] + bytes(len(content) - middle))
+    with pytest.raises(DeliveryError, match=f'from the middle of tensor "{cut.name}"'):
+        scan(str(weights))
+    # Whole tensors without a value are no damage.
+    whole = len(prefix) + last.start
+    weights.write_bytes(content[:whole] + bytes(len(content) - whole))
+    assert [tensor.name for tensor in scan(str(weights)).tensors if tensor.zero] == [last.name]
+
+
 def test_scan_flipped_bit_changes_one_tensor(weights: pathlib.Path) -> None:
     before = scan(str(weights))
     with safetensors.open_header(str(weights)) as (_prefix, header, _stream):
