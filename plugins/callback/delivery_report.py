@@ -82,7 +82,8 @@ from ansible_collections.lorafleet.delivery.plugins.plugin_utils._task_result im
 
 _ROLE = "lorafleet.delivery.agent"
 # The modules that say which nodes and adapters there are. The first works for the whole run.
-_FLEET, _SELECTION = "fleet_info", "adapter_selection_info"
+_FLEET = "fleet_info"
+_SELECTION = "adapter_selection_info"
 # What the report uses of a result. The rest can be large: manifests, and the module's arguments.
 _KEYS = ("adapters", "diff", "wire_bytes", "problems", "msg", "unreachable")
 

@@ -241,7 +241,7 @@ def main() -> None:
             "python": {"type": "path"},
             "require_golden": {"type": "bool", "default": False},
             "manifests": {"type": "list", "elements": "str", "default": []},
-            "tokenizer_classes": {"type": "dict", "default": {}},
+            "tokenizer_classes": {"type": "dict", "default": {}, "no_log": False},
             "source_checks": {"type": "list", "elements": "dict", "default": []},
         },
         required_if=[("part", "node", ("store", "python"))],

@@ -24,7 +24,11 @@ Change = t.Callable[[Variables], t.Any]
 
 
 def run(
-    fleet: Fleet, playbook: str, *arguments: str, change: Change = lambda _groups: None, environment: c.Mapping[str, str] = {}
+    fleet: Fleet,
+    playbook: str,
+    *arguments: str,
+    change: Change = lambda _groups: None,
+    environment: c.Mapping[str, str] | None = None,
 ) -> Run:
     """Run a playbook on the fleet's inventory, whose groups below ``all`` are changed first."""
     inventory = json.loads(fleet.write_inventory().read_text(encoding="utf-8"))

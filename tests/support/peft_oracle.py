@@ -56,7 +56,7 @@ class Oracle:
     def _ask(self, request: dict[str, t.Any]) -> dict[str, t.Any]:
         assert self._child.stdin is not None and self._child.stdout is not None
         self._child.stdin.write(json.dumps(request) + "\n")
-        ready, _, _ = select.select([self._child.stdout], [], [], SECONDS)
+        ready = select.select([self._child.stdout], [], [], SECONDS)[0]
         answer = self._child.stdout.readline() if ready else ""
         if not answer:
             self.close()

@@ -24,10 +24,10 @@ from tests.support.describing import Declare
 EXTRA = {512: "<|im_start|>", 513: "<|im_end|>"}
 
 
-def add_tokens(adapter: pathlib.Path, tokens: dict[int, str] = EXTRA) -> dict[str, str]:
+def add_tokens(adapter: pathlib.Path, tokens: dict[int, str] | None = None) -> dict[str, str]:
     path = adapter / "tokenizer.json"
     content = json.loads(path.read_text(encoding="utf-8"))
-    content["added_tokens"] += [{"id": number, "content": text} for number, text in tokens.items()]
+    content["added_tokens"] += [{"id": number, "content": text} for number, text in (EXTRA if tokens is None else tokens).items()]
     path.write_text(json.dumps(content), encoding="utf-8")
     return {name: str(adapter / name) for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")}
 

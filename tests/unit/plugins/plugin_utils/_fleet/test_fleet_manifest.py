@@ -234,7 +234,7 @@ def test_parse_incomplete_addition_is_refused(text: str, words: str) -> None:
 def test_parse_sections_of_one_node_are_its_agents() -> None:
     second = section("Description Generator Agent (Wikipedia)", "jw2", *PLAIN.splitlines()[2:], "- Seed: 7")
     fleet = parse(PLAIN + second + "## Status\n- [ ] Cleaner models -> jw2\n- [ ] Describer models -> jw2\n", "file")
-    [(group, agents)] = fleet.groups.items()
+    [group], [agents] = fleet.groups.keys(), fleet.groups.values()
     variables = variables_of(agents)
     assert [agent.name for agent in agents] == ["cleaner", "describer"]
     assert group == "jw2" and agents[0].hosts == agents[1].hosts
