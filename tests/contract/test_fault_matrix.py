@@ -277,6 +277,10 @@ FAULTS: dict[str, Fault] = {
     "zeros alone": Fault(
         ("is filled with zeros where its header should be",), files=content(WEIGHTS, lambda data: bytes(len(data)))
     ),
+    "half of the data zero": Fault(
+        ("has only zeros from the middle of tensor",),
+        files=content(WEIGHTS, lambda data: data[: len(data) // 2] + bytes(len(data) // 2)),
+    ),
     "a byte more": Fault(("is too long by 1 byte",), files=content(WEIGHTS, lambda data: data + b"x")),
     "cut header": Fault(("is truncated within its header",), files=content(WEIGHTS, lambda data: data[:100])),
     "weights missing": Fault((f"has no {WEIGHTS}",), files=lambda adapter: (adapter / WEIGHTS).unlink()),
@@ -421,7 +425,8 @@ MATRIX = [
         "structure",
         ("a byte less", "half the file", "empty file", "zeros alone", "a byte more", "cut header"),
     ),
-    Row("a bit flipped, or half of the data zero", "S", "digest", ("bit flip", "half of the data zero")),
+    Row("zeros from the middle of a tensor to the end", "S", "structure", ("half of the data zero",)),
+    Row("a bit flipped, or the last tensors zero", "S", "digest", ("bit flip", "last tensors zero")),
     Row("another base of the same shapes", "S", "golden", ("base of other weights",)),
     Row(
         "another base of other sizes",
@@ -466,7 +471,8 @@ MATRIX = [
 BY_STRUCTURE = [name for row in MATRIX if row.level == "structure" for name in row.names]
 BY_DIGEST = {
     "bit flip": lambda data: data[:-5] + bytes([data[-5] ^ 1]) + data[-4:],
-    "half of the data zero": lambda data: data[: len(data) // 2] + bytes(len(data) // 2),
+    # Those of the last module, as a whole.
+    "last tensors zero": lambda data: data[:-6144] + bytes(6144),
 }
 # What passes level structure without a base: words of level adapter's failure.
 BY_ADAPTER = {
