@@ -45,7 +45,7 @@ def test_several_sources_with_vault_canary_and_tags_of_any_text_are_read(fleet: 
     files = {
         "a/hosts": HOSTS,
         "a/group_vars/agents/main.yml": json.dumps(fleet.groups["agents"]),
-        "a/group_vars/cleaners/vault.yml": json.dumps({"agent_name": "Text-Cleaner für alle", "agent_adapters": rows}),
+        "a/group_vars/cleaners/vault.yml": json.dumps({"agent_name": "Text-Cleaner für Köln", "agent_adapters": rows}),
         "b/hosts.yml": CANARY,
         "b/group_vars/canary.yml": json.dumps({"agent_adapters": rows[:1]}),
         "password": "secret\n",
@@ -57,7 +57,7 @@ def test_several_sources_with_vault_canary_and_tags_of_any_text_are_read(fleet: 
     vault = [str(PLAYBOOK.with_name("ansible-vault")), "encrypt", *password, str(fleet.root / "a/group_vars/cleaners/vault.yml")]
     subprocess.run(vault, check=True, env=recording(fleet.root / "record.jsonl"))
 
-    done = check(fleet, [fleet.root / "a", fleet.root / "b"], *password, "--tags", "Text-Cleaner für alle,8.5")
+    done = check(fleet, [fleet.root / "a", fleet.root / "b"], *password, "--tags", "Text-Cleaner für Köln,8.5")
     assert done.rc == 0, done.output
     nodes = {node["name"]: node for node in done.results[0]["result"]["nodes"]}
     assert nodes["GPU-1.Example.org"]["address"] == "192.0.2.1"
