@@ -161,7 +161,7 @@ def test_preflight_in_check_mode_tries_nothing(fleet: Fleet) -> None:
 
 
 def test_preflight_as_operator_names_missing_password_and_rights(fleet: Fleet, accounts: Accounts) -> None:
-    """One node requires a sudo password, the other belongs to root and is not told to become it."""
+    """One node requires a sudo password, the other belongs to root but has no become."""
     accounts.may("(ALL) ALL")
     for node, become in (("jw2-1", True), ("jw3-1", False)):
         home = accounts.directory(node, "root")

@@ -11,8 +11,8 @@ mount. Then device and inode of the directory are equal, since one kernel assign
 are two machines that share a file system. Then the inode is still equal, but another directory can
 have that number, so a file in the directory must agree as well: in inode and in ctime, which
 nothing but the kernel sets and which has nanoseconds. A copy has other inodes, and a copy by hard
-links is another directory. A clone of a whole disk has them all; it is told apart because it is not
-on a file system that machines can share.
+links is another directory. A clone of a whole disk agrees in all of this, so shared file systems
+are considered only where the file system is of a kind that machines can share.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ class Inventory:
         return self.value(self.nodes[0].name, name) if self.nodes else None
 
     def other_tags(self) -> list[str]:
-        """Return the tags that the roles are told to belong to other parts of the playbook."""
+        """Return the tags that the inventory assigns to other parts of the playbook."""
         given = [self.value(name, "agent_other_tags") for name in self.groups.get("agents", [])[:1]]
         given += [self.value(name, "training_other_tags") for name in self.groups.get("training", [])]
         return [str(tag) for tags in given for tag in (tags if isinstance(tags, list) else str(tags or "").split(","))]

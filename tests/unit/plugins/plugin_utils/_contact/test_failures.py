@@ -153,9 +153,9 @@ FAILURES: dict[str, tuple[dict[str, t.Any] | str, Account, str, str]] = {
         "set ansible_python_interpreter of jw2-1",
     ),
     "unreadable Python": (
-        printed("/bin/sh: 1: /root/venv/bin/python: Permission denied\n", rc=126),
+        printed("/bin/sh: 1: /opt/venv/bin/python: Permission denied\n", rc=126),
         LOGIN,
-        "as user deploy, this user may not execute /root/venv/bin/python: ",
+        "as user deploy, this user may not execute /opt/venv/bin/python: ",
         "Let it read and execute that path",
     ),
     "Python 3.8": (
@@ -240,7 +240,7 @@ FAILURES: dict[str, tuple[dict[str, t.Any] | str, Account, str, str]] = {
         "set ansible_remote_tmp for jw2-1",
     ),
     "full home directory": (
-        "failed to transfer file to /root/.ansible/tmp/x /home/deploy/.ansible/tmp/y/AnsiballZ_ping.py:\n\ndd: error writing"
+        "failed to transfer file to /home/ops/.ansible/tmp/x /home/deploy/.ansible/tmp/y/AnsiballZ_ping.py:\n\ndd: error writing"
         " '/home/deploy/.ansible/tmp/y/AnsiballZ_ping.py': No space left on device\n1+0 records in\n",
         LOGIN,
         "as user deploy, there is no space or inode left for Ansible's temporary files: \"dd: error writing '/home/deploy/",
