@@ -48,5 +48,10 @@ class ActionModule(ContactAction):
     def _call(self, task_vars: dict[str, t.Any] | None) -> dict[str, t.Any]:
         result: dict[str, t.Any] = self._execute_module(module_name="lorafleet.delivery.adapter_info", task_vars=task_vars)
         if boolean(self._task.args.get("by_reference", False), strict=False) and "manifests" in result:
-            result["manifests"] = [keep(text) for text in result["manifests"]]
+            manifests = result["manifests"]
+            if not (isinstance(manifests, list) and all(isinstance(text, str) for text in manifests)):
+                host = str(self._task.delegate_to or (task_vars or {}).get("inventory_hostname"))
+                remedy = "Inspect that host and the interpreter of Ansible's modules on it before you use its adapters."
+                return failed(Problem(host, "did not answer as module adapter_info does.", remedy))
+            result["manifests"] = [keep(text) for text in manifests]
         return result

@@ -18,6 +18,7 @@ from ansible.utils.display import Display
 from ansible_collections.lorafleet.delivery.plugins.module_utils._advisories import version_warnings
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._rsync import no_zstd
+from ansible_collections.lorafleet.delivery.plugins.module_utils._text import shown
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.action import ContactAction
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._progress.events import Event, Meter, emit
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._steps import VERIFYING, WAITING
@@ -114,7 +115,13 @@ class ActionModule(ContactAction):
         described = (self._task.args.get("source_directories") or {}).get(adapter)
         if described is None:
             return os.path.join(str(self._task.args["source_models_dir"]), adapter), {}
-        return str(described["path"]), {str(name): str(path) for name, path in (described.get("links") or {}).items()}
+        links = {str(name): str(path) for name, path in (described.get("links") or {}).items()}
+        for path in (str(described["path"]), *links.values()):
+            # rsync would read a colon at the beginning as another kind of source.
+            if not os.path.isabs(path):
+                remedy = "Pass what adapter_info returned as directories."
+                raise DeliveryError.of("source_directories", f"has {shown(path)}, which is not an absolute path.", remedy)
+        return str(described["path"]), links
 
 
 @contextlib.contextmanager

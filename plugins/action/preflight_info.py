@@ -15,6 +15,7 @@ from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._preflight.checklist import FAILED, Checklist
+from ansible_collections.lorafleet.delivery.plugins.module_utils._text import printable
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.action import account_of
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.failures import Failure
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._once import once_a_run
@@ -25,6 +26,8 @@ from ansible_collections.lorafleet.delivery.plugins.plugin_utils._preflight.cont
     add_lost,
     add_reached,
     add_refused,
+    add_unknown_answer,
+    checks_of,
     reached,
 )
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.ends import node_end
@@ -72,10 +75,14 @@ class ActionModule(ActionBase):
             return _result(checklist, {})
         after = time.time()
         if "checks" in found:
-            add_reached(checklist, self._connection, found.pop("user"))
+            checks = checks_of(found)
+            if checks is None:
+                add_unknown_answer(checklist, self._connection)
+                return _result(checklist, {})
+            add_reached(checklist, self._connection, printable(found.pop("user")))
             add_clock(checklist, before, found.pop("time"), after)
-            self._check_transfer_connection(checklist, variables, found["checks"])
-            return _result(checklist, found)
+            self._check_transfer_connection(checklist, variables, checks)
+            return _result(checklist, {**found, "checks": checks})
         failure = Failure.of_result(found) or Failure(str(found.get("msg", "")))
         add_refused(checklist, self._connection, failure, account_of(self, variables))
         return _result(checklist, {})

@@ -64,6 +64,14 @@ def test_adapter_info_by_reference_all_nodes_get_references(calls: list[Result])
     assert run(task)["manifests"] == first
 
 
+@pytest.mark.parametrize("manifests", [None, "{}", [3], {"a": "{}"}])
+def test_adapter_info_by_reference_answer_of_another_form_is_refused(calls: list[Result], manifests: t.Any) -> None:
+    calls += [{"manifests": manifests}]
+    result = run(Task(args={"models_dir": "/home/models", "by_reference": True}))
+    assert result["failed"]
+    assert result["msg"].startswith("sbs29: did not answer as module adapter_info does. Inspect")
+
+
 def test_adapter_info_failed_call_is_not_shared(calls: list[Result]) -> None:
     calls += [{"failed": True, "msg": "first"}, {"manifests": ["second"]}, {"manifests": ["third"]}]
     assert [run().get("msg"), run().get("manifests"), run().get("manifests")] == ["first", ["second"], ["third"]]

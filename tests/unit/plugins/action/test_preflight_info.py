@@ -91,3 +91,27 @@ def test_preflight_info_without_checks_is_a_failed_check(calls: list[Result]) ->
     result = run(Task(delegate_to=None))
     assert [(one["check"], one["state"]) for one in result["checks"]] == [("connection", "ok"), ("Ansible's Python", "failed")]
     assert result["problems"][0]["problem"] == 'as user root, there is no Python at python3: "python3: not found".'
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"checks": None},
+        {"checks": ["store"]},
+        {"checks": [{"check": "store", "state": "failed", "found": 3, "remedy": ""}]},
+        {"checks": [{**FAILED, "state": "excellent"}]},
+        {"checks": [], "user": None},
+        {"checks": [], "time": "now"},
+    ],
+)
+def test_preflight_info_answer_of_another_form_is_a_failed_check(calls: list[Result], answer: Result) -> None:
+    calls += [{**found(), **answer}]
+    result = run(Task(delegate_to=None))
+    assert [(one["check"], one["state"]) for one in result["checks"]] == [("connection", "ok"), ("answer", "failed")]
+    assert result["failed"] is True
+
+
+def test_preflight_info_text_of_a_host_cannot_control_the_terminal(calls: list[Result]) -> None:
+    calls += [found({**FAILED, "state": "ok", "found": "is\x1b[2Jfull"}, user="root\x1b[2J")]
+    result = run(Task(delegate_to=None))
+    assert all(text.isprintable() for one in result["checks"] for text in one.values())

@@ -1,0 +1,36 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Where adapter_sync fetches files from. Real transfers are in tests/integration."""
+
+from __future__ import annotations
+
+import types
+import typing as t
+
+import pytest
+from ansible_collections.lorafleet.delivery.plugins.action.adapter_sync import ActionModule
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+
+
+def place(**directory: t.Any) -> tuple[str, dict[str, str]]:
+    action = ActionModule.__new__(ActionModule)
+    arguments = {"source_models_dir": "/home/models", "source_directories": {"a": directory} if directory else {}}
+    action._task = types.SimpleNamespace(args=arguments)
+    return action._place_of("a")
+
+
+def test_place_of_adapter_is_what_the_source_described() -> None:
+    links = {"tokenizer.json": "/data/blobs/1"}
+    assert place(path="/data/a", links=links) == ("/data/a", links)
+
+
+def test_place_of_undescribed_adapter_is_the_directory_of_its_name() -> None:
+    assert place() == ("/home/models/a", {})
+
+
+@pytest.mark.parametrize("directory", [{"path": "data/a"}, {"path": "/data/a", "links": {"tokenizer.json": "blobs/1"}}])
+def test_place_of_relative_path_is_refused(directory: dict[str, t.Any]) -> None:
+    with pytest.raises(DeliveryError, match="which is not an absolute path"):
+        place(**directory)
