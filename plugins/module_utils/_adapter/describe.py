@@ -18,12 +18,12 @@ from .._formats.tensor_scan import TensorScan, scan
 from .._hashing import sha256_of_all
 from .declaration import Declaration
 from .excluded import Excluded
+from .file_selection import changed, select_files
 from .files import CONFIG_FILE, SAFETENSORS_FILE
 from .hash_cache import CacheEntry, is_older, read_entry, signature_of, write_entry
 from .lora_config import config_notes, config_problems, read_lora_config
 from .manifest import FileEntry, Manifest, TensorEntry
 from .other_formats import format_of_config
-from .selection import changed, select_files
 from .structure import structure_notes, structure_problems
 from .suggestion import Row, contradiction
 from .tokenizer import read_tokenizer, tokenizer_problems

@@ -15,9 +15,9 @@ import typing as t
 from .._adapter.declaration import Declaration
 from .._adapter.describe import describe
 from .._adapter.excluded import Excluded, unusual
+from .._adapter.file_selection import source_directory, tokenizer_above
 from .._adapter.hash_cache import cache_path
 from .._adapter.manifest import Manifest
-from .._adapter.selection import source_directory, tokenizer_above
 from .._base.identity import Identities
 from .._errors import DeliveryError, Problem, collected
 from .._store.source import identify_source

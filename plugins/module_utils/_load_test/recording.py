@@ -14,9 +14,9 @@ import typing as t
 
 from .._adapter.declaration import Declaration
 from .._adapter.describe import describe
+from .._adapter.file_selection import source_directory
 from .._adapter.hash_cache import cache_path
 from .._adapter.manifest import Manifest
-from .._adapter.selection import source_directory
 from .._base.config import with_config
 from .._base.identity import Identities, differences
 from .._errors import DeliveryError, Problem, about, collected

@@ -12,7 +12,7 @@ import typing as t
 
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.excluded import Excluded, unusual
-from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.selection import (
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.file_selection import (
     Selection,
     select_files,
     source_directory,
