@@ -12,6 +12,7 @@ import typing as t
 
 from .._base.architecture import Module
 from .patterns import matching
+from .scaling import by_pattern
 
 Config = t.Dict[str, t.Any]
 Modules = t.Mapping[str, Module]
@@ -55,7 +56,9 @@ def select(config: Config, modules: Modules) -> Selection:
     names = [name for name, module in modules.items() if not module.norm]
     excluded = _excluded(config, names)
     targets = [name for name in _targets(config, modules, names) if name not in excluded]
-    return Selection(_ranks(config, targets), frozenset(name for name in modules if saves(config, name)))
+    return Selection(
+        by_pattern(config.get("rank_pattern"), targets, config["r"]), frozenset(name for name in modules if saves(config, name))
+    )
 
 
 def _excluded(config: Config, names: list[str]) -> set[str]:
@@ -96,13 +99,3 @@ def _in_layers(config: Config, names: list[str]) -> set[str]:
         for name, groups in matches.items():
             numbers.setdefault(name, groups["number"])
     return {name for name, number in numbers.items() if number is not None and int(number) in wanted}
-
-
-def _ranks(config: Config, targets: list[str]) -> dict[str, int]:
-    """Return the rank of each target: the value of the first matching pattern, else ``r``."""
-    ranks = dict.fromkeys(targets, int(config["r"]))
-    patterns = config.get("rank_pattern") or {}
-    found = matching(list(patterns), targets, r"(.*\.)?({})$")
-    for rank, matches in reversed(list(zip(patterns.values(), found))):
-        ranks.update(dict.fromkeys(matches, int(rank)))
-    return ranks
