@@ -35,6 +35,8 @@ ROOMS = {
         "_formats",
         "_base",
         "_adapter",
+        "_engines.rules",
+        "_engines",
         "_load_test.worker",
         "_store",
         "_golden",
