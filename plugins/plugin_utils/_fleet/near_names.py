@@ -4,12 +4,11 @@
 
 # This plugin util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Finds the known name that somebody meant who wrote another one."""
+"""Finds the known variable that somebody meant who wrote another name."""
 
 from __future__ import annotations
 
 import collections.abc as c
-import difflib
 
 # Up to this length of a variable's name after its prefix, one edit is a near miss, above it two.
 _SHORT = 7
@@ -32,12 +31,6 @@ def meant_variable(name: str, known: c.Collection[str], is_set: c.Collection[str
         if other not in is_set and abs(len(other) - len(name)) <= 2 and edits(name, other) <= _most_edits(other)
     ]
     return min(near)[1] if near else None
-
-
-def nearest(name: str, known: c.Iterable[str]) -> str | None:
-    """Return the known name that is most like another one, if any is."""
-    found = difflib.get_close_matches(name, sorted(known), n=1)
-    return found[0] if found else None
 
 
 def edits(one: str, other: str) -> int:

@@ -13,11 +13,11 @@ import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._names import check_name
+from ansible_collections.lorafleet.delivery.plugins.module_utils._nearest import nearest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._text import shown
 
 from .findings import Finding
 from .fleet import Node
-from .near_names import nearest
 from .role_options import coerced, row_options
 from .rows import OF_AGENT, Row
 

@@ -5,8 +5,8 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.near_names import edits, meant_variable, nearest
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.role_options import documented_variables, row_options
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.near_names import edits, meant_variable
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.role_options import documented_variables
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -54,12 +54,3 @@ def test_meant_variable_is_nearest_documented_one(name: str, meant: str | None) 
 def test_meant_variable_that_is_set_is_meant_only_with_same_letters() -> None:
     assert meant_variable("agent_model_dir", documented_variables(), {"agent_models_dir"}) is None
     assert meant_variable("agent_modelsdir", documented_variables(), {"agent_models_dir"}) == "agent_models_dir"
-
-
-def test_nearest_offers_key_of_row() -> None:
-    assert [nearest(name, row_options()) for name in ("rnk", "lora_alpha", "target_module")] == [
-        "rank",
-        "alpha",
-        "target_modules",
-    ]
-    assert nearest("xyz", row_options()) is None

@@ -1,0 +1,18 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# BSD-2-Clause (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+
+# This module util is PRIVATE to the collection: it may change or vanish in any release.
+
+"""Finds the known name that somebody meant who wrote another one."""
+
+from __future__ import annotations
+
+import difflib
+import typing as t
+
+
+def nearest(name: str, known: t.Iterable[str]) -> str | None:
+    """Return the known name that is most like another one, if any is."""
+    found = difflib.get_close_matches(name, sorted(known), n=1)
+    return found[0] if found else None
