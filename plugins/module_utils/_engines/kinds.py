@@ -19,12 +19,14 @@ from .._adapter.scaling import Scaling, scalings
 from .._adapter.tensor_names import PREFIX
 from .rules.form import KINDS, Adapter
 
-_EMBEDDING, _HEAD = TIED
+_EMBEDDINGS, _HEAD = TIED
 _MATRIX = re.compile(r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(?:\.weight)?")
-# The tensors of a LoRA layer that have kinds of their own.
-_OTHER_PARTS = {"lora_magnitude_vector": "dora", "lora_B.bias": "lora_bias", "trainable_tokens_delta": "tokens"}
-_EXPERTS = re.compile(r"(^|\.)experts(\.|$)")
-_KEYS = {
+# The other tensors that adapters have, by the ends of their names.
+_PARTS = {".lora_magnitude_vector": "dora", ".lora_B.bias": "lora_bias", ".trainable_tokens_delta": "tokens"}
+_EXPERT = re.compile(r"(^|\.)experts(\.|$)")
+_DTYPES = {"BF16": "bf16", "F16": "fp16"}
+# Keys of adapter_config.json that make a kind with any value but an empty one, or but null.
+_NOT_EMPTY = {
     "use_dora": "dora",
     "lora_bias": "lora_bias",
     "trainable_token_indices": "tokens",
@@ -32,117 +34,144 @@ _KEYS = {
     "layer_replication": "replicated",
     "use_qalora": "variant",
     "fan_in_fan_out": "fan_in_fan_out",
-    "layers_to_transform": "selection",
-    "exclude_modules": "selection",
+    "exclude_modules": "some_layers",
 }
-# Of these keys, an empty value is a setting, too.
-_KEYS_OR_EMPTY = {
+_NOT_NULL = {
     "alora_invocation_tokens": "alora",
     "use_bdlora": "bdlora",
     "velora_config": "variant",
     "monteclora_config": "variant",
     "kasa_config": "variant",
 }
-_DTYPES = {"BF16": "bf16", "F16": "fp16"}
+# Kinds with matrices whose ranks are not those of the configuration.
+_OTHER_SHAPES = {"parameters", "bdlora", "variant"}
+
+# The shapes of the matrices A and B of each LoRA layer.
+Layers = t.Dict[str, t.Dict[str, t.Tuple[int, ...]]]
 
 
 def kinds_of(manifest: Manifest, base_config: dict[str, t.Any] | None) -> Adapter:
     """Return the kinds of an adapter on its base, in the order of ``KINDS``, with their numbers."""
-    config, found = manifest.config, set()
-    found |= {kind for key, kind in _KEYS.items() if config.get(key)}
-    found |= {kind for key, kind in _KEYS_OR_EMPTY.items() if config.get(key) is not None}
-    found |= {kind for key, kind in (("bias", "bias"),) if config.get(key) not in (None, "none")}
-    if is_pattern(config.get("target_modules")):
-        found.add("selection")
-    names = config.get("modules_to_save")
-    found |= {_saved(name) for name in (names if isinstance(names, list) else ()) if isinstance(name, str)}
-    layers: dict[str, dict[str, TensorEntry]] = {}
-    base = modules_of_base(base_config)
+    config = manifest.config
+    found = _kinds_of_config(config)
+    layers: Layers = {}
+    modules = modules_of_base(base_config)
     for tensor in manifest.tensors:
-        found |= _kinds_of_tensor(tensor, base, layers)
+        found |= _kinds_of_tensor(tensor, modules, layers)
     if any(len(sides) < 2 for sides in layers.values()):
         found.add("unpaired")
-
-    ranks = {name: sides["A"].shape[0] for name, sides in layers.items() if "A" in sides and sides["A"].shape}
-    adapter = Adapter((), rank=max(ranks.values(), default=0))
-    scaling = _scalings(config, list(layers))
-    if scaling:
-        first = config["r"], config["lora_alpha"]
-        found |= {kind for kind, differs in _scaling_kinds(config, scaling).items() if differs}
-        inexact = {"parameters", "bdlora", "variant"} & found
-        if not inexact and any(name in scaling and scaling[name].rank != rank for name, rank in ranks.items()):
-            found.add("rank_mismatch")
-        factors = sorted({one.factor for one in scaling.values()})
-        alphas = {round(one.factor * ranks.get(name, one.rank), 9) for name, one in scaling.items()}
-        adapter = adapter._replace(
-            factors=factors,
-            factor=factors[0] if len(factors) == 1 else None,
-            alpha=alphas.pop() if len(alphas) == 1 else None,
-            config_rank=first[0],
-        )
-    if not found:
-        found.add("plain")
+    adapter = _with_scaling(config, layers, found)
+    tied = (base_config or {}).get("tie_word_embeddings")
     rope = _missing_rope_keys(base_config or {})
+    if not found - {"bf16", "fp16"}:
+        found.add("plain")
     if rope:
         found.add("rope_parameters")
-    return adapter._replace(kinds=[kind for kind in KINDS if kind in found], rope=rope)
+    return adapter._replace(
+        kinds=tuple(kind for kind in KINDS if kind in found), tied=tied if isinstance(tied, bool) else None, rope=rope
+    )
+
+
+def _kinds_of_config(config: Config) -> set[str]:
+    found = {kind for key, kind in _NOT_EMPTY.items() if config.get(key)}
+    found |= {kind for key, kind in _NOT_NULL.items() if config.get(key) is not None}
+    if config.get("bias") not in (None, "none"):
+        found.add("bias")
+    if is_pattern(config.get("target_modules")):
+        found.add("regex")
+    if config.get("layers_to_transform") not in (None, []):
+        found.add("some_layers")
+    saved = config.get("modules_to_save")
+    return found | {_saved(str(name)) for name in (saved if isinstance(saved, list) else ())}
 
 
 def _saved(module: str) -> str:
     last = module.rpartition(".")[2]
-    return {_HEAD: "saved_head", _EMBEDDING: "saved_embedding"}.get(last, "saved_other")
+    return {_HEAD: "saved_head", _EMBEDDINGS: "saved_embeddings"}.get(last, "saved_other")
 
 
-def _kinds_of_tensor(tensor: TensorEntry, base: t.Container[str], layers: dict[str, dict[str, TensorEntry]]) -> set[str]:
-    """Return the kinds that one tensor shows, and add a matrix of a LoRA layer to ``layers``."""
+def _kinds_of_tensor(tensor: TensorEntry, modules: t.Container[str], layers: Layers) -> set[str]:
+    """Return the kinds that a tensor shows, and add a matrix of a LoRA layer to ``layers``.
+
+    ``modules`` are those of the base, none if they are not known.
+    """
     found = {_DTYPES[tensor.dtype]} if tensor.dtype in _DTYPES else set()
-    name = tensor.name[len(PREFIX) :] if tensor.name.startswith(PREFIX) else tensor.name
-    if name == tensor.name:
+    name = tensor.name
+    if name.startswith(PREFIX):
+        name = name[len(PREFIX) :]
+    else:
         found.add("prefix_missing")
     matrix = _MATRIX.fullmatch(name)
     if matrix is None:
-        part = next((kind for end, kind in _OTHER_PARTS.items() if name.endswith(end)), None)
-        if part:
-            return found | {part}
-        if ".lora_" in name:
-            return found | {"variant"}
-        if name.endswith(".bias"):
-            return found | {"bias"}
-        return found if ".base_layer." in name else found | {_saved(name.rpartition(".")[0])}
+        return found | _kinds_of_other_tensor(name)
     module = matrix["module"]
-    layers.setdefault(module, {})[matrix["side"]] = tensor
-    if base and module not in base and "prefix_missing" not in found:
+    layers.setdefault(module, {})[matrix["side"]] = tensor.shape
+    if modules and name != tensor.name and module not in modules:
         found.add("prefix_multimodal" if "language_model." in module else "prefix_short")
     if matrix["embedding"]:
-        found.add("embedding_lora")
+        found.add("embeddings")
     elif module.rpartition(".")[2] == _HEAD:
-        found.add("head_lora")
-    if _EXPERTS.search(module):
+        found.add("head")
+    if _EXPERT.search(module):
         found.add("experts")
     return found
 
 
-def _scalings(config: Config, modules: list[str]) -> dict[str, Scaling]:
-    """Return the scaling of each layer; none if the configuration is not that of a LoRA adapter."""
-    if not is_well_formed(config):
-        return {}
+def _kinds_of_other_tensor(name: str) -> set[str]:
+    for end, kind in _PARTS.items():
+        if name.endswith(end):
+            return {kind}
+    if ".lora_" in name:
+        return {"variant"}
+    if name.endswith(".bias"):
+        return {"bias"}
+    # PEFT saves the weights of adapted embeddings, too, unless it is told not to.
+    return set() if ".base_layer." in name else {_saved(name.rpartition(".")[0])}
+
+
+def _with_scaling(config: Config, layers: Layers, found: set[str]) -> Adapter:
+    """Return the numbers of an adapter, and add the kinds that they make to ``found``."""
+    ranks = {name: sides["A"][0] for name, sides in layers.items() if sides.get("A")}
+    adapter = Adapter((), ranks=tuple(sorted(set(ranks.values()))))
+    scaling = _scaling_of(config, list(layers))
+    if not scaling:
+        return adapter
+    scalings_found = scaling.values()
+    if any(one.alpha != config["lora_alpha"] for one in scalings_found):
+        found.add("alpha_pattern")
+    if any(one.rank != config["r"] for one in scalings_found):
+        found.add("rank_pattern")
+    if config.get("use_rslora") and any(one.rank != 1 for one in scalings_found):
+        found.add("rslora")
+    if any(one.factor != 1 for one in scalings_found):
+        found.add("factor")
+    if not found & _OTHER_SHAPES and any(scaling[name].rank != rank for name, rank in ranks.items()):
+        found.add("rank_mismatch")
+    factors = sorted({one.factor for one in scalings_found})
+    # Rounded, since alpha / sqrt(r) * r is not exact.
+    alphas = {float(f"{one.factor * ranks.get(name, one.rank):.12g}") for name, one in scaling.items()}
+    return adapter._replace(
+        factors=tuple(factors),
+        factor=factors[0] if len(factors) == 1 else None,
+        alpha=alphas.pop() if len(alphas) == 1 else None,
+        config_factor=scalings({**config, "rank_pattern": {}, "alpha_pattern": {}}, [""])[""].factor,
+        config_rank=config["r"],
+    )
+
+
+def _scaling_of(config: Config, modules: list[str]) -> dict[str, Scaling]:
+    """Return the scaling of each layer; none if the configuration is malformed."""
     try:
-        return scalings(config, modules)
+        return scalings(config, modules) if is_well_formed(config) else {}
     except PatternError:
         return {}
 
 
-def _scaling_kinds(config: Config, scaling: dict[str, Scaling]) -> dict[str, bool]:
-    return {
-        "alpha_pattern": any(one.alpha != config["lora_alpha"] for one in scaling.values()),
-        "rank_pattern": any(one.rank != config["r"] for one in scaling.values()),
-        "rslora": bool(config.get("use_rslora")) and any(one.rank != 1 for one in scaling.values()),
-        "factor": any(one.factor != 1 for one in scaling.values()),
-    }
-
-
 def _missing_rope_keys(base_config: dict[str, t.Any]) -> dict[str, t.Any]:
-    """Return the keys of transformers 4 for what transformers 5 writes in rope_parameters."""
+    """Return what transformers 4 writes for the values that transformers 5 has in rope_parameters.
+
+    Nothing for bases with rotary settings for each type of layer.
+    """
     rope = base_config.get("rope_parameters")
     if not isinstance(rope, dict) or "rope_theta" in base_config or "rope_theta" not in rope:
         return {}

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import dataclasses
 import typing as t
+from string import Formatter
 
 from .._adapter.manifest import Manifest
 from .kinds import kinds_of
-from .rules.form import KINDS, REFUSED, RIGHT, UNKNOWN, WRONG, Adapter, EngineRules, RankLimit, Rule
+from .rules.form import KINDS, REFUSED, RIGHT, UNKNOWN, WRONG, Adapter, Condition, EngineRules, Range, RankLimit, Rule
 from .rules.table import ENGINES, rules_of
 
 __all__ = ["REFUSED", "RIGHT", "UNKNOWN", "WRONG", "Engine", "Verdict", "common_notes", "verdicts"]
@@ -50,17 +51,18 @@ class Verdict:
 
 
 class _Judged(t.NamedTuple):
-    """The state of one kind; ``known`` is the same, or that of the nearest version examined."""
+    """What an engine makes of one kind; ``known`` is the state in the versions that are known."""
 
     kind: str
     state: str
     known: str
-    rule: Rule | None
     message: str
+    figure: float | None = None
+    remedies: tuple[str, ...] = ()
 
 
 def verdicts(engines: t.Sequence[Engine], manifest: Manifest, base_config: dict[str, t.Any] | None) -> list[Verdict]:
-    """Return the verdict of each engine on an adapter, the worst of its kinds.
+    """Return the verdict of each engine on an adapter.
 
     Raises DeliveryError for an engine that has no rules.
     """
@@ -69,90 +71,88 @@ def verdicts(engines: t.Sequence[Engine], manifest: Manifest, base_config: dict[
 
 
 def common_notes(manifest: Manifest, base_config: dict[str, t.Any] | None) -> list[str]:
-    """Return a note for each kind of the adapter that some engine answers wrongly for.
+    """Return a note for each kind of an adapter that some engine answers wrongly for.
 
     Not for a factor other than 1, which nearly every adapter has.
     """
     adapter = kinds_of(manifest, base_config)
     notes = []
     for kind in adapter.kinds:
-        wrong = [rules.title for rules in ENGINES.values() for rule in rules.rules if (rule.kind, rule.state) == (kind, WRONG)]
-        if wrong and kind != "factor":
-            listed = " and ".join(filter(None, [", ".join(wrong[:-1]), wrong[-1]]))
-            notes.append(f"Of {KINDS[kind]}, {listed} make something else without an error. Set agent_engine to check yours.")
+        titles = dict.fromkeys(rules.title for rules in ENGINES.values() for rule in rules.rules if _is_wrong(rule, kind))
+        if titles and kind != "factor":
+            notes.append(
+                f"It has {KINDS[kind]}. Engines that answer wrongly then, without an error: {', '.join(titles)}. If one of"
+                " them serves it, set agent_engine."
+            )
     return notes
+
+
+def _is_wrong(rule: Rule, kind: str) -> bool:
+    return rule.kind == kind and rule.state == WRONG
 
 
 def _verdict(engine: Engine, rules: EngineRules, adapter: Adapter) -> Verdict:
     judged = [_judge(engine, rules, adapter, kind) for kind in adapter.kinds]
     if rules.limit is not None:
         judged += _above(rules.limit, engine, rules, adapter)
-    order = sorted(judged, key=lambda one: (_ORDER.index(one.state), _ORDER.index(one.known)))
-    worst = order[0]
-    # The first kind that is not right is the one that fewest remedies help.
-    remedies = next((one.rule.remedies for one in judged if one.known in (REFUSED, WRONG) and one.rule), ())
-    if not remedies and worst.rule:
-        remedies = worst.rule.remedies
+    worst = min(judged, key=lambda one: (_ORDER.index(one.state), _ORDER.index(one.known)))
+    # A remedy must help all kinds. Those that the fewest help come first.
+    bad = [one for one in judged if one.known in (REFUSED, WRONG)]
+    remedies = (bad[0] if bad else worst).remedies
     return Verdict(
         engine=rules.name,
         version=engine.version,
         state=worst.state,
         kinds=tuple(one.kind for one in judged if one.state == worst.state),
         message=worst.message,
-        figure=worst.rule.figure if worst.rule and worst.state == WRONG else None,
-        remedy=_remedy(remedies, adapter) if worst.state != RIGHT else "",
+        figure=worst.figure if worst.state == WRONG else None,
+        remedy="" if worst.state == RIGHT else _sentence(remedies, adapter),
     )
 
 
+def _judge(engine: Engine, rules: EngineRules, adapter: Adapter, kind: str) -> _Judged:
+    """Return what an engine makes of one kind of an adapter."""
+    title = _title(engine, rules)
+    rules_of_kind = [rule for rule in rules.rules if rule.kind == kind and _holds(rule.when, engine, adapter)]
+    if not rules_of_kind:
+        return _Judged(kind, UNKNOWN, UNKNOWN, f"What {title} makes of {KINDS[kind]} is not known.")
+    fitting = [rule for rule in rules_of_kind if _has(rule.versions or rules.versions, engine.version)]
+    rule = (fitting or rules_of_kind)[0]
+    does = rule.does.format(**adapter.values)
+    end = "" if does.endswith('."') else "."
+    if fitting:
+        return _Judged(kind, rule.state, rule.state, f"{title} {does}{end}", rule.figure, rule.remedies)
+    message = f"{title} was not examined; {(rule.source or rules.source).what} {does}{end}"
+    return _Judged(kind, UNKNOWN, rule.state, message, rule.figure, rule.remedies)
+
+
+def _holds(condition: Condition | None, engine: Engine, adapter: Adapter) -> bool:
+    return condition is None or condition.holds(adapter, engine.settings)
+
+
+def _has(ranges: t.Sequence[Range], version: str | None) -> bool:
+    return version is None or any(one.has(version) for one in ranges)
+
+
 def _above(limit: RankLimit, engine: Engine, rules: EngineRules, adapter: Adapter) -> list[_Judged]:
-    """Return the state of the kind ``rank`` if the largest rank is above the engine's limit."""
+    """Return what an engine makes of the rank of an adapter, if it is above the limit."""
     stated = engine.settings.get(limit.setting)
     most = limit.default if stated is None else stated
-    if adapter.rank <= most:
+    if most is None or adapter.rank <= most:
         return []
-    # Whoever names just the engine may have started it with another limit.
+    # An inventory that names just the engine says nothing about the options of its start.
     state = UNKNOWN if stated is None else REFUSED
-    does = limit.does.format(limit=most, **adapter.values)
-    rule = Rule("rank", state, does, remedies=(limit.remedy,))
-    return [_Judged("rank", state, state, rule, f"{_title(engine, rules)} {does}.")]
+    message = f"{_title(engine, rules)} {limit.does.format(limit=most, **adapter.values)}."
+    return [_Judged("rank", state, state, message, remedies=(limit.remedy,))]
 
 
 def _title(engine: Engine, rules: EngineRules) -> str:
     return f"{rules.title} {engine.version}" if engine.version else rules.title
 
 
-def _judge(engine: Engine, rules: EngineRules, adapter: Adapter, kind: str) -> _Judged:
-    """Return the state of one kind of the adapter."""
-    title = _title(engine, rules)
-    having = [rule for rule in rules.rules if rule.kind == kind]
-    if not having:
-        return _Judged(kind, UNKNOWN, UNKNOWN, None, f"Nobody has tried what {title} makes of {KINDS[kind]}.")
-    fitting = [
-        rule
-        for rule in having
-        if engine.version is None or any(one.has(engine.version) for one in rule.versions or rules.versions)
-    ]
-    rule = fitting[-1] if fitting else having[-1]
-    settled = _is_settled(rule, engine, adapter)
-    known = RIGHT if settled else rule.state
-    does = "answers as PEFT does with these settings" if settled else rule.does.format(**adapter.values)
-    if fitting:
-        return _Judged(kind, known, known, rule, f"{title} {does}.")
-    examined = (rule.source or rules.source).what
-    return _Judged(kind, UNKNOWN, known, rule, f"{title} was not examined. {examined} {does}.")
-
-
-def _is_settled(rule: Rule, engine: Engine, adapter: Adapter) -> bool:
-    return rule.unless is not None and rule.unless.holds(adapter, engine.settings)
-
-
-def _remedy(remedies: t.Sequence[str], adapter: Adapter) -> str:
-    """Return one sentence of the clauses whose numbers the adapter has."""
-    clauses = []
-    for remedy in remedies:
-        try:
-            clauses.append(remedy.format(**adapter.values))
-        except KeyError:
-            continue
+def _sentence(remedies: t.Sequence[str], adapter: Adapter) -> str:
+    """Return a sentence of those remedies whose numbers the adapter has."""
+    names = {remedy: [field for _text, field, _spec, _conversion in Formatter().parse(remedy) if field] for remedy in remedies}
+    clauses = [remedy.format(**adapter.values) for remedy in remedies if set(names[remedy]) <= set(adapter.values)]
     text = ", or ".join(clauses)
     return f"{text[0].upper()}{text[1:]}." if text else ""

@@ -10,96 +10,120 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import typing as t
 
 from ..._formats.strict_json import is_integer
-from ..._versions import Version, numbers
+from ..._versions import numbers
 
 # What an engine makes of an adapter: PEFT's answers, an error, other answers without an error, or
 # something that nobody has found out.
 RIGHT, REFUSED, WRONG, UNKNOWN = "right", "refused", "wrong", "unknown"
 
-# The kinds of adapters and what each is, from those that the fewest remedies help to those that
-# most help. An adapter can be of several kinds. ``_engines/kinds`` derives them.
-KINDS: dict[str, str] = {
-    "unpaired": "a LoRA layer with only one of its two matrices",
-    "rank_mismatch": "another rank in the configuration than in the tensors",
-    "prefix_missing": "tensor names without `base_model.model.`",
-    "prefix_short": "tensor names with `base_model.model.` before a wrong path",
-    "prefix_multimodal": "tensor names of the multimodal class of a text model",
-    "dora": "DoRA (`use_dora`)",
-    "lora_bias": "biases of its own (`lora_bias`)",
-    "bias": "trained biases of the base (`bias`)",
-    "saved_head": "a whole head (`modules_to_save`)",
-    "saved_embedding": "whole embeddings (`modules_to_save`)",
-    "saved_other": "other whole modules (`modules_to_save`)",
-    "tokens": "trained tokens (`trainable_token_indices`)",
-    "embedding_lora": "LoRA on the embeddings",
-    "head_lora": "LoRA on the head",
-    "parameters": "LoRA on parameters (`target_parameters`)",
-    "experts": "LoRA on layers of experts",
-    "alora": "Activated LoRA (`alora_invocation_tokens`)",
-    "bdlora": "BD-LoRA (`use_bdlora`)",
-    "replicated": "replicated layers (`layer_replication`)",
-    "variant": "another variant of LoRA (VeLoRA, MonteCLoRA, QALoRA)",
-    "alpha_pattern": "several alphas (`alpha_pattern`)",
-    "rank_pattern": "several ranks (`rank_pattern`)",
-    "rslora": "rsLoRA (`use_rslora`)",
-    "factor": "a factor (`lora_alpha / r`) other than 1",
-    "selection": "some layers or modules only, or a pattern of modules",
-    "fan_in_fan_out": "`fan_in_fan_out` true",
-    "bf16": "a file in bfloat16",
-    "fp16": "a file in float16",
-    "plain": "plain LoRA with the factor 1",
-    "rank": "a rank above the limit of the engine",
-    "rope_parameters": "a base whose `config.json` has its rotary settings in `rope_parameters` alone",
-}
 
+class Kind(t.NamedTuple):
+    """What distinguishes adapters of a kind, and the key of adapter_config.json that says so."""
+
+    title: str
+    key: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.title} ({self.key})" if self.key else self.title
+
+
+# The kinds, of which an adapter can have several. Those that the fewest remedies help come first.
+# ``_engines/kinds`` derives them.
+KINDS: dict[str, Kind] = {
+    "unpaired": Kind("a LoRA layer that lacks one of its two matrices"),
+    "rank_mismatch": Kind("tensors of another rank than the configuration says", "r"),
+    "prefix_missing": Kind("tensor names without base_model.model"),
+    "prefix_short": Kind("tensor names with another path than the base has"),
+    "prefix_multimodal": Kind("tensor names of the multimodal class of a text model"),
+    "dora": Kind("DoRA", "use_dora"),
+    "lora_bias": Kind("LoRA layers with a bias", "lora_bias"),
+    "bias": Kind("trained biases of the base", "bias"),
+    "saved_head": Kind("a whole head", "modules_to_save"),
+    "saved_embeddings": Kind("whole embeddings", "modules_to_save"),
+    "saved_other": Kind("other whole modules", "modules_to_save"),
+    "tokens": Kind("trained tokens", "trainable_token_indices"),
+    "embeddings": Kind("LoRA on the embeddings"),
+    "head": Kind("LoRA on the head"),
+    "parameters": Kind("LoRA on parameters", "target_parameters"),
+    "experts": Kind("LoRA on experts"),
+    "alora": Kind("Activated LoRA", "alora_invocation_tokens"),
+    "bdlora": Kind("BD-LoRA", "use_bdlora"),
+    "replicated": Kind("replicated layers", "layer_replication"),
+    "variant": Kind("another variant of LoRA: QALoRA, VeLoRA, MonteCLoRA, KaSA"),
+    "alpha_pattern": Kind("several alphas", "alpha_pattern"),
+    "rank_pattern": Kind("several ranks", "rank_pattern"),
+    "rslora": Kind("rsLoRA", "use_rslora"),
+    "factor": Kind("a factor alpha / r other than 1"),
+    "rank": Kind("a rank above the engine's limit"),
+    "regex": Kind("a regular expression for its modules", "target_modules"),
+    "some_layers": Kind("LoRA on some of the layers", "layers_to_transform, exclude_modules"),
+    "fan_in_fan_out": Kind("fan_in_fan_out true"),
+    "bf16": Kind("a file in bfloat16"),
+    "fp16": Kind("a file in float16"),
+    "plain": Kind("plain LoRA with alpha equal to r"),
+    "rope_parameters": Kind("a base whose config.json has the key rope_parameters alone, as transformers 5 writes it"),
+}
 Settings = t.Mapping[str, t.Any]
 
 
 class Adapter(t.NamedTuple):
     """The kinds of an adapter on its base, and the numbers that conditions and messages use.
 
-    ``factor`` is that of all LoRA layers, None if they have several; ``alpha`` that which divided
-    by the rank of each layer gives its factor, None if no number does.
+    ``factor`` is that of all LoRA layers, None if they have several. ``alpha`` is the number that
+    gives the factor of each layer when it is divided by the rank of its tensors, None if there is
+    no such number.
     """
 
-    kinds: t.Sequence[str]
-    factors: t.Sequence[float] = ()
+    kinds: tuple[str, ...]
+    factors: tuple[float, ...] = ()
     factor: float | None = None
     alpha: float | None = None
-    # The largest rank of the tensors and that of the configuration.
-    rank: int = 0
+    # The factor that r and lora_alpha of the configuration alone give, and the ranks of the layers.
+    config_factor: float | None = None
+    ranks: tuple[int, ...] = ()
     config_rank: int = 0
-    # The keys that older readers of the base's config.json look for, and it lacks.
+    # Whether the base's head is its embeddings, None if that is not known.
+    tied: bool | None = None
+    # What the base's config.json lacks for readers older than transformers 5.
     rope: t.Mapping[str, t.Any] = {}
 
     @property
+    def rank(self) -> int:
+        """The largest rank."""
+        return max(self.ranks, default=0)
+
+    @property
     def values(self) -> dict[str, t.Any]:
-        """The numbers by the names that messages have for them."""
-        factors = ", ".join(f"{factor:.6g}" for factor in self.factors)
-        lines = ", ".join(f'"{key}": {json.dumps(value)}' for key, value in self.rope.items())
-        found = {**self._asdict(), "factors": factors, "lines": lines}
+        """The numbers, by the names that messages have for them."""
+        found = {
+            "factors": " and ".join(f"{factor:.6g}" for factor in self.factors),
+            "factor": self.factor,
+            "alpha": self.alpha,
+            "rank": self.rank,
+            "config_rank": self.config_rank,
+            "lines": ", ".join(f'"{key}": {json.dumps(value)}' for key, value in self.rope.items()),
+        }
         return {name: value for name, value in found.items() if value is not None}
 
 
 class Condition(t.NamedTuple):
-    """Settings of an engine that change its answer; ``text`` says which."""
+    """Something about an adapter and an engine's settings; ``text`` says what."""
 
     text: str
     holds: t.Callable[[Adapter, Settings], bool]
 
 
 class Source(t.NamedTuple):
-    """Where a rule comes from: a run of ``what`` here, or its source code, and when."""
+    """Where a rule comes from: a run of an engine, or a reading of its code, and the date."""
 
     what: str
     date: str
-    run: bool = True
-
-    def __str__(self) -> str:
-        return f"{'run with' if self.run else 'read in'} {self.what}, {self.date}"
+    # The files that were read. Without any, the engine was run.
+    files: str = ""
 
 
 class Range(t.NamedTuple):
@@ -109,37 +133,37 @@ class Range(t.NamedTuple):
     before: str
 
     def has(self, version: str) -> bool:
-        found: Version = numbers(version)
-        return numbers(self.since) <= found < numbers(self.before)
+        return numbers(self.since) <= numbers(version) < numbers(self.before)
 
 
 class Rule(t.NamedTuple):
-    """What an engine makes of adapters of one kind.
+    """What an engine makes of adapters of one kind, under the condition ``when``, if it has one.
 
-    ``does`` completes a sentence that begins with the engine's name. ``figure`` is the largest
-    difference of log-probabilities that was measured. Each of ``remedies`` is a clause in the
-    imperative, the first being the easiest; one with a number that the adapter does not have is
-    left out. ``unless`` are settings with which the engine is right.
+    ``does`` completes a sentence that begins with the engine's name, and may contain names of
+    ``Adapter.values``. ``figure`` is the largest difference of log-probabilities that was measured.
+    ``remedies`` are clauses in the imperative; those with a number that the adapter does not have
+    are left out.
     """
 
     kind: str
     state: str
-    does: str = ""
+    does: str
     figure: float | None = None
     remedies: tuple[str, ...] = ()
-    unless: Condition | None = None
+    when: Condition | None = None
     versions: tuple[Range, ...] | None = None
     source: Source | None = None
 
 
 class RankLimit(t.NamedTuple):
-    """The largest rank of an engine: the value of ``setting``, which is ``default`` unless set.
+    """The largest rank of an engine: the value of ``setting``, which is ``default`` if not stated.
 
-    ``does`` and ``remedy`` are like those of rules.
+    Without ``default``, the engine derives it from the adapters. ``does`` and ``remedy`` are like
+    those of rules.
     """
 
     setting: str
-    default: int
+    default: int | None
     does: str
     remedy: str
 
@@ -151,22 +175,37 @@ class Setting(t.NamedTuple):
     fits: t.Callable[[t.Any], bool]
 
 
-def _is_number(value: t.Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+class Switching(t.NamedTuple):
+    """What users get when an engine changes adapters. Each text is empty if nobody has tried.
+
+    ``switch``: the same prompt after a switch to another adapter. ``reuse``: after another adapter
+    was loaded under the same name. ``unload``: after the adapter was unloaded. ``remedy`` is what
+    prevents stale answers.
+    """
+
+    state: str
+    switch: str = ""
+    reuse: str = ""
+    unload: str = ""
+    remedy: str = ""
 
 
-TEXT = Setting("text", lambda value: isinstance(value, str))
-INTEGER = Setting("an integer", is_integer)
-# The factor, or the alpha that gives it. With the word, each adapter has its own.
-ALPHA = Setting("a number or the word factor", lambda value: value == "factor" or _is_number(value))
+class BoundRule(t.NamedTuple):
+    """How far a right answer may be from PEFT's in float32, and why, if a condition holds."""
+
+    value: float
+    reason: str
+    when: Condition | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class EngineRules:
-    """The rules of one engine. ``versions`` and ``source`` are those of rules without their own.
+    """The rules of one engine, of which the first that applies to a kind counts.
 
-    ``packages`` are the Python packages that it comes in, whose version is that of the engine.
-    ``settings`` are those that the inventory may state, by name.
+    ``versions`` and ``source`` are those of rules without their own. ``packages`` are the Python
+    packages that it comes in, whose version is that of the engine. ``settings`` are those that the
+    inventory may state. The first of ``bounds`` whose condition holds counts. ``notes`` are
+    sentences for the documentation.
     """
 
     name: str
@@ -175,17 +214,72 @@ class EngineRules:
     versions: tuple[Range, ...]
     source: Source
     rules: tuple[Rule, ...]
+    switching: Switching
+    bounds: tuple[BoundRule, ...]
     limit: RankLimit | None = None
     packages: tuple[str, ...] = ()
     settings: t.Mapping[str, Setting] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
-def right(*kinds: str) -> tuple[Rule, ...]:
+def right(*kinds: str, does: str = "answers as PEFT does", when: Condition | None = None) -> tuple[Rule, ...]:
     """Return rules for kinds that an engine reads as PEFT does."""
-    return tuple(Rule(kind, RIGHT, "answers as PEFT does") for kind in kinds)
+    return tuple(Rule(kind, RIGHT, does, when=when) for kind in kinds)
+
+
+def refused(kinds: t.Iterable[str], does: str, *remedies: str, source: Source | None = None) -> tuple[Rule, ...]:
+    """Return rules for kinds that an engine refuses."""
+    return tuple(Rule(kind, REFUSED, does, remedies=remedies, source=source) for kind in kinds)
+
+
+def wrong(kinds: t.Iterable[str], does: str, *remedies: str) -> tuple[Rule, ...]:
+    """Return rules without a figure for kinds that an engine answers wrongly for."""
+    return tuple(Rule(kind, WRONG, does, remedies=remedies) for kind in kinds)
+
+
+def untried(kinds: t.Iterable[str], when: Condition) -> tuple[Rule, ...]:
+    """Return rules for kinds that nobody has tried under a condition, but without it."""
+    return tuple(Rule(kind, UNKNOWN, f"was not tried where {when.text}", when=when) for kind in kinds)
 
 
 # Remedies that several engines share.
 FOLD = "deliver the folded form (agent_form: folded)"
-MERGE = "merge it into its base in float32 and serve that model"
+MERGE = "merge it into its base in float32 and serve the merged model"
 CORRECT = "save the adapter again with PEFT"
+ADD_LINES = "add to the base's config.json: {lines}"
+
+
+def _is_number(value: t.Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+TEXT = Setting("text", lambda value: isinstance(value, str))
+INTEGER = Setting("an integer", is_integer)
+BOOLEAN = Setting("true or false", lambda value: isinstance(value, bool))
+# The word stands for the right number of each adapter.
+ALPHA = Setting("a number or the word factor", lambda value: value == "factor" or _is_number(value))
+
+
+def is_stated(value: t.Any, number: float | None) -> bool:
+    """Return whether a setting of the form ``ALPHA`` states this number, which may not exist."""
+    if number is None:
+        return False
+    return value == "factor" or (_is_number(value) and math.isclose(value, number, rel_tol=1e-6))
+
+
+def states(setting: str, *values: t.Any) -> Condition:
+    """Return the condition that a setting has one of these values."""
+    listed = " or ".join(json.dumps(value).strip('"') for value in values)
+    return Condition(f"`{setting}` is {listed}", lambda _adapter, settings: settings.get(setting) in values)
+
+
+FLOAT32 = states("dtype", "float32")
+
+# Of engines that nobody has run here.
+NOT_RUN = (
+    BoundRule(
+        0.3, "nobody has run it here; in bfloat16, the usual dtype of a base, vLLM was up to 0.24 away with the right adapter"
+    ),
+)
+
+UNTIED = Condition("the base has a head of its own", lambda adapter, _settings: adapter.tied is False)

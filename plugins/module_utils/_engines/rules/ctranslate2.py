@@ -1,0 +1,36 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# BSD-2-Clause (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+
+# This module util is PRIVATE to the collection: it may change or vanish in any release.
+
+"""What CTranslate2 makes of adapters: it takes whole models, and no adapters."""
+
+from __future__ import annotations
+
+from .form import BOOLEAN, KINDS, MERGE, UNKNOWN, BoundRule, EngineRules, Range, Source, Switching, refused, right, states
+
+# Kinds of the engine and of the base.
+_OTHERS = ("rank", "rope_parameters")
+# PEFT cannot merge an Activated LoRA, which depends on the input.
+_MERGEABLE = [kind for kind in KINDS if kind not in ("alora", *_OTHERS)]
+_DOES = 'takes no adapters: "Unrecognized model in ... Should have a model_type key in its config.json."'
+
+RULES = EngineRules(
+    name="ctranslate2",
+    title="CTranslate2",
+    aliases=("ct2",),
+    packages=("ctranslate2",),
+    versions=(Range("4.8", "4.9"),),
+    source=Source("ctranslate2 4.8.5", "2026-11-28"),
+    settings={"merged": BOOLEAN},
+    rules=(
+        *right(*_MERGEABLE, when=states("merged", True)),
+        *refused(_MERGEABLE, _DOES, f"{MERGE}, and state merged: true in agent_engine"),
+        *refused(["alora"], _DOES),
+        *right("rope_parameters"),
+    ),
+    switching=Switching(UNKNOWN),
+    bounds=(BoundRule(1e-3, "float32 was within 4e-5"),),
+    notes=("Each merged adapter is a model of its own, so there is nothing to switch.",),
+)

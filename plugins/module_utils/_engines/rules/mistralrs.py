@@ -1,0 +1,59 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# BSD-2-Clause (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+
+# This module util is PRIVATE to the collection: it may change or vanish in any release.
+
+"""What mistral.rs makes of adapters that are loaded at run time."""
+
+from __future__ import annotations
+
+from .form import (
+    ADD_LINES,
+    CORRECT,
+    MERGE,
+    RIGHT,
+    TEXT,
+    BoundRule,
+    EngineRules,
+    Range,
+    Source,
+    Switching,
+    refused,
+    right,
+    states,
+    wrong,
+)
+
+_NOT_CONSUMED = 'refuses it: "adapter contains tensors not consumed by registered LoRA sites"'
+
+RULES = EngineRules(
+    name="mistralrs",
+    title="mistral.rs",
+    aliases=("mistral.rs", "mistral-rs"),
+    packages=("mistralrs", "mistralrs-cuda"),
+    versions=(Range("0.9.5", "0.10"),),
+    source=Source("mistralrs 0.9.5", "2026-11-28"),
+    settings={"dtype": TEXT, "kv_cache": TEXT},
+    rules=(
+        *right("plain", "factor", "rslora", "alpha_pattern", "rank_pattern", "some_layers", "regex", "fan_in_fan_out"),
+        *right("bf16", "fp16"),
+        *refused(["dora"], 'refuses it: "dynamic LoRA does not support DoRA adapters"', MERGE),
+        *refused(["lora_bias", "bias"], 'refuses it: "... adapter-specific bias parameters"', MERGE),
+        *refused(["saved_head", "saved_embeddings", "saved_other"], 'refuses it: "... does not support modules_to_save"', MERGE),
+        *refused(["tokens"], 'refuses it: "... trainable_token_indices"', MERGE),
+        *refused(["head", "embeddings"], _NOT_CONSUMED, MERGE),
+        *refused(["rank_mismatch"], 'refuses it: "... has shape [{rank}, ...], expected [{config_rank}, ...]"', CORRECT),
+        *refused(["unpaired"], 'refuses it: "... is missing B"', CORRECT),
+        *refused(["prefix_short", "prefix_multimodal"], _NOT_CONSUMED, CORRECT),
+        *wrong(["prefix_missing"], "applies the tensors, which PEFT ignores", CORRECT),
+        *refused(["rope_parameters"], "does not load the base: \"missing field 'rope_theta'\"", ADD_LINES),
+    ),
+    switching=Switching(RIGHT, switch="right", reuse="right", unload="right"),
+    bounds=(
+        BoundRule(
+            1e-3, "float32 with a KV cache in float32 (MISTRALRS_CPU_KV_F32=1) was within 3e-5", states("kv_cache", "float32")
+        ),
+        BoundRule(1e-2, "its KV cache on a CPU is float16 by default, which was up to 4e-3 away with the right adapter"),
+    ),
+)

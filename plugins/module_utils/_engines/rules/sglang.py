@@ -1,0 +1,78 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# BSD-2-Clause (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+
+# This module util is PRIVATE to the collection: it may change or vanish in any release.
+
+"""What SGLang makes of adapters, by its source."""
+
+from __future__ import annotations
+
+from .form import (
+    CORRECT,
+    FOLD,
+    INTEGER,
+    MERGE,
+    NOT_RUN,
+    RIGHT,
+    TEXT,
+    EngineRules,
+    Range,
+    RankLimit,
+    Source,
+    Switching,
+    refused,
+    right,
+    wrong,
+)
+
+RULES = EngineRules(
+    name="sglang",
+    title="SGLang",
+    aliases=("sgl",),
+    packages=("sglang",),
+    versions=(Range("0.5.23", "0.6"),),
+    source=Source(
+        "sglang 0.5.23", "2026-11-28", "sglang/srt/lora/lora.py, lora_config.py, lora_manager.py, mem_pool.py, utils.py"
+    ),
+    settings={"max_lora_rank": INTEGER, "dtype": TEXT},
+    rules=(
+        *right("plain", "factor", "some_layers", "fan_in_fan_out", "bf16", "fp16", "embeddings", "head"),
+        *wrong(["rslora"], "ignores use_rslora and divides alpha by r, and PEFT by its square root", FOLD),
+        *wrong(["alpha_pattern"], "ignores alpha_pattern and takes lora_alpha for all layers", FOLD),
+        *refused(["rank_pattern"], 'fails at the first request: "LoRA buffer shape ... does not match weight shape ..."', FOLD),
+        *refused(
+            ["regex"],
+            "refuses it: \"Only 'all' or 'all-linear' can be used as the string for target module\"",
+            "list the names of the modules in target_modules",
+        ),
+        *refused(["dora"], 'refuses it: "LoRA serving currently doesn\'t support DoRA adapters"', MERGE),
+        *wrong(["lora_bias"], "lets the matrix of a layer replace its bias, which is lost", MERGE),
+        *wrong(["saved_head", "saved_embeddings"], "skips the tensors of modules that target_modules does not name", MERGE),
+        *refused(["saved_other"], 'fails at the first request: "Cannot find target module name for ..."', MERGE),
+        *wrong(["tokens"], "skips the trained tokens", MERGE),
+        *wrong(["alora"], "applies it from the first token on, not from the invocation on"),
+        *refused(
+            ["rank_mismatch"], 'fails at the first request: "LoRA buffer shape ... does not match weight shape ..."', CORRECT
+        ),
+        *wrong(
+            ["prefix_missing", "prefix_short", "prefix_multimodal"],
+            "looks for the number of the layer and the name of the module only, and applies the tensors, which PEFT ignores",
+            CORRECT,
+        ),
+    ),
+    limit=RankLimit(
+        "max_lora_rank",
+        None,
+        "refuses ranks above its --max-lora-rank, {limit}, and the adapter has {rank}",
+        "start it with --max-lora-rank {rank} or more, and state max_lora_rank in agent_engine",
+    ),
+    switching=Switching(
+        RIGHT,
+        switch="right: the key of its prefix cache has an id of the loaded adapter",
+        reuse="right: each load has a new id",
+        unload="right: the name is refused",
+    ),
+    bounds=NOT_RUN,
+    notes=("Without --max-lora-rank, the adapters of the start set the limit for all later ones.",),
+)

@@ -1,0 +1,69 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# BSD-2-Clause (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+
+# This module util is PRIVATE to the collection: it may change or vanish in any release.
+
+"""What transformers makes of adapters that a model's own load_adapter loads, without PeftModel."""
+
+from __future__ import annotations
+
+from .form import (
+    ADD_LINES,
+    CORRECT,
+    FLOAT32,
+    TEXT,
+    UNKNOWN,
+    WRONG,
+    BoundRule,
+    EngineRules,
+    Range,
+    Rule,
+    Source,
+    Switching,
+    refused,
+    right,
+    wrong,
+)
+
+_PEFT_MODEL = "load it with PeftModel.from_pretrained"
+
+RULES = EngineRules(
+    name="transformers",
+    title="transformers",
+    aliases=("transformers-load-adapter", "load_adapter"),
+    packages=("transformers",),
+    versions=(Range("5.24", "5.25"),),
+    source=Source("transformers 5.24.0 with peft 0.21.2", "2026-11-28"),
+    settings={"dtype": TEXT},
+    rules=(
+        *right("plain", "factor", "rslora", "alpha_pattern", "rank_pattern", "some_layers", "regex", "bf16", "fp16"),
+        *right("lora_bias", "saved_head", "saved_embeddings", "tokens", "embeddings", "head", "rope_parameters"),
+        Rule(
+            "dora",
+            WRONG,
+            "takes the norms of the base's weights for the magnitudes, and logs that keys are missing",
+            2.5,
+            (_PEFT_MODEL,),
+        ),
+        *refused(["rank_mismatch"], 'refuses it: "You set `ignore_mismatched_sizes` to `False`, thus raising an error"', CORRECT),
+        Rule("unpaired", WRONG, "leaves the missing matrix at 0, like PEFT, and logs it", 0.129, (CORRECT,)),
+        *wrong(["prefix_missing", "prefix_short"], "applies the tensors, which PEFT ignores", _PEFT_MODEL, CORRECT),
+        *right("prefix_multimodal", does="ignores the tensors and answers as the base does, like PEFT"),
+        Rule(
+            "rope_parameters",
+            WRONG,
+            "does not know rope_parameters and takes a rope_theta of 10000",
+            None,
+            (ADD_LINES,),
+            versions=(Range("4", "5"),),
+            source=Source("transformers 4.57.6", "2026-11-28"),
+        ),
+    ),
+    switching=Switching(UNKNOWN),
+    notes=("These are the answers of `model.load_adapter`. `PeftModel.from_pretrained` is PEFT itself.",),
+    bounds=(
+        BoundRule(1e-3, "float32 was equal", FLOAT32),
+        BoundRule(0.3, "bfloat16, the usual dtype of a base, was not run here; in vLLM it was up to 0.24 away"),
+    ),
+)
