@@ -10,9 +10,9 @@ import typing as t
 
 from ansible.plugins.action import ActionBase
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.findings import Findings
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.findings import Finding, Findings
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.fleet import Node, variants_of
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.host_variables import HostVariables
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.host_variables import HostVariables, as_json
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.node_checks import check_rows, no_such_host
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.rows import adapters_of, agents_of, rows_with_agents
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.selection import select
@@ -39,7 +39,8 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         result: dict[str, t.Any] = super().run(tmp, task_vars)
         variables = task_vars or {}
-        _validated, options = self.validate_argument_spec(_OPTIONS)
+        _validated, given = self.validate_argument_spec(_OPTIONS)
+        options = as_json(given)
         role_variables = {
             "ansible_host": options["address"],
             "agent_name": options["agent"],
@@ -51,7 +52,7 @@ class ActionModule(ActionBase):
         }
         node = Node.of(variables["inventory_hostname"], variables["group_names"], role_variables)
         findings = Findings({})
-        for finding in check_rows(options["adapters"], options["agent"]):
+        for finding in self._check_rows(options["adapters"], options["agent"]):
             findings.add(node.name, finding)
         if options["training"] and node.training_host not in variables["hostvars"]:
             findings.add(node.name, no_such_host(node.training_host or ""))
@@ -70,6 +71,12 @@ class ActionModule(ActionBase):
         except DeliveryError as exc:
             return {**result, "failed": True, "msg": str(exc), "problems": exc.to_json()}
         return {**result, "changed": False, "node": node.entry(rows), "adapters": adapters_of(rows)}
+
+    @staticmethod
+    def _check_rows(adapters: list[t.Any], agent: str | None) -> list[Finding]:
+        """What is wrong with the rows of this node. Most nodes have the rows of others."""
+        found = once_a_run("rows", [adapters, agent], lambda: [vars(finding) for finding in check_rows(adapters, agent)])
+        return check_rows(adapters, agent) if found is None else [Finding(**finding) for finding in found]
 
     def _agents(self, node: Node, variables: dict[str, t.Any]) -> dict[str, list[str]]:
         """The variants of all agents, of the inventory and of this node."""

@@ -21,10 +21,11 @@ from ansible import constants as C
 def once_a_run(subject: str, key: t.Any, compute: c.Callable[[], t.Any]) -> t.Any:
     """Return the value of the first caller with this subject and key; the others wait for it.
 
-    The value and the key are JSON. The value is None if ``compute`` returned None or failed for the
-    first caller. Then it is None for all others too, so that they wait only once.
+    The value is JSON. So is the key, but for dates, which YAML reads. The value is None if
+    ``compute`` returned None or failed for the first caller. Then it is None for all others too, so
+    that they wait only once.
     """
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()
     # The directory is private to the run and shared by its workers.
     with open(os.path.join(C.DEFAULT_LOCAL_TMP, f"{subject}.{digest}"), "a+", encoding="utf-8") as file:
         # The lock ends with the process, however it ends.

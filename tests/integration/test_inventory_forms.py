@@ -92,3 +92,12 @@ def test_script_with_constructed_groups_is_read_and_hides_no_agent(fleet: Fleet)
     done = check(fleet, [source])
     assert done.rc == 2, done.output
     assert "host jw2-1: is in groups that declare different adapters" in done.output
+
+
+def test_dates_in_rows_are_delivered_as_text(fleet: Fleet) -> None:
+    fleet.groups["jw2"]["agent_adapters"][0].update(dataset="DATE", quality="DATE")
+    inventory = fleet.write_inventory()
+    inventory.write_text(inventory.read_text(encoding="utf-8").replace('"DATE"', "2026-01-01"), encoding="utf-8")
+
+    done = Background("deploy", "-i", str(inventory), "--limit", "jw2", directory=fleet.root).wait()
+    assert done.rc == 0, done.output

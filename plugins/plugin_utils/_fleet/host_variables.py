@@ -78,7 +78,12 @@ class HostVariables:
         except AnsibleError as exc:
             self.unknown[name] = str(exc)
             return None
-        return json.loads(json.dumps(value, default=str))
+        return as_json(value)
+
+
+def as_json(value: t.Any) -> t.Any:
+    """Return a value as JSON knows it: the dates that YAML reads become text."""
+    return json.loads(json.dumps(value, default=str))
 
 
 @functools.cache
