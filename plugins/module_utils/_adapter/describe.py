@@ -24,7 +24,8 @@ from .hash_cache import CacheEntry, is_older, read_entry, signature_of, write_en
 from .lora_config import config_notes, config_problems, read_lora_config
 from .manifest import FileEntry, Manifest, TensorEntry
 from .other_formats import format_of_config
-from .structure import structure_notes, structure_problems
+from .scaling import overlap_notes
+from .structure import lora_modules, structure_notes, structure_problems
 from .suggestion import Row, contradiction
 from .tokenizer import read_tokenizer, tokenizer_problems
 from .vocabulary import vocabulary_problems
@@ -105,6 +106,7 @@ def describe(
         versions=versions,
     )
     notes += config_notes(entry.config, declared)
+    notes += overlap_notes(entry.config, lora_modules(entry.tensors))
     if SAFETENSORS_FILE in paths:
         notes += structure_notes(entry.tensors, entry.config, declared.base_config)
     links = {name: path for name, path in paths.items() if path != os.path.join(directory, name)}

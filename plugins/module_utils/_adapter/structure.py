@@ -174,6 +174,12 @@ def unchecked(base_config: dict[str, t.Any] | None) -> list[str]:
     return [f"The modules of base type {shown(base_config['model_type'])} are not known, {what}."]
 
 
+def lora_modules(tensors: t.Iterable[TensorScan]) -> list[str]:
+    """Return the modules of the base that the tensors of LoRA layers belong to."""
+    found = filter(None, (_LORA_TENSOR.fullmatch(tensor.name) for tensor in tensors))
+    return list(dict.fromkeys(lora["module"] for lora in found))
+
+
 def _names(name: str, module: str) -> bool:
     return module.endswith(name) or matches_any([name], module)
 
