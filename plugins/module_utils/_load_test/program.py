@@ -10,38 +10,61 @@ from __future__ import annotations
 
 import inspect
 import os
+import types
 
 from .. import _text, _versions
 from .._adapter import files, patterns, tensor_names
 from .._base import remote_code
 from .._base import weights as base_weights
-from .worker import adapter_level, device, errors, golden_level, levels, main, model_level, nvidia, protocol, tokenizer, weights
+from .worker import (
+    adapter_level,
+    device,
+    errors,
+    fold,
+    golden_level,
+    levels,
+    main,
+    model_level,
+    nvidia,
+    original,
+    protocol,
+    tokenizer,
+    weights,
+)
 
 # The package that replaces module_utils there; the files have the same paths below it.
 _PACKAGE = "delivery_worker"
 # With -I, Python does not search the script's directory.
-_START = f"""
+_START = """
 import os, sys
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from {_PACKAGE}.{main.__name__.partition(".module_utils.")[2]} import main
+from {} import main
 main()
 """
 PROGRAM = (
     *(main, protocol, levels, weights, tokenizer, adapter_level, model_level, golden_level, errors, device, nvidia),
-    *(files, patterns, tensor_names, base_weights, remote_code, _text, _versions),
+    *(fold, original, files, patterns, tensor_names, base_weights, remote_code, _text, _versions),
 )
 
 
-def write_program(directory: str) -> str:
-    """Write the worker below ``directory``; returns the path of the script that starts it."""
+def write_program(directory: str, start: types.ModuleType = main) -> str:
+    """Write the worker below ``directory``; returns the path of the script that runs it.
+
+    ``start`` is the file whose ``main`` the script calls.
+    """
     for part in PROGRAM:
-        path = os.path.join(directory, _PACKAGE, *part.__name__.partition(".module_utils.")[2].split(".")) + ".py"
+        path = os.path.join(directory, *_inside(part).split(".")) + ".py"
         os.makedirs(os.path.dirname(path), exist_ok=True)
         # On a node the module runs from a zip file, so these files have no path.
         _write(path, inspect.getsource(part))
-    start = os.path.join(directory, "load.py")
-    _write(start, _START)
-    return start
+    script = os.path.join(directory, "load.py")
+    _write(script, _START.format(_inside(start)))
+    return script
+
+
+def _inside(part: types.ModuleType) -> str:
+    """Return the name of a file in the package."""
+    return f"{_PACKAGE}.{part.__name__.partition('.module_utils.')[2]}"
 
 
 def _write(path: str, code: str) -> None:

@@ -21,6 +21,7 @@ from .device import describe_device, out_of_memory
 from .errors import TRY_VERSIONS, BaseCheckFailed, CheckFailed, Shortage, summary
 from .golden_level import answer, record
 from .model_level import LoadedBase, give_back, model_level
+from .original import compare
 from .protocol import Failure, Report, Target
 from .tokenizer import TokenizerReport, check_tokenizer
 from .weights import read_tensors
@@ -133,7 +134,7 @@ def _run_adapter_level(target: Target, tensors: dict[str, t.Any], device: t.Any,
 
 
 def _run_model_level(target: Target, tensors: dict[str, t.Any], base: LoadedBase | None, report: Report) -> None:
-    """Run level model with the questions of level golden, and report them.
+    """Run level model with the questions of level golden and the comparison, and report them.
 
     Raises CheckFailed, Shortage.
     """
@@ -144,15 +145,17 @@ def _run_model_level(target: Target, tensors: dict[str, t.Any], base: LoadedBase
         model, seconds, effect, checks = model_level(target, tensors, base)
         answered = answer(model, target.questions or []) if target.level == "golden" else None
         recorded = record(model, target) if target.recording else None
+        logits = base.forward(model) if target.original else None
         if not base.remove_adapter(model):
             raise CheckFailed("the base has changed after the adapter was removed from it.", "The adapter changes its base.")
+        compared = compare(target, target.original, logits, base) if target.original else None
     except CheckFailed:
         # The base may still carry the adapter's layers or be changed by it: the next adapter gets a
         # fresh one.
         base.drop()
         raise
     checks.append("The base is bit-equal to before after the adapter was removed from it.")
-    report.answer, report.recorded = answered, recorded
+    report.answer, report.recorded, report.compared = answered, recorded, compared
     report.result = dataclasses.replace(
         report.result,
         level="model" if answered is None else "golden",

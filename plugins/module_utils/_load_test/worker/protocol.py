@@ -30,12 +30,21 @@ class Recording:
 
 
 @dataclasses.dataclass(frozen=True)
+class Original:
+    """The adapter that a folded one was made of."""
+
+    directory: str
+    weights_file: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Target:
     """One adapter to load.
 
     ``level`` is adapter, model or golden. ``base_path`` is the directory of the base with its
     weights; ``base_config`` suffices for level adapter. Level golden needs ``questions``, see
-    ``golden_level``. With ``recording`` a golden is recorded once level model is reached.
+    ``golden_level``. With ``recording`` a golden is recorded once level model is reached, and with
+    ``original`` the logits are compared with those of that adapter.
     """
 
     name: str
@@ -47,6 +56,7 @@ class Target:
     allow_pickle: bool
     questions: list[dict[str, t.Any]] | None = None
     recording: Recording | None = None
+    original: Original | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +80,8 @@ class Request:
         targets = []
         for target in data["targets"]:
             recording = target["recording"] and Recording(**target["recording"])
-            targets.append(Target(**{**target, "recording": recording}))
+            original = target["original"] and Original(**target["original"])
+            targets.append(Target(**{**target, "recording": recording, "original": original}))
         return cls(**{**data, "packages": tuple(data["packages"]), "targets": tuple(targets)})
 
 
@@ -112,13 +123,26 @@ class Failure:
     remedy: str
 
 
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Logits of a folded adapter and of its original.
+
+    ``difference`` is the largest difference between the two. ``largest`` is the largest logit of
+    the original, of either sign, and ``change`` the most that it changes a logit of the base.
+    """
+
+    difference: float
+    largest: float
+    change: float
+
+
 @dataclasses.dataclass
 class Report:
     """The worker's findings about one adapter.
 
     ``passed`` means that the level of the target was reached. ``answer`` is the answer to the
     questions of level golden, ``recorded`` a recorded golden; ``golden_level`` describes both.
-    ``warnings`` are those of PEFT.
+    ``compared`` is the comparison with the original. ``warnings`` are those of PEFT.
     """
 
     result: LoadTestResult = dataclasses.field(default_factory=LoadTestResult)
@@ -126,13 +150,15 @@ class Report:
     failures: list[Failure] = dataclasses.field(default_factory=list)
     answer: dict[str, t.Any] | None = None
     recorded: dict[str, t.Any] | None = None
+    compared: Comparison | None = None
     warnings: list[str] = dataclasses.field(default_factory=list)
 
     @classmethod
     def from_json(cls, data: dict[str, t.Any]) -> Report:
         """Build a report from parsed JSON. Raises TypeError or KeyError for another form."""
         failures = [Failure(**failure) for failure in data["failures"]]
-        return cls(**{**data, "result": LoadTestResult(**data["result"]), "failures": failures})
+        compared = data["compared"] and Comparison(**data["compared"])
+        return cls(**{**data, "result": LoadTestResult(**data["result"]), "failures": failures, "compared": compared})
 
 
 @dataclasses.dataclass(frozen=True)
