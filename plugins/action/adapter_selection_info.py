@@ -10,6 +10,7 @@ import typing as t
 
 from ansible.plugins.action import ActionBase
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.module_utils._forms import AS_TRAINED, FORMS
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.findings import Finding, Findings
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.fleet import Node, variants_of
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.host_variables import HostVariables, as_json
@@ -21,6 +22,7 @@ from ansible_collections.lorafleet.delivery.plugins.plugin_utils._once import on
 _OPTIONS: dict[str, t.Any] = {
     "agent": {"type": "str"},
     "adapters": {"type": "list", "elements": "dict", "required": True},
+    "form": {"type": "str", "choices": list(FORMS), "default": AS_TRAINED},
     "other_tags": {"type": "list", "elements": "str", "default": []},
     "purpose": {"type": "raw"},
     "notes": {"type": "raw"},
@@ -47,7 +49,7 @@ class ActionModule(ActionBase):
             "agent_adapters": options["adapters"],
             **{
                 f"agent_{name}": options[name]
-                for name in ("purpose", "notes", "training_host", "models_dir", "source_models_dir")
+                for name in ("form", "purpose", "notes", "training_host", "models_dir", "source_models_dir")
             },
         }
         node = Node.of(variables["inventory_hostname"], variables["group_names"], role_variables)

@@ -73,6 +73,21 @@ options:
             The node's torch must then be 2.10 or newer.
         type: bool
         default: false
+      form:
+        description:
+          - The form in which the adapter is delivered. V(as_trained) delivers the files of the
+            training.
+          - V(folded) delivers an equivalent adapter that engines cannot misread. The factor of each
+            module is multiplied into its C(lora_B), all matrices are padded with zeros to one rank,
+            and C(lora_alpha) is the rank. Its values become float32 if any would be rounded.
+          - V(folded_same_dtype) keeps the dtype of the file and rounds.
+          - M(lorafleet.delivery.adapter_info) makes the folded adapter on the training server, below
+            its O(lorafleet.delivery.adapter_info#module:cache_dir). DoRA, trained biases, tokens,
+            embeddings and whole modules, among others, have no folded form and are rejected.
+          - All other keys of the row describe the adapter as trained, and so does its golden.
+        type: str
+        choices: [as_trained, folded, folded_same_dtype]
+        default: as_trained
       dataset:
         description: The training data. For reports only.
         type: str

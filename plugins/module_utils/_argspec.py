@@ -11,6 +11,7 @@ from __future__ import annotations
 import typing as t
 
 from ._activation import AUTO, EXCHANGE, SYMLINK
+from ._forms import AS_TRAINED, FORMS
 from ._levels import LEVELS
 
 DECLARED: dict[str, t.Any] = {
@@ -30,6 +31,7 @@ DECLARED: dict[str, t.Any] = {
             "extra_files": {"type": "list", "elements": "str"},
             "subdirectory": {"type": "str"},
             "allow_pickle": {"type": "bool", "default": False},
+            "form": {"type": "str", "choices": list(FORMS), "default": AS_TRAINED},
             "dataset": {"type": "str"},
             "quality": {"type": "str"},
         },

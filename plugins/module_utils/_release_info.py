@@ -76,8 +76,10 @@ def _inspect(paths: AdapterPaths, required_level: str, permissions: Permissions 
 def summary_of(found: Active) -> list[str]:
     """Describe an active release in a few lines."""
     lines = []
+    made_of = found.manifest and found.manifest.made_of
     if found.release is not None:
-        lines.append(f"release {found.release} active" + (f" since {found.since}" if found.since else ""))
+        folded = f", folded from {made_of.release}" if made_of else ""
+        lines.append(f"release {found.release}{folded} active" + (f" since {found.since}" if found.since else ""))
     if found.receipt is not None:
         device = " ".join(str(found.receipt[key]) for key in ("device", "device_name") if found.receipt.get(key))
         place = f" on {device}" if device else ""

@@ -54,7 +54,7 @@ def check_up_to_date(
 
 def _entry(case: Case, outcome: AdapterResult) -> dict[str, t.Any]:
     released = outcome.to_json()
-    keys = ("name", "release", "digest", "size", "files", "previous", "history", "activation", "path", "receipt")
+    keys = ("name", "release", "digest", "size", "files", "made_of", "previous", "history", "activation", "path", "receipt")
     return {**{key: released[key] for key in keys}, "required_level": case.required}
 
 

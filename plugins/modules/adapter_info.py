@@ -23,6 +23,9 @@ description:
   - If the directory has no adapter of PEFT, the problem names the tool that saved its files, or the
     subdirectories that have adapters.
   - Caches the hashes by inode, size, mtime and ctime of each file.
+  - Folds adapters whose O(adapters[].form) says so, once for each release, and describes the folded
+    adapter. In O(python), it loads the folded adapter and the original on their base in float32 on
+    the CPU and compares the logits.
   - If several hosts of a play delegate the task to one host with the same options, it runs there
     once, and all of them get its result.
   - A manifest also carries data that is not part of the digest, as far as it is known on this host
@@ -39,7 +42,9 @@ attributes:
       - lorafleet.delivery.source
   check_mode:
     support: full
-    details: The module only reads. In check mode it does not write its cache either.
+    details:
+      - The module only reads, and writes to O(cache_dir). In check mode it does not write there either,
+        folds into a temporary directory and loads nothing.
   diff_mode:
     support: N/A
     details: The module changes nothing.
@@ -62,6 +67,8 @@ options:
     description:
       - The interpreter of the training environment. When set, the versions of its torch,
         transformers, peft and safetensors are added to the manifests.
+      - Required to fold an adapter. An adapter whose values are rounded is only folded if C(path) of
+        its base is set, too, so that it can be compared with the original.
     type: path
   by_reference:
     description:
@@ -159,6 +166,20 @@ manifests:
     golden:
       description: The recorded answers of the adapter. Not set if none were recorded.
       type: dict
+    made_of:
+      description:
+        - Of a folded adapter, what it was made of. C(digest) is the digest of the adapter as trained,
+          C(form) is its form, C(factors) are the different factors of its modules and C(rounded) is
+          the number of values that were rounded. C(difference) is the largest difference of its
+          logits from those of the original, V(none) if they were not compared.
+        - Not set for an adapter as trained.
+      type: dict
+      sample:
+        digest: 1c9d0f5b7a3e2c4d6f8091a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d5e6
+        form: folded
+        factors: [8.0]
+        rounded: 0
+        difference: 0.0
 goldens:
   description:
     - V(recorded), V(none), or V(stale) if all goldens belong to other releases, for each adapter.
@@ -185,7 +206,8 @@ directories:
     - It has the resolved C(path), C(machine) (the running kernel), C(inodes) (device and inode of
       the directory and of each one above it), C(mark) (inode and ctime of its adapter_config.json),
       C(shareable) (whether the file system can be mounted on several machines) and C(links) (the
-      files that links in the directory lead to, by their names).
+      files that links in the directory lead to, by their names). That of a folded adapter also has
+      C(original), the same about the directory of the adapter as trained.
   returned: always
   type: dict
 notes:
@@ -199,6 +221,11 @@ notes:
 cached:
   description:
     - Names of the adapters whose hashes were taken from the cache, because no file had changed.
+  returned: always
+  type: list
+  elements: str
+folded:
+  description: Names of the adapters that were folded by this call, because no earlier one had done it.
   returned: always
   type: list
   elements: str
@@ -245,9 +272,9 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.sugges
 from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import DECLARED, SOURCE
 from ansible_collections.lorafleet.delivery.plugins.module_utils._base.config import with_config
 from ansible_collections.lorafleet.delivery.plugins.module_utils._base.identity import Identities
-from ansible_collections.lorafleet.delivery.plugins.module_utils._golden.describe import describe_adapters
 from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.interpreter import library_versions
 from ansible_collections.lorafleet.delivery.plugins.module_utils._module import DeliveryModule
+from ansible_collections.lorafleet.delivery.plugins.module_utils._source.describe import describe_adapters
 
 
 def main() -> None:
@@ -265,7 +292,7 @@ def main() -> None:
     with module.failing_on_error():
         versions = library_versions(module.params["python"]) if module.params["python"] else {}
         bases = with_config(module.params["bases"])
-    found = describe_adapters(module.params, bases, versions, Identities(), write_cache=not module.check_mode)
+    found = describe_adapters(module.params, bases, versions, Identities(), module.tmpdir, write_cache=not module.check_mode)
     for warning in found.warnings:
         module.warn(warning)
     suggested: dict[str, str] = {}
@@ -281,6 +308,7 @@ def main() -> None:
         "goldens": found.goldens,
         "directories": found.identified_directories(),
         "cached": found.cached,
+        "folded": [folded.declared.name for folded in found.folded if folded.made],
         "suggested_rows": suggested,
     }
     if found.problems:

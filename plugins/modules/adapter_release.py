@@ -140,6 +140,11 @@ adapters:
       description: The digest of its files. RV(adapters[].release) is its beginning.
       type: str
       sample: 0a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f9
+    made_of:
+      description:
+        - What a folded adapter was made of, V(none) for an adapter as trained. See
+          RV(lorafleet.delivery.adapter_info#module:manifests[].made_of).
+      type: dict
     previous:
       description: The release that O(state=rolled_back) would activate, V(none) if there is none.
       type: str

@@ -121,6 +121,11 @@ adapters:
       description: Its files as they were verified, with C(path), C(size) in bytes and C(sha256).
       type: list
       elements: dict
+    made_of:
+      description:
+        - What a folded adapter was made of, V(none) for an adapter as trained. See
+          RV(lorafleet.delivery.adapter_info#module:manifests[].made_of).
+      type: dict
     previous:
       description: The release that a rollback activates, V(none) if there is none.
       type: str

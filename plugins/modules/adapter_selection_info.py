@@ -43,6 +43,14 @@ options:
     type: list
     elements: dict
     required: true
+  form:
+    description:
+      - The form in which adapters are delivered whose rows have no C(form). See
+        O(lorafleet.delivery.adapter_info#module:adapters[].form).
+    type: str
+    choices: [as_trained, folded, folded_same_dtype]
+    default: as_trained
+    version_added: 0.2.0
   other_tags:
     description:
       - Tags that belong to other parts of the playbook. In a run with only such tags, no adapter is

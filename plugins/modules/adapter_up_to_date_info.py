@@ -135,6 +135,11 @@ adapters:
           description: Its SHA-256.
           type: str
           sample: 2a4e1f9c0b7d...
+    made_of:
+      description:
+        - What a folded adapter was made of, V(none) for an adapter as trained. See
+          RV(lorafleet.delivery.adapter_info#module:manifests[].made_of).
+      type: dict
     previous:
       description: The release to which a rollback would return. Not set when there is none.
       type: str

@@ -256,7 +256,7 @@ def main() -> None:
             checklist = node.checklist
             results["download_bytes"] = node.download_bytes
         else:
-            source = check_source(module.params)
+            source = check_source(module.params, module.tmpdir)
             checklist = source.checklist
             results["manifests"] = [manifest.to_text() for manifest in source.manifests]
             results["tokenizer_classes"] = source.tokenizer_classes

@@ -301,6 +301,17 @@ TABLE: dict[str, Bad] = {
         ),
         kind="rslora",
     ),
+    "DoRA to be folded": Bad(
+        "config",
+        ("cannot be folded: it has DoRA (use_dora).", "merge it into the base in float32."),
+        declared={"form": "folded", "peft_config": {"use_dora": True}},
+        kind="dora",
+    ),
+    "no interpreter for folding": Bad(
+        "config",
+        ("cannot be folded without the interpreter of the training environment", "Set python (variable training_python)"),
+        declared={"form": "folded"},
+    ),
     "PiSSA": Bad(
         "config",
         (

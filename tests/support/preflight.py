@@ -66,7 +66,7 @@ class Site:
         }
 
     def node_params(self, **changes: t.Any) -> Params:
-        described = check_source(self.source_params())
+        described = check_source(self.source_params(), str(self.scratch))
         return {
             "part": "node",
             "adapters": self.rows,
@@ -95,7 +95,7 @@ class Site:
         }
 
     def check_source(self, **changes: t.Any) -> Found:
-        return Found(check_source(self.source_params(**changes)).checklist)
+        return Found(check_source(self.source_params(**changes), str(self.scratch)).checklist)
 
     def check_node(self, probe: bool = True, **changes: t.Any) -> Found:
         return Found(check_node(self.node_params(**changes), str(self.scratch), probe).checklist)

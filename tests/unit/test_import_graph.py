@@ -41,6 +41,7 @@ ROOMS = {
         "_store",
         "_golden",
         "_load_test",
+        "_source",
         "_preflight",
     ],
     "plugin_utils": ["", "_contact", "_fleet", "_progress", "_report", "_transfer", "_preflight"],

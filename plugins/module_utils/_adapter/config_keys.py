@@ -94,6 +94,9 @@ KEYS: dict[str, Key] = {
     "velora_config": Key("0.20", Effect.FORM, _NULL),
 }
 
+# The keys that choose modules, and neither their tensors nor what they compute.
+KEYS_OF_MODULES = ("ensure_weight_tying", "exclude_modules", "layers_pattern", "layers_to_transform", "target_modules")
+
 # The values of init_lora_weights with which the file alone is the whole adapter: they choose the
 # values that the training begins with.
 INITIALIZATIONS = (True, False, "gaussian", "orthogonal", "eva", "mica")

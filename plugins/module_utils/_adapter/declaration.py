@@ -11,7 +11,9 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
+from .._forms import AS_TRAINED
 from .._names import check_name, check_path
+from .config_keys import KEYS_OF_MODULES
 
 # How many directories a row's subdirectory may consist of.
 _DEPTH = 4
@@ -41,6 +43,8 @@ class Declaration:
     subdirectory: str = ""
     # Where the base is on this host.
     base_path: str | None = None
+    # The form in which it is delivered.
+    form: str = AS_TRAINED
 
     @classmethod
     def from_row(cls, row: dict[str, t.Any], base: dict[str, t.Any]) -> Declaration:
@@ -62,4 +66,11 @@ class Declaration:
             base_config=base.get("config"),
             base_path=base.get("path") or None,
             subdirectory=check_path(row["subdirectory"], "subdirectory", _DEPTH) if row.get("subdirectory") else "",
+            form=row.get("form") or AS_TRAINED,
         )
+
+    def folded(self) -> Declaration:
+        """Return what this declares about the folded adapter, which is plain LoRA of one rank."""
+        rank = max([self.rank, *map(int, (self.peft_config.get("rank_pattern") or {}).values())])
+        kept = {key: value for key, value in self.peft_config.items() if key in KEYS_OF_MODULES}
+        return dataclasses.replace(self, rank=rank, alpha=float(rank), peft_config=kept)

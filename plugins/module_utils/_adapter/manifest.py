@@ -17,6 +17,7 @@ import typing as t
 
 from .._errors import DeliveryError
 from .._formats.strict_json import is_integer
+from .._forms import FORMS
 from .._hashing import SHORT, release_digest
 from .._names import check_name, check_path
 from .._text import first
@@ -56,13 +57,51 @@ class TensorEntry:
 
 
 @dataclasses.dataclass(frozen=True)
+class MadeOf:
+    """What a folded adapter was made of: ``digest`` is that of the adapter as trained.
+
+    ``form`` is its form (see ``_forms.py``), ``factors`` are the different factors that its lora_B
+    were multiplied by, and ``rounded`` is the number of values that the products were rounded for.
+    ``difference`` is the largest difference of its logits from those of the original, in PEFT on
+    the base in float32, or None if they were not compared.
+    """
+
+    digest: str
+    form: str
+    factors: tuple[float, ...]
+    rounded: int
+    difference: float | None = None
+
+    @property
+    def release(self) -> str:
+        """The directory name of the original's release."""
+        return self.digest[:SHORT]
+
+    def to_json(self) -> dict[str, t.Any]:
+        return {**dataclasses.asdict(self), "factors": list(self.factors)}
+
+    @classmethod
+    def from_json(cls, data: t.Any) -> MadeOf:
+        """Read it back. Raises TypeError, KeyError or ValueError for another form."""
+        if set(data) != {field.name for field in dataclasses.fields(cls)}:
+            raise ValueError(f"made_of has the keys {', '.join(map(str, data))}")
+        if data["form"] not in FORMS[1:]:
+            raise ValueError(f"{data['form']!r} is not a folded form")
+        factors = tuple(float(factor) for factor in data["factors"])
+        if not all(map(math.isfinite, factors)):
+            raise ValueError("a factor is not finite")
+        return cls(_sha256(data["digest"]), data["form"], factors, _natural(data["rounded"]), _magnitude(data["difference"]))
+
+
+@dataclasses.dataclass(frozen=True)
 class Manifest:
     """One adapter: its files, tensors and parsed adapter_config.json.
 
     Where they are known, it also has the library ``versions`` of the training environment, the
     identity of the ``base`` that it was trained on (see ``_base/identity.py``), and the ``golden``
-    that was recorded for it (see ``_golden/golden.py``). These three are not part of the digest:
-    the files alone determine the release.
+    that was recorded for it (see ``_golden/golden.py``). ``made_of`` says what a folded adapter was
+    made of; None means as trained. These four are not part of the digest: the files alone determine
+    the release.
     """
 
     name: str
@@ -72,6 +111,12 @@ class Manifest:
     versions: dict[str, str]
     base: dict[str, t.Any] | None = None
     golden: dict[str, t.Any] | None = None
+    made_of: MadeOf | None = None
+
+    @property
+    def trained_digest(self) -> str:
+        """The digest of the adapter as trained, which goldens are recorded for."""
+        return self.made_of.digest if self.made_of else self.digest
 
     @property
     def digest(self) -> str:
@@ -100,8 +145,13 @@ class Manifest:
         return sorted({os.path.dirname(entry.path) for entry in self.files} - {""})
 
     def content(self) -> dict[str, t.Any]:
-        """The digest and the files, in the form that results and reports have."""
-        return {"digest": self.digest, "size": self.size, "files": [dataclasses.asdict(entry) for entry in self.files]}
+        """The digest, the files and their origin, in the form that results and reports have."""
+        return {
+            "digest": self.digest,
+            "size": self.size,
+            "files": [dataclasses.asdict(entry) for entry in self.files],
+            "made_of": self.made_of and self.made_of.to_json(),
+        }
 
     def to_json(self) -> dict[str, t.Any]:
         return {
@@ -159,7 +209,7 @@ class Manifest:
                         dtype=str(entry["dtype"]),
                         shape=tuple(map(_natural, entry["shape"])),
                         sha256=_sha256(entry["sha256"]),
-                        norm=_norm(entry.get("norm")),
+                        norm=_magnitude(entry.get("norm")),
                     )
                     for entry in data["tensors"]
                 ),
@@ -167,6 +217,7 @@ class Manifest:
                 versions={str(key): str(value) for key, value in data["versions"].items()},
                 base=_object(data.get("base")),
                 golden=_object(data.get("golden")),
+                made_of=None if data.get("made_of") is None else MadeOf.from_json(data["made_of"]),
             )
             digest = data["digest"]
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:
@@ -195,13 +246,13 @@ def _natural(value: t.Any) -> int:
     return value
 
 
-def _norm(value: t.Any) -> float | None:
+def _magnitude(value: t.Any) -> float | None:
     if value is None:
         return None
-    norm = float(value)
-    if not 0 <= norm < math.inf:
-        raise ValueError(f"{value!r} is not a norm")
-    return norm
+    magnitude = float(value)
+    if not 0 <= magnitude < math.inf:
+        raise ValueError(f"{value!r} is not a norm or distance")
+    return magnitude
 
 
 def _object(value: t.Any) -> dict[str, t.Any] | None:

@@ -15,6 +15,7 @@ import re
 import typing as t
 
 from .._errors import DeliveryError, Problem
+from .._forms import AS_TRAINED
 from .._names import check_name
 from .declaration import Declaration
 from .files import CONFIG_FILE
@@ -26,7 +27,7 @@ Row = t.Dict[str, t.Any]
 # The keys of a row, in the order in which people write them.
 _ORDER = (
     *("name", "agent", "variant", "default", "base", "rank", "alpha", "target_modules", "peft_config", "subdirectory"),
-    *("extra_files", "allow_pickle", "dataset", "quality"),
+    *("extra_files", "allow_pickle", "form", "dataset", "quality"),
 )
 # Text that YAML takes as it is, also within braces.
 _PLAIN = re.compile(r"(?!(?:true|false|yes|no|on|off|null|y|n)\Z)[A-Za-z][A-Za-z0-9_./-]*", re.IGNORECASE)
@@ -60,7 +61,7 @@ def suggested_row(config: Config, declared: Declaration, row: Row) -> Row | None
     if config_problems(config, intended):
         return None
     merged = {**row, **changes}
-    return {key: merged[key] for key in _ORDER if merged.get(key) not in (None, False, "", [], {})}
+    return {key: merged[key] for key in _ORDER if merged.get(key) not in (None, False, "", [], {}, AS_TRAINED)}
 
 
 def contradiction(config: Config, declared: Declaration, row: Row) -> list[Problem]:

@@ -85,10 +85,11 @@ def golden_of(manifest: Manifest) -> Golden:
             "Record one on the training server with adapter_golden and deploy again, or set level to model.",
         )
     golden = Golden.from_json(manifest.golden, f"golden of {subject}")
-    if golden.digest != manifest.digest:
+    if golden.digest != manifest.trained_digest:
+        trained = manifest.trained_digest[:SHORT]
         raise DeliveryError.of(
             subject,
-            f"has a stale golden: it belongs to release {golden.digest[:SHORT]}, not to {manifest.release}.",
+            f"has a stale golden: it belongs to release {golden.digest[:SHORT]}, not to {trained}.",
             _RECORD_AGAIN,
         )
     return golden

@@ -21,6 +21,7 @@ from .._base.config import with_config
 from .._base.identity import Identities, differences
 from .._errors import DeliveryError, Problem, about, collected
 from .._files import write_json
+from .._forms import AS_TRAINED
 from .._golden.comparison import distances, permitted
 from .._golden.golden import Golden, golden_path, read_golden
 from .._hashing import digest_of
@@ -123,7 +124,7 @@ def record_goldens(options: RecordingOptions, scratch: str, check_mode: bool) ->
     recordings: list[GoldenRecording] = []
     problems: list[Problem] = []
     identities = Identities()
-    for row in options.adapters:
+    for row in _distinct(options.adapters):
         with collected(problems, row["name"]):
             recordings.append(find_recording(options, row, identities, write_cache=not check_mode))
 
@@ -154,6 +155,19 @@ def record_goldens(options: RecordingOptions, scratch: str, check_mode: bool) ->
         "diff": diff,
     }
     return results, problems
+
+
+def _distinct(rows: t.Sequence[dict[str, t.Any]]) -> list[dict[str, t.Any]]:
+    """Return the rows, each once whatever the forms in which its adapter is delivered.
+
+    A golden is recorded of the adapter as trained.
+    """
+    found: list[dict[str, t.Any]] = []
+    for row in rows:
+        as_trained = {**row, "form": AS_TRAINED}
+        if as_trained not in found:
+            found.append(as_trained)
+    return found
 
 
 def find_recording(

@@ -18,8 +18,8 @@ from .._base.identity import Identities
 from .._errors import DeliveryError
 from .._files import read_json
 from .._golden.attach import NONE, RECORDED, STALE
-from .._golden.describe import describe_adapters
 from .._load_test.interpreter import library_versions
+from .._source.describe import describe_adapters
 from .._text import human_bytes
 from .checklist import WARNING, Checklist
 from .host import (
@@ -49,8 +49,11 @@ class Source:
     tokenizer_classes: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
-def check_source(params: dict[str, t.Any]) -> Source:
-    """Check a training server with the options of module preflight_info. Writes nothing."""
+def check_source(params: dict[str, t.Any], scratch: str) -> Source:
+    """Check a training server with the options of module preflight_info.
+
+    Writes nothing but temporary files, in ``scratch``.
+    """
     source = Source(Checklist())
     checklist = source.checklist
     check_python(checklist)
@@ -62,7 +65,7 @@ def check_source(params: dict[str, t.Any]) -> Source:
     bases = check_bases(checklist, params["bases"], used, identities)
     # A delivery describes no adapter if the entry of any base is wrong.
     check_bases(checklist, params["bases"], [name for name in params["bases"] if name not in used], None)
-    _check_adapters(source, params, bases, versions, identities)
+    _check_adapters(source, params, bases, versions, identities, scratch)
     return source
 
 
@@ -97,6 +100,7 @@ def _check_adapters(
     bases: dict[str, dict[str, t.Any]],
     versions: dict[str, str],
     identities: Identities,
+    scratch: str,
 ) -> None:
     checklist = source.checklist
     for row in params["adapters"]:
@@ -106,14 +110,16 @@ def _check_adapters(
             checklist.unknown(check, "not described without the models directory", name)
             continue
         known = {row["base"]: _names_only(params["bases"].get(row["base"])), **bases}
-        found = describe_adapters({**params, "adapters": [row]}, known, versions, identities, write_cache=False)
+        found = describe_adapters({**params, "adapters": [row]}, known, versions, identities, scratch, write_cache=False)
         checklist.fail(check, found.problems, adapter=name)
         for warning in found.warnings:
             checklist.add(check, WARNING, warning.removeprefix(f"{check}: "), adapter=name)
         for manifest in found.manifests:
             with checklist.checking(check, name):
+                # A folded adapter has the tokenizer of its original.
                 _add_tokenizer_class(source, found.directories[name], manifest)
-                text = f"release {manifest.release}, {human_bytes(manifest.size)}{_GOLDENS[found.goldens[name]]}"
+                made_of = f", folded from {manifest.made_of.release}" if manifest.made_of else ""
+                text = f"release {manifest.release}{made_of}, {human_bytes(manifest.size)}{_GOLDENS[found.goldens[name]]}"
                 if row["base"] in bases:
                     checklist.ok(check, text, name)
                 else:

@@ -46,7 +46,7 @@ class Active:
         """Return the part of a result of adapter_release_info that describes the active release."""
         return {
             "release": self.release,
-            **(self.manifest.content() if self.manifest else {"digest": None, "size": None, "files": []}),
+            **(self.manifest.content() if self.manifest else {"digest": None, "size": None, "files": [], "made_of": None}),
             "previous": self.previous,
             "since": self.since,
             "activation": self.activation,

@@ -36,7 +36,9 @@ def check_not_source(models_dir: str, store: str, sources: t.Mapping[str, t.Any]
     """
     places = {"models_dir": _identify_existing(models_dir), "store": _identify_existing(store)}
     problems: list[Problem] = []
-    for name, data in sorted(sources.items()):
+    # A folded adapter is not where its original is, and must not replace that either.
+    directories = [(name, one) for name, data in sorted(sources.items()) for one in (data, _original(data)) if one]
+    for name, data in directories:
         source = DirectoryIdentity.from_json(data)
         served = os.path.join(models_dir, name)
         with contextlib.suppress(OSError):
@@ -57,6 +59,10 @@ def check_not_source(models_dir: str, store: str, sources: t.Mapping[str, t.Any]
                 break
     if problems:
         raise DeliveryError(*problems)
+
+
+def _original(data: t.Any) -> t.Any:
+    return data.get("original") if isinstance(data, dict) else None
 
 
 def _identify_existing(path: str) -> DirectoryIdentity | None:

@@ -48,7 +48,7 @@ class Node:
             name=name,
             address=str(variables.get("ansible_host") or name),
             groups=tuple(group for group in groups if group not in _COMMON_GROUPS),
-            rows=rows_with_agents(variables.get("agent_adapters"), agent),
+            rows=rows_with_agents(variables.get("agent_adapters"), agent, variables.get("agent_form")),
             purpose=by_agent(variables.get("agent_purpose"), agent),
             notes={name: _as_list(notes) for name, notes in by_agent(variables.get("agent_notes"), agent).items()},
             prompts=by_agent(variables.get("agent_prompts"), agent),

@@ -12,21 +12,25 @@ import collections.abc as c
 import json
 import typing as t
 
+from ansible_collections.lorafleet.delivery.plugins.module_utils._forms import AS_TRAINED
+
 Row = dict[str, t.Any]
 
 # What may differ between the rows of two agents that serve the same adapter.
 OF_AGENT = frozenset({"agent", "variant", "default", "dataset", "quality"})
 
 
-def rows_with_agents(adapters: t.Any, agent: t.Any) -> list[Row]:
+def rows_with_agents(adapters: t.Any, agent: t.Any, form: t.Any = None) -> list[Row]:
     """Return the rows of ``agent_adapters`` as text where tags are compared with them.
 
-    ``agent`` is ``agent_name``, which is the agent of rows that name none. Rows that lack a name or
-    a variant, or have another form, are left out.
+    ``agent`` is ``agent_name``, which is the agent of rows that name none, and ``form`` is
+    ``agent_form``. Rows that lack a name or a variant, or are no dictionaries, are left out.
     """
     if not isinstance(adapters, list):
         return []
-    rows = [{"agent": agent, **row} for row in adapters if isinstance(row, dict) and {"name", "variant"} <= row.keys()]
+    # A row without a form is delivered as trained.
+    defaults = {"agent": agent, **({} if form in (None, AS_TRAINED) else {"form": form})}
+    rows = [{**defaults, **row} for row in adapters if isinstance(row, dict) and {"name", "variant"} <= row.keys()]
     # YAML may have parsed a variant as a number. Tags are always text.
     return [{**row, **{key: str(row[key]) for key in ("agent", "name", "variant")}} for row in rows if row["agent"]]
 

@@ -19,7 +19,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._text import hu
 from .._steps import STEPS
 from .model import NOT_SELECTED, adapters_of
 from .run import Data
-from .words import BAD, GOOD, device, grouped, state_words
+from .words import BAD, GOOD, device, grouped, origin, state_words
 
 _TEMPLATE = pathlib.Path(__file__).with_name("page.html.j2")
 # The distances of a golden: key, name, how far a value is from equality, and the limit in words.
@@ -125,6 +125,7 @@ def _facts(report: Data, node: Data, adapter: Data) -> Data:
     test, changes = adapter["test"] or {}, adapter["changes"] or {"before": {}, "after": {}}
     downloaded, reused, effect = adapter["downloaded_bytes"], adapter["reused_bytes"], test.get("effect")
     return {
+        "origin": origin(adapter),
         "level": test.get("level"),
         "device": device(adapter),
         "effect": None if effect is None else f"{100 * effect:.1f} %",

@@ -22,7 +22,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._text import hu
 
 from .model import adapters_of, place_of
 from .run import Data
-from .words import device, grouped, sentence, state_words
+from .words import device, grouped, origin, sentence, state_words
 
 _TEMPLATE = pathlib.Path(__file__).with_name("manifest.md.j2")
 
@@ -46,6 +46,7 @@ def as_markdown(report: Data) -> str:
         line=_line,
         node_name=_node_name,
         note=_note,
+        origin=origin,
         sentence=sentence,
         state=state_words,
     )

@@ -44,7 +44,7 @@ NOT_SELECTED = "not_selected"
 
 # What receipts and load tests have in common.
 _OF_TEST = tuple(field.name for field in dataclasses.fields(LoadTestResult))
-_OF_RELEASE = ("release", "digest", "size", "files", "previous", "since", "history", "activation", "path")
+_OF_RELEASE = ("release", "digest", "size", "files", "made_of", "previous", "since", "history", "activation", "path")
 
 
 def groups_of(nodes: c.Collection[Node]) -> dict[str, str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import collections.abc as c
 
+from ansible_collections.lorafleet.delivery.plugins.module_utils._hashing import SHORT
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan import UNCHANGED
 from ansible_collections.lorafleet.delivery.plugins.module_utils._text import first
 
@@ -25,6 +26,13 @@ def state_words(state: str, check_mode: bool = False) -> str:
     """Return the state of an adapter in words."""
     words = state.replace("_", " ")
     return f"would be {words}" if check_mode and state in _CHANGES else words
+
+
+def origin(adapter: Data) -> str:
+    """Return what the release of an adapter was made of, in words; nothing if it is as trained."""
+    # A report of an earlier version has no such key.
+    made_of = adapter.get("made_of")
+    return f"folded from {str(made_of['digest'])[:SHORT]}" if made_of else ""
 
 
 def device(adapter: Data) -> str:

@@ -11,7 +11,7 @@ import shutil
 import typing as t
 
 import pytest
-from ansible_collections.lorafleet.delivery.plugins.module_utils._files import write_json
+from ansible_collections.lorafleet.delivery.plugins.module_utils._files import read_json, write_json
 from ansible_collections.lorafleet.delivery.plugins.module_utils._golden.golden import PERMITTED, Golden
 from ansible_collections.lorafleet.delivery.plugins.module_utils._release_info import release_info, unexpected
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.permissions import Permissions, permissions_of
@@ -60,6 +60,17 @@ def test_release_info_of_delivered_release_has_no_differences(node: Node, method
     node.deploy(2, method)
     node.roll_back(method)
     assert summary(node)[2:] == [f"previous release {release_of(2)}"]
+
+
+def test_release_info_of_folded_release_says_what_it_was_made_of(node: Node) -> None:
+    node.deploy(1)
+    path = node.paths.manifest(release_of(1))
+    data = read_json(path)
+    made_of = {"digest": "1" * 64, "form": "folded", "factors": [2.0], "rounded": 0, "difference": None}
+    write_json(path, {**data, "made_of": made_of})
+    assert summary(node)[0].startswith(f"release {release_of(1)}, folded from 111111111111 active since")
+    [adapter] = info(node)["adapters"]
+    assert adapter["made_of"] == made_of
 
 
 def test_release_info_of_lower_level_than_required_is_difference(node: Node) -> None:

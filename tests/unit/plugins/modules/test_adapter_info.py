@@ -63,6 +63,7 @@ def test_adapter_info_describes_adapter(run: RunModule, source: pathlib.Path, ma
         "directories": {NAME: {**identify_source(str(source / NAME)), "links": {}}},
         "notes": {NAME: []},
         "cached": [],
+        "folded": [],
         "suggested_rows": {},
     }
 
@@ -95,6 +96,7 @@ def test_adapter_info_of_other_adapter_fails_with_remedy(run: RunModule) -> None
         "directories": {},
         "notes": {},
         "cached": [],
+        "folded": [],
         "suggested_rows": {},
     }
 

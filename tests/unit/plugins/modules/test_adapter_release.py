@@ -47,6 +47,7 @@ def adapter_of(node: Node, version: int, action: str, **more: t.Any) -> Result:
         "digest": manifest.digest,
         "size": sum(entry.size for entry in manifest.files),
         "files": [{"path": entry.path, "size": entry.size, "sha256": entry.sha256} for entry in manifest.files],
+        "made_of": None,
         "previous": None,
         "history": [{"release": entry.release, "at": entry.at} for entry in state.history],
         "action": action,

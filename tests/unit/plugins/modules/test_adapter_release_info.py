@@ -51,6 +51,7 @@ def info_of(node: Node, version: int) -> Result:
                 "digest": manifest.digest,
                 "size": sum(entry.size for entry in manifest.files),
                 "files": [{"path": entry.path, "size": entry.size, "sha256": entry.sha256} for entry in manifest.files],
+                "made_of": None,
                 "previous": None,
                 "since": activation.at,
                 "activation": "exchange",

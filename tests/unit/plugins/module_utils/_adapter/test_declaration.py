@@ -66,3 +66,15 @@ def test_from_row_hostile_name_is_rejected(changes: dict[str, t.Any]) -> None:
 @pytest.mark.parametrize("targets", [[], None])
 def test_from_row_without_target_modules_allows_any(targets: list[str] | None) -> None:
     assert Declaration.from_row({**ROW, "target_modules": targets}, {"aliases": None}).target_modules is None
+
+
+def test_folded_is_plain_lora_of_the_largest_rank() -> None:
+    peft_config = {"use_rslora": True, "rank_pattern": {"q_proj": 64, "v_proj": 4}, "layers_to_transform": [1]}
+    row = {**ROW, "peft_config": peft_config, "target_modules": ["q_proj", "v_proj"], "form": "folded"}
+    declared = Declaration.from_row(row, {})
+    assert declared.form == "folded"
+    folded = declared.folded()
+    assert (folded.rank, folded.alpha, folded.peft_config) == (64, 64.0, {"layers_to_transform": [1]})
+    assert folded.target_modules == {"q_proj", "v_proj"}
+    plain = Declaration.from_row(ROW, {}).folded()
+    assert (plain.rank, plain.alpha, plain.form) == (16, 16.0, "as_trained")

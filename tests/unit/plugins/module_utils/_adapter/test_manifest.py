@@ -12,8 +12,14 @@ import json
 import typing as t
 
 import pytest
-from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import FileEntry, Manifest, TensorEntry
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import (
+    FileEntry,
+    MadeOf,
+    Manifest,
+    TensorEntry,
+)
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.module_utils._forms import FORMS
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,7 +46,17 @@ MANIFESTS = st.builds(
     tensors=TENSORS,
     config=st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5) | st.lists(st.text(max_size=3)), max_size=4),
     versions=st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=3),
+    made_of=st.none()
+    | st.builds(
+        MadeOf,
+        digest=HASHES,
+        form=st.sampled_from(FORMS[1:]),
+        factors=st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=3).map(tuple),
+        rounded=st.integers(0, 1 << 40),
+        difference=st.none() | st.floats(0, 1e30),
+    ),
 )
+MADE_OF = {"digest": "1" * 64, "form": "folded", "factors": [2.0], "rounded": 0, "difference": 0.0}
 
 
 @given(MANIFESTS)
@@ -63,6 +79,15 @@ def test_digest_depends_on_files_only() -> None:
     data = {**manifest.to_json(), "name": "other", "versions": {}, "config": {}, "tensors": []}
     assert Manifest.from_json(data).digest == manifest.digest
     assert manifest_of(2).digest != manifest.digest
+
+
+def test_trained_digest_of_folded_adapter_is_that_of_its_original() -> None:
+    manifest = manifest_of(1)
+    assert manifest.trained_digest == manifest.digest
+    folded = Manifest.from_json({**manifest.to_json(), "made_of": MADE_OF})
+    assert (folded.trained_digest, folded.digest) == ("1" * 64, manifest.digest)
+    assert folded.made_of is not None
+    assert folded.made_of.release == "1" * 12
 
 
 def test_from_json_order_of_files_does_not_matter() -> None:
@@ -114,6 +139,15 @@ TAMPERED = {
     "infinite norm": _set("tensors", 0, "norm", value=float("inf")),
     "norm that is no float": _set("tensors", 0, "norm", value=10**400),
     "another schema": _set("schema", value=2),
+    "made of text": _set("made_of", value="folded"),
+    "made of nothing": _set("made_of", value={}),
+    "another key of made_of": _set("made_of", value={**MADE_OF, "host": "sbs29"}),
+    "made of a short digest": _set("made_of", value={**MADE_OF, "digest": "1" * 12}),
+    "made as trained": _set("made_of", value={**MADE_OF, "form": "as_trained"}),
+    "infinite factor": _set("made_of", value={**MADE_OF, "factors": [float("inf")]}),
+    "factors of text": _set("made_of", value={**MADE_OF, "factors": ["two"]}),
+    "negative number of rounded values": _set("made_of", value={**MADE_OF, "rounded": -1}),
+    "difference that is no number": _set("made_of", value={**MADE_OF, "difference": float("nan")}),
 }
 
 

@@ -13,7 +13,7 @@ import pathlib
 import typing as t
 
 import pytest
-from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import FileEntry, Manifest
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import FileEntry, MadeOf, Manifest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._golden.comparison import PERMITTED
 from ansible_collections.lorafleet.delivery.plugins.module_utils._golden.golden import (
@@ -95,13 +95,22 @@ def test_golden_of_other_release_is_stale() -> None:
         golden_of(dataclasses.replace(new, golden=golden(old).to_json()))
 
 
+def test_golden_of_folded_adapter_is_that_of_its_original() -> None:
+    original, folded = manifest("0"), manifest("1")
+    made_of = MadeOf(original.digest, "folded", (2.0,), 0)
+    folded = dataclasses.replace(folded, golden=golden(original).to_json(), made_of=made_of)
+    assert golden_of(folded) == golden(original)
+    with pytest.raises(DeliveryError, match=f"it belongs to release {folded.release}, not to {original.release}"):
+        golden_of(dataclasses.replace(folded, golden=golden(folded).to_json()))
+
+
 def test_manifest_digest_does_not_cover_golden() -> None:
     without = manifest()
     with_one = dataclasses.replace(without, golden=golden(without).to_json(), base={"tensors": 1})
     assert with_one.digest == without.digest
     assert Manifest.from_json(json.loads(json.dumps(with_one.to_json()))) == with_one
     # As an older version of the collection wrote it.
-    older = {key: value for key, value in without.to_json().items() if key not in ("golden", "base")}
+    older = {key: value for key, value in without.to_json().items() if key not in ("golden", "base", "made_of")}
     assert Manifest.from_json(older) == without
 
 

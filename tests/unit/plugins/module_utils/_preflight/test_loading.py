@@ -148,7 +148,7 @@ def test_check_loading_without_alias_of_base_fails_the_adapter(site: Site) -> No
 
 def described(site: Site, bases: Params) -> Params:
     """Return the manifests from a training server that has these bases."""
-    source = check_source(site.source_params(bases=bases))
+    source = check_source(site.source_params(bases=bases), str(site.scratch))
     return {"manifests": [manifest.to_text() for manifest in source.manifests], "source_checks": source.checklist.to_json()}
 
 

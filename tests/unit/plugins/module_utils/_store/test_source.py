@@ -49,6 +49,17 @@ def test_check_not_source_same_models_directory_is_error(source: pathlib.Path, t
         assert problem.remedy.startswith("Set models_dir to another directory on this node")
 
 
+def test_check_not_source_original_of_folded_adapter_is_error(source: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    folded = tmp_path / "cache" / "folded" / NAME / "0123456789ab"
+    folded.mkdir(parents=True)
+    sources = {NAME: {**identify_source(str(folded)), "original": identify_source(str(source))}}
+    check_not_source(str(tmp_path / "models"), str(tmp_path / ".lorafleet"), sources)
+    with pytest.raises(DeliveryError, match=f"is the same directory as {source} of the source"):
+        check_not_source(str(source.parent), str(tmp_path / ".lorafleet"), sources)
+    with pytest.raises(DeliveryError, match=f"is inside {folded}, the adapter's directory at the source"):
+        check_not_source(str(tmp_path / "models"), str(folded / "store"), sources)
+
+
 def test_check_not_source_linked_adapter_is_error(source: pathlib.Path, tmp_path: pathlib.Path) -> None:
     models = tmp_path / "models"
     models.mkdir()

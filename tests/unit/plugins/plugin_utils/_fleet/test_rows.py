@@ -22,6 +22,12 @@ def test_rows_with_agents_agent_name_is_agent_of_rows_that_name_none() -> None:
     assert rows == [{"agent": "cleaner", **GRAMMAR}, {"agent": "describer", **GRAMMAR}]
 
 
+def test_rows_with_agents_form_of_agent_is_that_of_rows_without_one() -> None:
+    rows = rows_with_agents([GRAMMAR, {**GRAMMAR, "form": "as_trained"}], "cleaner", "folded")
+    assert [row["form"] for row in rows] == ["folded", "as_trained"]
+    assert rows_with_agents([GRAMMAR], "cleaner", "as_trained") == rows_with_agents([GRAMMAR], "cleaner")
+
+
 def test_rows_with_agents_numbers_become_text() -> None:
     # YAML parses 3 as a number, and tags are text.
     assert rows_with_agents([{"name": 7, "variant": 3}], "cleaner") == [{"agent": "cleaner", "name": "7", "variant": "3"}]

@@ -33,6 +33,15 @@ def test_as_markdown_delivery_ticks_boxes_and_has_evidence() -> None:
     assert "## Failures" not in text
 
 
+def test_as_markdown_folded_adapter_says_what_it_was_made_of() -> None:
+    report = load("deployed")
+    adapter = report["nodes"][0]["adapters"][0]
+    adapter["made_of"] = {"digest": "1" * 64, "form": "folded", "factors": [2.0], "rounded": 0, "difference": 0.0}
+    text = as_markdown(report)
+    assert text.count(f"| {adapter['release']} (folded from 111111111111) |") == 1
+    assert text.count("folded from") == 1
+
+
 def test_as_markdown_failure_leaves_boxes_empty_with_reasons() -> None:
     text = as_markdown(load("failed"))
     assert boxes(text) == dict.fromkeys(BOXES, False)

@@ -4,12 +4,13 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Describe the declared adapters of a training server, each with its golden."""
+"""Describe the declared adapters of a training server, each in its form and with its golden."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import typing as t
 
 from .._adapter.declaration import Declaration
@@ -20,8 +21,10 @@ from .._adapter.hash_cache import cache_path
 from .._adapter.manifest import Manifest
 from .._base.identity import Identities
 from .._errors import DeliveryError, Problem, collected
+from .._forms import AS_TRAINED
+from .._golden.attach import STALE, attach_golden
 from .._store.source import identify_source
-from .attach import STALE, attach_golden
+from .fold import FoldedAdapter, Folding, settle
 
 
 @dataclasses.dataclass
@@ -29,6 +32,7 @@ class Descriptions:
     """The manifests of the accepted adapters, and the problems of the others.
 
     ``excluded``, ``notes``, ``goldens`` and ``cached`` are those that module adapter_info returns.
+    ``folded`` are the adapters that are delivered folded.
     """
 
     manifests: list[Manifest] = dataclasses.field(default_factory=list)
@@ -39,16 +43,23 @@ class Descriptions:
     notes: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     goldens: dict[str, str] = dataclasses.field(default_factory=dict)
     cached: list[str] = dataclasses.field(default_factory=list)
+    folded: list[FoldedAdapter] = dataclasses.field(default_factory=list)
     problems: list[Problem] = dataclasses.field(default_factory=list)
     warnings: list[str] = dataclasses.field(default_factory=list)
 
     def identified_directories(self) -> dict[str, t.Any]:
         """Return the directories as module adapter_info returns them."""
         identified: dict[str, t.Any] = {}
+        folded = {one.declared.name: one.place.path for one in self.folded}
         for name, directory in self.directories.items():
             # Without /proc, nodes cannot compare their directories with these.
             with contextlib.suppress(OSError):
                 identified[name] = {**identify_source(directory), "links": self.links[name]}
+                if name in folded:
+                    # In check mode, it is not there yet.
+                    path = folded[name]
+                    place = identify_source(path) if os.path.isdir(path) else {**identified[name], "path": path}
+                    identified[name] = {**place, "links": {}, "original": identified[name]}
         return identified
 
 
@@ -57,14 +68,17 @@ def describe_adapters(
     bases: dict[str, dict[str, t.Any]],
     versions: dict[str, str],
     identities: Identities,
+    scratch: str,
     write_cache: bool,
 ) -> Descriptions:
     """Describe every adapter of ``params``, which has the options of adapter_info.
 
     ``bases`` are those of ``with_config``. ``versions`` are the library versions of the training
-    environment, where they are known.
+    environment, where they are known. ``scratch`` is a directory for temporary files. Without
+    ``write_cache``, neither hashes nor folded adapters are kept.
     """
     found = Descriptions()
+    folding = Folding(params["python"], params["cache_dir"], scratch, write_cache)
     for row in params["adapters"]:
         with collected(found.problems, row["name"]):
             base = bases.get(row["base"], {})
@@ -79,7 +93,10 @@ def describe_adapters(
                 raise DeliveryError(problem)
             if problem and golden == STALE:
                 found.warnings.append(str(problem))
-            found.manifests.append(manifest)
+            if declared.form == AS_TRAINED:
+                found.manifests.append(manifest)
+            else:
+                found.folded.append(folding.fold(manifest, described, directory, declared))
             found.directories[declared.name] = directory
             found.links[declared.name] = described.links
             found.excluded[declared.name] = described.excluded
@@ -89,4 +106,24 @@ def describe_adapters(
             found.warnings += filter(None, [tokenizer_above(params["models_dir"], declared, files)])
             if described.cached:
                 found.cached.append(declared.name)
+    if write_cache:
+        _compare_with_originals(folding, found)
+    for folded in found.folded:
+        found.manifests.append(folded.manifest)
+        found.notes[folded.declared.name] = [*found.notes[folded.declared.name], *folded.notes]
+    # In the order of the rows.
+    names = [row["name"] for row in params["adapters"]]
+    found.manifests.sort(key=lambda manifest: names.index(manifest.name))
     return found
+
+
+def _compare_with_originals(folding: Folding, found: Descriptions) -> None:
+    """Compare what was not compared yet, and leave out what is not as its original."""
+    pending = [folded for folded in found.folded if folded.is_to_compare]
+    outcome = folding.compare(pending) if pending else None
+    settled = []
+    for folded in found.folded:
+        with collected(found.problems, folded.declared.name):
+            settle(folded, outcome if folded in pending else None)
+            settled.append(folded)
+    found.folded = settled
