@@ -156,6 +156,10 @@ readmes: setup-test  ## Write the README.md of each role from its argument specs
 compatibility: setup-test  ## Write docs/compatibility.md from the table of the tests
 	@$(CONTROLLER)/bin/python tests/tools/compatibility.py
 
+.PHONY: engines-page
+engines-page: setup-test  ## Write docs/engines.md from the rules of the engines
+	@$(CONTROLLER)/bin/python tests/tools/engines_page.py
+
 .PHONY: clean
 clean:  ## Remove everything that make has created
 	rm -rf .cache .collections .ansible .mypy_cache .pytest_cache .ruff_cache .hypothesis

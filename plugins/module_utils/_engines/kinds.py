@@ -46,6 +46,9 @@ _NOT_NULL = {
 # Kinds with matrices whose ranks are not those of the configuration.
 _OTHER_SHAPES = {"parameters", "bdlora", "variant"}
 
+_FOREIGN = {"prefix_missing", "prefix_headless", "prefix_multimodal"}
+_SCALING = {"rank_mismatch", "alpha_pattern", "rank_pattern", "rslora", "factor"}
+
 # The shapes of the matrices A and B of each LoRA layer.
 Layers = t.Dict[str, t.Dict[str, t.Tuple[int, ...]]]
 
@@ -55,12 +58,16 @@ def kinds_of(manifest: Manifest, base_config: dict[str, t.Any] | None) -> Adapte
     config = manifest.config
     found = _kinds_of_config(config)
     layers: Layers = {}
-    modules = modules_of_base(base_config)
+    # Without their first component, the names are those of the base without its head.
+    headless = {name.partition(".")[2] for name in modules_of_base(base_config)} - {""}
     for tensor in manifest.tensors:
-        found |= _kinds_of_tensor(tensor, modules, layers)
+        found |= _kinds_of_tensor(tensor, headless, layers)
     if any(len(sides) < 2 for sides in layers.values()):
         found.add("unpaired")
     adapter = _with_scaling(config, layers, found)
+    if found & _FOREIGN:
+        # PEFT applies none of these tensors, so that their factors do not matter.
+        found -= _SCALING
     tied = (base_config or {}).get("tie_word_embeddings")
     rope = _missing_rope_keys(base_config or {})
     if not found - {"bf16", "fp16"}:
@@ -90,10 +97,11 @@ def _saved(module: str) -> str:
     return {_HEAD: "saved_head", _EMBEDDINGS: "saved_embeddings"}.get(last, "saved_other")
 
 
-def _kinds_of_tensor(tensor: TensorEntry, modules: t.Container[str], layers: Layers) -> set[str]:
+def _kinds_of_tensor(tensor: TensorEntry, headless: t.Collection[str], layers: Layers) -> set[str]:
     """Return the kinds that a tensor shows, and add a matrix of a LoRA layer to ``layers``.
 
-    ``modules`` are those of the base, none if they are not known.
+    ``headless`` are the modules of the base as they are named without its head, none if they are
+    not known.
     """
     found = {_DTYPES[tensor.dtype]} if tensor.dtype in _DTYPES else set()
     name = tensor.name
@@ -106,8 +114,10 @@ def _kinds_of_tensor(tensor: TensorEntry, modules: t.Container[str], layers: Lay
         return found | _kinds_of_other_tensor(name)
     module = matrix["module"]
     layers.setdefault(module, {})[matrix["side"]] = tensor.shape
-    if modules and name != tensor.name and module not in modules:
-        found.add("prefix_multimodal" if "language_model." in module else "prefix_short")
+    if name != tensor.name and module in headless:
+        found.add("prefix_headless")
+    elif name != tensor.name and headless and "language_model." in module:
+        found.add("prefix_multimodal")
     if matrix["embedding"]:
         found.add("embeddings")
     elif module.rpartition(".")[2] == _HEAD:

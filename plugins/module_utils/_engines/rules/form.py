@@ -37,7 +37,7 @@ KINDS: dict[str, Kind] = {
     "unpaired": Kind("a LoRA layer that lacks one of its two matrices"),
     "rank_mismatch": Kind("tensors of another rank than the configuration says", "r"),
     "prefix_missing": Kind("tensor names without base_model.model"),
-    "prefix_short": Kind("tensor names with another path than the base has"),
+    "prefix_headless": Kind("tensor names of the base without its head"),
     "prefix_multimodal": Kind("tensor names of the multimodal class of a text model"),
     "dora": Kind("DoRA", "use_dora"),
     "lora_bias": Kind("LoRA layers with a bias", "lora_bias"),
@@ -65,7 +65,7 @@ KINDS: dict[str, Kind] = {
     "bf16": Kind("a file in bfloat16"),
     "fp16": Kind("a file in float16"),
     "plain": Kind("plain LoRA with alpha equal to r"),
-    "rope_parameters": Kind("a base whose config.json has the key rope_parameters alone, as transformers 5 writes it"),
+    "rope_parameters": Kind("a base that transformers 5 has saved", "rope_parameters"),
 }
 Settings = t.Mapping[str, t.Any]
 

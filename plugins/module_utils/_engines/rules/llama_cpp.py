@@ -44,7 +44,7 @@ _REWRITE = (
 RULES = EngineRules(
     name="llama_cpp",
     title="llama.cpp",
-    aliases=("llama.cpp", "llama-cpp", "llama-cpp-python", "llama-server"),
+    aliases=("llama.cpp", "llama-cpp-python", "llama-server"),
     packages=("llama-cpp-python",),
     # The versions of llama-cpp-python and of llama-server --version.
     versions=(Range("0.3.36", "0.4"), Range("0.5", "0.6")),
@@ -57,7 +57,7 @@ RULES = EngineRules(
         Rule(
             "rslora",
             WRONG,
-            "ignores use_rslora and divides alpha by the rank, and PEFT by its square root",
+            "ignores use_rslora and divides alpha by the rank; PEFT divides it by the square root of the rank",
             1.161,
             (_REWRITE, FOLD),
         ),
@@ -76,7 +76,7 @@ RULES = EngineRules(
         *refused(["head"], 'converts it, but does not load it: "LoRA tensor ... does not exist in base model"', MERGE),
         *refused(["embeddings"], "converts it, but cannot use it", MERGE),
         *refused(["unpaired"], "does not convert it: AssertionError", CORRECT),
-        *wrong(["prefix_missing", "prefix_short", "prefix_multimodal"], "applies the tensors, which PEFT ignores", CORRECT),
+        *wrong(["prefix_missing", "prefix_headless", "prefix_multimodal"], "applies the tensors, which PEFT ignores", CORRECT),
         Rule(
             "alora",
             UNKNOWN,

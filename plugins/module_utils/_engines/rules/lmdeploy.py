@@ -24,7 +24,7 @@ RULES = EngineRules(
     settings={"dtype": TEXT},
     rules=(
         *right("plain", "factor", "fan_in_fan_out", "bf16", "fp16"),
-        *wrong(["rslora"], "ignores use_rslora and divides alpha by r, and PEFT by its square root", FOLD),
+        *wrong(["rslora"], "ignores use_rslora and divides alpha by r; PEFT divides it by the square root of r", FOLD),
         *wrong(["alpha_pattern"], "ignores alpha_pattern and takes lora_alpha for all layers", FOLD),
         *refused(["rank_pattern"], "fails at its start: it makes all matrices with rank r", FOLD),
         *refused(["rank_mismatch"], "fails at its start: it makes all matrices with rank r", CORRECT),
@@ -37,7 +37,7 @@ RULES = EngineRules(
         *refused(["head"], "fails at its start with a KeyError: its head has no LoRA layer", MERGE),
         *wrong(["alora"], "applies it from the first token on, not from the invocation on"),
         *refused(
-            ["prefix_missing", "prefix_short", "prefix_multimodal"],
+            ["prefix_missing", "prefix_headless", "prefix_multimodal"],
             "fails at its start with a KeyError: it cuts off the length of base_model.model. and looks for the rest",
             CORRECT,
         ),

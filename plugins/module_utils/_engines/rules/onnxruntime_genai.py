@@ -13,7 +13,7 @@ from .form import MERGE, UNKNOWN, WRONG, BoundRule, EngineRules, Range, Rule, So
 RULES = EngineRules(
     name="onnxruntime_genai",
     title="ONNX Runtime GenAI",
-    aliases=("onnxruntime-genai", "onnxruntime", "ort-genai"),
+    aliases=("onnxruntime", "ort-genai"),
     packages=("onnxruntime-genai", "onnxruntime-genai-cuda", "onnxruntime-genai-directml"),
     versions=(Range("0.18", "0.19"),),
     source=Source("onnxruntime-genai 0.18.0", "2026-11-28"),

@@ -37,12 +37,14 @@ _HANDED_OVER = Condition(
     lambda adapter, settings: is_stated(settings.get("alpha"), adapter.factor),
 )
 _HAND_OVER = "pass the factor as AdapterConfig(adapter, {factor:.6g}) and state alpha: {factor:.6g} in agent_engine"
-_ONE = "does not read adapter_config.json: it multiplies by 1, or by one alpha that its caller passes, and PEFT by {factors}"
+_ONE = (
+    "does not read adapter_config.json: it multiplies by 1, or by one alpha that its caller passes; PEFT multiplies by {factors}"
+)
 
 RULES = EngineRules(
     name="openvino_genai",
     title="OpenVINO GenAI",
-    aliases=("openvino", "openvino-genai"),
+    aliases=("openvino",),
     packages=("openvino-genai",),
     versions=(Range("2026.4", "2026.5"),),
     source=Source("openvino-genai 2026.4.1.0", "2026-11-28"),
@@ -64,7 +66,7 @@ RULES = EngineRules(
         *refused(["saved_head"], 'does not start: "map::at"', MERGE),
         *refused(["unpaired"], 'refuses it: "Either A, B or both matrices are missing in LoRA tensors ..."', CORRECT),
         *right("prefix_missing", "prefix_multimodal", does="ignores the tensors and answers as the base does, like PEFT"),
-        *wrong(["prefix_short"], "applies the tensors, which PEFT ignores", CORRECT),
+        *wrong(["prefix_headless"], "applies the tensors, which PEFT ignores", CORRECT),
     ),
     switching=Switching(
         WRONG,

@@ -38,7 +38,7 @@ RULES = EngineRules(
     settings={"max_lora_rank": INTEGER, "dtype": TEXT},
     rules=(
         *right("plain", "factor", "some_layers", "fan_in_fan_out", "bf16", "fp16", "embeddings", "head"),
-        *wrong(["rslora"], "ignores use_rslora and divides alpha by r, and PEFT by its square root", FOLD),
+        *wrong(["rslora"], "ignores use_rslora and divides alpha by r; PEFT divides it by the square root of r", FOLD),
         *wrong(["alpha_pattern"], "ignores alpha_pattern and takes lora_alpha for all layers", FOLD),
         *refused(["rank_pattern"], 'fails at the first request: "LoRA buffer shape ... does not match weight shape ..."', FOLD),
         *refused(
@@ -56,7 +56,7 @@ RULES = EngineRules(
             ["rank_mismatch"], 'fails at the first request: "LoRA buffer shape ... does not match weight shape ..."', CORRECT
         ),
         *wrong(
-            ["prefix_missing", "prefix_short", "prefix_multimodal"],
+            ["prefix_missing", "prefix_headless", "prefix_multimodal"],
             "looks for the number of the layer and the name of the module only, and applies the tensors, which PEFT ignores",
             CORRECT,
         ),

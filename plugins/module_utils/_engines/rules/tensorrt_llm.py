@@ -31,7 +31,7 @@ _SKIPS = "skips tensors with embed_tokens or lm_head in their names"
 RULES = EngineRules(
     name="tensorrt_llm",
     title="TensorRT-LLM",
-    aliases=("trtllm", "tensorrt-llm", "trt-llm"),
+    aliases=("trtllm", "trt-llm"),
     packages=("tensorrt-llm",),
     versions=(Range("1.2", "1.4"),),
     source=Source("NVIDIA/TensorRT-LLM at commit 30e6fb55", "2026-11-28", "tensorrt_llm/lora_manager.py"),
@@ -51,7 +51,7 @@ RULES = EngineRules(
         *wrong(["alora"], "applies it from the first token on, not from the invocation on"),
         *refused(["unpaired"], 'refuses it: "... is missing required ... matrix"', CORRECT),
         *wrong(
-            ["prefix_missing", "prefix_short", "prefix_multimodal"],
+            ["prefix_missing", "prefix_headless", "prefix_multimodal"],
             "looks for the number of the layer and the name of the module only, and applies the tensors, which PEFT ignores",
             CORRECT,
         ),

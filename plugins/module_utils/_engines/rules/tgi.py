@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from .form import CORRECT, FOLD, MERGE, NOT_RUN, RIGHT, TEXT, EngineRules, Range, Source, Switching, right, wrong
 
-_LOOKS = "looks for the LoRA matrices of attention and MLP layers alone, and leaves out all other tensors without a word"
-_WHOLE = "leaves out a module in all layers if one layer does not have it, without a word"
+_LOOKS = "looks for the LoRA matrices of attention and MLP layers alone, and leaves out all other tensors without an error"
+_WHOLE = "leaves out a module in all layers if one layer does not have it, without an error"
 
 RULES = EngineRules(
     name="tgi",
@@ -38,12 +38,15 @@ RULES = EngineRules(
         *wrong(["alora"], "applies it from the first token on, not from the invocation on"),
         *right(
             "prefix_missing",
-            "prefix_short",
+            "prefix_headless",
             "prefix_multimodal",
             does="ignores the tensors and answers as the base does, like PEFT",
         ),
     ),
     switching=Switching(RIGHT, switch="right: its launcher turns the prefix cache off if there are adapters"),
     bounds=NOT_RUN,
-    notes=("Adapters are loaded at its start only, so there is no reuse of a name and no unload.",),
+    notes=(
+        "If it pads the rank of the first modules that it loads, it computes the factor of the others with the padded rank.",
+        "Adapters are loaded at its start only, so there is no reuse of a name and no unload.",
+    ),
 )

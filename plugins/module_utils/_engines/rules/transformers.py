@@ -31,10 +31,10 @@ _PEFT_MODEL = "load it with PeftModel.from_pretrained"
 RULES = EngineRules(
     name="transformers",
     title="transformers",
-    aliases=("transformers-load-adapter", "load_adapter"),
+    aliases=("load_adapter",),
     packages=("transformers",),
     versions=(Range("5.24", "5.25"),),
-    source=Source("transformers 5.24.0 with peft 0.21.2", "2026-11-28"),
+    source=Source("transformers 5.24.0 and peft 0.21.2", "2026-11-28"),
     settings={"dtype": TEXT},
     rules=(
         *right("plain", "factor", "rslora", "alpha_pattern", "rank_pattern", "some_layers", "regex", "bf16", "fp16"),
@@ -47,8 +47,8 @@ RULES = EngineRules(
             (_PEFT_MODEL,),
         ),
         *refused(["rank_mismatch"], 'refuses it: "You set `ignore_mismatched_sizes` to `False`, thus raising an error"', CORRECT),
-        Rule("unpaired", WRONG, "leaves the missing matrix at 0, like PEFT, and logs it", 0.129, (CORRECT,)),
-        *wrong(["prefix_missing", "prefix_short"], "applies the tensors, which PEFT ignores", _PEFT_MODEL, CORRECT),
+        *right("unpaired", does="leaves the missing matrix at 0, like PEFT, and logs it"),
+        *wrong(["prefix_missing", "prefix_headless"], "applies the tensors, which PEFT ignores", _PEFT_MODEL, CORRECT),
         *right("prefix_multimodal", does="ignores the tensors and answers as the base does, like PEFT"),
         Rule(
             "rope_parameters",

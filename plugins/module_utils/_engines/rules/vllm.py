@@ -66,7 +66,7 @@ RULES = EngineRules(
             ("correct r in adapter_config.json",),
         ),
         *wrong(["prefix_missing"], "applies the tensors, which PEFT ignores", CORRECT),
-        *right("prefix_short", "prefix_multimodal", does="ignores the tensors and answers as the base does, like PEFT"),
+        *right("prefix_headless", "prefix_multimodal", does="ignores the tensors and answers as the base does, like PEFT"),
         *(
             rule._replace(versions=_BEFORE_PATTERNS, source=_BEFORE)
             for rule in (
