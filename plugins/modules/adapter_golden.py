@@ -18,8 +18,8 @@ description:
   - Only this module uses the tokenizer and its chat template. A golden has token IDs, so nodes need neither.
   - A golden belongs to the digest of a release. It is stored in O(golden_dir) and not in the adapter's directory, so it
     changes no digest. M(lorafleet.delivery.adapter_info) puts it into the manifest.
-  - A golden is kept as long as release, base, prompts and O(length) stay the same. Goldens of earlier releases are kept for
-    the case that such a release is delivered again.
+  - A golden is kept as long as release, base, prompts, O(length) and O(dtype) stay the same. Goldens of earlier releases are
+    kept for the case that such a release is delivered again.
 extends_documentation_fragment:
   - lorafleet.delivery._options.declared
   - lorafleet.delivery._options.source
@@ -52,6 +52,16 @@ options:
     description: The maximum number of recorded tokens of each answer. A shorter answer is recorded to its end.
     type: int
     default: 16
+  dtype:
+    description:
+      - The dtype in which the base is loaded. Record in that of the engine that serves the adapter, so that its answers can
+        be held to a small difference.
+      - When not set, it is V(bfloat16) on a GPU and V(float32) on a CPU, and an existing golden of any dtype is kept.
+    type: str
+    choices:
+      - float32
+      - bfloat16
+      - float16
   python:
     description: The interpreter of the training environment. It must have torch, transformers, peft and safetensors.
     type: path
@@ -160,6 +170,7 @@ def main() -> None:
             **LOADING,
             "prompts": {"type": "dict", "required": True},
             "length": {"type": "int", "default": 16},
+            "dtype": {"type": "str", "choices": ["float32", "bfloat16", "float16"]},
             "python": {"type": "path", "required": True},
             "timeout": {"type": "int", "default": 3600},
             "force": {"type": "bool", "default": False},

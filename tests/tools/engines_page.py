@@ -87,13 +87,8 @@ _READ = """The rules of these engines come from their source code. Nobody has ru
 figures.
 
 """
-_FOLDED = """## The folded form
-
-`agent_form: folded` delivers an equivalent adapter that every engine above reads as PEFT does, in
-float32: the factor of each layer is multiplied into its matrix B, all layers have the same rank,
-and `lora_alpha` equals `r`. It exists for adapters with several alphas or ranks, rsLoRA, or any
-factor. Of an adapter that has anything else, such as DoRA, biases, whole modules or trained tokens,
-there is none: merge it into its base in float32. (A merge in bfloat16 was up to 0.35 away.)
+_FOLDED = """[Folded adapters](folded.md) with several alphas or ranks, rsLoRA or any other factor were right in
+OpenVINO GenAI, llama.cpp, vLLM, mistral.rs and mlx-lm, with nothing handed over.
 
 """
 _SWITCHING = """## Stale answers

@@ -50,6 +50,7 @@ class RecordingOptions:
     length: int
     python: str
     device: str
+    dtype: str | None
     timeout: int
     memory_limit: int | None
     force: bool
@@ -138,7 +139,15 @@ def record_goldens(options: RecordingOptions, scratch: str, check_mode: bool) ->
     seconds = 0.0
     if outdated and not check_mode:
         targets = [recording.target(options.length) for recording in outdated]
-        outcome = run_worker(options.python, options.device, targets, options.timeout, scratch, memory_limit=options.memory_limit)
+        outcome = run_worker(
+            options.python,
+            options.device,
+            targets,
+            options.timeout,
+            scratch,
+            memory_limit=options.memory_limit,
+            dtype=options.dtype,
+        )
         problems.extend(outcome.problems)
         seconds = outcome.seconds
         for recording in outdated:
@@ -193,7 +202,12 @@ def find_recording(
     except DeliveryError:
         # A damaged golden, or one of another form, is recorded again.
         before = None
-    current = before is not None and before.prompts == prompts_digest and not differences(before.base, identity)[0]
+    current = (
+        before is not None
+        and before.prompts == prompts_digest
+        and options.dtype in (None, before.recorded.get("dtype"))
+        and not differences(before.base, identity)[0]
+    )
     return GoldenRecording(
         declared=declared,
         directory=directory,

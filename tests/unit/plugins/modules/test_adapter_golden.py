@@ -82,8 +82,18 @@ def test_golden_is_recorded_kept_and_forced(run: Run) -> None:
     kept = run()
     assert (kept["changed"], kept["seconds"]) == (False, 0)
     assert kept["adapters"] == [{**adapter, "action": "kept"}]
-    for changes in ({"force": True}, {"length": 3}, {"prompts": {NAME: [*PROMPTS, "more"]}}):
+    for changes in ({"force": True}, {"length": 3}, {"prompts": {NAME: [*PROMPTS, "more"]}}, {"dtype": "bfloat16"}):
         assert run(check=True, **changes)["adapters"][0]["action"] == "recorded"
+
+
+@pytest.mark.slow
+def test_golden_is_recorded_in_given_dtype_and_kept_without(run: Run) -> None:
+    (adapter,) = run(dtype="bfloat16")["adapters"]
+    assert (adapter["action"], adapter["recorded"]["dtype"]) == ("recorded", "bfloat16")
+    for changes in ({"dtype": "bfloat16"}, {}):
+        assert run(**changes)["adapters"] == [{**adapter, "action": "kept"}]
+    (again,) = run(dtype="float32")["adapters"]
+    assert (again["action"], again["recorded"]["dtype"]) == ("recorded", "float32")
 
 
 @pytest.mark.parametrize(
