@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import re
 import typing as t
 
 from .._adapter.lora_config import TIED, is_well_formed, modules_of_base
@@ -20,10 +19,10 @@ from .._adapter.tensor_names import PREFIX
 from .rules.form import KINDS, Adapter
 
 _EMBEDDINGS, _HEAD = TIED
-_MATRIX = re.compile(r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(?:\.weight)?")
+# The matrices of a LoRA layer, by the ends of their names.
+_MATRICES = {"A.weight": "A", "B.weight": "B", "embedding_A": "A", "embedding_B": "B"}
 # The other tensors that adapters have, by the ends of their names.
 _PARTS = {".lora_magnitude_vector": "dora", ".lora_B.bias": "lora_bias", ".trainable_tokens_delta": "tokens"}
-_EXPERT = re.compile(r"(^|\.)experts(\.|$)")
 _DTYPES = {"BF16": "bf16", "F16": "fp16"}
 # Keys of adapter_config.json that make a kind with any value but an empty one, or but null.
 _NOT_EMPTY = {
@@ -109,20 +108,21 @@ def _kinds_of_tensor(tensor: TensorEntry, headless: t.Collection[str], layers: L
         name = name[len(PREFIX) :]
     else:
         found.add("prefix_missing")
-    matrix = _MATRIX.fullmatch(name)
-    if matrix is None:
+    module, _lora, part = name.rpartition(".lora_")
+    side = _MATRICES.get(part)
+    if side is None:
         return found | _kinds_of_other_tensor(name)
-    module = matrix["module"]
-    layers.setdefault(module, {})[matrix["side"]] = tensor.shape
+    path = module.split(".")
+    layers.setdefault(module, {})[side] = tensor.shape
     if name != tensor.name and module in headless:
         found.add("prefix_headless")
     elif name != tensor.name and headless and "language_model." in module:
         found.add("prefix_multimodal")
-    if matrix["embedding"]:
+    if part.startswith("embedding"):
         found.add("embeddings")
-    elif module.rpartition(".")[2] == _HEAD:
+    elif path[-1] == _HEAD:
         found.add("head")
-    if _EXPERT.search(module):
+    if "experts" in path:
         found.add("experts")
     return found
 
