@@ -16,6 +16,8 @@ import typing as t
 import hypothesis
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.declaration import Declaration
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.describe import describe
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import Manifest
 
 from tests.support import sshd as sshd_server
 from tests.support import tiny_adapters
@@ -90,6 +92,13 @@ def adapter(tiny: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
     for name in TRAVELS:
         shutil.copy(tiny / "adapter" / name, copy / name)
     return copy
+
+
+@pytest.fixture(scope="session")
+def rslora(tiny: pathlib.Path, declare: t.Callable[..., Declaration], tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """The manifest of an rsLoRA adapter, which some engines answer wrongly for."""
+    row = declare(name="rslora", peft_config={"use_rslora": True})
+    return describe(str(tiny / "rslora"), row, {}, str(tmp_path_factory.mktemp("cache"))).manifest
 
 
 @pytest.fixture(scope="session")

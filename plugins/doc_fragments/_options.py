@@ -94,9 +94,14 @@ options:
       quality:
         description: The quality metric. For reports only.
         type: str
+"""
+
+    # The base models.
+    BASES = r"""
+options:
   bases:
     description:
-      - The base models, a dictionary. Its keys are the names that O(adapters[].base) uses.
+      - The base models, a dictionary. Its keys are the names that the rows of adapters have as C(base).
       - Each value is a dictionary with the optional keys C(path) (directory of the base on this
         host), C(config) (the base's config.json, as far as the shapes of its modules need it; read
         from C(path) when not set) and C(aliases) (other spellings of the name that
@@ -301,6 +306,34 @@ options:
         checked, not the directories above O(models_dir). It reads the base itself.
       - When not set, the user that modules run as. Another user requires O(ignore:become).
     type: str
+"""
+
+    # The engines that serve the adapters.
+    ENGINES = r"""
+options:
+  engines:
+    description:
+      - The engines that serve the adapters on this node. For each of them and each adapter there is
+        a verdict on what the engine makes of the adapter - the answers that PEFT gives (V(right)),
+        an error (V(refused)), other answers without an error (V(wrong)), or something that nobody
+        has found out (V(unknown)).
+      - A name such as V(vllm), a dictionary, or a list of these. A dictionary has C(name) and
+        optionally C(version), C(python) and settings of the engine, for example C(max_lora_rank).
+        C(docs/engines.md) lists names, settings and verdicts.
+      - C(python) is the interpreter that the engine is installed for. The version of the engine is
+        read from the directories of its packages. It is not run. Without it, or if the engine is
+        not installed there, C(version) applies, in quotes.
+      - When not set, there are no verdicts. Notes name what some common engine answers wrongly.
+    type: raw
+  engine_policy:
+    description:
+      - What to do with an adapter that an engine refuses or answers wrongly with.
+      - V(enforce) holds it back. V(report) delivers it with a warning.
+    type: str
+    choices:
+      - enforce
+      - report
+    default: enforce
 """
 
     # How a release is activated, and how many are kept.

@@ -36,10 +36,10 @@ DECLARED: dict[str, t.Any] = {
             "quality": {"type": "str"},
         },
     },
-    "bases": {
-        "type": "dict",
-        "default": {},
-    },
+}
+
+BASES: dict[str, t.Any] = {
+    "bases": {"type": "dict", "default": {}},
 }
 
 SOURCE: dict[str, t.Any] = {
@@ -87,6 +87,11 @@ TESTED: dict[str, t.Any] = {
     "minimum_level": {"type": "str", "choices": list(LEVELS)},
     "base_binding": {"type": "str", "choices": ["enforce", "report"], "default": "enforce"},
     "user": {"type": "str"},
+}
+
+ENGINES: dict[str, t.Any] = {
+    "engines": {"type": "raw"},
+    "engine_policy": {"type": "str", "choices": ["enforce", "report"], "default": "enforce"},
 }
 
 ACTIVATION: dict[str, t.Any] = {

@@ -14,6 +14,8 @@ import os
 import typing as t
 
 from ._adapter.files import CONFIG_FILE
+from ._adapter.manifest import Manifest
+from ._engines.words import line_of
 from ._errors import DeliveryError
 from ._golden.golden import golden_of
 from ._levels import reaches
@@ -30,11 +32,13 @@ def release_info(
     expected: t.Collection[str],
     required_level: str,
     permissions: Permissions | None,
+    judge: t.Callable[[Manifest], list[dict[str, t.Any]]] | None = None,
 ) -> dict[str, t.Any]:
     """Return the active release of each adapter, as module adapter_release_info returns it.
 
     With ``permissions``, hash every file and compare modes and owners. Without, compare names and
-    sizes only. Raises DeliveryError where the store or the models directory may not be read.
+    sizes only. ``judge`` returns the verdicts of the node's engines on a release, if the engines
+    are known. Raises DeliveryError where the store or the models directory may not be read.
     """
     try:
         found = {name: _inspect(AdapterPaths(models_dir, store, name), required_level, permissions) for name in names}
@@ -42,10 +46,14 @@ def release_info(
     except OSError as exc:
         raise DeliveryError.of(str(exc.filename), f"cannot be read: {exc.strerror}.", "Run with become.") from exc
     lines = {name: [difference.line() for difference in active.wrong] for name, active in found.items()}
-    summary = {name: [*summary_of(active), *lines[name]] for name, active in found.items()}
+    engines = {name: judge(active.manifest) if judge and active.manifest else [] for name, active in found.items()}
+    summary = {name: [*summary_of(active), *map(line_of, engines[name]), *lines[name]] for name, active in found.items()}
     summary.update({name: [Difference(EXTRA, "", "not expected on this node").line()] for name in others})
     return {
-        "adapters": [{"name": name, **active.to_json(), "differences": lines[name]} for name, active in found.items()],
+        "adapters": [
+            {"name": name, **active.to_json(), "engines": engines[name], "differences": lines[name]}
+            for name, active in found.items()
+        ],
         "active": [name for name, active in found.items() if active.release],
         "differences": [f"{name}: {line}" for name in names for line in lines[name]],
         "others": others,

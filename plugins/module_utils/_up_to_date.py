@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import itertools
 import typing as t
 
 from ._errors import DeliveryError, about
@@ -20,16 +21,24 @@ from ._store.plan import ActivationOptions, Request
 from ._store.prediction import AdapterResult, predict
 from ._store.recovery import needs_recovery
 
+if t.TYPE_CHECKING:
+    from ._engines.judgement import Judge, Judgement
+
 
 def check_up_to_date(
-    options: LoadTestOptions, activation: ActivationOptions, warn: t.Callable[[str], None]
+    options: LoadTestOptions, activation: ActivationOptions, warn: t.Callable[[str], None], judge: Judge | None = None
 ) -> list[dict[str, t.Any]]:
     """Return the active release of each adapter as module adapter_up_to_date_info returns it.
 
-    Reads only. Raises DeliveryError with the reasons if anything has to be done for any adapter. No
-    file is hashed unless all receipts are valid.
+    ``judge`` is that of a node whose engines are known. Reads only. Raises DeliveryError with the
+    reasons if anything has to be done for any adapter, or if an engine holds one back. No file is
+    hashed unless all receipts are valid.
     """
     cases, problems = find_cases(options)
+    if problems:
+        raise DeliveryError(*problems)
+    judgements = [judge.judge(case.manifest, case.base["config"]) for case in cases] if judge else []
+    problems = [problem for judgement in judgements for problem in judgement.problems()]
     if problems:
         raise DeliveryError(*problems)
     # A release that is new on this node has no receipt: no interpreter is started to find that out.
@@ -46,16 +55,18 @@ def check_up_to_date(
         outcomes = _unchanged(cases, activation)
     except OSError as exc:
         raise DeliveryError.of(options.store, f"cannot be inspected: {exc}.") from exc
-    # If the node is not up to date, adapter_load_test gives these warnings.
+    warnings += [warning for judgement in judgements for warning in judgement.warnings()]
+    # If the node is not up to date, adapter_sync and adapter_load_test give these warnings.
     for warning in warnings:
         warn(warning)
-    return [_entry(case, outcome) for case, outcome in zip(cases, outcomes)]
+    return [_entry(case, outcome, judgement) for case, outcome, judgement in itertools.zip_longest(cases, outcomes, judgements)]
 
 
-def _entry(case: Case, outcome: AdapterResult) -> dict[str, t.Any]:
+def _entry(case: Case, outcome: AdapterResult, judgement: Judgement | None) -> dict[str, t.Any]:
     released = outcome.to_json()
     keys = ("name", "release", "digest", "size", "files", "made_of", "previous", "history", "activation", "path", "receipt")
-    return {**{key: released[key] for key in keys}, "required_level": case.required}
+    engines = judgement.engines() if judgement else []
+    return {**{key: released[key] for key in keys}, "required_level": case.required, "engines": engines}
 
 
 def _no_valid_receipt(case: Case) -> DeliveryError:

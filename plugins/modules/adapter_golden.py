@@ -22,6 +22,7 @@ description:
     kept for the case that such a release is delivered again.
 extends_documentation_fragment:
   - lorafleet.delivery._options.declared
+  - lorafleet.delivery._options.bases
   - lorafleet.delivery._options.source
   - lorafleet.delivery._options.device
   - lorafleet.delivery._options.loading
@@ -29,6 +30,7 @@ extends_documentation_fragment:
 attributes:
   action_group:
     membership:
+      - lorafleet.delivery.bases
       - lorafleet.delivery.declared
       - lorafleet.delivery.device
       - lorafleet.delivery.loading
@@ -156,7 +158,7 @@ problems:
       remedy: Add prompts of the kind that it was trained for to prompts.
 """
 
-from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import DECLARED, DEVICE, LOADING, SOURCE
+from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import BASES, DECLARED, DEVICE, LOADING, SOURCE
 from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.recording import RecordingOptions, record_goldens
 from ansible_collections.lorafleet.delivery.plugins.module_utils._module import DeliveryModule
 
@@ -165,6 +167,7 @@ def main() -> None:
     module = DeliveryModule(
         argument_spec={
             **DECLARED,
+            **BASES,
             **SOURCE,
             **DEVICE,
             **LOADING,

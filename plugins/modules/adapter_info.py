@@ -33,11 +33,13 @@ description:
     golden that M(lorafleet.delivery.adapter_golden) recorded for this release.
 extends_documentation_fragment:
   - lorafleet.delivery._options.declared
+  - lorafleet.delivery._options.bases
   - lorafleet.delivery._options.source
   - lorafleet.delivery._attributes
 attributes:
   action_group:
     membership:
+      - lorafleet.delivery.bases
       - lorafleet.delivery.declared
       - lorafleet.delivery.source
   check_mode:
@@ -269,7 +271,7 @@ problems:
 import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.suggestion import row_text, undeclared_rows
-from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import DECLARED, SOURCE
+from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import BASES, DECLARED, SOURCE
 from ansible_collections.lorafleet.delivery.plugins.module_utils._base.config import with_config
 from ansible_collections.lorafleet.delivery.plugins.module_utils._base.identity import Identities
 from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.interpreter import library_versions
@@ -281,6 +283,7 @@ def main() -> None:
     module = DeliveryModule(
         argument_spec={
             **DECLARED,
+            **BASES,
             **SOURCE,
             "require_golden": {"type": "bool", "default": False},
             "python": {"type": "path"},

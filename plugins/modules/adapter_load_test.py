@@ -22,6 +22,7 @@ description:
     the release, the packages, the device and the base stay the same; at level V(golden) also the golden.
 extends_documentation_fragment:
   - lorafleet.delivery._options.declared
+  - lorafleet.delivery._options.bases
   - lorafleet.delivery._options.node
   - lorafleet.delivery._options.permissions
   - lorafleet.delivery._options.device
@@ -31,6 +32,7 @@ extends_documentation_fragment:
 attributes:
   action_group:
     membership:
+      - lorafleet.delivery.bases
       - lorafleet.delivery.declared
       - lorafleet.delivery.device
       - lorafleet.delivery.loading
@@ -215,6 +217,7 @@ problems:
 """
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import (
+    BASES,
     DECLARED,
     DEVICE,
     LOADING,
@@ -231,6 +234,7 @@ def main() -> None:
     module = DeliveryModule(
         argument_spec={
             **DECLARED,
+            **BASES,
             **NODE,
             **PERMISSIONS,
             **DEVICE,

@@ -16,14 +16,20 @@ description:
   - Compares the served directory C(MODELS_DIR/NAME) and the active release in the store with the
     manifest that was recorded when the release was verified. Differences are returned; the module
     does not fail because of them.
+  - Judges the active releases for O(engines), from the manifest. Warns of those that an engine
+    refuses or answers wrongly with if O(content=true).
   - Does not need the training server.
 extends_documentation_fragment:
   - lorafleet.delivery._options.node
   - lorafleet.delivery._options.permissions
+  - lorafleet.delivery._options.engines
+  - lorafleet.delivery._options.bases
   - lorafleet.delivery._attributes
 attributes:
   action_group:
     membership:
+      - lorafleet.delivery.bases
+      - lorafleet.delivery.engines
       - lorafleet.delivery.node
       - lorafleet.delivery.permissions
   check_mode:
@@ -152,6 +158,10 @@ adapters:
     receipt:
       description: The load test that it passed on this node, V(none) if there is no receipt.
       type: dict
+    engines:
+      description: The verdict on each of O(engines), as RV(lorafleet.delivery.adapter_sync#module:adapters[].engines).
+      type: list
+      elements: dict
     differences:
       description:
         - What differs from the manifest, the permissions or O(required_level), one line each.
@@ -181,8 +191,8 @@ others:
   sample: []
 summary:
   description:
-    - A few lines about each adapter in O(names), with its differences, and about each in
-      RV(others).
+    - A few lines about each adapter in O(names), with the verdict on each of O(engines) and its
+      differences, and about each in RV(others).
   returned: success
   type: dict
   sample:
@@ -214,11 +224,33 @@ problems:
       sample: Run with become.
 """
 
-from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import NODE, PERMISSIONS
+import typing as t
+
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import Manifest
+from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import BASES, ENGINES, NODE, PERMISSIONS
 from ansible_collections.lorafleet.delivery.plugins.module_utils._levels import LEVELS
 from ansible_collections.lorafleet.delivery.plugins.module_utils._module import DeliveryModule
 from ansible_collections.lorafleet.delivery.plugins.module_utils._release_info import release_info
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.permissions import permissions_of
+
+
+def _judge(module: DeliveryModule) -> t.Any:
+    """Return a function that returns the verdicts on a release, None if no engine is known."""
+    if not module.params["engines"]:
+        return None
+    # As in adapter_up_to_date_info.
+    from ansible_collections.lorafleet.delivery.plugins.module_utils._engines.judgement import Judge, config_of_base
+
+    judge = Judge(module.params)
+
+    def verdicts_on(manifest: Manifest) -> list[dict[str, t.Any]]:
+        judgement = judge.judge(manifest, config_of_base(manifest, module.params["bases"]))
+        # A status shows them in its summary.
+        for warning in judgement.warnings() if module.params["content"] else ():
+            module.warn(warning)
+        return judgement.engines()
+
+    return verdicts_on
 
 
 def main() -> None:
@@ -226,6 +258,8 @@ def main() -> None:
         argument_spec={
             **NODE,
             **PERMISSIONS,
+            **ENGINES,
+            **BASES,
             "names": {"type": "list", "elements": "str", "required": True},
             "content": {"type": "bool", "default": True},
             "required_level": {"type": "str", "choices": list(LEVELS), "default": LEVELS[0]},
@@ -241,6 +275,7 @@ def main() -> None:
             params["expected"] or params["names"],
             params["required_level"],
             permissions_of(params) if params["content"] else None,
+            _judge(module),
         )
     module.exit_json(changed=False, **results)
 

@@ -22,10 +22,14 @@ description:
   - A file that the node already has, in any release of any adapter or in the served directory, is
     reused from there. Interrupted transfers are resumed.
   - Nothing is transferred for a release that the store already has intact.
+  - Fails before anything is transferred if one of O(engines) refuses an adapter or answers wrongly
+    with it, unless O(engine_policy=report).
 extends_documentation_fragment:
   - lorafleet.delivery._options.node
   - lorafleet.delivery._options.target
   - lorafleet.delivery._options.transfer
+  - lorafleet.delivery._options.engines
+  - lorafleet.delivery._options.bases
   - lorafleet.delivery._attributes
 notes:
   - Both hosts need rsync 3.1 or newer, and the node needs C(flock) of util-linux. The controller
@@ -40,6 +44,8 @@ notes:
 attributes:
   action_group:
     membership:
+      - lorafleet.delivery.bases
+      - lorafleet.delivery.engines
       - lorafleet.delivery.node
       - lorafleet.delivery.target
       - lorafleet.delivery.transfer
@@ -94,8 +100,10 @@ EXAMPLES = r"""
 
 RETURN = r"""
 adapters:
-  description: The transfer of each adapter.
-  returned: success
+  description:
+    - The transfer of each adapter. If an engine holds one back, only name, engines and
+      engine_notes.
+  returned: success, or if an engine holds an adapter back
   type: list
   elements: dict
   contains:
@@ -133,6 +141,49 @@ adapters:
       description: Size of these files in bytes.
       type: int
       sample: 17209920
+    engines:
+      description: The verdict on each of O(engines).
+      type: list
+      elements: dict
+      contains:
+        engine:
+          description: Name of the engine.
+          type: str
+          sample: openvino_genai
+        version:
+          description: Its version, V(none) if it is not known.
+          type: str
+          sample: 2026.4.1.0
+        state:
+          description: V(right), V(refused), V(wrong) or V(unknown).
+          type: str
+          sample: wrong
+        kinds:
+          description: The kinds of the adapter that this is due to, all of its kinds if it is V(right).
+          type: list
+          elements: str
+          sample: [rslora]
+        message:
+          description: What the engine makes of the adapter.
+          type: str
+        figure:
+          description:
+            - The largest difference from PEFT's log-probabilities that was measured with an adapter
+              of this kind, V(none) if there is none.
+          type: float
+          sample: 1.302
+        remedy:
+          description: What helps. Empty if nothing is wrong.
+          type: str
+        held_back:
+          description: Whether the adapter is not delivered because of this verdict.
+          type: bool
+          sample: true
+    engine_notes:
+      description: If O(engines) is not set, a note for each kind of the adapter that some common engine answers wrongly for.
+      type: list
+      elements: str
+      sample: []
 wire_bytes:
   description:
     - Bytes that the node received from the source, in all tries together. Fewer than
@@ -196,7 +247,8 @@ import os
 import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import Manifest
-from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import NODE, TARGET, TRANSFER
+from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import BASES, ENGINES, NODE, TARGET, TRANSFER
+from ansible_collections.lorafleet.delivery.plugins.module_utils._engines.judgement import Judge, config_of_base
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
 from ansible_collections.lorafleet.delivery.plugins.module_utils._module import DeliveryModule
 from ansible_collections.lorafleet.delivery.plugins.module_utils._rsync import check_transfer_options, installed_rsync
@@ -209,6 +261,22 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._store.fetch im
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.preflight import check_directories
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.source import check_not_source
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.staging import prepare, verify_staged
+
+
+def verdicts_on(module: DeliveryModule, manifests: list[Manifest]) -> dict[str, dict[str, t.Any]]:
+    """Return the verdicts on each adapter by name. Fails if an engine holds one back."""
+    judge = Judge(module.params)
+    judgements = [judge.judge(manifest, config_of_base(manifest, module.params["bases"])) for manifest in manifests]
+    found = {
+        judgement.adapter: {"engines": judgement.engines(), "engine_notes": list(judgement.notes)} for judgement in judgements
+    }
+    problems = [problem for judgement in judgements for problem in judgement.problems()]
+    if problems:
+        module.fail(problems, adapters=[{"name": name, **entry} for name, entry in found.items()])
+    for judgement in judgements:
+        for warning in judgement.warnings():
+            module.warn(warning)
+    return found
 
 
 def plan(module: DeliveryModule, fetches: list[Fetch]) -> dict[str, t.Any]:
@@ -245,6 +313,8 @@ def main() -> None:
             **NODE,
             **TARGET,
             **TRANSFER,
+            **ENGINES,
+            **BASES,
             "manifests": {"type": "list", "elements": "str", "required": True},
             "source": {"type": "str", "required": True},
             "source_models_dir": {"type": "path", "required": True},
@@ -262,13 +332,16 @@ def main() -> None:
         check_transfer_options(module.params)
         check_not_source(module.params["models_dir"], module.params["store"], module.params["source_directories"])
         manifests = [Manifest.from_text(manifest) for manifest in module.params["manifests"]]
+        # Before anything is hashed or written.
+        verdicts = verdicts_on(module, manifests) if phase == "plan" else {}
         fetches = plan_fetches(manifests, module.params["models_dir"], module.params["store"], phase == "verify")
         if phase == "plan":
             results = plan(module, fetches)
         else:
             verify(fetches)
     changed = any(fetch.missing for fetch in fetches)
-    module.exit_json(changed=changed, adapters=[fetch.to_json() for fetch in fetches], diff=diff_of(fetches), **results)
+    adapters = [{**fetch.to_json(), **verdicts.get(fetch.manifest.name, {})} for fetch in fetches]
+    module.exit_json(changed=changed, adapters=adapters, diff=diff_of(fetches), **results)
 
 
 if __name__ == "__main__":

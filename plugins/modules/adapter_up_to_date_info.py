@@ -16,24 +16,29 @@ description:
     M(lorafleet.delivery.adapter_release) would find anything to do, so that a node that is up to date can skip them.
   - A node is up to date when each release of O(manifests) is active, every file of the release and of the served directory has
     the digest of the manifest, modes and owners are as requested, the receipt of the load test is valid for the installed
-    packages, the device, the base and the level, no release has to be pruned, and no earlier run left unfinished work.
+    packages, the device, the base and the level, no engine holds an adapter back, no release has to be pruned, and no earlier run
+    left unfinished work.
   - A node that is not up to date is not a failure. The module returns the reasons, and the modules named above then make the
     changes or fail. A release without a receipt is not hashed.
 extends_documentation_fragment:
   - lorafleet.delivery._options.declared
+  - lorafleet.delivery._options.bases
   - lorafleet.delivery._options.node
   - lorafleet.delivery._options.permissions
   - lorafleet.delivery._options.target
   - lorafleet.delivery._options.tested
   - lorafleet.delivery._options.activation
   - lorafleet.delivery._options.device
+  - lorafleet.delivery._options.engines
   - lorafleet.delivery._attributes
 attributes:
   action_group:
     membership:
       - lorafleet.delivery.activation
+      - lorafleet.delivery.bases
       - lorafleet.delivery.declared
       - lorafleet.delivery.device
+      - lorafleet.delivery.engines
       - lorafleet.delivery.node
       - lorafleet.delivery.permissions
       - lorafleet.delivery.target
@@ -159,14 +164,20 @@ adapters:
     receipt:
       description: The load test that the release passed, with its time, level, device, versions and results.
       type: dict
+    engines:
+      description: The verdict on each of O(engines), as RV(lorafleet.delivery.adapter_sync#module:adapters[].engines).
+      type: list
+      elements: dict
 """
 
 import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import (
     ACTIVATION,
+    BASES,
     DECLARED,
     DEVICE,
+    ENGINES,
     NODE,
     PERMISSIONS,
     TARGET,
@@ -182,16 +193,28 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._store.source i
 from ansible_collections.lorafleet.delivery.plugins.module_utils._up_to_date import check_up_to_date
 
 
+def _judge(params: dict[str, t.Any]) -> t.Any:
+    """Return the judge for the engines of this node, or None if they are not known."""
+    if not params["engines"]:
+        return None
+    # The rules of all engines take milliseconds to load. Most nodes need none of them.
+    from ansible_collections.lorafleet.delivery.plugins.module_utils._engines.judgement import Judge
+
+    return Judge(params)
+
+
 def main() -> None:
     module = DeliveryModule(
         argument_spec={
             **DECLARED,
+            **BASES,
             **NODE,
             **PERMISSIONS,
             **TARGET,
             **TESTED,
             **ACTIVATION,
             **DEVICE,
+            **ENGINES,
             "manifests": {"type": "list", "elements": "str", "required": True},
         },
     )
@@ -204,7 +227,7 @@ def main() -> None:
         options = LoadTestOptions.from_params(params)
         # The receipts are compared with the level of the load test: any level would do here.
         activation = ActivationOptions(LEVELS[0], params["activation"], params["keep"], permissions_of(params))
-        adapters = check_up_to_date(options, activation, module.warn)
+        adapters = check_up_to_date(options, activation, module.warn, _judge(params))
     except DeliveryError as exc:
         reasons = [str(problem) for problem in exc.problems]
     module.exit_json(changed=False, up_to_date=not reasons, reasons=reasons, adapters=adapters)

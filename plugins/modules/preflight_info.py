@@ -19,7 +19,8 @@ description:
     does.
   - On a node, checks Python, rsync, flock, the models directory and the store, owner and modes,
     locks, the method of activation, the free space, the interpreter and the device of the load
-    test, and the bases. Compares its packages and bases with those of the training.
+    test, the bases, and what the node's engines make of each adapter. Compares its packages and
+    bases with those of the training.
   - Adds what only the controller knows - how the host is reached, as whom modules run there, and by
     how much its clock differs. An unreachable host counts as a failed check.
   - If several nodes of a play delegate the task to one training server with the same options, it
@@ -28,6 +29,7 @@ description:
     temporary directory on the file system of O(store). Loads no adapter.
 extends_documentation_fragment:
   - lorafleet.delivery._options.declared
+  - lorafleet.delivery._options.bases
   - lorafleet.delivery._options.source
   - lorafleet.delivery._options.node
   - lorafleet.delivery._options.permissions
@@ -36,14 +38,17 @@ extends_documentation_fragment:
   - lorafleet.delivery._options.device
   - lorafleet.delivery._options.loading
   - lorafleet.delivery._options.tested
+  - lorafleet.delivery._options.engines
   - lorafleet.delivery._options.activation
   - lorafleet.delivery._attributes
 attributes:
   action_group:
     membership:
       - lorafleet.delivery.activation
+      - lorafleet.delivery.bases
       - lorafleet.delivery.declared
       - lorafleet.delivery.device
+      - lorafleet.delivery.engines
       - lorafleet.delivery.loading
       - lorafleet.delivery.node
       - lorafleet.delivery.permissions
@@ -145,7 +150,7 @@ checks:
     check:
       description:
         - What was checked, for example V(rsync), V(store), V(free space) or V(device), and
-          V(base NAME) and V(adapter NAME) for each base and adapter.
+          V(base NAME), V(adapter NAME) and V(engine NAME) for each base, adapter and engine.
         - A check that has several problems has an entry for each of them.
       type: str
       sample: store
@@ -207,8 +212,10 @@ import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import (
     ACTIVATION,
+    BASES,
     DECLARED,
     DEVICE,
+    ENGINES,
     LOADING,
     NODE,
     PERMISSIONS,
@@ -227,6 +234,7 @@ def main() -> None:
     module = DeliveryModule(
         argument_spec={
             **DECLARED,
+            **BASES,
             **SOURCE,
             **NODE,
             **TARGET,
@@ -235,6 +243,7 @@ def main() -> None:
             **DEVICE,
             **LOADING,
             **TESTED,
+            **ENGINES,
             **ACTIVATION,
             "part": {"type": "str", "choices": ["node", "source"], "required": True},
             "store": {"type": "path"},

@@ -81,6 +81,8 @@ class Site:
             "group": None,
             "file_mode": "0644",
             "directory_mode": "0755",
+            "engines": None,
+            "engine_policy": "enforce",
             "activation": "auto",
             "keep": 3,
             "python": tiny_adapters.PEFT_PYTHON,

@@ -32,6 +32,8 @@ def hostile(report: dict[str, t.Any]) -> dict[str, t.Any]:
             adapter.update(dict.fromkeys(("agent", "variant", "base", "dataset", "quality", "path"), _SCRIPT), drift=[_SCRIPT])
             adapter["changes"] = {"before": {_SCRIPT: _SCRIPT}, "after": {_SCRIPT: [_SCRIPT], "config": {_SCRIPT: _SCRIPT}}}
             adapter["excluded"] = [{"path": _SCRIPT, "reason": _SCRIPT}]
+            texts = dict.fromkeys(("engine", "version", "state", "message", "remedy"), _SCRIPT)
+            adapter.update(engines=[{**texts, "kinds": [_SCRIPT], "figure": None, "held_back": True}], engine_notes=[_SCRIPT])
             adapter["files"] = [{"path": _SCRIPT, "size": 1, "sha256": _SCRIPT}]
             adapter["test"].update(device=_SCRIPT, device_name=_SCRIPT, limited_by=_SCRIPT, checks=[_SCRIPT], notes=[_SCRIPT])
             adapter["test"]["versions"] = {_SCRIPT: _SCRIPT}

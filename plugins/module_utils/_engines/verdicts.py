@@ -73,13 +73,13 @@ def verdicts(engines: t.Sequence[Engine], manifest: Manifest, base_config: dict[
 def common_notes(manifest: Manifest, base_config: dict[str, t.Any] | None) -> list[str]:
     """Return a note for each kind of an adapter that some engine answers wrongly for.
 
-    Not for a factor other than 1, which nearly every adapter has.
+    Not for a factor other than 1, which nearly every adapter has, and not for its base.
     """
     adapter = kinds_of(manifest, base_config)
     notes = []
     for kind in adapter.kinds:
         titles = dict.fromkeys(rules.title for rules in ENGINES.values() for rule in rules.rules if _is_wrong(rule, kind))
-        if titles and kind != "factor":
+        if titles and kind not in ("factor", "rope_parameters"):
             notes.append(
                 f"It has {KINDS[kind]}. Engines that answer wrongly then, without an error: {', '.join(titles)}. If one of"
                 " them serves it, set agent_engine."

@@ -14,6 +14,9 @@ import shutil
 import typing as t
 
 from .._adapter.manifest import Manifest
+from .._engines.judgement import Judge, config_of_base
+from .._engines.rules.form import RIGHT
+from .._engines.words import sentences
 from .._errors import DeliveryError
 from .._rsync import check_transfer_options
 from .._store.fetch import check_space, plan_fetches
@@ -28,7 +31,7 @@ from .._store.served import inspect_served
 from .._store.source import check_not_source
 from .._store.state import read_state
 from .._text import count, human_bytes
-from .checklist import FAILED, Checklist
+from .checklist import FAILED, OK, WARNING, Checklist
 from .host import MODELS_DIR, adapter_check, check_python, check_rsync
 from .loading import check_loading
 
@@ -40,6 +43,7 @@ PERMISSIONS = "owner and modes"
 ACTIVATION = "activation"
 SPACE = "free space"
 TRANSFER = "transfer"
+ENGINES = "engines"
 TRAINING_SERVER = "training server"
 
 _WITHOUT_DIRECTORIES = "without models directory and store"
@@ -68,6 +72,7 @@ def check_node(params: dict[str, t.Any], scratch: str, probe: bool) -> NodePrefl
     _check_activation(checklist, params, exchange)
     manifests = _check_training_server(checklist, params)
     _check_transfer(node, params, manifests)
+    _check_engines(checklist, params, manifests)
     check_loading(checklist, params, manifests, scratch)
     # Some adapters have failed on the training server already.
     checklist.checks.sort(key=lambda one: one.check.startswith(adapter_check("")))
@@ -167,6 +172,19 @@ def _check_training_server(checklist: Checklist, params: dict[str, t.Any]) -> di
     if not checklist.failed(TRAINING_SERVER):
         checklist.ok(TRAINING_SERVER, "can be used")
     return {row["name"]: manifests[row["name"]] for row in params["adapters"] if row["name"] in manifests}
+
+
+def _check_engines(checklist: Checklist, params: dict[str, t.Any], manifests: dict[str, Manifest]) -> None:
+    with checklist.checking(ENGINES):
+        judge = Judge(params)
+        for name, manifest in manifests.items():
+            judgement = judge.judge(manifest, config_of_base(manifest, params["bases"]))
+            for verdict in judgement.engines():
+                state = FAILED if verdict["held_back"] else OK if verdict["state"] == RIGHT else WARNING
+                found = f"adapter {name}: {sentences(verdict)}"
+                checklist.add(f"engine {verdict['engine']}", state, found, verdict["remedy"])
+            for note in judgement.notes:
+                checklist.add(ENGINES, WARNING, f"adapter {name}: {note}")
 
 
 def _check_transfer(node: NodePreflight, params: dict[str, t.Any], manifests: dict[str, Manifest]) -> None:

@@ -4,13 +4,14 @@
 
 # This plugin util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Checks the names and types of the variables that the inventory sets for the roles."""
+"""Checks the names and values of the variables that the inventory sets for the roles."""
 
 from __future__ import annotations
 
 import json
 import typing as t
 
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._text import shown
 
 from .findings import Finding, Findings
@@ -21,6 +22,7 @@ from .role_options import coerced, documented_variables
 _OF_FLEET = frozenset({"lorafleet_own_variables", "lorafleet_training", "lorafleet_notes"})
 # The rows are checked one by one.
 _ROWS = "agent_adapters"
+_ENGINES = "agent_engine"
 
 
 class Variables(t.Protocol):
@@ -37,7 +39,7 @@ class VariableChecks:
     def __init__(self, findings: Findings) -> None:
         self._findings = findings
         self._meant: dict[tuple[str, frozenset[str]], str | None] = {}
-        self._types: dict[tuple[str, str], Finding | None] = {}
+        self._wrong: dict[tuple[str, str], list[Finding]] = {}
 
     def check(self, host: str, variables: Variables) -> None:
         documented = documented_variables()
@@ -48,7 +50,7 @@ class VariableChecks:
         is_set = frozenset(names & known)
         for name in sorted(names):
             if name in documented and name != _ROWS:
-                self._check_type(host, name, variables.get(name))
+                self._check_value(host, name, variables.get(name))
             elif name not in known and name not in own:
                 self._check_name(host, name, is_set, variables)
 
@@ -61,14 +63,13 @@ class VariableChecks:
             remedy = f"Write {meant}. If the variable is your own, name it in lorafleet_own_variables."
             self._findings.add(host, Finding(name, f"is not a variable of the roles, but {meant} is.", remedy))
 
-    def _check_type(self, host: str, name: str, value: t.Any) -> None:
+    def _check_value(self, host: str, name: str, value: t.Any) -> None:
         if value is None:
             return
         key = (name, json.dumps(value))
-        if key not in self._types:
-            self._types[key] = _wrong_type(name, value)
-        finding = self._types[key]
-        if finding:
+        if key not in self._wrong:
+            self._wrong[key] = _wrong_engines(name, value) if name == _ENGINES else _wrong_type(name, value)
+        for finding in self._wrong[key]:
             self._findings.add(host, finding)
 
 
@@ -76,9 +77,20 @@ def _is_single(name: str) -> bool:
     return name in documented_variables() and documented_variables()[name]["type"] not in ("list", "dict", "raw")
 
 
-def _wrong_type(name: str, value: t.Any) -> Finding | None:
+def _wrong_engines(name: str, value: t.Any) -> list[Finding]:
+    # The rules of all engines take milliseconds to load.
+    from ansible_collections.lorafleet.delivery.plugins.module_utils._engines.declared import declared_engines
+
+    try:
+        declared_engines(value, name)
+    except DeliveryError as exc:
+        return [Finding(problem.subject, problem.problem, problem.remedy) for problem in exc.problems]
+    return []
+
+
+def _wrong_type(name: str, value: t.Any) -> list[Finding]:
     try:
         coerced(documented_variables()[name], value)
     except ValueError as exc:
-        return Finding(name, f"is {shown(value)}, which is not {exc}.", f"Write {exc}.")
-    return None
+        return [Finding(name, f"is {shown(value)}, which is not {exc}.", f"Write {exc}.")]
+    return []

@@ -14,6 +14,7 @@ import pathlib
 import typing as t
 
 import jinja2
+from ansible_collections.lorafleet.delivery.plugins.module_utils._engines.words import sentences
 from ansible_collections.lorafleet.delivery.plugins.module_utils._text import human_bytes
 
 from .._steps import STEPS
@@ -143,6 +144,8 @@ def _facts(report: Data, node: Data, adapter: Data) -> Data:
         "verified": test.get("at") and {"at": test["at"], "earlier": test["from_receipt"]},
         "problems": [] if adapter["state"] in GOOD else _problems(report, node, adapter),
         "drift": adapter["drift"],
+        "engines": [{**verdict, "sentences": sentences(verdict)} for verdict in adapter["engines"]],
+        "engine_notes": adapter["engine_notes"],
         "measures": _measures(test) if test.get("distances") and test.get("permitted") else None,
         "changes": {
             key: (changes["before"].get(key), after)

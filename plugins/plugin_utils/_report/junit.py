@@ -14,6 +14,8 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree
 
+from ansible_collections.lorafleet.delivery.plugins.module_utils._engines.words import line_of
+
 from .model import NOT_REACHED, NOT_SELECTED, SKIPPED
 from .run import Data
 from .words import BAD, device, sentence, state_words
@@ -69,7 +71,8 @@ def _case(report: Data, node: Data, adapter: Data) -> ElementTree.Element:
     else:
         test = adapter["test"] or {}
         words = (state_words(state, report["check_mode"]), adapter["release"], test.get("level"), device(adapter))
-        ElementTree.SubElement(case, "system-out").text = "\n".join(filter(None, words))
+        lines = [*filter(None, words), *map(line_of, adapter["engines"])]
+        ElementTree.SubElement(case, "system-out").text = "\n".join(lines)
     return case
 
 

@@ -18,6 +18,7 @@ import re
 import typing as t
 
 import jinja2
+from ansible_collections.lorafleet.delivery.plugins.module_utils._engines.words import sentences
 from ansible_collections.lorafleet.delivery.plugins.module_utils._text import human_bytes
 
 from .model import adapters_of, place_of
@@ -47,6 +48,7 @@ def as_markdown(report: Data) -> str:
         node_name=_node_name,
         note=_note,
         origin=origin,
+        sentences=sentences,
         sentence=sentence,
         state=state_words,
     )

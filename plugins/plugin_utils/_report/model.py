@@ -26,7 +26,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan imp
 from .._steps import ACTIVATE, AUDIT, COMPARE, LOAD, STATUS, TRANSFER, Step
 from .run import Data, Failure, Node, Run
 
-SCHEMA = 3
+SCHEMA = 4
 
 # The states of an adapter in a report: the actions of adapter_release, and these.
 ACTIONS = (ACTIVATED, ROLLED_BACK, REPAIRED, UNCHANGED)
@@ -160,6 +160,7 @@ def _adapter(run: Run, node: Node, row: Data, failures: c.Sequence[Data]) -> Dat
         **{key: found.get(key) for key in _OF_RELEASE},
         "files": found.get("files") or [],
         "excluded": node.excluded.get(name, []),
+        **_engines(of),
         "history": found.get("history") or [],
         "downloaded_bytes": transferred.get("downloaded_bytes"),
         "reused_bytes": transferred.get("reused_bytes"),
@@ -182,6 +183,12 @@ def _test(receipt: Data, test: Data) -> Data | None:
         "from_receipt": test.get("from_receipt"),
         "required_level": test.get("required_level"),
     }
+
+
+def _engines(of: c.Mapping[Step, Data]) -> Data:
+    """Return the verdicts of the node's engines, and notes where the engines are not known."""
+    found = next((of[step] for step in (TRANSFER, COMPARE, AUDIT, STATUS) if step in of), {})
+    return {"engines": found.get("engines") or [], "engine_notes": found.get("engine_notes") or []}
 
 
 def _changes(diff: Data | None) -> Data | None:

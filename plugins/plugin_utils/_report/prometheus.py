@@ -70,6 +70,16 @@ def as_prometheus(report: Data) -> str:
             ],
         ),
         (
+            "adapter_engine_verdict",
+            "What an engine of the node makes of the adapter. Always 1.",
+            [
+                ({**labels, "engine": engine, "version": version, "state": state}, 1)
+                for _node, adapter, labels in pairs
+                # Two engines of a node may differ in their settings only.
+                for engine, version, state in sorted(_verdicts(adapter))
+            ],
+        ),
+        (
             "adapter_size_bytes",
             "Size of all files of the active release.",
             [(labels, adapter["size"]) for _node, adapter, labels in pairs if adapter["size"] is not None],
@@ -100,6 +110,10 @@ def as_prometheus(report: Data) -> str:
         ),
     ]
     return "".join(_metric(f"lorafleet_{name}", text, list(series)) for name, text, series in metrics)
+
+
+def _verdicts(adapter: Data) -> set[tuple[str, str, str]]:
+    return {(verdict["engine"], verdict["version"] or "", verdict["state"]) for verdict in adapter["engines"]}
 
 
 def _metric(name: str, text: str, series: c.Sequence[tuple[dict[str, str], float]]) -> str:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import collections
 import collections.abc as c
 
+from ansible_collections.lorafleet.delivery.plugins.module_utils._engines.rules.form import RIGHT
+from ansible_collections.lorafleet.delivery.plugins.module_utils._engines.words import line_of
 from ansible_collections.lorafleet.delivery.plugins.module_utils._text import count, first
 
 from .model import NOT_SELECTED, adapters_of
@@ -73,13 +75,21 @@ def _stacked(state: str, cells: c.Sequence[str]) -> list[tuple[str, str]]:
 
 
 def note_lines(report: Data) -> list[str]:
-    """Return the notes of the load tests of this run, each once for all nodes that have it."""
+    """Return the notes of load tests and about engines, each once for all nodes that have it.
+
+    What holds an adapter back is among the failures.
+    """
     nodes: dict[str, dict[str, None]] = {}
     for node, adapter in adapters_of(report):
         test = adapter["test"] or {}
-        if not test.get("from_receipt"):
-            for note in test.get("notes") or ():
-                nodes.setdefault(f"adapter {adapter['name']}: {note}", {})[node["node"]] = None
+        notes = [] if test.get("from_receipt") else list(test.get("notes") or ())
+        notes += [
+            f"{line_of(verdict)} {verdict['remedy']}".rstrip()
+            for verdict in adapter["engines"]
+            if verdict["state"] != RIGHT and not (verdict["held_back"] and report["kind"] == "deploy")
+        ]
+        for note in (*notes, *adapter["engine_notes"]):
+            nodes.setdefault(f"adapter {adapter['name']}: {note}", {})[node["node"]] = None
     lines = [f"note: {first(names)}: {words}" for words, names in nodes.items()]
     more = len(lines) - _MOST_NOTES
     return [*lines[:_MOST_NOTES], *([f"note: {count(more, 'more note')} in report.json."] if more > 0 else [])]

@@ -40,7 +40,7 @@ def test_check_up_to_date_node_returns_active_releases(node: Served) -> None:
     [released] = node.carry_out_all([Request(node.paths, manifest=node.manifest)], level="structure", check_mode=True)
     assert released["action"] == "unchanged"
     keys = {"name", "release", "digest", "size", "files", "made_of", "previous", "history", "activation", "path", "receipt"}
-    assert found == {**{key: released[key] for key in keys}, "required_level": "structure"}
+    assert found == {**{key: released[key] for key in keys}, "required_level": "structure", "engines": []}
     assert found["receipt"]["level"] == "structure"
     assert node.snapshot() == before
     assert node.warnings == []

@@ -14,6 +14,7 @@ import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.state import read_state
 
 from tests.support.releases import NAME, WEIGHTS, manifest_of, release_of, write_version
+from tests.support.served import Served
 from tests.support.transactions import Node
 
 from .conftest import Result, RunModule
@@ -57,6 +58,7 @@ def info_of(node: Node, version: int) -> Result:
                 "activation": "exchange",
                 "history": [{"release": release, "at": activation.at}],
                 "receipt": receipt,
+                "engines": [],
                 "differences": [],
             }
         ],
@@ -137,3 +139,37 @@ def test_adapter_release_info_without_read_permission_fails(node: Node, run: Run
             }
         ],
     }
+
+
+@pytest.fixture
+def served(tmp_path: pathlib.Path, tiny: pathlib.Path, declare: t.Callable[..., t.Any]) -> Served:
+    """A node with an adapter that PEFT saved, whose factor is 2."""
+    return Served(tmp_path, tiny, declare())
+
+
+@pytest.mark.parametrize("content", [True, False])
+def test_adapter_release_info_returns_verdicts_of_engines(served: Served, run_module: RunModule, content: bool) -> None:
+    options = {"names": ["adapter"], "models_dir": str(served.models), "store": str(served.store), "content": content}
+    result = run_module("adapter_release_info", {**options, "engines": ["vllm", "openvino"]})
+    [adapter] = result["adapters"]
+    assert [(verdict["engine"], verdict["state"], verdict["held_back"]) for verdict in adapter["engines"]] == [
+        ("vllm", "right", False),
+        ("openvino_genai", "wrong", True),
+    ]
+    right, wrong = result["summary"]["adapter"][-2:]
+    assert right == "engine vllm right"
+    assert wrong.startswith("engine openvino_genai wrong: OpenVINO GenAI does not read adapter_config.json")
+    # The node serves what was verified.
+    assert (adapter["differences"], result["differences"]) == ([], [])
+    # A status shows its summary, an audit does not.
+    assert [warning.partition(": ")[0] for warning in result.get("warnings", ())] == [
+        "adapter adapter, engine openvino_genai"
+    ] * content
+
+
+def test_adapter_release_info_with_unknown_engine_fails(run: RunModule) -> None:
+    assert run(engines="vlm")["msg"].startswith("engines: names engine vlm, which has no rules.")
+
+
+def test_adapter_release_info_of_adapter_that_is_not_active_has_no_verdict(run: RunModule) -> None:
+    assert run(engines="vllm")["adapters"][0]["engines"] == []

@@ -9,14 +9,17 @@ tests/integration runs it with its action plugin.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 import shutil
 import typing as t
 
 import pytest
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import Manifest
 
 from tests.support.releases import NAME, content, manifest_of, write_version
+from tests.support.tiny_adapters import BASE_NAME
 from tests.support.transactions import Node
 
 from .conftest import Result, RunModule
@@ -69,10 +72,15 @@ def planned(node: Node, **more: t.Any) -> Result:
     }
 
 
+def transfers(result: Result) -> list[Result]:
+    """The entries of a result without what engines make of the adapters."""
+    return [{key: value for key, value in adapter.items() if not key.startswith("engine")} for adapter in result["adapters"]]
+
+
 def test_adapter_sync_plan_on_empty_node_downloads_all(node: Node, run: RunModule) -> None:
     result = run("plan")
     assert result["changed"] is True
-    assert result["adapters"] == [planned(node)]
+    assert transfers(result) == [planned(node)]
     assert result["options"] == {
         "transfer_timeout": 60,
         "transfer_tries": 3,
@@ -88,7 +96,7 @@ def test_adapter_sync_plan_on_empty_node_downloads_all(node: Node, run: RunModul
 
 def test_adapter_sync_plan_in_check_mode_changes_nothing(node: Node, run: RunModule) -> None:
     result = run("plan", check_mode=True)
-    assert (result["changed"], result["adapters"]) == (True, [planned(node)])
+    assert (result["changed"], transfers(result)) == (True, [planned(node)])
     assert not staging_of(node).exists()
 
 
@@ -97,13 +105,13 @@ def test_adapter_sync_plan_of_stored_release_changes_nothing(node: Node, run: Ru
     before = node.snapshot()
     result = run("plan")
     assert (result["changed"], result["diff"]["after"]) == (False, "")
-    assert result["adapters"] == [planned(node, stored=True, downloaded=[], downloaded_bytes=0)]
+    assert transfers(result) == [planned(node, stored=True, downloaded=[], downloaded_bytes=0)]
     assert node.snapshot() == before
 
 
 def test_adapter_sync_reuses_file_of_another_release(node: Node, run: RunModule) -> None:
     node.deploy(2)
-    [adapter] = run("plan")["adapters"]
+    [adapter] = transfers(run("plan"))
     assert (list(adapter["reused"]), adapter["reused_bytes"]) == (["tokenizer.json"], len(content(2)["tokenizer.json"]))
     assert adapter["downloaded"] == sorted(content(1).keys() - adapter["reused"].keys())
     for name in adapter["downloaded"]:
@@ -151,3 +159,51 @@ def test_adapter_sync_invalid_option_is_refused(run: RunModule, options: dict[st
 
 def test_adapter_sync_without_action_plugin_is_refused(run: RunModule) -> None:
     assert run(None)["msg"].startswith("adapter_sync: was run without its action plugin.")
+
+
+@pytest.mark.parametrize("check_mode", [True, False])
+def test_adapter_sync_plan_for_engine_that_answers_wrongly_fails_and_writes_nothing(
+    node: Node, run: RunModule, rslora: Manifest, check_mode: bool
+) -> None:
+    plain = dataclasses.replace(rslora, name="plain", config={**rslora.config, "use_rslora": False, "lora_alpha": 16})
+    manifests = [rslora.to_text(), plain.to_text()]
+    before = node.snapshot()
+    result = run("plan", check_mode, manifests=manifests, engines=["vllm", "openvino", "llama.cpp"])
+    assert result["failed"]
+    assert [(problem["adapter"], problem["subject"]) for problem in result["problems"]] == [
+        ("rslora", f"adapter rslora, engine {engine}") for engine in ("openvino_genai", "llama_cpp")
+    ]
+    # The report shows the verdicts on all adapters.
+    assert {
+        adapter["name"]: [(verdict["state"], verdict["held_back"]) for verdict in adapter["engines"]]
+        for adapter in result["adapters"]
+    } == {"rslora": [("right", False), ("wrong", True), ("wrong", True)], "plain": [("right", False)] * 3}
+    assert "warnings" not in result
+    assert node.snapshot() == before
+
+
+def test_adapter_sync_plan_for_engine_that_is_only_reported_warns(node: Node, run: RunModule, rslora: Manifest) -> None:
+    manifests = [rslora.to_text()]
+    result = run("plan", manifests=manifests, engines="openvino", engine_policy="report")
+    [adapter] = result["adapters"]
+    assert (adapter["downloaded"], adapter["engine_notes"]) == ([entry.path for entry in rslora.files], [])
+    assert [(verdict["state"], verdict["held_back"]) for verdict in adapter["engines"]] == [("wrong", False)]
+    [warning] = result["warnings"]
+    assert warning.startswith("adapter rslora, engine openvino_genai: ")
+    # Once for both phases.
+    assert "warnings" not in run("verify", manifests=manifests, engines="openvino", engine_policy="report")
+
+
+def test_adapter_sync_plan_without_engines_notes_kinds_that_some_engine_answers_wrongly_for(
+    run: RunModule, rslora: Manifest
+) -> None:
+    [adapter] = run("plan", manifests=[rslora.to_text()])["adapters"]
+    assert adapter["engines"] == []
+    [note] = adapter["engine_notes"]
+    assert "rsLoRA" in note
+
+
+def test_adapter_sync_plan_knows_the_config_of_the_base(run: RunModule, rslora: Manifest) -> None:
+    rope = {"rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"}}
+    [adapter] = run("plan", manifests=[rslora.to_text()], engines="vllm", bases={BASE_NAME: {"config": rope}})["adapters"]
+    assert "rope_parameters" in adapter["engines"][0]["kinds"]

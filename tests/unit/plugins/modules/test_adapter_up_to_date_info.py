@@ -12,6 +12,7 @@ import typing as t
 
 import pytest
 
+from tests.support.opened_files import opened_by
 from tests.support.served import Served
 
 Run = t.Callable[..., t.Dict[str, t.Any]]
@@ -52,6 +53,7 @@ def test_up_to_date_node_returns_whole_result(node: Served, run: Run) -> None:
                 "previous": None,
                 "activation": "exchange",
                 "path": node.paths.release(node.manifest.release),
+                "engines": [],
             }
         ],
     }
@@ -73,9 +75,48 @@ def test_node_without_receipt_returns_reason(node: Served, run: Run) -> None:
         ({"device": "tpu"}, "device is tpu: expected cpu, cuda, or cuda: and a number."),
         ({"keep": 0}, "keep: is 0."),
         ({"user": "no-such-user"}, "user no-such-user: does not exist on this host."),
+        ({"engines": "vlm"}, "engines: names engine vlm, which has no rules."),
     ],
 )
 def test_invalid_options_are_reasons(run: Run, options: dict[str, t.Any], reason: str) -> None:
     result = run(**options)
     assert (result["up_to_date"], len(result["reasons"])) == (False, 1)
     assert result["reasons"][0].startswith(reason)
+
+
+def test_up_to_date_node_returns_verdicts_of_its_engines(run: Run) -> None:
+    result = run(engines=["vllm", {"name": "openvino", "alpha": 2}])
+    assert result["up_to_date"]
+    [adapter] = result["adapters"]
+    assert [(verdict["engine"], verdict["state"]) for verdict in adapter["engines"]] == [
+        ("vllm", "right"),
+        ("openvino_genai", "right"),
+    ]
+
+
+def test_node_whose_engine_answers_wrongly_is_not_up_to_date(node: Served, run: Run) -> None:
+    before = node.snapshot()
+    result = run(engines=["vllm", "openvino"])
+    assert (result["up_to_date"], result["adapters"]) == (False, [])
+    [reason] = result["reasons"]
+    assert reason.startswith("adapter adapter, engine openvino_genai: OpenVINO GenAI does not read adapter_config.json")
+    assert "warnings" not in result
+    assert node.snapshot() == before
+
+
+def test_node_whose_engine_is_only_reported_is_up_to_date_with_a_warning(node: Served, run: Run) -> None:
+    result = run(engines="openvino", engine_policy="report")
+    assert (result["up_to_date"], result["reasons"]) == (True, [])
+    [warning] = result["warnings"]
+    assert warning.startswith("adapter adapter, engine openvino_genai: ")
+    assert [verdict["held_back"] for verdict in result["adapters"][0]["engines"]] == [False]
+    os.unlink(node.paths.receipt(node.manifest.release))
+    # adapter_sync gives the warning then.
+    assert "warnings" not in run(engines="openvino", engine_policy="report")
+
+
+def test_verdicts_open_no_further_file(run: Run) -> None:
+    engines = ["vllm", {"name": "openvino", "alpha": 2, "version": "2026.4.1.0"}]
+    # The first run imports the rules.
+    run(engines=engines)
+    assert opened_by(lambda: run(engines=engines)) == opened_by(run)

@@ -262,3 +262,36 @@ def test_check_node_that_has_the_files_receives_nothing(site: Site) -> None:
     for name in ("grammar_3b", "grammar_8b"):
         shutil.copytree(site.source / name, site.models / name)
     assert site.check_node().one("transfer").found.startswith("0 B to receive in 0 files; ")
+
+
+def test_check_node_says_what_its_engines_make_of_each_adapter(site: Site) -> None:
+    found = site.check_node(engines=["vllm", "openvino"])
+    small, large = found.all("engine vllm")
+    assert (small.state, small.found) == ("ok", "adapter grammar_3b: vLLM answers as PEFT does.")
+    # Nobody has said whether that engine was started with a larger limit than its default.
+    assert (large.state, large.found[:48]) == ("warning", "adapter grammar_8b: vLLM refuses ranks above its")
+    wrong, right = found.all("engine openvino_genai")
+    assert (wrong.state, right.state) == ("failed", "ok")
+    assert wrong.found.startswith("adapter grammar_3b: OpenVINO GenAI does not read adapter_config.json")
+    assert wrong.found.endswith(" Log-probabilities were up to 0.142 away from PEFT's.")
+    assert "AdapterConfig(adapter, 2)" in wrong.remedy
+
+
+def test_check_node_whose_engine_is_only_reported_is_ready(site: Site) -> None:
+    found = site.check_node(engines="openvino", engine_policy="report")
+    assert [one.state for one in found.all("engine openvino_genai")] == ["warning", "ok"]
+    assert found.failed() == set()
+
+
+def test_check_node_with_unknown_engine_fails(site: Site) -> None:
+    one = site.check_node(engines="vlm").one("engines")
+    assert (one.state, one.found) == ("failed", "names engine vlm, which has no rules.")
+
+
+def test_check_node_without_engines_warns_of_kinds_that_some_engine_answers_wrongly_for(site: Site, tiny: pathlib.Path) -> None:
+    shutil.rmtree(site.source / "grammar_3b")
+    shutil.copytree(tiny / "rslora", site.source / "grammar_3b")
+    site.rows[0]["peft_config"] = {"use_rslora": True}
+    one = site.check_node().one("engines")
+    assert one.state == "warning"
+    assert one.found.startswith("adapter grammar_3b: It has rsLoRA")

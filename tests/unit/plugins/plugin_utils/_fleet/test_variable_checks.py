@@ -51,3 +51,18 @@ def test_variable_checks_list_is_no_misspelt_text() -> None:
         "jw2-1, agent_groups",
         "jw2-1, agent_prompt",
     ]
+
+
+def test_variable_checks_engine_that_is_declared_right_has_no_findings() -> None:
+    engines = ["openvino", {"name": "vllm", "version": "0.32.0", "max_lora_rank": 64}]
+    for value in (*engines, engines, "", None):
+        assert found(agent_engine=value, agent_engine_policy="report") == []
+
+
+def test_variable_checks_mistakes_in_engines_are_refused() -> None:
+    mistakes = found(agent_engine=["opnvino", {"name": "vllm", "version": 0.32}], agent_engine_policy="warn")
+    assert mistakes == [
+        "jw2-1, agent_engine: names engine opnvino, which has no rules. Use the name of a known engine: openvino_genai.",
+        "jw2-1, agent_engine: has version 0.32 for engine vllm, which is not text. Put it in quotes.",
+        'jw2-1, agent_engine_policy: is "warn", which is not one of enforce, report. Write one of enforce, report.',
+    ]

@@ -60,6 +60,9 @@ def test_as_html_recorded_reports_are_complete(name: str) -> None:
                 assert value is None or " ".join(value.split()) in text
             for check in (adapter["test"] or {}).get("checks") or ():
                 assert check in text
+            for verdict in adapter["engines"]:
+                assert f"{verdict['engine']} {verdict['version']}: {verdict['state']}" in text
+                assert verdict["state"] == "right" or (verdict["message"] in text and verdict["remedy"] in text)
     assert ("a rollback restores it" in text) == any(
         entry["release"] == adapter["previous"]
         for node in report["nodes"]
@@ -193,3 +196,16 @@ def test_as_html_gauges_show_distances_against_limits() -> None:
         (40.0, "permitted"), (80.0, "far bad"), (80.0, "permitted"), (40.0, "far good"),
         (40.0, "permitted"), (80.0, "far bad"), (80.0, "permitted"), (40.0, "far good"),
     ]  # fmt: skip
+
+
+def test_as_html_shows_what_is_held_back_and_notes_of_unknown_engines() -> None:
+    report = load("deployed")
+    first, second, *_others = (adapter for node in report["nodes"] for adapter in node["adapters"])
+    [right] = first["engines"]
+    words = {"message": "It ignores use_rslora.", "figure": 1.161, "remedy": "Set alpha."}
+    first["engines"] = [{**right, "engine": "llama_cpp", "version": None, "state": "wrong", "held_back": True, **words}]
+    second.update(engines=[], engine_notes=["Some engines ignore it."])
+    text = " ".join(Page(as_html(report)).text.split())
+    said = "It ignores use_rslora. Log-probabilities were up to 1.161 away from PEFT's. Set alpha."
+    assert f"Engines llama_cpp: wrong, held back{said}" in text
+    assert "Engines Some engines ignore it." in text

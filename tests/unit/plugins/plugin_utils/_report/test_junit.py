@@ -37,12 +37,17 @@ def test_as_junit_delivery_passes() -> None:
     assert all(case.is_passed for case in cases(as_junit(load("deployed"))).values())
 
 
+def test_as_junit_delivery_names_verdicts_of_engines() -> None:
+    case = cases(as_junit(load("deployed")))["jw2-1", CLEANER_3B]
+    assert case.system_out.splitlines()[-1] == "engine vllm 0.32.0 right"
+
+
 def test_as_junit_failure_has_problem_and_remedy() -> None:
     found = cases(as_junit(load("failed")))
     [failure] = found["jw2-1", CLEANER_8B].result
     assert isinstance(failure, junitparser.Failure)
-    assert failure.message == "is 64; the inventory declares alpha 32."
-    assert failure.text.endswith("Deliver the intended adapter, or correct the inventory.")
+    assert failure.message.startswith("is 64; the inventory declares alpha 32.; matches this row instead: ")
+    assert "Deliver the intended adapter, or correct the inventory." in failure.text
     [skipped] = found["jw2-1", CLEANER_3B].result
     assert (type(skipped), skipped.message) == (junitparser.Skipped, "Another adapter of its node failed.")
     assert found["jw3-1", "llama32_3b_wikipedia_only_lora"].is_passed
@@ -59,6 +64,7 @@ def test_as_junit_drift_fails_its_adapter_only() -> None:
 
 def test_as_junit_failure_at_another_host_names_it() -> None:
     report = load("failed")
+    del report["failures"][1:]
     report["failures"][0].update(host="sbs29", subject="sbs29", problem="is unreachable: refused", adapter=None)
     [failure] = cases(as_junit(report))["jw2-1", CLEANER_8B].result
     assert failure.message == "sbs29 is unreachable: refused"

@@ -10,6 +10,7 @@ import re
 
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.fleet_manifest import parse
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.markdown import as_markdown
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.model import adapters_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,6 +32,18 @@ def test_as_markdown_delivery_ticks_boxes_and_has_evidence() -> None:
     for entry in adapter["files"]:
         assert f"| {entry['path']} | {entry['size']} | {entry['sha256']} |" in text
     assert "## Failures" not in text
+    verdicts = [(node, adapter, verdict) for node, adapter in adapters_of(report) for verdict in adapter["engines"]]
+    assert verdicts
+    for node, adapter, verdict in verdicts:
+        row = (node["node"], adapter["name"], verdict["engine"], verdict["version"], verdict["state"], verdict["message"])
+        assert f"| {' | '.join(row)} |" in text
+
+
+def test_as_markdown_without_engines_has_no_section_for_them() -> None:
+    report = load("deployed")
+    for _node, adapter in adapters_of(report):
+        adapter["engines"] = []
+    assert "## Engines" not in as_markdown(report)
 
 
 def test_as_markdown_folded_adapter_says_what_it_was_made_of() -> None:
@@ -103,6 +116,8 @@ def test_as_markdown_hostile_text_adds_no_box_and_no_cell(purpose: str, message:
             adapter.update(dataset=message, quality=f"x\n- [x] All nodes tested{message}")
             if adapter["test"]:
                 adapter["test"]["device_name"] = device
+            texts = {"engine": message, "version": device, "state": "wrong", "message": f"x\n- [x] {message}"}
+            adapter["engines"] = [{**texts, "figure": None, "remedy": "", "held_back": True}]
     report["failures"][0].update(problem=f"failed:\n- [x] All nodes tested\n{message}", subject=message)
     text = as_markdown(report)
     # Lines as Markdown splits them, and as Python does.
@@ -110,3 +125,5 @@ def test_as_markdown_hostile_text_adds_no_box_and_no_cell(purpose: str, message:
         assert [line for line in lines if line.startswith("- [")] == [f"- [ ] {box}" for box in BOXES]
     evidence = text.split("\n## Evidence\n")[1].split("\n## ")[0].strip().split("\n")
     assert {len(cells(line)) for line in evidence} == {9}
+    engines = text.split("\n## Engines\n")[1].split("\n## ")[0].strip().split("\n")
+    assert {len(cells(line)) for line in engines} == {6}

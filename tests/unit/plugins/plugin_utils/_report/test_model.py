@@ -423,3 +423,35 @@ def test_schema_has_every_key_state_and_step() -> None:
     assert steps == [step.key for step in STEPS]
     facts = {field.name for field in dataclasses.fields(LoadTestResult)}
     assert schema()["$defs"]["test"]["properties"].keys() == facts | {"at", "from_receipt", "required_level"}
+
+
+def verdict(state: str = "wrong", held_back: bool = False) -> Data:
+    words = {"message": "OpenVINO GenAI ignores it.", "figure": 1.302, "remedy": "Hand over alpha 8."}
+    return {"engine": "openvino_genai", "version": None, "state": state, "kinds": ["rslora"], **words, "held_back": held_back}
+
+
+def judged(name: str, *verdicts: Data, **more: t.Any) -> Data:
+    return {"adapters": [{"name": name, "engines": list(verdicts), **more}]}
+
+
+@pytest.mark.parametrize("step", [COMPARE, TRANSFER, AUDIT, STATUS])
+def test_report_has_verdicts_of_the_step_that_returned_them(step: Step) -> None:
+    name = rows("cleaner")[0]["name"]
+    of_step = {COMPARE: {"required_level": "model"}, AUDIT: {"release": None}, STATUS: {"release": None}}.get(step, {})
+    of_run = run(jw2=[(step, judged(name, verdict(), engine_notes=["A note."], **of_step))])
+    first, second = report_of(of_run)["nodes"][0]["adapters"]
+    assert (first["engines"], first["engine_notes"]) == ([verdict()], ["A note."])
+    assert (second["engines"], second["engine_notes"]) == ([], [])
+
+
+def test_report_of_adapter_that_is_held_back_has_verdict_and_failure() -> None:
+    first, second = (row["name"] for row in rows("cleaner"))
+    problem = Problem("engine openvino_genai", "OpenVINO GenAI ignores it.", "Hand over alpha 8.", first)
+    failed = {**judged(first, verdict(held_back=True)), "msg": str(problem), "problems": [problem.to_json()]}
+    report = report_of(run(jw2=[(TRANSFER, failed)]))
+    adapters = report["nodes"][0]["adapters"]
+    assert [adapter["state"] for adapter in adapters] == ["failed", "skipped"]
+    assert adapters[0]["engines"] == [verdict(held_back=True)]
+    [failure] = report["failures"]
+    assert (failure["node"], failure["adapter"], failure["step"]) == ("jw2", first, "transfer")
+    assert second == adapters[1]["name"]

@@ -55,6 +55,18 @@ def test_as_prometheus_values_keep_full_precision() -> None:
     assert found["lorafleet_adapter_golden_distance_permitted"][0].value == 0.12
 
 
+def test_as_prometheus_engines_of_same_name_and_version_are_one_sample() -> None:
+    report = load("deployed")
+    adapter = report["nodes"][0]["adapters"][0]
+    [right] = adapter["engines"]
+    adapter["engines"] = [right, {**right, "version": None, "state": "unknown"}, right]
+    labels = [sample.labels for sample in samples(as_prometheus(report))["lorafleet_adapter_engine_verdict"]]
+    assert [(one["engine"], one["version"], one["state"]) for one in labels if one["adapter"] == adapter["name"]] == [
+        ("vllm", "", "unknown"),
+        ("vllm", "0.32.0", "right"),
+    ]
+
+
 def test_as_prometheus_unfinished_run_has_no_end() -> None:
     report = {**load("deployed"), "ended": None}
     assert "lorafleet_run_end_timestamp_seconds" not in samples(as_prometheus(report))

@@ -81,12 +81,32 @@ def test_note_lines_name_each_note_of_this_run_once() -> None:
     assert note_lines(report) == []
 
 
+def test_note_lines_name_what_engines_make_of_an_adapter_that_is_delivered() -> None:
+    report = load("deployed")
+    adapter = report["nodes"][0]["adapters"][0]
+    words = {"message": "It ignores use_rslora.", "figure": 1.161, "remedy": "Set alpha."}
+    wrong = {"engine": "llama_cpp", "version": "0.3.36", "state": "wrong", "kinds": ["rslora"], **words, "held_back": False}
+    adapter["engines"] = [wrong, {**wrong, "engine": "vllm", "state": "right"}]
+    adapter["engine_notes"] = ["Some engines ignore it."]
+    about = f"note: jw2-1: adapter {adapter['name']}:"
+    said = "It ignores use_rslora. Log-probabilities were up to 1.161 away from PEFT's. Set alpha."
+    line, note = f"{about} engine llama_cpp 0.3.36 wrong: {said}", f"{about} Some engines ignore it."
+    assert note_lines(report) == [line, note]
+    adapter["engines"] = [{**wrong, "held_back": True}]
+    # The failures of a deploy say it. A status has none.
+    assert note_lines(report) == [note]
+    assert note_lines({**report, "kind": "status"}) == [line, note]
+
+
 def test_failure_lines_have_problem_and_remedy() -> None:
     report = load("failed")
+    _alpha, row, lost = (failure["problem"] for failure in report["failures"])
     assert failure_lines(report) == [
         "sbs29 (needed by jw2-1): adapter llama31_8b_grammar_lora, lora_alpha in adapter_config.json: is 64;"
         " the inventory declares alpha 32. Deliver the intended adapter, or correct the inventory.",
-        f"jw3-2: {report['failures'][1]['problem']}."
+        f"sbs29 (needed by jw2-1): adapter llama31_8b_grammar_lora: {' '.join(row.split())}."
+        " If it is the intended adapter, put that row into agent_adapters.",
+        f"jw3-2: {lost}."
         " Restore the connection and run again. The node still serves a complete release, the old one or the new one.",
     ]
 
@@ -122,7 +142,7 @@ def test_failure_lines_of_many_nodes_are_grouped() -> None:
 
 def test_failure_lines_of_unreachable_training_server_name_it_once() -> None:
     report = load("failed")
-    lost = {**report["failures"][1], "host": "sbs29", "subject": "sbs29"}
+    lost = {**report["failures"][2], "host": "sbs29", "subject": "sbs29"}
     report["failures"] = [{**lost, "node": f"jw2-{number}"} for number in range(1, 5)]
     [line] = failure_lines(report)
     assert line.startswith("sbs29 (needed by jw2-1, jw2-2, jw2-3 and 1 more): is unreachable: ")
