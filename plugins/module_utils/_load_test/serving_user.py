@@ -18,6 +18,10 @@ import typing as t
 from .._errors import DeliveryError
 from .._store.permissions import Permissions
 
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# O_NONBLOCK, so that a FIFO that took the file's place does not stop this process.
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
 
 @dataclasses.dataclass(frozen=True)
 class ServingUser:
@@ -47,8 +51,9 @@ class ServingUser:
 
     def own(self, directory: str) -> None:
         """Give this user a directory and everything in it, regardless of the umask."""
-        for path, _directories, files in os.walk(directory):
-            for name in (".", *files):
+        # The directory last: until then, nobody else can exchange what is in it.
+        for path, _directories, files in os.walk(directory, topdown=False):
+            for name in (*files, "."):
                 os.chown(os.path.join(path, name), self.uid, self.gid, follow_symlinks=False)
 
     def may(self, bits: int, mode: int, uid: int, gid: int) -> bool:
@@ -80,33 +85,86 @@ def check_readable(user: ServingUser, permissions: Permissions) -> None:
 @contextlib.contextmanager
 def _temporary_read_access(directories: list[str], user: ServingUser) -> t.Iterator[None]:
     with contextlib.ExitStack() as undo:
-        for path in [*(path for directory in directories for path in _plain_entries(directory)), *directories]:
-            try:
-                before = os.lstat(path)
-            except FileNotFoundError:
-                # Another run removed it, which the load test will report.
-                continue
-            mode, wanted = stat.S_IMODE(before.st_mode), 0o5 if stat.S_ISDIR(before.st_mode) else 0o4
-            if not user.may(wanted, mode, before.st_uid, before.st_gid):
-                undo.callback(_set, path, before.st_gid, mode)
-                _set(path, user.gid, mode | wanted << 3)
+        for directory in directories:
+            # Another run may have removed it, which the load test will report.
+            with contextlib.suppress(FileNotFoundError):
+                _lend_directory(directory, None, user, undo)
         yield
 
 
-def _plain_entries(directory: str) -> list[str]:
-    """Return the plain files in a directory, and its subdirectories after their files."""
-    found: list[str] = []
-    with contextlib.suppress(FileNotFoundError):
-        for entry in os.scandir(directory):
-            if entry.is_dir(follow_symlinks=False):
-                found += _plain_entries(entry.path)
-            if not entry.is_symlink() and (entry.is_dir() or entry.is_file()):
-                found.append(entry.path)
+def _lend_directory(path: str, above: int | None, user: ServingUser, undo: contextlib.ExitStack) -> None:
+    """Lend read access to a directory with its plain files and subdirectories.
+
+    ``above`` is the descriptor of the directory that it is in, None for the first one.
+    """
+    name = path if above is None else os.path.basename(path)
+    descriptor = os.open(name, _DIRECTORY, dir_fd=above)
+    # It stays open: the way back must not lead through a path, which may lead elsewhere by then.
+    undo.callback(os.close, descriptor)
+    before = os.fstat(descriptor)
+    for inner, status in _entries(descriptor):
+        if stat.S_ISDIR(status.st_mode):
+            with contextlib.suppress(FileNotFoundError):
+                _lend_directory(os.path.join(path, inner), descriptor, user, undo)
+        elif stat.S_ISREG(status.st_mode) and not user.may(0o4, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid):
+            _check_own(path, before)
+            _lend_file(os.path.join(path, inner), descriptor, status, user, undo)
+    mode = stat.S_IMODE(before.st_mode)
+    if not user.may(0o5, mode, before.st_uid, before.st_gid):
+        _check_own(path, before)
+        undo.callback(_set, descriptor, before.st_gid, mode)
+        _set(descriptor, user.gid, mode | 0o050)
+
+
+def _lend_file(path: str, directory: int, status: os.stat_result, user: ServingUser, undo: contextlib.ExitStack) -> None:
+    if status.st_nlink > 1:
+        raise DeliveryError.of(
+            path,
+            f"has {status.st_nlink} hard links, so no access to it is lent.",
+            "Remove the other names, or this file, and deploy again.",
+        )
+    mode = stat.S_IMODE(status.st_mode)
+    undo.callback(_set_file, path, directory, status, status.st_gid, mode)
+    _set_file(path, directory, status, user.gid, mode | 0o040)
+
+
+def _entries(directory: int) -> list[tuple[str, os.stat_result]]:
+    found = []
+    for name in os.listdir(directory):
+        with contextlib.suppress(FileNotFoundError):
+            found.append((name, os.stat(name, dir_fd=directory, follow_symlinks=False)))
     return found
 
 
-def _set(path: str, gid: int, mode: int) -> None:
-    # Staged files may have been removed by the time access is revoked.
-    with contextlib.suppress(FileNotFoundError):
-        os.chown(path, -1, gid, follow_symlinks=False)
-        os.chmod(path, mode)
+def _check_own(directory: str, status: os.stat_result) -> None:
+    """Raise DeliveryError if another user could exchange what is in a directory."""
+    if status.st_uid not in (0, os.geteuid()):
+        raise DeliveryError.of(
+            directory,
+            f"belongs to user {status.st_uid}, who could exchange its files while read access to them is lent.",
+            "Remove it, and deploy the adapter again.",
+        )
+
+
+def _set_file(path: str, directory: int, status: os.stat_result, gid: int, mode: int) -> None:
+    """Set group and mode of the file that ``status`` is of, and of no other."""
+    exchanged = DeliveryError.of(path, "was exchanged during the load test.", "Find out by whom, and deploy again.")
+    try:
+        descriptor = os.open(os.path.basename(path), _FILE, dir_fd=directory)
+    except FileNotFoundError:
+        # Staged files may have been removed by the time access is revoked.
+        return
+    except OSError as exc:
+        raise exchanged from exc
+    try:
+        found = os.fstat(descriptor)
+        if (found.st_dev, found.st_ino, found.st_nlink) != (status.st_dev, status.st_ino, 1):
+            raise exchanged
+        _set(descriptor, gid, mode)
+    finally:
+        os.close(descriptor)
+
+
+def _set(descriptor: int, gid: int, mode: int) -> None:
+    os.fchown(descriptor, -1, gid)
+    os.fchmod(descriptor, mode)

@@ -156,16 +156,69 @@ def test_may_read_ignores_vanished_files(open_path: pathlib.Path, staged: pathli
     with user.may_read([str(open_path / "gone")]):
         pass
     # Another run removes the file during the scan.
-    weights, scandir = staged / "adapter_model.safetensors", os.scandir
+    weights, listdir = staged / "adapter_model.safetensors", os.listdir
 
-    def scan_and_unlink(path: str) -> list[os.DirEntry[str]]:
-        entries = list(scandir(path))
+    def list_and_unlink(path: int) -> list[str]:
+        entries = listdir(path)
         weights.unlink()
         return entries
 
-    monkeypatch.setattr(os, "scandir", scan_and_unlink)
+    monkeypatch.setattr(os, "listdir", list_and_unlink)
     with user.may_read([str(staged)]):
         assert permissions_of(staged) == (0o750, 0, user.gid)
+    assert permissions_of(staged) == (0o700, 0, 0)
+
+
+@pytest.fixture
+def victim(open_path: pathlib.Path) -> pathlib.Path:
+    """A file of root's that nobody else may read."""
+    path = open_path / "shadow"
+    path.write_text("secret", encoding="utf-8")
+    path.chmod(0o600)
+    return path
+
+
+@as_root
+@pytest.mark.parametrize("trick", ["symlink", "hard link", "other file"])
+def test_may_read_file_exchanged_meanwhile_is_an_error(staged: pathlib.Path, victim: pathlib.Path, trick: str) -> None:
+    weights = staged / "adapter_model.safetensors"
+    error = pytest.raises(DeliveryError, match=f"{weights}: was exchanged during the load test")
+    with error, ServingUser.named(NAME).may_read([str(staged)]):
+        weights.rename(staged / "kept")
+        if trick == "symlink":
+            weights.symlink_to(victim)
+        elif trick == "hard link":
+            weights.hardlink_to(victim)
+        else:
+            victim.rename(weights)
+    found = permissions_of(weights if trick == "other file" else victim)
+    assert found == (0o600, 0, 0)
+    # The rest is taken back all the same.
+    assert permissions_of(staged) == (0o700, 0, 0)
+
+
+@as_root
+@pytest.mark.parametrize("mode", [0o600, 0o066])
+def test_may_read_in_a_directory_of_another_user_is_refused(staged: pathlib.Path, mode: int) -> None:
+    """It could exchange the file for one of root's before the access is taken back."""
+    weights = staged / "adapter_model.safetensors"
+    for path in (staged, weights):
+        os.chown(path, 1, 1)
+    weights.chmod(mode)
+    before = [permissions_of(path) for path in (staged, weights)]
+    error = pytest.raises(DeliveryError, match="belongs to user 1, who could exchange its files")
+    with error, ServingUser.named(NAME).may_read([str(staged)]):
+        pass
+    assert [permissions_of(path) for path in (staged, weights)] == before
+
+
+@as_root
+def test_may_read_file_with_a_second_name_is_refused(staged: pathlib.Path, victim: pathlib.Path) -> None:
+    (staged / "tokenizer.json").hardlink_to(victim)
+    error = pytest.raises(DeliveryError, match=r"tokenizer\.json: has 2 hard links")
+    with error, ServingUser.named(NAME).may_read([str(staged)]):
+        pass
+    assert permissions_of(victim) == (0o600, 0, 0)
     assert permissions_of(staged) == (0o700, 0, 0)
 
 
