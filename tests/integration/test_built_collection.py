@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -19,24 +20,63 @@ from tests.support.fleet import CLEANER_3B, Fleet, contents, travelling
 from tests.support.playbooks import CHECKOUT, LIMIT
 
 BIN = pathlib.Path(sys.executable).parent
-# The first four hold the files that users need at run time.
-BELONGS = {"changelogs", "docs", "meta", "plugins", "roles", "playbooks", "LICENSES"}
-BELONGS |= {"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "REUSE.toml", "FILES.json", "MANIFEST.json"}
+# The parts of the checkout that are shipped; users need the first four at run time.
+SHIPPED = {"meta", "plugins", "roles", "playbooks", "docs", "LICENSES", "changelogs"}
+SHIPPED |= {"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "REUSE.toml"}
+# What lies in checkouts without belonging to the collection.
+PLANTED = [
+    ".env",
+    ".venv/lib/site.py",
+    ".git-credentials",
+    "id_ed25519",
+    "vault_pass.txt",
+    "hosts.yml",
+    "changelogs/vault_pass.txt",
+    "docs/.env",
+    "docs/notes.txt",
+    "LICENSES/id_ed25519.pub",
+    "meta/vault.yml",
+    "playbooks/vault_pass.txt",
+    "playbooks/group_vars/all.yml",
+    "plugins/modules/.env",
+    "plugins/module_utils/__pycache__/paths.cpython-311.pyc",
+    "plugins/modules/id_ed25519",
+    "roles/agent/files/id_ed25519",
+    "roles/agent/vault_pass.txt",
+    "roles/runtime/files/token.txt",
+]
+
+
+def tracked() -> list[str]:
+    """Names of the files of the checkout that git knows, without deleted ones."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=CHECKOUT, check=True, capture_output=True, text=True)
+    return [name for name in listed.stdout.split("\0") if name and (CHECKOUT / name).exists()]
 
 
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    directory = tmp_path_factory.mktemp("built")
-    command = [BIN / "ansible-galaxy", "collection", "build", CHECKOUT, "--output-path", directory]
+    """The collection, built from a checkout that has other files too."""
+    checkout, directory = tmp_path_factory.mktemp("checkout"), tmp_path_factory.mktemp("built")
+    for name in tracked():
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(CHECKOUT / name, checkout / name, follow_symlinks=False)
+    for name in PLANTED:
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        (checkout / name).write_text("secret\n")
+    (checkout / ".collections" / "ansible_collections" / "lorafleet").mkdir(parents=True)
+    (checkout / ".collections" / "ansible_collections" / "lorafleet" / "delivery").symlink_to("../../..")
+    (checkout / "docs" / "link.md").symlink_to(checkout / "id_ed25519")
+    command = [BIN / "ansible-galaxy", "collection", "build", checkout, "--output-path", directory]
     subprocess.run(command, check=True, capture_output=True, timeout=LIMIT)
     (built,) = directory.glob("lorafleet-delivery-*.tar.gz")
     return built
 
 
-def test_build_contains_only_the_collection(artifact: pathlib.Path) -> None:
+def test_build_from_used_checkout_contains_tracked_files_only(artifact: pathlib.Path) -> None:
     with tarfile.open(artifact) as archive:
-        names = {name.split("/")[0] for name in archive.getnames()}
-    assert names <= BELONGS
+        built = {member.name for member in archive.getmembers() if not member.isdir()}
+    expected = {name for name in tracked() if name.split("/")[0] in SHIPPED and not name.startswith("changelogs/fragments/")}
+    assert built == expected | {"FILES.json", "MANIFEST.json"}
 
 
 def test_installed_collection_deploys_audits_and_has_documentation(
