@@ -16,9 +16,8 @@ import typing as t
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.declaration import Declaration
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.describe import describe
-from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
-from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.launch import WorkerRun
-from ansible_collections.lorafleet.delivery.plugins.module_utils._source.fold import FoldedAdapter, Folding, settle
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import Problem
+from ansible_collections.lorafleet.delivery.plugins.module_utils._source.fold import FoldedAdapter, Folding
 
 from tests.support import tiny_adapters
 from tests.support.damage import change_tensors, scale
@@ -99,7 +98,6 @@ def peft(code: str, *arguments: str) -> str:
 
 class Kinds(t.NamedTuple):
     folded: dict[str, FoldedAdapter]
-    outcome: WorkerRun
     # What PEFT itself says of each pair.
     found: dict[str, dict[str, t.Any]]
 
@@ -115,10 +113,11 @@ def kinds(tiny: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> Kinds
     (work / "scratch").mkdir()
     folding = Folding(tiny_adapters.PEFT_PYTHON, str(work / "cache"), str(work / "scratch"), True)
     folded = {name: fold(folding, work / name, base, name, form) for name, (_own, _dtype, form) in KINDS.items()}
-    outcome = folding.compare(list(folded.values()))
-    assert outcome.problems == ()
+    problems: list[Problem] = []
+    assert folding.compare_new(list(folded.values()), problems) == list(folded.values())
+    assert problems == []
     pairs = {name: (str(work / name), one.place.path) for name, one in folded.items()}
-    return Kinds(folded, outcome, json.loads(peft(COMPARE, str(base), json.dumps(pairs))))
+    return Kinds(folded, json.loads(peft(COMPARE, str(base), json.dumps(pairs))))
 
 
 def fold(folding: Folding, adapter: pathlib.Path, base: pathlib.Path, name: str, form: str) -> FoldedAdapter:
@@ -131,7 +130,6 @@ def fold(folding: Folding, adapter: pathlib.Path, base: pathlib.Path, name: str,
 @pytest.mark.parametrize("name", KINDS)
 def test_folded_adapter_has_logits_of_original_in_peft(kinds: Kinds, name: str) -> None:
     found, folded = kinds.found[name], kinds.folded[name]
-    settle(folded, kinds.outcome)
     assert found["change"] > 0.1
     assert (found["scalings"], len(found["ranks"])) == ([1.0], 1)
     made_of = folded.manifest.made_of
@@ -157,5 +155,7 @@ def test_compare_folded_adapter_with_another_factor_is_rejected(kinds: Kinds, ti
     folding = Folding(tiny_adapters.PEFT_PYTHON, str(tmp_path / "cache"), str(tmp_path), True)
     folded = fold(folding, tmp_path / name, tiny / "base", name, "folded")
     change_tensors(pathlib.Path(folded.place.path), scale("layers.1.mlp.down_proj.lora_B", 0.5))
-    with pytest.raises(DeliveryError, match="answers otherwise when it is folded: logits differ by"):
-        settle(folded, folding.compare([folded]))
+    problems: list[Problem] = []
+    assert folding.compare_new([folded], problems) == []
+    [problem] = problems
+    assert problem.problem.startswith("answers otherwise when it is folded: logits differ by")

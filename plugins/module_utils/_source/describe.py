@@ -24,7 +24,7 @@ from .._errors import DeliveryError, Problem, collected
 from .._forms import AS_TRAINED
 from .._golden.attach import STALE, attach_golden
 from .._store.source import identify_source
-from .fold import FoldedAdapter, Folding, settle
+from .fold import FoldedAdapter, Folding
 
 
 @dataclasses.dataclass
@@ -107,7 +107,7 @@ def describe_adapters(
             if described.cached:
                 found.cached.append(declared.name)
     if write_cache:
-        _compare_with_originals(folding, found)
+        found.folded = folding.compare_new(found.folded, found.problems)
     for folded in found.folded:
         found.manifests.append(folded.manifest)
         found.notes[folded.declared.name] = [*found.notes[folded.declared.name], *folded.notes]
@@ -115,15 +115,3 @@ def describe_adapters(
     names = [row["name"] for row in params["adapters"]]
     found.manifests.sort(key=lambda manifest: names.index(manifest.name))
     return found
-
-
-def _compare_with_originals(folding: Folding, found: Descriptions) -> None:
-    """Compare what was not compared yet, and leave out what is not as its original."""
-    pending = [folded for folded in found.folded if folded.is_to_compare]
-    outcome = folding.compare(pending) if pending else None
-    settled = []
-    for folded in found.folded:
-        with collected(found.problems, folded.declared.name):
-            settle(folded, outcome if folded in pending else None)
-            settled.append(folded)
-    found.folded = settled

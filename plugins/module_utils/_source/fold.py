@@ -21,7 +21,7 @@ from .._adapter.file_selection import changed
 from .._adapter.files import CONFIG_FILE, SAFETENSORS_FILE
 from .._adapter.hash_cache import cache_path
 from .._adapter.manifest import MadeOf, Manifest
-from .._errors import DeliveryError, Problem
+from .._errors import DeliveryError, Problem, collected
 from .._files import copy_file, fsync_directory
 from .._formats.safetensors import open_header
 from .._hashing import sha256_of_all
@@ -79,12 +79,6 @@ class FoldedAdapter:
     @property
     def _is_float32(self) -> bool:
         return all(tensor.dtype == "F32" for tensor in self.description.manifest.tensors)
-
-    @property
-    def is_to_compare(self) -> bool:
-        """Whether it can be compared with the original and has not been."""
-        known = self.record.made_of.difference is not None or self.record.not_compared
-        return bool(self.declared.base_path) and not known
 
     def target(self) -> Target:
         """Return what the worker has to load and compare."""
@@ -149,10 +143,33 @@ class Folding:
         except OSError as exc:
             raise _not_written(place, exc) from exc
 
-    def compare(self, folded: t.Sequence[FoldedAdapter]) -> WorkerRun:
-        """Load the adapters and their originals in one process of the interpreter."""
-        targets = [one.target() for one in folded]
-        return run_worker(str(self.python), "cpu", targets, _TIMEOUT, self.scratch, dtype="float32")
+    def compare_new(self, folded: t.Sequence[FoldedAdapter], problems: list[Problem]) -> list[FoldedAdapter]:
+        """Compare each adapter that was not compared yet with its original.
+
+        One process of the interpreter loads them all. Returns the adapters without those that
+        differ, or that are rounded and could not be compared, and adds the problems of these.
+        """
+        new = [one for one in folded if one.record.made_of.difference is None]
+        obstacles = {id(one): self._obstacle(one) for one in new}
+        targets = [one.target() for one in new if not obstacles[id(one)]]
+        outcome = None
+        if targets:
+            outcome = run_worker(str(self.python), "cpu", targets, _TIMEOUT, self.scratch, dtype="float32")
+        accepted = []
+        for one in folded:
+            with collected(problems, one.declared.name):
+                if one in new:
+                    _complete(one, obstacles[id(one)] or t.cast(WorkerRun, outcome))
+                accepted.append(one)
+        return accepted
+
+    def _obstacle(self, folded: FoldedAdapter) -> str | None:
+        """Return why an adapter cannot be compared, if that is known before it is loaded."""
+        if not folded.declared.base_path:
+            return f"base {folded.declared.base} has no path on this host."
+        if not self.python:
+            return "python is not set."
+        return folded.record.not_compared
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,6 +188,8 @@ class _Making:
         record = place.read(self.original.digest, self.plan.form)
         if record is None:
             return None
+        if record.made_of.rounded and record.made_of.difference is None:
+            self._require_base()
         with contextlib.suppress(DeliveryError):
             found = self._describe(place.path)
             if found.manifest.digest == record.digest:
@@ -207,11 +226,12 @@ class _Making:
     def _make(self, directory: str) -> MadeOf:
         """Write all files of the folded adapter. Raises DeliveryError, OSError."""
         plan = self.plan
-        self._check_comparable(plan)
+        if not plan.exact:
+            self._require_base()
         folded = self._fold_weights(plan, directory)
         if folded.inexact is not None:
             plan = plan.in_float32()
-            self._check_comparable(plan)
+            self._require_base()
             os.unlink(os.path.join(directory, SAFETENSORS_FILE))
             folded = self._fold_weights(plan, directory)
         if folded.too_large is not None:
@@ -228,9 +248,9 @@ class _Making:
         self._copy_others(directory)
         return MadeOf(self.original.digest, plan.form, plan.factors, folded.rounded)
 
-    def _check_comparable(self, plan: FoldPlan) -> None:
-        """Raise DeliveryError if values are rounded, and nothing could show what that changes."""
-        if not plan.exact and not self.declared.base_path:
+    def _require_base(self) -> None:
+        """Raise DeliveryError if nothing could show what the rounding of values changes."""
+        if not self.declared.base_path:
             raise DeliveryError.of(
                 "",
                 "cannot be folded: its values would be rounded, and without the base on this host the result cannot be"
@@ -283,34 +303,32 @@ class _Making:
             fsync_directory(os.path.join(directory, subdirectory))
 
 
-def settle(folded: FoldedAdapter, outcome: WorkerRun | None) -> None:
-    """Complete the record of an adapter after ``Folding.compare``.
+def _complete(folded: FoldedAdapter, outcome: WorkerRun | str) -> None:
+    """Complete the record of an adapter with the outcome, or the obstacle, of its comparison.
 
-    ``outcome`` is None if it was not to be compared. Raises DeliveryError if it differs from its
-    original, or if it is rounded and could not be compared.
+    Raises DeliveryError if it differs from its original, or if it is rounded and was not compared.
     """
-    if folded.record.made_of.difference is not None:
-        return
-    difference, reason, remedy = _compared(folded, outcome)
+    if isinstance(outcome, str):
+        difference, reason, remedy = None, outcome, _SET_BASE
+    else:
+        difference, reason, remedy = _compared(folded, outcome)
     made_of = dataclasses.replace(folded.record.made_of, difference=difference)
     if reason and made_of.rounded:
         raise DeliveryError.of("", f"was rounded when it was folded, and not compared with the original: {reason}", remedy)
-    folded.record = dataclasses.replace(folded.record, made_of=made_of, not_compared=reason)
-    # A package that is missing may be there the next time.
-    if outcome is not None and not outcome.problems:
+    folded.record = dataclasses.replace(folded.record, made_of=made_of, not_compared=reason or None)
+    # A missing package, or a base, may be there the next time. Too little memory is tried once.
+    if not isinstance(outcome, str) and not outcome.problems:
         try:
             folded.place.write(folded.record)
         except OSError as exc:
             raise _not_written(folded.place, exc) from exc
 
 
-def _compared(folded: FoldedAdapter, outcome: WorkerRun | None) -> tuple[float | None, str | None, str]:
+def _compared(folded: FoldedAdapter, outcome: WorkerRun) -> tuple[float | None, str, str]:
     """Return the difference of the logits or, if there is none, the reason and the remedy.
 
     Raises DeliveryError if they differ by more than is permitted.
     """
-    if outcome is None:
-        return None, folded.record.not_compared or f"base {folded.declared.base} has no path on this host.", _SET_BASE
     report = outcome.reports.get(folded.target().name)
     if report is None:
         cause = outcome.problems[0]
@@ -320,13 +338,13 @@ def _compared(folded: FoldedAdapter, outcome: WorkerRun | None) -> tuple[float |
         raise DeliveryError(*problems)
     found = report.compared
     if found is None:
-        return None, report.result.limited_by, "Free memory on this host, or deliver the adapter as trained."
+        return None, str(report.result.limited_by), "Free memory on this host, or deliver the adapter as trained."
     limit = folded.permitted(found)
     # Not "more than", which a difference that is no number never is.
     if not found.difference <= limit:
         problem = f"answers otherwise when it is folded: logits differ by {found.difference:.1e}, permitted is {limit:.1e}."
         raise DeliveryError.of("", problem, "Deliver it as trained, and report this with its adapter_config.json.")
-    return found.difference, None, ""
+    return found.difference, "", ""
 
 
 def _not_written(place: FoldedDirectory, exc: OSError) -> DeliveryError:

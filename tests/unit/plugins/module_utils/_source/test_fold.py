@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -19,8 +20,8 @@ import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.declaration import Declaration
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.describe import describe
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import Manifest
-from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
-from ansible_collections.lorafleet.delivery.plugins.module_utils._source.fold import FoldedAdapter, Folding, settle
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
+from ansible_collections.lorafleet.delivery.plugins.module_utils._source.fold import FoldedAdapter, Folding
 from safetensors.numpy import load_file, save
 
 from tests.support import tiny_adapters
@@ -54,8 +55,10 @@ class Server:
     ) -> FoldedAdapter:
         declared = self._declare(form=form, **row)
         described = describe(str(self.adapter), declared, {}, str(self.cache / "original.json"), write)
-        folding = Folding(python, str(self.cache), str(self.scratch), write)
-        return folding.fold(described.manifest, described, str(self.adapter), declared)
+        return self.folding(python, write).fold(described.manifest, described, str(self.adapter), declared)
+
+    def folding(self, python: str | None = tiny_adapters.PEFT_PYTHON, write: bool = True) -> Folding:
+        return Folding(python, str(self.cache), str(self.scratch), write)
 
     def refusal(self, **row: t.Any) -> str:
         with pytest.raises(DeliveryError) as caught:
@@ -207,9 +210,8 @@ def test_fold_source_that_changes_meanwhile_is_refused(server: Server) -> None:
     declared = server._declare(form="folded")
     described = describe(str(server.adapter), declared, {}, str(server.cache / "original.json"))
     change_tensors(server.adapter, scale("lora_B", 1.5))
-    folding = Folding(tiny_adapters.PEFT_PYTHON, str(server.cache), str(server.scratch), True)
     with pytest.raises(DeliveryError, match="changed while it was read"):
-        folding.fold(described.manifest, described, str(server.adapter), declared)
+        server.folding().fold(described.manifest, described, str(server.adapter), declared)
     assert server.folded() == {}
 
 
@@ -268,24 +270,42 @@ def test_fold_new_releases_leave_two_directories(server: Server) -> None:
     assert {path.stem for path in root.glob("*.json")} == set(names[-2:])
 
 
-def test_settle_without_base_is_a_note_if_exact(server: Server) -> None:
-    folded = server.fold()
-    assert not folded.is_to_compare
-    settle(folded, None)
+def test_compare_new_exact_adapter_without_base_is_accepted_with_a_note(server: Server) -> None:
+    problems: list[Problem] = []
+    [folded] = server.folding().compare_new([server.fold()], problems)
+    assert problems == []
     assert folded.notes == [
         f"The folded adapter was not compared with the original: base {tiny_adapters.BASE_NAME} has no path on this host."
     ]
     made_of = folded.manifest.made_of
     assert made_of is not None
     assert made_of.difference is None
+    # The base may be there the next time.
+    assert server.fold().record.not_compared is None
 
 
-def test_settle_rounded_without_comparison_is_refused(server: Server, tiny: pathlib.Path) -> None:
+@pytest.mark.parametrize(("alpha", "accepted"), [(32, True), (24, False)])
+def test_compare_new_interpreter_without_peft_rejects_rounded_adapter(
+    server: Server, tiny: pathlib.Path, alpha: int, accepted: bool
+) -> None:
+    server.reconfigure(lora_alpha=alpha)
+    folded = server.fold(alpha=float(alpha), base_path=str(tiny / "base"))
+    problems: list[Problem] = []
+    found = server.folding("/usr/bin/python3").compare_new([folded], problems)
+    assert found == ([folded] if accepted else [])
+    messages = [*map(str, problems), *(note for one in found for note in one.notes)]
+    assert [("/usr/bin/python3 has no torch." in message, "not compared" in message) for message in messages] == [(True, True)]
+
+
+def test_compare_new_rounded_adapter_needs_base_until_it_was_compared(server: Server, tiny: pathlib.Path) -> None:
     server.reconfigure(lora_alpha=24)
     folded = server.fold(alpha=24.0, base_path=str(tiny / "base"))
-    assert folded.is_to_compare
-    with pytest.raises(DeliveryError, match="was rounded when it was folded, and not compared with the original"):
-        settle(folded, None)
+    with pytest.raises(DeliveryError, match="without the base on this host the result cannot be compared"):
+        server.fold(alpha=24.0, write=False)
+    made_of = dataclasses.replace(folded.record.made_of, difference=1e-6)
+    folded.place.write(dataclasses.replace(folded.record, made_of=made_of))
+    [found] = server.folding(None).compare_new([server.fold(alpha=24.0)], [])
+    assert found.manifest.made_of == made_of
 
 
 def test_manifest_has_golden_base_and_versions_of_original(server: Server) -> None:

@@ -92,9 +92,11 @@ def float_of(bits: int, dtype: str) -> float:
 def matrices(draw: st.DrawFn) -> Matrix:
     dtype = draw(st.sampled_from(sorted(WIDTH)))
     rows, columns = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
-    finite = st.integers(0, INFINITE[dtype] - 1).flatmap(
-        lambda magnitude: st.sampled_from((magnitude, magnitude | 1 << (8 * WIDTH[dtype] - 1)))
-    )
+    last = INFINITE[dtype] - 1
+    # Subnormal and small ones, the largest ones, and any.
+    magnitudes = st.sampled_from((st.integers(0, last >> 3), st.integers(last - (last >> 3), last), st.integers(0, last)))
+    signs = st.sampled_from((0, 1 << (8 * WIDTH[dtype] - 1)))
+    finite = st.builds(int.__or__, draw(magnitudes), signs)
     # Most values of a trained adapter are of this size, where a power of two is added to exponents.
     usual = st.floats(1e-3, 1.0).map(lambda value: nearest(value, dtype))
     one = draw(st.sampled_from((finite, usual)))
@@ -146,12 +148,29 @@ def test_fold_large_matrix_of_usual_values_is_done_in_blocks(dtype: str, factor:
     assert (values_of(folded, dtype) == values_of(bits, dtype) * factor).all()
 
 
-def test_fold_bfloat16_close_to_a_middle_is_rounded_once() -> None:
-    """Rounded to float32 first, the product would be a middle, and then go to the even value."""
+@pytest.mark.parametrize(("beside", "wanted"), [(2.0**-40, 0x3F81), (-(2.0**-40), 0x3F80)])
+def test_fold_bfloat16_close_to_a_middle_is_rounded_once(beside: float, wanted: int) -> None:
+    """Rounded to float32 first, the product would be the middle, and then go to the even value."""
     bits = np.array([[0x3F80]], "<u2")
-    factor = 1 + 2.0**-8 + 2.0**-40
-    _result, folded, _source = fold(Matrix(bits, "BF16", factor, "BF16", 1, 1))
-    assert folded.tolist() == [[0x3F81]]
+    _result, folded, _source = fold(Matrix(bits, "BF16", 1 + 2.0**-8 + beside, "BF16", 1, 1))
+    assert folded.tolist() == [[wanted]]
+
+
+@pytest.mark.parametrize("dtype", sorted(WIDTH))
+@pytest.mark.parametrize("power", [1, 5, -1, -5])
+def test_fold_power_of_two_next_to_the_limits_of_exponents(dtype: str, power: int) -> None:
+    """The smallest and the largest value whose product is a normal one, and those beyond."""
+    fraction = {"F32": 23, "BF16": 7, "F16": 10}[dtype]
+    lowest, beyond = (1 + max(0, -power)) << fraction, INFINITE[dtype] - (max(0, power) << fraction)
+    # Beyond the largest value there is none to multiply.
+    for bits in {lowest - 1, lowest, beyond - 1, beyond} - {INFINITE[dtype]}:
+        matrix = Matrix(np.array([[bits]], f"<u{WIDTH[dtype]}"), dtype, 2.0**power, dtype, 1, 1)
+        wanted = nearest(float_of(bits, dtype) * 2.0**power, dtype)
+        result, folded, _source = fold(matrix)
+        if wanted == INFINITE[dtype]:
+            assert result.too_large == "w"
+        else:
+            assert folded.tolist() == [[wanted]]
 
 
 @pytest.mark.parametrize("change", [lambda data: data[:-2], lambda data: data + b"\0"])
