@@ -158,8 +158,8 @@ def _with_scaling(config: Config, layers: Layers, found: set[str]) -> Adapter:
     if not found & _OTHER_SHAPES and any(scaling[name].rank != rank for name, rank in ranks.items()):
         found.add("rank_mismatch")
     factors = sorted({one.factor for one in scalings_found})
-    # Rounded, since alpha / sqrt(r) * r is not exact.
-    alphas = {float(f"{one.factor * ranks.get(name, one.rank):.12g}") for name, one in scaling.items()}
+    # Rounded, since alpha / r * r is not exact.
+    alphas = {float(f"{one.factor * one.rank:.12g}") for one in scalings_found}
     return adapter._replace(
         factors=tuple(factors),
         factor=factors[0] if len(factors) == 1 else None,

@@ -106,7 +106,7 @@ def _verdict(engine: Engine, rules: EngineRules, adapter: Adapter) -> Verdict:
         kinds=tuple(one.kind for one in judged if one.state == worst.state),
         message=worst.message,
         figure=worst.figure if worst.state == WRONG else None,
-        remedy="" if worst.state == RIGHT else _sentence(remedies, adapter),
+        remedy=_sentence(remedies, adapter),
     )
 
 

@@ -138,6 +138,32 @@ def test_numbers_of_rank_pattern_alone_are_one_alpha() -> None:
     assert (found.factors, found.factor, found.alpha, found.config_factor) == ((2.0, 4.0), None, 32.0, 2.0)
 
 
+def test_rslora_of_rank_1_is_no_kind() -> None:
+    assert kinds_of(adapter(pairs(rank=1), r=1, lora_alpha=1, use_rslora=True), None).kinds == ("plain",)
+
+
+def test_alpha_of_several_ranks_is_one_number_in_spite_of_rounding() -> None:
+    shapes = {**pairs(), **pairs([name for name in LAYERS if name.endswith("q_proj")], rank=49)}
+    found = kinds_of(adapter(shapes, lora_alpha=1, rank_pattern={"q_proj": 49}), None)
+    assert found.alpha == 1.0
+
+
+def test_ranks_of_parameters_are_not_those_of_the_configuration() -> None:
+    # PEFT saves the matrices of all experts as one.
+    shapes = pairs(["layers.0.mlp.experts"], rank=64)
+    assert kinds_of(adapter(shapes, target_parameters=["mlp.experts.down_proj"]), None).kinds == ("parameters", "experts")
+
+
+def test_no_layers_to_transform_are_all_layers() -> None:
+    assert kinds_of(adapter(layers_to_transform=[]), None).kinds == ("plain",)
+    assert kinds_of(adapter(layers_to_transform=0), None).kinds == ("some_layers",)
+
+
+def test_kinds_name_saved_bias_of_the_base() -> None:
+    shapes = {**pairs(), "base_model.model.model.layers.0.self_attn.q_proj.bias": (32,)}
+    assert kinds_of(adapter(shapes), None).kinds == ("bias",)
+
+
 def test_rslora_with_odd_rank_has_one_alpha_all_the_same() -> None:
     found = kinds_of(adapter(pairs(rank=7), r=7, use_rslora=True), None)
     assert found.alpha == pytest.approx(16 * math.sqrt(7))

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import re
+import typing as t
 from string import Formatter
 
 import pytest
@@ -91,6 +92,11 @@ def test_engines_are_the_files_of_the_room() -> None:
     assert files == {*ENGINES, "form", "table"}
     # No name stands for two engines.
     assert len(table._BY_NAME) == sum(1 + len(rules.aliases) for rules in ENGINES.values())
+
+
+@pytest.mark.parametrize("value, fits", [(8, True), (0.5, True), ("factor", True), (True, False), ("8", False), ([8], False)])
+def test_alpha_is_a_number_or_the_word_factor(value: t.Any, fits: bool) -> None:
+    assert ENGINES["openvino_genai"].settings["alpha"].fits(value) is fits
 
 
 @ENGINE

@@ -77,6 +77,11 @@ def test_verdict_on_dora_and_rslora_offers_what_helps_both() -> None:
     assert found.remedy == "Merge it into its base in float32 and serve the merged model."
 
 
+def test_verdict_remedy_helps_kinds_that_the_message_does_not_name() -> None:
+    found = verdict(Engine("llama.cpp"), adapter(pairs(prefix="model."), use_dora=True))
+    assert (found.state, found.kinds, found.remedy) == (REFUSED, ("dora",), "Save the adapter again with PEFT.")
+
+
 def test_verdict_of_engine_that_refuses_is_not_that_it_answers_wrongly() -> None:
     found = verdict(Engine("llama.cpp"), adapter(lora_alpha=32, use_rslora=True, use_dora=True))
     assert (found.state, found.kinds, found.figure) == (REFUSED, ("dora",), None)
