@@ -31,7 +31,7 @@ _NOT_EMPTY = {
     "trainable_token_indices": "tokens",
     "target_parameters": "parameters",
     "layer_replication": "replicated",
-    "use_qalora": "variant",
+    "use_qalora": "qalora",
     "fan_in_fan_out": "fan_in_fan_out",
     "exclude_modules": "some_layers",
 }
@@ -43,7 +43,7 @@ _NOT_NULL = {
     "kasa_config": "variant",
 }
 # Kinds with matrices whose ranks are not those of the configuration.
-_OTHER_SHAPES = {"parameters", "bdlora", "variant"}
+_OTHER_SHAPES = {"parameters", "bdlora", "qalora", "variant"}
 
 _FOREIGN = {"prefix_missing", "prefix_headless", "prefix_multimodal"}
 _SCALING = {"rank_mismatch", "alpha_pattern", "rank_pattern", "rslora", "factor"}

@@ -28,6 +28,7 @@ from .form import (
 )
 
 _NOT_CONSUMED = 'refuses it: "adapter contains tensors not consumed by registered LoRA sites"'
+_READ = Source("mistral.rs 0.9.2", "2026-11-28", "mistralrs-quant/src/lora/mod.rs")
 
 RULES = EngineRules(
     name="mistralrs",
@@ -44,6 +45,10 @@ RULES = EngineRules(
         *refused(["lora_bias", "bias"], 'refuses it: "... adapter-specific bias parameters"', MERGE),
         *refused(["saved_head", "saved_embeddings", "saved_other"], 'refuses it: "... does not support modules_to_save"', MERGE),
         *refused(["tokens"], 'refuses it: "... trainable_token_indices"', MERGE),
+        *refused(["alora"], 'refuses it: "dynamic LoRA does not support aLoRA alora_invocation_tokens"', source=_READ),
+        *refused(["bdlora"], 'refuses it: "dynamic LoRA does not support use_bdlora"', MERGE, source=_READ),
+        *refused(["replicated"], 'refuses it: "dynamic LoRA does not support layer_replication"', MERGE, source=_READ),
+        *refused(["qalora"], 'refuses it: "dynamic LoRA does not support use_qalora"', MERGE, source=_READ),
         *refused(["head", "embeddings"], _NOT_CONSUMED, MERGE),
         *refused(["rank_mismatch"], 'refuses it: "... has shape [{rank}, ...], expected [{config_rank}, ...]"', CORRECT),
         *refused(["unpaired"], 'refuses it: "... is missing B"', CORRECT),

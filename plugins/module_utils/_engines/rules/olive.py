@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 
 from .form import (
+    CORRECT,
     FOLD,
     MERGE,
     UNKNOWN,
@@ -37,6 +38,8 @@ def _is_config_factor(adapter: Adapter, _settings: Settings) -> bool:
 # Verified for several factors; that one common factor is right follows from the cause.
 _CONFIG_FACTOR = Condition("all layers have the factor that r and lora_alpha give", _is_config_factor)
 
+_READ = Source("olive-ai 0.13.0", "2026-11-28", "olive/cli/convert_adapters.py")
+
 RULES = EngineRules(
     name="olive",
     title="Olive",
@@ -46,6 +49,14 @@ RULES = EngineRules(
     source=Source("olive-ai 0.13.0", "2026-11-28"),
     rules=(
         *right("plain", "factor", "rslora"),
+        *(rule._replace(source=_READ) for rule in right("some_layers", "regex", "fan_in_fan_out", "bf16", "fp16")),
+        *(
+            rule._replace(source=_READ)
+            for rule in (
+                *wrong(["rank_mismatch"], "computes the factor with r of the configuration, {config_rank}", CORRECT),
+                *wrong(["alora"], "applies it from the first token on, not from the invocation on"),
+            )
+        ),
         *right("alpha_pattern", "rank_pattern", when=_CONFIG_FACTOR),
         *wrong(["alpha_pattern"], "ignores alpha_pattern and takes lora_alpha for all layers", FOLD),
         *wrong(["rank_pattern"], "ignores rank_pattern and divides by r for all layers", FOLD),

@@ -50,6 +50,7 @@ RULES = EngineRules(
     source=Source("openvino-genai 2026.4.1.0", "2026-11-28"),
     settings={"alpha": ALPHA, "prefix_cache": BOOLEAN, "kv_cache_precision": TEXT},
     rules=(
+        *right("bias", does="ignores the key, like PEFT, where the base has no biases"),
         *right("plain", "some_layers", "regex", "fan_in_fan_out", "bf16", "fp16", "head", "rope_parameters"),
         *right("factor", "rslora", "alpha_pattern", "rank_pattern", when=_HANDED_OVER),
         *untried(["saved_head", "saved_embeddings"], UNTIED),
@@ -64,6 +65,8 @@ RULES = EngineRules(
         Rule("embeddings", WRONG, "drops the LoRA layer of the embeddings", 0.069, (MERGE,)),
         Rule("saved_embeddings", WRONG, "replaces the head as well, where PEFT replaces the embeddings", 2.71, (MERGE,)),
         *refused(["saved_head"], 'does not start: "map::at"', MERGE),
+        *wrong(["alora"], "applies it from the first token on, not from the invocation on"),
+        *wrong(["replicated"], "drops the tensors of the layers that the base does not have", MERGE),
         *refused(["unpaired"], 'refuses it: "Either A, B or both matrices are missing in LoRA tensors ..."', CORRECT),
         *right("prefix_missing", "prefix_multimodal", does="ignores the tensors and answers as the base does, like PEFT"),
         *wrong(["prefix_headless"], "applies the tensors, which PEFT ignores", CORRECT),

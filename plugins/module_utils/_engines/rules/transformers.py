@@ -38,7 +38,18 @@ RULES = EngineRules(
     settings={"dtype": TEXT},
     rules=(
         *right("plain", "factor", "rslora", "alpha_pattern", "rank_pattern", "some_layers", "regex", "bf16", "fp16"),
-        *right("lora_bias", "saved_head", "saved_embeddings", "tokens", "embeddings", "head", "rope_parameters"),
+        *right(
+            "fan_in_fan_out",
+            "bias",
+            "replicated",
+            "lora_bias",
+            "saved_head",
+            "saved_embeddings",
+            "tokens",
+            "embeddings",
+            "head",
+            "rope_parameters",
+        ),
         Rule(
             "dora",
             WRONG,
@@ -46,6 +57,7 @@ RULES = EngineRules(
             2.5,
             (_PEFT_MODEL,),
         ),
+        *wrong(["alora"], "applies it from the first token on, not from the invocation on", _PEFT_MODEL),
         *refused(["rank_mismatch"], 'refuses it: "You set `ignore_mismatched_sizes` to `False`, thus raising an error"', CORRECT),
         *right("unpaired", does="leaves the missing matrix at 0, like PEFT, and logs it"),
         *wrong(["prefix_missing", "prefix_headless"], "applies the tensors, which PEFT ignores", _PEFT_MODEL, CORRECT),

@@ -57,6 +57,7 @@ RULES = EngineRules(
         *refused(["alora"], 'refuses it: "vLLM does not support Activated LoRA (aLoRA)."', source=_READ),
         *refused(["bdlora"], 'refuses it: "vLLM does not support block-diagonal LoRA (BD-LoRA)."', MERGE, source=_READ),
         *refused(["replicated"], 'refuses it: "vLLM does not support layer_replication."', MERGE, source=_READ),
+        *refused(["qalora"], 'refuses it: "vLLM does not support QALoRA."', MERGE, source=_READ),
         *refused(["unpaired"], "refuses it: \"unsupported operand type(s) for *=: 'NoneType' and 'float'\"", CORRECT),
         Rule(
             "rank_mismatch",

@@ -49,7 +49,7 @@ SAVED = {
     "peft-alora": ["alora", "factor"],
     "peft-bdlora": ["bdlora", "factor"],
     "peft-layer-replication": ["replicated", "factor"],
-    "peft-qalora": ["variant", "factor"],
+    "peft-qalora": ["qalora", "factor"],
     "peft-velora": ["variant", "factor"],
     "peft-monteclora": ["variant", "factor"],
     "peft-kasa": ["variant", "factor"],
