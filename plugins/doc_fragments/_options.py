@@ -323,11 +323,12 @@ options:
       - C(python) is the interpreter that the engine is installed for. The version of the engine is
         read from the directories of its packages. It is not run. Without it, or if the engine is
         not installed there, C(version) applies, in quotes.
-      - When not set, there are no verdicts. Notes name what some common engine answers wrongly.
+      - When not set, there are no verdicts, only notes about adapters that some common engine
+        misreads.
     type: raw
   engine_policy:
     description:
-      - What to do with an adapter that an engine refuses or answers wrongly with.
+      - What to do with an adapter that an engine refuses or misreads.
       - V(enforce) holds it back. V(report) delivers it with a warning.
     type: str
     choices:

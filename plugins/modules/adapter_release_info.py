@@ -16,8 +16,8 @@ description:
   - Compares the served directory C(MODELS_DIR/NAME) and the active release in the store with the
     manifest that was recorded when the release was verified. Differences are returned; the module
     does not fail because of them.
-  - Judges the active releases for O(engines), from the manifest. Warns of those that an engine
-    refuses or answers wrongly with if O(content=true).
+  - Judges the active releases for O(engines), from the manifest. If O(content=true), warns of those
+    that an engine refuses or misreads.
   - Does not need the training server.
 extends_documentation_fragment:
   - lorafleet.delivery._options.node

@@ -22,8 +22,8 @@ description:
   - A file that the node already has, in any release of any adapter or in the served directory, is
     reused from there. Interrupted transfers are resumed.
   - Nothing is transferred for a release that the store already has intact.
-  - Fails before anything is transferred if one of O(engines) refuses an adapter or answers wrongly
-    with it, unless O(engine_policy=report).
+  - Fails before anything is transferred if one of O(engines) refuses or misreads an adapter, unless
+    O(engine_policy=report).
 extends_documentation_fragment:
   - lorafleet.delivery._options.node
   - lorafleet.delivery._options.target
@@ -180,7 +180,7 @@ adapters:
           type: bool
           sample: true
     engine_notes:
-      description: If O(engines) is not set, a note for each kind of the adapter that some common engine answers wrongly for.
+      description: If O(engines) is not set, a note for each kind of the adapter that some common engine misreads.
       type: list
       elements: str
       sample: []

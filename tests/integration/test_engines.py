@@ -45,7 +45,7 @@ def test_deploy_for_engine_that_answers_wrongly_holds_the_adapter_back(rslora: F
         assert "wire_bytes" not in synced and "commands" not in synced
         assert identity(node) == before
         [message] = done.failures("jw3-1")
-        assert documented("engine that answers wrongly").fullmatch(message), message
+        assert documented("engine that misreads an adapter").fullmatch(message), message
         # Without the terminal's line breaks.
         assert f"jw3-1: {message}" in done.output
     reported = rslora.reported("jw3-1", DESCRIBER_3B)
@@ -79,7 +79,7 @@ def test_engine_that_is_declared_after_the_delivery_fails_the_next_deploy(rslora
     rslora.groups["jw3"]["agent_engine"] = OPENVINO
     done = rslora.run("deploy", "--limit", "jw3")
     assert done.rc == 2, done.output
-    assert documented("engine that answers wrongly").fullmatch(*done.failures("jw3-1"))
+    assert documented("engine that misreads an adapter").fullmatch(*done.failures("jw3-1"))
     assert identity(rslora.home("jw3-1")) == before
 
     line = "engine openvino_genai 2026.4.1.0 wrong: OpenVINO GenAI 2026.4.1.0 does not read "

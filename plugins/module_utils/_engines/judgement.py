@@ -43,7 +43,7 @@ class Judgement:
         return [self._problem(verdict, anyway) for verdict in self.verdicts if self.holds_back(verdict)]
 
     def warnings(self) -> list[str]:
-        """Return a warning for each engine that refuses the adapter or answers wrongly."""
+        """Return a warning for each engine that refuses or misreads the adapter."""
         return [str(self._problem(verdict)) for verdict in self.verdicts if verdict.state in (REFUSED, WRONG)]
 
     def _problem(self, verdict: Verdict, *remedies: str) -> Problem:
