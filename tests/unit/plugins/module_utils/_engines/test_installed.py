@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import typing as t
@@ -103,7 +104,8 @@ def prefix(top: pathlib.Path, *sites: str) -> str:
         ("lib64/python3.11/site-packages",),
         # Debian: packages of pip hide those of the distribution.
         ("local/lib/python3.11/dist-packages", "lib/python3/dist-packages"),
-        ("lib/python3.11/site-packages", "lib/python3.12/site-packages"),
+        # Another Python of the same prefix.
+        ("lib/python3.11/site-packages", "lib/python3.10/site-packages"),
     ],
 )
 def test_installed_version_of_system_interpreter_is_from_its_own_directories(
@@ -112,14 +114,19 @@ def test_installed_version_of_system_interpreter_is_from_its_own_directories(
     assert installed_version(prefix(tmp_path / "usr", *sites), [PACKAGE]) == "1.0"
 
 
-def test_installed_version_in_venv_that_includes_the_system_is_found_there(tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize("copied", [True, False])
+def test_installed_version_in_venv_that_includes_the_system_is_found_there(tmp_path: pathlib.Path, copied: bool) -> None:
     python = prefix(tmp_path / "usr", "lib/python3.11/site-packages")
     (tmp_path / "venv" / "bin").mkdir(parents=True)
-    (tmp_path / "venv" / "bin" / "python").symlink_to(python)
+    executable = tmp_path / "venv" / "bin" / "python"
+    if copied:
+        shutil.copy(python, executable)
+    else:
+        executable.symlink_to(python)
     settings = tmp_path / "venv" / "pyvenv.cfg"
     for included, version in (("true", "1.0"), ("false", None)):
         settings.write_text(f"home = {tmp_path}/usr/bin\ninclude-system-site-packages = {included}\n", encoding="utf-8")
-        assert installed_version(str(tmp_path / "venv" / "bin" / "python"), [PACKAGE]) == version
+        assert installed_version(str(executable), [PACKAGE]) == version
 
 
 def test_installed_version_after_interrupted_installations_is_none(tmp_path: pathlib.Path) -> None:
