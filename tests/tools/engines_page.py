@@ -20,6 +20,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._engines.rules.
     RIGHT,
     UNKNOWN,
     WRONG,
+    Answer,
     EngineRules,
     Range,
     Source,
@@ -48,20 +49,9 @@ Inference engines read LoRA adapters each in their own way, and some of them ans
 an error. This page says what each engine makes of each kind of adapter that PEFT saves, compared
 with the answers of PEFT itself.
 
-Name the engines of a node in `agent_engine`, and every adapter is checked against this table before
-it is transferred:
-
-```yaml
-agent_engine: vllm
-# or
-agent_engine: {name: vllm, python: /opt/vllm/bin/python, max_lora_rank: 64}
-```
-
-Case does not matter in names, and `-` and `_` are the same. With `python`, the version of the engine
-is found on the node; without it, state `version`, or the rules of the examined versions apply.
-
-An adapter that an engine refuses or answers wrongly for is held back;
-`agent_engine_policy: report` delivers it with a warning. What is unknown is delivered with a note.
+Name the engines of a node in [`agent_engine`](inventory.md#engines), and every adapter is checked
+against these rules before it is transferred. Case does not matter in names, and `-` and `_` are the
+same.
 
 ## What engines make of adapters
 
@@ -94,8 +84,8 @@ OpenVINO GenAI, llama.cpp, vLLM, mistral.rs and mlx-lm, with nothing handed over
 _SWITCHING = """## Stale answers
 
 Engines keep the keys and values of earlier prompts in a cache. If the cache does not distinguish
-adapters, the same prompt is answered with the cached values of another adapter. What users get when
-they send the same prompt again:
+adapters, a prompt is answered with the cached values of another adapter. What users get who send
+the same prompt again, now to another adapter or to the base:
 
 """
 _BOUNDS = """## Bounds
@@ -109,17 +99,16 @@ _MARK = {RIGHT: "right", UNKNOWN: "?"}
 
 def page() -> str:
     """Return the text of the page."""
-    engines = ENGINES.values()
-    lines = [
-        _HEAD + _RUN + _matrix([rules for rules in engines if not rules.source.files]),
-        _READ + _matrix([rules for rules in engines if rules.source.files]),
-        _FOLDED
-        + _SWITCHING
-        + _table(["engine", "after a switch", "after reuse of a name", "after unload", "what helps"], map(_switching, engines)),
-        _BOUNDS + _table(["engine", "setting", "bound", "reason"], (row for rules in engines for row in _bounds(rules))),
-        *map(_section, engines),
-    ]
-    return "\n".join(lines).rstrip() + "\n"
+    engines = list(ENGINES.values())
+    return "\n".join(
+        [
+            _HEAD + _RUN + _matrix([rules for rules in engines if not rules.source.files]),
+            _READ + _matrix([rules for rules in engines if rules.source.files]),
+            _FOLDED + _SWITCHING + _switchings(engines),
+            _BOUNDS + _table(["engine", "setting", "bound", "reason"], (row for rules in engines for row in _bounds(rules))),
+            *map(_section, engines),
+        ]
+    )
 
 
 def _table(head: list[str], rows: t.Iterable[list[str]]) -> str:
@@ -156,9 +145,18 @@ def cell(rules: EngineRules, kind: str) -> str:
     return {**_MARK, WRONG: f"**WRONG{figure}**"}.get(plain.state, plain.state) + star
 
 
-def _switching(rules: EngineRules) -> list[str]:
-    one = rules.switching
-    return [rules.title, *(text or "?" for text in (one.switch, one.reuse, one.unload)), one.remedy]
+def _switchings(engines: list[EngineRules]) -> str:
+    events = {rules.title: (rules.switching.switch, rules.switching.reuse, rules.switching.unload) for rules in engines}
+    tried = [rules for rules in engines if any(one.state != UNKNOWN for one in events[rules.title])]
+    others = ", ".join(rules.title for rules in engines if rules not in tried)
+    head = ["engine", "another adapter", "another adapter under the same name", "the base, after unloading", "what helps"]
+    rows = ([rules.title, *map(_answer, events[rules.title]), rules.switching.remedy] for rules in tried)
+    return _table(head, rows) + f"\n{_wrapped(f'Nobody has tried {others}.')}\n"
+
+
+def _answer(one: Answer) -> str:
+    word = _MARK.get(one.state, f"**{one.state.upper()}**")
+    return f"{word}: {one.why}" if one.why else word
 
 
 def _bounds(rules: EngineRules) -> t.Iterator[list[str]]:

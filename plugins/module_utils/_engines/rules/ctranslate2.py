@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from .form import BOOLEAN, KINDS, MERGE, UNKNOWN, BoundRule, EngineRules, Range, Source, Switching, refused, right, states
+from .form import BOOLEAN, KINDS, MERGE, BoundRule, EngineRules, Range, Source, Switching, refused, right, states
 
 # Kinds of the engine and of the base.
 _OTHERS = ("rank", "rope_parameters")
@@ -30,7 +30,7 @@ RULES = EngineRules(
         *refused(["alora"], _DOES),
         *right("rope_parameters"),
     ),
-    switching=Switching(UNKNOWN),
+    switching=Switching(),
     bounds=(BoundRule(1e-3, "float32 was within 4e-5"),),
     notes=("Each merged adapter is a model of its own, so there is nothing to switch.",),
 )

@@ -176,18 +176,24 @@ class Setting(t.NamedTuple):
     fits: t.Callable[[t.Any], bool]
 
 
-class Switching(t.NamedTuple):
-    """What users get when an engine changes adapters. Each text is empty if nobody has tried.
+class Answer(t.NamedTuple):
+    """Whether an answer is right, wrong or unknown, and when or why."""
 
-    ``switch``: the same prompt after a switch to another adapter. ``reuse``: after another adapter
-    was loaded under the same name. ``unload``: after the adapter was unloaded. ``remedy`` is what
-    prevents stale answers.
+    state: str = UNKNOWN
+    why: str = ""
+
+
+class Switching(t.NamedTuple):
+    """What users get who ask the same prompt again when an engine changes adapters.
+
+    ``switch``: from another adapter that is loaded. ``reuse``: from another adapter that was loaded
+    under the same name. ``unload``: from the base, after the adapter was unloaded. ``remedy`` is
+    what prevents wrong answers.
     """
 
-    state: str
-    switch: str = ""
-    reuse: str = ""
-    unload: str = ""
+    switch: Answer = Answer()
+    reuse: Answer = Answer()
+    unload: Answer = Answer()
     remedy: str = ""
 
 

@@ -17,6 +17,7 @@ from .form import (
     UNKNOWN,
     UNTIED,
     WRONG,
+    Answer,
     BoundRule,
     Condition,
     EngineRules,
@@ -49,7 +50,7 @@ RULES = EngineRules(
     # The versions of llama-cpp-python and of llama-server --version.
     versions=(Range("0.3.36", "0.4"), Range("0.5", "0.6")),
     source=Source("llama-cpp-python 0.3.36", "2026-11-28"),
-    settings={"alpha": ALPHA, "flash_attention": BOOLEAN, "prompt_cache": BOOLEAN},
+    settings={"alpha": ALPHA, "flash_attention": BOOLEAN},
     rules=(
         *right("plain", "factor", "rank_pattern", "some_layers", "regex", "fan_in_fan_out", "bf16", "fp16", "rope_parameters"),
         *right("rank_mismatch", does="divides by the rank of the tensors, whatever r is"),
@@ -85,9 +86,8 @@ RULES = EngineRules(
         ),
     ),
     switching=Switching(
-        WRONG,
-        switch="llama-server: stale after the global scales change, or if a request without `lora` follows one with it",
-        unload="llama-server: stale after all scales were set to 0; the file cannot be unloaded",
+        switch=Answer(WRONG, "in llama-server, after a change of the global scales, and without `lora` after a request with it"),
+        unload=Answer(WRONG, "in llama-server, after all scales were set to 0; a file cannot be unloaded"),
         remedy="start llama-server with --no-cache-prompt, or send cache_prompt: false",
     ),
     bounds=(

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from .form import CORRECT, FOLD, MERGE, NOT_RUN, TEXT, UNKNOWN, EngineRules, Range, Source, Switching, refused, right, wrong
+from .form import CORRECT, FOLD, MERGE, NOT_RUN, RIGHT, TEXT, Answer, EngineRules, Range, Source, Switching, refused, right, wrong
 
 _NAME = "fails at its start with an AssertionError: it takes no tensors but lora_A.weight and lora_B.weight"
 
@@ -42,7 +42,7 @@ RULES = EngineRules(
             CORRECT,
         ),
     ),
-    switching=Switching(UNKNOWN, switch="the key of its prefix cache has the name of the adapter"),
+    switching=Switching(switch=Answer(RIGHT, "the key of its prefix cache has the name of the adapter")),
     bounds=NOT_RUN,
     notes=("Adapters are loaded at its start only, so there is no reuse of a name and no unload.",),
 )

@@ -15,6 +15,7 @@ from .form import (
     MERGE,
     RIGHT,
     TEXT,
+    Answer,
     BoundRule,
     EngineRules,
     Range,
@@ -62,7 +63,7 @@ RULES = EngineRules(
         "refuses ranks above its limit, {limit}, and the adapter has {rank}",
         "raise the limit of its start to {rank} or more, and state max_lora_rank in agent_engine",
     ),
-    switching=Switching(RIGHT, switch="right", reuse="right", unload="right"),
+    switching=Switching(switch=Answer(RIGHT), reuse=Answer(RIGHT), unload=Answer(RIGHT)),
     bounds=(
         BoundRule(
             1e-3, "float32 with a KV cache in float32 (MISTRALRS_CPU_KV_F32=1) was within 3e-5", states("kv_cache", "float32")

@@ -14,7 +14,6 @@ from .form import (
     FOLD,
     KINDS,
     MERGE,
-    UNKNOWN,
     WRONG,
     BoundRule,
     Condition,
@@ -70,6 +69,6 @@ RULES = EngineRules(
             (ADD_LINES,),
         ),
     ),
-    switching=Switching(UNKNOWN),
+    switching=Switching(),
     bounds=(BoundRule(1e-3, "float32 was within 3e-4"),),
 )

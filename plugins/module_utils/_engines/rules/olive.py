@@ -63,7 +63,7 @@ RULES = EngineRules(
         *refused(["dora"], 'refuses it: "DoRA adapters are not supported for export."', MERGE),
         Rule("lora_bias", UNKNOWN, "writes the biases as further tensors, which nobody has served"),
     ),
-    switching=Switching(UNKNOWN),
+    switching=Switching(),
     bounds=(BoundRule(1e-3, "float32 in ONNX Runtime GenAI was within 3e-5"),),
     notes=(
         "These are the answers of ONNX Runtime GenAI with adapters that `olive convert-adapters` has made.",

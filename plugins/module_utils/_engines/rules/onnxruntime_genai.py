@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from .form import MERGE, UNKNOWN, WRONG, BoundRule, EngineRules, Range, Rule, Source, Switching, refused, right
+from .form import MERGE, WRONG, BoundRule, EngineRules, Range, Rule, Source, Switching, refused, right
 
 RULES = EngineRules(
     name="onnxruntime_genai",
@@ -27,7 +27,7 @@ RULES = EngineRules(
         *refused(["head"], 'builds a model that does not load: "Node input ... is not a graph input"', MERGE),
         *refused(["tokens"], "fails: \"'TrainableTokensWrapper' object has no attribute 'bias'\"", MERGE),
     ),
-    switching=Switching(UNKNOWN),
+    switching=Switching(),
     bounds=(BoundRule(1e-3, "float32 was within 3e-5"),),
     notes=(
         "These are the answers of models that its builder makes with `adapter_path`. For adapters beside the model, see Olive.",

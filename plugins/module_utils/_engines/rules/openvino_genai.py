@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from .form import (
     ALPHA,
-    BOOLEAN,
     CORRECT,
     FOLD,
     MERGE,
     TEXT,
     UNTIED,
     WRONG,
+    Answer,
     BoundRule,
     Condition,
     EngineRules,
@@ -48,7 +48,7 @@ RULES = EngineRules(
     packages=("openvino-genai",),
     versions=(Range("2026.4", "2026.5"),),
     source=Source("openvino-genai 2026.4.1.0", "2026-11-28"),
-    settings={"alpha": ALPHA, "prefix_cache": BOOLEAN, "kv_cache_precision": TEXT},
+    settings={"alpha": ALPHA, "kv_cache_precision": TEXT},
     rules=(
         *right("bias", does="ignores the key, like PEFT, where the base has no biases"),
         *right("plain", "some_layers", "regex", "fan_in_fan_out", "bf16", "fp16", "head", "rope_parameters"),
@@ -72,9 +72,9 @@ RULES = EngineRules(
         *wrong(["prefix_headless"], "applies the tensors, which PEFT ignores", CORRECT),
     ),
     switching=Switching(
-        WRONG,
-        switch="stale: the prefix cache of LLMPipeline does not distinguish adapters, whatever the length of the prompt",
-        unload="stale: the base answers from the cache of the adapter",
+        switch=Answer(WRONG, "the prefix cache of LLMPipeline does not distinguish adapters, whatever the length of the prompt"),
+        reuse=Answer(WRONG, "for the same reason"),
+        unload=Answer(WRONG, "for the same reason"),
         remedy='set enable_prefix_caching=False in its scheduler_config, or ATTENTION_BACKEND="SDPA"',
     ),
     bounds=(

@@ -15,7 +15,6 @@ from .form import (
     MERGE,
     NOT_RUN,
     TEXT,
-    UNKNOWN,
     EngineRules,
     Range,
     RankLimit,
@@ -62,7 +61,7 @@ RULES = EngineRules(
         "reserves room for ranks up to the max_lora_rank of its LoraConfig, {limit}, and the adapter has {rank}",
         "set max_lora_rank to {rank} or more in its LoraConfig, and state it in agent_engine",
     ),
-    switching=Switching(UNKNOWN),
+    switching=Switching(),
     bounds=NOT_RUN,
     notes=(
         "It skips modules that lora_target_modules of its LoraConfig does not name, with a warning in the log.",

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from .form import CORRECT, FOLD, MERGE, NOT_RUN, RIGHT, TEXT, EngineRules, Range, Source, Switching, right, wrong
+from .form import CORRECT, FOLD, MERGE, NOT_RUN, RIGHT, TEXT, Answer, EngineRules, Range, Source, Switching, right, wrong
 
 _LOOKS = "looks for the LoRA matrices of attention and MLP layers alone, and leaves out all other tensors without an error"
 _WHOLE = "leaves out a module in all layers if one layer does not have it, without an error"
@@ -43,7 +43,7 @@ RULES = EngineRules(
             does="ignores the tensors and answers as the base does, like PEFT",
         ),
     ),
-    switching=Switching(RIGHT, switch="right: its launcher turns the prefix cache off if there are adapters"),
+    switching=Switching(switch=Answer(RIGHT, "its launcher turns the prefix cache off if there are adapters")),
     bounds=NOT_RUN,
     notes=(
         "If it pads the rank of the first modules that it loads, it computes the factor of the others with the padded rank.",

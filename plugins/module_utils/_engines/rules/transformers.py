@@ -13,7 +13,6 @@ from .form import (
     CORRECT,
     FLOAT32,
     TEXT,
-    UNKNOWN,
     WRONG,
     BoundRule,
     EngineRules,
@@ -72,7 +71,7 @@ RULES = EngineRules(
             source=Source("transformers 4.57.6", "2026-11-28"),
         ),
     ),
-    switching=Switching(UNKNOWN),
+    switching=Switching(),
     notes=("These are the answers of `model.load_adapter`. `PeftModel.from_pretrained` is PEFT itself.",),
     bounds=(
         BoundRule(1e-3, "float32 was equal", FLOAT32),

@@ -18,6 +18,7 @@ from .form import (
     RIGHT,
     TEXT,
     WRONG,
+    Answer,
     BoundRule,
     EngineRules,
     Range,
@@ -90,10 +91,8 @@ RULES = EngineRules(
         "start it with --max-lora-rank {rank} or more, and state max_lora_rank in agent_engine",
     ),
     switching=Switching(
-        RIGHT,
-        switch="right, each adapter under a name of its own",
-        reuse="stale up to 0.30; from 0.31 on, stale only if the new adapter has the same path as the old one",
-        unload="stale if the name is used again, as above",
+        switch=Answer(RIGHT),
+        reuse=Answer(WRONG, "up to 0.30; from 0.31 on, only if the new adapter has the same path as the old one"),
         remedy="load each release under a name and a path of its own, such as the path of the release in the store",
     ),
     bounds=(
