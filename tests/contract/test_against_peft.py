@@ -24,20 +24,21 @@ from hypothesis import HealthCheck, Phase, assume, given, note, settings
 from hypothesis import strategies as st
 
 from tests.support import tiny_adapters
-from tests.support.compatibility import BASE
 from tests.support.damage import change_tensors
+from tests.support.paths import FIXTURES
 from tests.support.peft_oracle import Oracle
 from tests.support.trainers import declare, structure_verdict
 
 pytestmark = [pytest.mark.xdist_group("against_peft"), pytest.mark.slow, pytest.mark.fuzz]
 
+BASE = FIXTURES / "bases" / "llama_with_tokenizer"
 FUZZING = settings().max_examples > 50
 Tensors = t.Dict[str, t.Any]
 
 # What the product rejects although PEFT loads it, by words of the message, and why.
 REASONS = {
     "NaN or infinite": "answers of a part of the model would be NaN for some inputs",
-    "unsupported dtype": "PEFT rounds or truncates the values",
+    "unsupported dtype": "whole numbers are quantized values, whose scales are not in the file",
     'expected "LORA"': "level structure knows LoRA alone",
     '"CAUSAL_LM" or null': "the adapter is not one of a causal language model",
     "import Python modules": "loading would run code that the adapter names",
@@ -66,10 +67,11 @@ OPTIONS: dict[str, st.SearchStrategy[t.Any]] = {
     "ensure_weight_tying": st.just(True),
     "exclude_modules": st.sampled_from((["k_proj"], ["model.layers.0.mlp.down_proj"], r".*layers\.0\..*", "lm_head")),
     "fan_in_fan_out": st.just(True),
-    "init_lora_weights": st.sampled_from((False, "gaussian", "orthogonal", "mica", "pissa", "olora")),
+    "init_lora_weights": st.sampled_from((False, "gaussian", "orthogonal", "mica", "MiCA", "pissa", "olora")),
     "inference_mode": st.just(True),
     "kasa_config": st.just({"beta": 1e-4, "gamma": 1e-3}),
     "layer_replication": st.just([[0, 2], [1, 2]]),
+    "layers_pattern": st.sampled_from(("layers", ["layers", "h"], "h")),
     "layers_to_transform": st.sampled_from((0, [1], [0, 1])),
     "lora_alpha": st.sampled_from((1, 2.5, 16)),
     "lora_bias": st.just(True),
@@ -133,6 +135,9 @@ DAMAGE: dict[str, t.Callable[[Tensors], t.Any]] = {
     "one transposed": only(lambda tensors, name: put(tensors, name, np.ascontiguousarray(tensors[name].T))),
     "one renamed": only(lambda tensors, name: put(tensors, name.replace("lora_", "lara_"), tensors.pop(name))),
     "one without values": only(lambda tensors, name: put(tensors, name, tensors[name][:0])),
+    "embeddings changed": lambda tensors: [
+        tensors[name].__iadd__(1) for name in tensors if re.search(r"(embed_tokens|lm_head)(\.base_layer)?\.weight$", name)
+    ],
     "one NaN": only(lambda tensors, name: put(tensors, name, np.full_like(tensors[name], np.nan))),
     "all B zero": lambda tensors: [tensors[name].fill(0) for name in tensors if re.search("lora_(embedding_)?B", name)],
     "layer of zeros": lambda tensors: [tensors[name].fill(0) for name in tensors if ".layers.1." in name and "lora_" in name],
@@ -156,6 +161,9 @@ DAMAGE: dict[str, t.Callable[[Tensors], t.Any]] = {
 }
 # Of adapter_config.json: what people and tools change there.
 EDITS: dict[str, st.SearchStrategy[t.Any]] = {
+    "alora_invocation_tokens": st.sampled_from(([7, 400], [])),
+    "alpha_pattern": st.sampled_from((None, {}, {"q_proj": 0}, {".*": 3})),
+    "arrow_config": st.sampled_from((None, {"top_k": 2})),
     "auto_mapping": st.sampled_from(
         (
             {"base_model_class": "LlamaForCausalLM", "parent_library": "transformers.models.llama.modeling_llama"},
@@ -164,19 +172,35 @@ EDITS: dict[str, st.SearchStrategy[t.Any]] = {
     ),
     "base_model_name_or_path": st.sampled_from((None, "", "/data/models/tiny")),
     "bias": st.sampled_from(("all", "some")),
-    "exclude_modules": st.sampled_from((["q_proj"], "nothing")),
-    "init_lora_weights": st.sampled_from(("pissa", "bogus", "eva", None)),
+    "ensure_weight_tying": st.sampled_from((True, None)),
+    "eva_config": st.sampled_from((None, {"rho": 1.5})),
+    "exclude_modules": st.sampled_from((["q_proj"], "nothing", "", [], ".*")),
+    "fan_in_fan_out": st.sampled_from((None, True)),
+    "init_lora_weights": st.sampled_from(("pissa", "bogus", "eva", "Gaussian", "OLoRA", None)),
+    "inference_mode": st.sampled_from((None, True)),
+    "layer_replication": st.sampled_from((None, [], [[0, 2]])),
+    "layers_pattern": st.sampled_from((None, "", [], "layers")),
+    "layers_to_transform": st.sampled_from((None, [], [5], 1)),
+    "loftq_config": st.sampled_from((None, {"loftq_bits": 4})),
     "lora_alpha": st.sampled_from((0, -1, 7, "8", None)),
     "lora_bias": st.just(True),
-    "modules_to_save": st.sampled_from(([], ["norm"], ["lm_head"], ["nothing"])),
+    "lora_dropout": st.sampled_from((0, 1, 2, None)),
+    "megatron_config": st.sampled_from((None, {"a": 1})),
+    "modules_to_save": st.sampled_from((None, "lm_head", [], ["norm"], ["lm_head"], ["nothing"])),
     "peft_type": st.sampled_from(("LOHA", "lora", None, "NEW")),
     "peft_version": st.sampled_from(("0.99.0", "1.0.0.dev0", None)),
     "r": st.sampled_from((2, 0, 4.0, "4", None)),
-    "rank_pattern": st.sampled_from(({"q_proj": 2}, {"nothing": 2}, {})),
+    "rank_pattern": st.sampled_from(({"q_proj": 2}, {"nothing": 2}, {}, None)),
+    "revision": st.sampled_from(("main", None)),
     "runtime_config": st.just({"ephemeral_gpu_offload": False}),
-    "target_modules": st.sampled_from((["q_proj"], [], None, ["nothing"], "all-linear", "*.q_proj", ["q_proj", "nothing"])),
+    "target_modules": st.sampled_from(
+        (["q_proj"], [], None, ["nothing"], "all-linear", "*.q_proj", ["q_proj", "nothing"], "q_proj", "q_proj,v_proj")
+    ),
+    "target_parameters": st.sampled_from((None, [], ["nothing"], ["mlp.up_proj.weight"])),
     "task_type": st.sampled_from((None, "SEQ_CLS", "BOGUS")),
+    "trainable_token_indices": st.sampled_from((None, [], {}, [400])),
     "unsloth_key": st.sampled_from((True, "some")),
+    "use_bdlora": st.just(None),
     "use_dora": st.booleans(),
     "use_rslora": st.sampled_from((True, None)),
 }
@@ -207,13 +231,13 @@ def oracle() -> t.Iterator[Oracle]:
     phases=tuple(Phase) if FUZZING else (Phase.explicit, Phase.generate),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
-@given(options=adapter_options(), edited=edits(), damaged=damage)
+@given(options=adapter_options(), embeddings=st.sampled_from((False, False, "auto", True)), edited=edits(), damaged=damage)
 def test_verdicts_are_those_of_peft(
-    oracle: Oracle, options: dict[str, t.Any], edited: dict[str, t.Any], damaged: str | None
+    oracle: Oracle, options: dict[str, t.Any], embeddings: bool | str, edited: dict[str, t.Any], damaged: str | None
 ) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         adapter = pathlib.Path(scratch, "adapter")
-        assume(not oracle.make(options, adapter))
+        assume(not oracle.make(options, adapter, embeddings))
         path = adapter / "adapter_config.json"
         config = json.loads(path.read_text(encoding="utf-8"))
         path.write_text(json.dumps({**config, "base_model_name_or_path": "tiny/llama", **edited}), encoding="utf-8")

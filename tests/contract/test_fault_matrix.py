@@ -158,7 +158,6 @@ FAULTS: dict[str, Fault] = {
     "a layer too many": Fault(
         ("has 1 tensor that", "silently ignore", "layers.2.self_attn"), add(Q0_A.replace("s.0.", "s.2.")), without_base=False
     ),
-    "embeddings of the base": Fault(("would overwrite weights of the base", EMBED), add(EMBED, (512, 64))),
     "enlarged vocabulary": Fault(
         ("would overwrite weights of the base", EMBED, "enlarged the vocabulary from 512 to 513 tokens"),
         add(EMBED, (513, 64)),
@@ -191,7 +190,12 @@ FAULTS: dict[str, Fault] = {
         ("14 tensors", "silently ignore", "layers.1."), declared=base(num_hidden_layers=1), without_base=False
     ),
     # Targets
-    "no targets": Fault(("target_modules in", "is null"), config={"target_modules": None}),
+    "no targets": Fault(("20 tensors", "silently ignore"), config={"target_modules": None}, without_base=False),
+    "targets as a text": Fault(
+        ("target_modules in", "as a regular expression, it matches the whole name of no module of the base"),
+        config={"target_modules": "q_proj, v_proj"},
+        without_base=False,
+    ),
     "targets as an invalid pattern": Fault(("is not a valid regular expression",), config={"target_modules": "*.q_proj"}),
     "targets as a pattern of less": Fault(
         ("24 tensors", "silently ignore"), config={"target_modules": ".*q_proj"}, without_base=False
@@ -248,6 +252,19 @@ FAULTS: dict[str, Fault] = {
         without_base=False,
     ),
     "trainable tokens": Fault(("trainable_token_indices in",), config={"trainable_token_indices": [1]}),
+    "tokens beyond the vocabulary": Fault(
+        ("alora_invocation_tokens in", "has id 512, beyond the vocabulary of the base, which has 512"),
+        config={"alora_invocation_tokens": [7, 512]},
+        declared={"peft_config": {"alora_invocation_tokens": [7, 512]}},
+        without_base=False,
+    ),
+    "embeddings of a larger vocabulary": Fault(
+        ("1 tensor with a wrong shape", "enlarged the vocabulary from 512 to 513 tokens"),
+        add(EMBED, (513, 64)),
+        config={"modules_to_save": ["embed_tokens"]},
+        declared={"peft_config": {"modules_to_save": ["embed_tokens"]}},
+        without_base=False,
+    ),
     **{
         f"begins as {value}": Fault(("init_lora_weights in", value), config={"init_lora_weights": value})
         for value in ("pissa", "pissa_niter_4", "olora", "loftq", "lora_ga", "corda", "bogus")
@@ -265,8 +282,12 @@ FAULTS: dict[str, Fault] = {
     "all lora_A zero": Fault(("has no effect", "all zeros"), zero("lora_A")),
     "one lora_A zero": Fault(("has only zeros in lora_A of 1 LoRA layer", "model.layers.1.mlp.down_proj"), zero(DOWN1_A)),
     # Dtypes
-    "F64": Fault(("28 tensors with an unsupported dtype", "is F64", "expected F32, BF16, F16"), cast("float64")),
-    "I8": Fault(("28 tensors with an unsupported dtype", "is I8"), cast("int8")),
+    "I8": Fault(("28 tensors with an unsupported dtype", "is I8", "without quantization"), cast("int8")),
+    "NaN in F8": Fault(
+        ("NaN or infinite values in 28 of 28",),
+        lambda tensors: tensors.update({name: np.full(tensors[name].shape, 0x7F, np.int8) for name in tensors}),
+        files=as_dtype("F8_E4M3"),
+    ),
     # The whole file
     "a byte less": Fault(
         ("is truncated by 1 byte: its header describes 134616 bytes, it has 134615",),
@@ -310,7 +331,6 @@ FAULTS: dict[str, Fault] = {
     "r 0": Fault(("r in", "is 0; expected a rank of at least 1"), config={"r": 0}),
     "r null": Fault(("r in", "is null; expected a rank of at least 1"), config={"r": None}),
     "bogus task": Fault(("task_type in", '"BOGUS"; expected "CAUSAL_LM" or null'), config={"task_type": "BOGUS"}),
-    "F8": Fault(("28 tensors with an unsupported dtype", "is F8_E4M3"), cast("int8"), files=as_dtype("F8_E4M3")),
     "Megatron's modules": Fault(("megatron_config in", "import Python modules"), config={"megatron_config": {"a": 1}}),
     "a library of its own": Fault(
         ("auto_mapping in", "import Python modules"), config={"auto_mapping": {"parent_library": "os"}}
@@ -366,8 +386,9 @@ MATRIX = [
         "a key that is no LoRA tensor and overwrites the base",
         "S",
         "structure",
-        ("embeddings of the base", "enlarged vocabulary", "a norm of the base", "a base layer", "a plain weight of the base"),
+        ("enlarged vocabulary", "a norm of the base", "a base layer", "a plain weight of the base"),
     ),
+    Row("embeddings of the base, with other values", "S", "model", ("embeddings of another base",)),
     Row(
         "another shape, a 1-D tensor, a tensor of size 0",
         "E",
@@ -403,7 +424,7 @@ MATRIX = [
         "target_modules match nothing, other modules, or are no valid pattern",
         "E/S",
         "structure",
-        ("targets wholly unknown", "targets as a pattern of less", "targets as an invalid pattern"),
+        ("targets wholly unknown", "targets as a pattern of less", "targets as an invalid pattern", "targets as a text"),
     ),
     Row("DoRA or lora_bias without tensors", "W", "structure", ("DoRA", "lora_bias")),
     Row("trained biases of the base", "S", "structure", ("bias",)),
@@ -413,11 +434,16 @@ MATRIX = [
         "structure",
         ("modules_to_save", "modules_to_save, declared", "trainable tokens"),
     ),
-    Row("NaN or infinite values", "S", "structure", ("NaN", "Inf", "NaN beside a damaged config")),
+    Row(
+        "more tokens than the base has",
+        "E",
+        "structure",
+        ("tokens beyond the vocabulary", "embeddings of a larger vocabulary"),
+    ),
+    Row("NaN or infinite values", "S", "structure", ("NaN", "Inf", "NaN in F8", "NaN beside a damaged config")),
     Row("finite values with which the model returns NaN", "S", "model", ("weights blown up",)),
     Row("all of lora_B zero: never trained", "S", "structure", ("untrained", "all lora_A zero", "one lora_A zero")),
     Row("values too small to change any answer", "S", "model", ("weights shrunk",)),
-    Row("dtype F64, F8", "S", "structure", ("F64", "F8")),
     Row("dtype I8", "S", "structure", ("I8",)),
     Row(
         "file truncated, empty, of zeros, with a tail, without its header",
@@ -486,6 +512,10 @@ BY_ADAPTER = {
     "all transposed": "PEFT expects [16, 64]",
     "enlarged vocabulary": "has base_model.model.model.embed_tokens.weight, which PEFT does not make",
     "targets as a pattern of less": "which PEFT does not make for such an adapter",
+    "targets as a text": "PEFT cannot add its layers to this base",
+    "no targets": "which PEFT does not make for such an adapter",
+    "tokens beyond the vocabulary": "its alora_invocation_tokens has id 512, beyond the vocabulary of the base, which has 512",
+    "embeddings of a larger vocabulary": f"tensor {EMBED} has shape [513, 64], PEFT expects [512, 64]",
     "a layer too many": "layers.2.self_attn.q_proj.lora_A.weight, which PEFT does not make for such an adapter",
     "base with fewer layers": "layers.1.",
     "base with other hidden size": "has shape [16, 64], PEFT expects [16, 96]",
@@ -498,6 +528,10 @@ BY_ADAPTER = {
 BY_MODEL = {
     "weights blown up": (Fault(tensors=scale("lora_B", 1e30)), "the model returns NaN or infinity with this adapter"),
     "weights shrunk": (Fault(tensors=scale("lora_B", 1e-20)), "does not change the model's answer at all"),
+    "embeddings of another base": (
+        Fault(tensors=add(EMBED, (512, 64))),
+        f"has embeddings other than this base's, which PEFT would overwrite with them: {EMBED}",
+    ),
     "base lacks a weight": (Fault(), "lacks model.norm.weight."),
     "base of NaN": (Fault(), "returns NaN or infinity"),
 }

@@ -6,8 +6,8 @@
 
 Run as a program, it reads requests as lines of JSON and answers each with one line. ``Oracle`` is
 the other end. An adapter is good if PEFT loads it, each tensor of the file is in the model as PEFT
-would save it again, nothing else was expected, the answers change, and the base is as before once
-the adapter is switched off.
+would save it again or is one of the base's own, nothing else was expected, the answers change, and
+the base is as before once the adapter is switched off.
 """
 
 from __future__ import annotations
@@ -41,9 +41,12 @@ class Oracle:
             bufsize=1,
         )
 
-    def make(self, options: dict[str, t.Any], directory: pathlib.Path) -> str:
-        """Save an adapter of these options. Returns why PEFT cannot, otherwise nothing."""
-        return str(self._ask({"make": options, "directory": str(directory)})["error"])
+    def make(self, options: dict[str, t.Any], directory: pathlib.Path, embeddings: bool | str = False) -> str:
+        """Save an adapter of these options. Returns why PEFT cannot, otherwise nothing.
+
+        ``embeddings`` is PEFT's ``save_embedding_layers``.
+        """
+        return str(self._ask({"make": options, "directory": str(directory), "embeddings": embeddings})["error"])
 
     def judge(self, directory: pathlib.Path) -> dict[str, t.Any]:
         """Return the ``faults`` that PEFT shows, and why level model rejects it (``refused``)."""
@@ -87,7 +90,7 @@ class Judge:
         with torch.no_grad():
             return model(input_ids=self.ids, use_cache=False).logits
 
-    def make(self, options: dict[str, t.Any], directory: str) -> None:
+    def make(self, options: dict[str, t.Any], directory: str, embeddings: bool | str) -> None:
         import peft
         import torch
 
@@ -97,7 +100,7 @@ class Judge:
         for name, parameter in model.named_parameters():
             if parameter.requires_grad and "lora_A" not in name:
                 parameter.data.add_(torch.randn_like(parameter) * 0.1)
-        model.save_pretrained(directory, save_embedding_layers=False)
+        model.save_pretrained(directory, save_embedding_layers=embeddings)
 
     def faults(self, directory: str) -> list[str]:
         import peft
@@ -122,8 +125,12 @@ class Judge:
             return [f"error: {type(exc).__name__}: {str(exc)[:300]}"]
         faults = [f"missing: {key}" for key in loaded.missing_keys] + [f"unexpected: {key}" for key in loaded.unexpected_keys]
         faults += [f"not in the file: {key}" for key in saved if key not in found]
+        weights = {f"base_model.model.{name}": one for name, one in self.base.state_dict().items()}
         for key, tensor in found.items():
             if key not in saved:
+                weight = weights.get(key.replace(".base_layer.", "."))
+                if key in model.state_dict() and weight is not None and torch.equal(weight, tensor.to(weight.dtype)):
+                    continue
                 faults.append(f"not in the model: {key}")
             elif saved[key].shape != tensor.shape or not torch.equal(saved[key].float(), tensor.float()):
                 faults.append(f"other values in the model: {key}")
@@ -156,7 +163,7 @@ def main() -> None:
         if "make" in request:
             error = ""
             try:
-                judge.make(request["make"], request["directory"])
+                judge.make(request["make"], request["directory"], request["embeddings"])
             except Exception as exc:
                 error = f"{type(exc).__name__}: {exc}"[:300] or "failed"
             answer: dict[str, t.Any] = {"error": error}

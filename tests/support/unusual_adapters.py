@@ -96,6 +96,8 @@ BASES: dict[str, tuple[str, dict[str, t.Any]]] = {
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 ALL_LINEAR = [*ATTENTION, "gate_proj", "up_proj", "down_proj"]
 EVERY_EXPERT = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+# The keys that PEFT adds where it converts the names of experts to parameters.
+CONVERTED = ("target_parameters", "rank_pattern", "alpha_pattern")
 UNSLOTH = {
     "base_model_class": "LlamaForCausalLM",
     "parent_library": "transformers.models.llama.modeling_llama",
@@ -119,6 +121,8 @@ class Kind:
     config: dict[str, t.Any] = dataclasses.field(default_factory=dict)
     tensors: t.Callable[[Tensors], Tensors] | None = None
     declared: tuple[str, ...] = ()
+    # Whether PEFT saves the embeddings of the base, too.
+    embeddings: bool = False
 
 
 def renamed(old: str, new: str) -> t.Callable[[Tensors], Tensors]:
@@ -141,6 +145,10 @@ def experts(layer: str, names: dict[str, tuple[int, int]]) -> t.Callable[[Tensor
     return add
 
 
+def as_dtype(dtype: torch.dtype) -> t.Callable[[Tensors], Tensors]:
+    return lambda tensors: {name: tensor.to(dtype) for name, tensor in tensors.items()}
+
+
 def halved(tensors: Tensors) -> Tensors:
     return {name: tensor.bfloat16() if "lora_A" in name else tensor for name, tensor in tensors.items()}
 
@@ -157,6 +165,7 @@ KINDS: dict[str, Kind] = {
     "all-linear": Kind(config={"target_modules": "all-linear"}),
     "pattern": Kind(options={"target_modules": PATTERN}),
     "excluding pattern": Kind(options={"exclude_modules": r".*layers\.0.*v_proj"}, declared=("exclude_modules",)),
+    "default targets": Kind(options={"target_modules": ["q_proj", "v_proj"]}, config={"target_modules": None}),
     "unknown target": Kind(options={"target_modules": [*ALL_LINEAR, "c_attn"]}),
     "layers by pattern": Kind(
         options={"layers_to_transform": [1], "layers_pattern": "layers"}, declared=("layers_to_transform", "layers_pattern")
@@ -169,6 +178,17 @@ KINDS: dict[str, Kind] = {
     "trained tokens, tied": Kind(
         "llama-tied", {"trainable_token_indices": {"embed_tokens": [5, 6]}}, declared=("trainable_token_indices",)
     ),
+    "trained tokens of tied input and output": Kind(
+        "llama-tied",
+        {"trainable_token_indices": {"embed_tokens": [5], "lm_head": [5]}},
+        declared=("trainable_token_indices",),
+    ),
+    "DoRA, magnitudes as weights": Kind(
+        options={"use_dora": True},
+        tensors=renamed("lora_magnitude_vector", "lora_magnitude_vector.weight"),
+        declared=("use_dora",),
+    ),
+    "task of sequences": Kind(config={"task_type": "SEQ_2_SEQ_LM"}),
     "activated": Kind(options={"alora_invocation_tokens": [11, 12, 13]}, declared=("alora_invocation_tokens",)),
     "block-diagonal": Kind(
         options={"use_bdlora": {"target_modules_bd_a": ["q_proj"], "nblocks": 2, "match_strict": False}}, declared=("use_bdlora",)
@@ -184,15 +204,27 @@ KINDS: dict[str, Kind] = {
         declared=("modules_to_save", "ensure_weight_tying"),
     ),
     "mixed dtypes": Kind(tensors=halved),
+    "double precision": Kind(tensors=as_dtype(torch.float64)),
+    "eight bits": Kind(tensors=as_dtype(torch.float8_e4m3fn)),
+    "embeddings of the base": Kind(options={"target_modules": ["q_proj", "embed_tokens", "lm_head"]}, embeddings=True),
+    "tied embeddings of the base": Kind("llama-tied", {"target_modules": ["q_proj", "embed_tokens"]}, embeddings=True),
+    # As after an enlargement of the vocabulary, on the enlarged base.
+    "untrained embeddings of the base": Kind("llama-tied", embeddings=True),
+    "trained tokens, embeddings of the base": Kind(
+        options={"trainable_token_indices": [5, 6]}, declared=("trainable_token_indices",), embeddings=True
+    ),
     "a layer of zeros": Kind(tensors=without_layer),
     "no parameter of this name": Kind(config={"target_parameters": EVERY_EXPERT}, declared=("target_parameters",)),
     "Gemma 3": Kind("gemma3"),
+    "Gemma 3, a convolution": Kind("gemma3", {"target_modules": ["q_proj", "patch_embedding"]}),
     "Gemma 3, names of transformers 4": Kind(
         "gemma3", tensors=renamed("model.model.language_model.layers", "model.language_model.model.layers")
     ),
     "Qwen 2.5 VL": Kind("qwen2_5_vl"),
     "Qwen 3.5": Kind("qwen3_5"),
     "Qwen 3 MoE": Kind("qwen3_moe", {"target_modules": ATTENTION}),
+    "Qwen 3 MoE, all linear layers": Kind("qwen3_moe", {"target_modules": "all-linear"}, declared=CONVERTED),
+    "Mixtral, all linear layers": Kind("mixtral", {"target_modules": "all-linear"}, declared=CONVERTED),
     "Qwen 3 MoE, experts of transformers 4": Kind(
         "qwen3_moe",
         {"target_modules": ATTENTION},
@@ -237,7 +269,7 @@ def make(kind: Kind, bases: pathlib.Path, directory: pathlib.Path) -> dict[str, 
         for name, parameter in trained.named_parameters():
             if "lora_" in name or "modules_to_save" in name or "trainable_tokens" in name:
                 parameter.add_(torch.randn_like(parameter) * 0.3)
-    trained.save_pretrained(directory, save_embedding_layers=False)
+    trained.save_pretrained(directory, save_embedding_layers=kind.embeddings)
     change(directory, kind)
     saved = json.loads((directory / "adapter_config.json").read_text(encoding="utf-8"))
     return {key: saved[key] for key in kind.declared}

@@ -100,6 +100,8 @@ KEYS_OF_MODULES = ("ensure_weight_tying", "exclude_modules", "layers_pattern", "
 # The values of init_lora_weights with which the file alone is the whole adapter: they choose the
 # values that the training begins with.
 INITIALIZATIONS = (True, False, "gaussian", "orthogonal", "eva", "mica")
+# PEFT reads these in capitals, too.
+CASELESS_INITIALIZATIONS = ("gaussian", "mica", "olora")
 # The other values, and what makes the file alone another adapter than the trained one. Names of
 # PiSSA may end in _niter_ and a number.
 _REPEATED = "PEFT repeats its decomposition of the base's weights when it loads the adapter, which changes the base"

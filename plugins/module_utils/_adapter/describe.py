@@ -19,7 +19,7 @@ from .._hashing import sha256_of_all
 from .declaration import Declaration
 from .excluded import Excluded
 from .file_selection import changed, select_files
-from .files import CONFIG_FILE, SAFETENSORS_FILE
+from .files import CONFIG_FILE, PICKLE_FILE, SAFETENSORS_FILE
 from .hash_cache import CacheEntry, is_older, read_entry, signature_of, write_entry
 from .lora_config import config_notes, config_problems, read_lora_config
 from .manifest import FileEntry, Manifest, TensorEntry
@@ -107,6 +107,8 @@ def describe(
     )
     notes += config_notes(entry.config, declared)
     notes += overlap_notes(entry.config, lora_modules(entry.tensors))
+    if SAFETENSORS_FILE in paths and PICKLE_FILE in [item.path for item in selection.excluded]:
+        notes.append(f"There is {PICKLE_FILE}, too. PEFT loads {SAFETENSORS_FILE}, which is delivered.")
     if SAFETENSORS_FILE in paths:
         notes += structure_notes(entry.tensors, entry.config, declared.base_config)
     links = {name: path for name, path in paths.items() if path != os.path.join(directory, name)}

@@ -17,12 +17,13 @@ import math
 import re
 import typing as t
 
-from .._base.architecture import Module, base_modules, is_known
+from .._base.architecture import Module, base_modules, is_known, vocabulary_size
 from .._errors import DeliveryError, Problem
 from .._formats.strict_json import is_integer, read_object
 from .._text import first, shown
 from .._versions import major_minor
 from .config_keys import (
+    CASELESS_INITIALIZATIONS,
     IMPORTED_PACKAGES,
     INITIALIZATIONS,
     KEYS,
@@ -35,7 +36,7 @@ from .config_keys import (
 )
 from .declaration import Declaration
 from .files import CONFIG_FILE
-from .module_selection import Config, is_pattern, matches_any, select
+from .module_selection import DEFAULT_TARGETS, Config, is_pattern, matches_any, select
 from .patterns import PatternError
 
 # The modules whose weights are one tensor in bases with tied embeddings.
@@ -92,15 +93,23 @@ def config_problems(config: Config, declared: Declaration) -> list[Problem]:
         report("r", f"is {config['r']}; the inventory declares rank {declared.rank}.", _CORRECT)
     if config["lora_alpha"] != declared.alpha:
         report("lora_alpha", f"is {config['lora_alpha']}; the inventory declares alpha {declared.alpha:g}.", _CORRECT)
+    if config.get("task_type") == _SEQUENCES and (declared.base_config or {"is_encoder_decoder": True}).get("is_encoder_decoder"):
+        report("task_type", f"is {shown(_SEQUENCES)}; expected {_FORMS['task_type'][1]}.", _FORM_REMEDIES["task_type"])
     base = config.get("base_model_name_or_path")
     if base and base not in declared.base_names and not (_PATH.fullmatch(base) and declared.base_config):
         names = " or ".join(sorted(declared.base_names))
         remedy = "If this is another name of the same base, add it to the base's aliases. Otherwise: " + _CORRECT
         report("base_model_name_or_path", f"is {shown(base)}; the inventory declares {names}.", remedy)
+    size = vocabulary_size(declared.base_config)
+    for key in ("alora_invocation_tokens", "trainable_token_indices"):
+        highest = max(_token_ids(config.get(key)), default=-1)
+        if size is not None and highest >= size:
+            problem = f"has id {highest}, beyond the vocabulary of the base, which has {size}."
+            report(key, problem, "Deliver it to nodes whose base has the vocabulary of the training.")
     try:
         difference = _target_difference(config, declared)
-        if difference:
-            report("target_modules", difference, _CORRECT)
+        if difference is not None:
+            report("target_modules", *difference)
     except PatternError as exc:
         problem = f"One of its patterns {exc}."
         problems.append(Problem(CONFIG_FILE, problem, "List the names of the modules instead.", declared.name))
@@ -126,6 +135,9 @@ def config_notes(config: Config, declared: Declaration) -> list[str]:
             f"base_model_name_or_path in {CONFIG_FILE} is the path {shown(base)}, so only the tensors show which base it is."
         )
         notes.append(problem)
+    if config.get("target_modules") is None:
+        chosen = f": {first(DEFAULT_TARGETS)}" if modules_of_base(declared.base_config) else ""
+        notes.append(f"target_modules in {CONFIG_FILE} is null, so PEFT's defaults for this type of base apply{chosen}.")
     for key, value in sorted(config.items()):
         if key not in KEYS:
             if not is_empty(value):
@@ -162,7 +174,9 @@ def _fault(key: str, config: Config) -> tuple[str, str] | None:
     elif key == "auto_mapping" and value and value.get("parent_library") is not None:
         if str(value["parent_library"]).partition(".")[0] not in IMPORTED_PACKAGES:
             return Effect.CODE.value, f"Save the adapter from a model of {' or '.join(IMPORTED_PACKAGES)}."
-    elif key in ("layers_to_transform", "layers_pattern") and value is not None and isinstance(config["target_modules"], str):
+    elif key == "alora_invocation_tokens" and value and config.get("task_type") != "CAUSAL_LM":
+        return 'PEFT applies it only if task_type is "CAUSAL_LM"', f'Set "task_type": "CAUSAL_LM" in {CONFIG_FILE}.'
+    elif key in ("layers_to_transform", "layers_pattern") and value is not None and isinstance(config.get("target_modules"), str):
         return "PEFT does not accept it beside a pattern in target_modules", "List the names of the modules in target_modules."
     elif key == "layers_pattern" and value and config.get("layers_to_transform") is None:
         return "PEFT does not accept it without layers_to_transform", _SAVE_AGAIN
@@ -199,12 +213,21 @@ def may_be_tied(config: Config, base_config: dict[str, t.Any] | None) -> bool:
     named = [*(config.get("modules_to_save") or ()), *_names(config.get("target_modules"))]
     if any(matches_any(TIED, name) for name in named):
         return True
-    return is_pattern(config["target_modules"]) and any(re.search(name, config["target_modules"]) for name in TIED)
+    targets: t.Any = config.get("target_modules")
+    return is_pattern(targets) and any(re.search(name, targets) for name in TIED)
+
+
+def _token_ids(value: t.Any) -> list[int]:
+    """Return the token ids of a list, or of lists by the names of modules."""
+    lists = value.values() if isinstance(value, dict) else [value or ()]
+    return [number for numbers in lists for number in numbers]
 
 
 def _family(value: t.Any) -> str:
-    """Return an initialization without its number: pissa_niter for pissa_niter_4."""
-    return re.sub(r"_\d+$", "", value) if isinstance(value, str) else ""
+    """Return an initialization as ``config_keys`` names it: pissa_niter for pissa_niter_4."""
+    if not isinstance(value, str):
+        return ""
+    return value.lower() if value.lower() in CASELESS_INITIALIZATIONS else re.sub(r"_\d+$", "", value)
 
 
 def _is_unfit(value: t.Any) -> bool:
@@ -226,29 +249,31 @@ def _malformed(config: Config) -> list[str]:
     ]
 
 
-def _target_difference(config: Config, declared: Declaration) -> str:
-    """Return how target_modules differs from the declaration. Raises PatternError."""
+def _target_difference(config: Config, declared: Declaration) -> tuple[str, str] | None:
+    """Return how target_modules differs from base and declaration, and the remedy.
+
+    Raises PatternError.
+    """
     modules = modules_of_base(declared.base_config)
     # Also where nothing is declared, so that no pattern reaches PEFT that cannot be evaluated.
     found = select(config, modules).ranks
-    targets = config["target_modules"]
-    if declared.target_modules is None or targets is None:
-        return ""
-    if isinstance(targets, list) and set(targets) == declared.target_modules:
-        return ""
+    targets = config.get("target_modules")
+    if is_pattern(targets) and modules and not found and not config.get("target_parameters"):
+        problem = f"is {shown(targets)}: as a regular expression, it matches the whole name of no module of the base."
+        return problem, "List the names of the modules: PEFT takes a text as a regular expression."
+    if declared.target_modules in (None, {targets} if isinstance(targets, str) else set(targets or ())):
+        return None
     declared_names = first(sorted(declared.target_modules))
     shown_targets = first(sorted(targets)) if isinstance(targets, list) else shown(targets)
     problem = f"is {shown_targets}; the inventory declares {declared_names}"
-    if isinstance(targets, str) and declared.target_modules == {targets}:
-        return ""
     if not modules:
-        # The tensors show what a pattern selects; see structure_problems().
-        return f"{problem}." if isinstance(targets, list) else ""
+        # The tensors show what a pattern, or PEFT's default, selects; see structure_problems().
+        return (f"{problem}.", _CORRECT) if isinstance(targets, list) else None
     # PEFT saves "all-linear" as the full names of all modules, so different lists can select the
     # same modules.
     intended = select({**config, "target_modules": sorted(declared.target_modules)}, modules).ranks
     differing = [name for name in modules if (name in found) != (name in intended)]
-    return f"{problem}. They differ in {first(differing)}." if differing else ""
+    return (f"{problem}. They differ in {first(differing)}.", _CORRECT) if differing else None
 
 
 def _is_number(value: t.Any) -> bool:
@@ -284,6 +309,8 @@ def _same(one: t.Any, other: t.Any) -> bool:
     return bool(one == other)
 
 
+# The task of an encoder and a decoder, which some give for a causal language model.
+_SEQUENCES = "SEQ_2_SEQ_LM"
 _SAVE_AGAIN = "Save the adapter again with PEFT."
 _CORRECT = "Deliver the intended adapter, or correct the inventory."
 _CONVERT = "Save it as plain LoRA (save_pretrained with path_initial_model_for_weight_conversion)."
@@ -299,11 +326,11 @@ _REQUIRED = frozenset({"peft_type", "r", "lora_alpha", "target_modules"})
 # The form of every key whose value matters here.
 _FORMS: dict[str, Form] = {
     "peft_type": (lambda value: value == "LORA", '"LORA"'),
-    "task_type": (lambda value: value in (None, "CAUSAL_LM", "FEATURE_EXTRACTION"), '"CAUSAL_LM" or null'),
+    "task_type": (lambda value: value in (None, "CAUSAL_LM", "FEATURE_EXTRACTION", _SEQUENCES), '"CAUSAL_LM" or null'),
     "r": (_is_count, "a rank of at least 1"),
     "lora_alpha": (lambda value: _is_number(value) and value != 0, "a number other than 0"),
     "target_modules": (
-        lambda value: bool(value) and (isinstance(value, str) or _are_names(value)),
+        lambda value: value is None or (bool(value) and (isinstance(value, str) or _are_names(value))),
         'a list of module names, a pattern or "all-linear"',
     ),
     "base_model_name_or_path": _TEXT,
@@ -317,7 +344,7 @@ _FORMS: dict[str, Form] = {
     "auto_mapping": _OBJECT,
     "modules_to_save": (lambda value: value is None or _are_names(value), "a list of module names"),
     "init_lora_weights": (
-        lambda value: value is None or (isinstance(value, (bool, str)) and (value in INITIALIZATIONS or _is_unfit(value))),
+        lambda value: value is None or isinstance(value, bool) or _family(value) in INITIALIZATIONS or _is_unfit(value),
         ", ".join(shown(value) for value in INITIALIZATIONS),
     ),
     "exclude_modules": _MODULES,
@@ -341,7 +368,7 @@ _FORM_REMEDIES = {
     "lora_alpha": "Set it to the alpha of the training; with 0 the adapter has no effect.",
     "task_type": "Save the adapter with the task type of a causal language model.",
     # mergekit-extract-lora --sv-epsilon writes such ranks.
-    "rank_pattern": "PEFT cannot load a module of rank 0: extract or save the adapter again with ranks of at least 1.",
+    "rank_pattern": "PEFT loads neither null nor a rank of 0: extract or save the adapter again with ranks of at least 1.",
 }
 _NOTES = {
     "auto_mapping": "Only AutoPeftModel reads it, and only without task_type.",

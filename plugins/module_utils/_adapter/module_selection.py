@@ -18,6 +18,10 @@ Config = t.Dict[str, t.Any]
 Modules = t.Mapping[str, Module]
 
 ALL_LINEAR = "all-linear"
+# With it, PEFT accepts that there are no LoRA layers.
+NOTHING = "dummy-target-modules"
+# What PEFT selects without target_modules, for all types of bases that ``architecture`` knows.
+DEFAULT_TARGETS = ("q_proj", "v_proj")
 # The layer's number is the first number in the name, which is not the number of an expert.
 _LAYER = r".*?\.[^.]*\.(?P<number>\d+)\."
 _LAYER_OF = r"(?:^|.*?\.){}\.(?P<number>\d+)\."
@@ -32,7 +36,7 @@ class Selection(t.NamedTuple):
 
 def is_pattern(value: t.Any) -> bool:
     """Return whether a value of target_modules or exclude_modules is a regular expression."""
-    return isinstance(value, str) and value.lower() != ALL_LINEAR
+    return isinstance(value, str) and value.lower() != ALL_LINEAR and value != NOTHING
 
 
 def matches_any(names: t.Sequence[str] | None, module: str) -> bool:
@@ -74,8 +78,10 @@ def _excluded(config: Config, names: list[str]) -> set[str]:
 
 
 def _targets(config: Config, modules: Modules, names: list[str]) -> list[str]:
-    wanted = config.get("target_modules")
+    wanted: t.Any = config.get("target_modules")
     if wanted is None:
+        wanted = DEFAULT_TARGETS
+    if wanted == NOTHING:
         return []
     if is_pattern(wanted):
         found = matching([wanted], names, whole=True)[0]

@@ -31,9 +31,17 @@ _LORA_TENSOR = re.compile(
     r"(?P<part>lora_A\.weight|lora_B\.weight|lora_B\.bias|lora_embedding_A|lora_embedding_B|lora_magnitude_vector"
     r"|lora_velora_embed|lora_monteclora_sampler\.[a-z_]+)"
 )
+_EMBEDDING_TENSOR = re.compile(
+    r"base_model\.model\.(?P<module>[A-Za-z0-9_.]+?)(\.base_layer)?\.(?P<part>weight|lora_embedding_A|lora_B\.weight)"
+)
 # Parts of which training may leave zeros.
 _DOWN, _UP = ("lora_A.weight", "lora_embedding_A"), ("lora_B.weight", "lora_embedding_B")
-_DTYPES = ("F32", "BF16", "F16")
+_DTYPES = ("F32", "BF16", "F16", "F64", "F8_E4M3", "F8_E5M2")
+# What PEFT does with the unusual ones. Whole numbers are refused: they are quantized values, whose
+# scales are not in the file.
+_CONVERTED = {"F64": "rounds", "F8_E4M3": "widens", "F8_E5M2": "widens"}
+# The ends of the names of embeddings, in bases of all kinds.
+_EMBEDDINGS = (*TIED, "wte", "word_embeddings", "embed_out", "embed_in")
 # A size that only the base determines.
 _ANY = -1
 
@@ -60,15 +68,16 @@ def expected_tensors(config: Config, modules: t.Mapping[str, Module]) -> dict[st
         elif name in selection.ranks:
             rank = selection.ranks[name]
             # A block-diagonal or grouped matrix is smaller; which of them is depends on patterns.
-            down = (rank, _ANY if blocks else module.in_features)
-            up = (module.out_features, rank if not blocks else _ANY)
+            ones = (1,) * len(module.kernel)
+            down = (rank, _ANY if blocks else module.in_features, *module.kernel)
+            up = (module.out_features, rank if not blocks else _ANY, *ones)
             if module.embedding:
                 expected.update({f"{prefix}.lora_embedding_A": down, f"{prefix}.lora_embedding_B": up})
             else:
                 expected.update({f"{prefix}.lora_A.weight": down, f"{prefix}.lora_B.weight": up})
                 expected.update(_variant_tensors(config, prefix, module, rank))
             if config.get("use_dora"):
-                expected[f"{prefix}.lora_magnitude_vector"] = (module.out_features,)
+                expected[f"{prefix}.lora_magnitude_vector"] = (1, module.out_features, *ones) if ones else (module.out_features,)
     return expected
 
 
@@ -88,9 +97,14 @@ def _variant_tensors(config: Config, prefix: str, module: Module, rank: int) -> 
 
 
 def _trained_tokens(config: Config) -> dict[str, int]:
-    """Return the numbers of trained tokens by the end of the module's name."""
+    """Return the numbers of trained tokens by the end of the module's name.
+
+    Output embeddings with the same tokens as the input's have none of their own if both are tied.
+    """
     tokens = config.get("trainable_token_indices") or {}
-    return {"embed_tokens": len(tokens)} if isinstance(tokens, list) else {name: len(ids) for name, ids in tokens.items()}
+    if isinstance(tokens, list):
+        return {"embed_tokens": len(tokens)}
+    return {name: len(ids) for name, ids in tokens.items() if name != "lm_head" or list(tokens.values()).count(ids) == 1}
 
 
 def structure_problems(
@@ -106,7 +120,7 @@ def structure_problems(
     checked. Without ``base_config``, or if its type is unknown, the modules are derived from the
     names of the tensors; ``structure_notes`` returns what that cannot detect.
     """
-    found = {tensor.name: tensor for tensor in tensors}
+    found = {_as_saved(tensor.name): tensor for tensor in tensors}
     subject = f"base of adapter {name}"
     problems: list[Problem] = []
     if is_well_formed(config):
@@ -114,10 +128,9 @@ def structure_problems(
             if base_config is None or not is_known(base_config):
                 problems += code_problems(base_config or {}, subject)
                 modules = _modules_of(tensors)
-                expected = expected_tensors(_for_unknown_base(config, modules), modules)
-                if isinstance(config.get("target_modules"), str) and targets:
-                    lora = [module for module, one in modules.items() if not one.norm and not saves(config, module)]
-                    problems += _target_problems(name, lora, targets)
+                expected = expected_tensors(_for_unknown_base(config, tensors), modules)
+                if not isinstance(config.get("target_modules"), list) and targets:
+                    problems += _target_problems(name, _lora_layers(tensors, config), targets)
             else:
                 modules = base_modules(base_config, subject)
                 expected = expected_tensors(config, modules)
@@ -129,13 +142,18 @@ def structure_problems(
     return [*problems, *_value_problems(name, found)]
 
 
+def _as_saved(tensor: str) -> str:
+    """Return the name under which PEFT saves a tensor. It also loads magnitudes as .weight."""
+    return re.sub(r"(\.lora_magnitude_vector)\.weight$", r"\1", tensor)
+
+
 def structure_checks(tensors: t.Sequence[TensorScan], config: Config) -> list[str]:
     """Return the facts that hold if ``config_problems`` and ``structure_problems`` find nothing."""
-    targets = config.get("target_modules") or config["target_parameters"]
+    targets = config.get("target_modules") or config.get("target_parameters") or [*map(_last, _lora_layers(tensors, config))]
     return [
         f"The configuration is LoRA as declared: rank {config['r']}, alpha {config['lora_alpha']}, no key that can load code.",
         f"The weights are strict safetensors: {count(len(tensors), 'tensor')} with the names and shapes of"
-        f" {shown(targets) if isinstance(targets, str) else first(sorted(targets))}, none missing, none extra.",
+        f" {shown(targets) if isinstance(targets, str) else first(sorted({*targets}))}, none missing, none extra.",
         "No value is NaN or infinite, and the tensors are not those of an untrained adapter.",
     ]
 
@@ -155,7 +173,13 @@ def structure_notes(tensors: t.Sequence[TensorScan], config: Config, base_config
         if absent:
             where = "the base" if modules_of_base(base_config) else "the file"
             notes.append(f"{key} names {first(absent)}, which {where} does not have. PEFT ignores that.")
+    embeddings = base_embeddings(tensors, config, modules)
+    if embeddings:
+        notes.append(f"The file has embeddings of the base ({first(embeddings)}). Level model compares them with the base's.")
     dtypes = sorted({tensor.dtype for tensor in tensors if "lora_" in tensor.name})
+    for dtype, does in _CONVERTED.items():
+        if dtype in dtypes:
+            notes.append(f"LoRA tensors are {dtype}, which PEFT {does} to F32.")
     if len(dtypes) > 1:
         notes.append(f"The LoRA tensors have different dtypes: {', '.join(dtypes)}. PEFT loads them all as one.")
     empty = [module for module, zeros in _pairs(tensors).items() if zeros.keys() >= {"down", "up"} and all(zeros.values())]
@@ -184,19 +208,24 @@ def _names(name: str, module: str) -> bool:
     return module.endswith(name) or matches_any([name], module)
 
 
-def _for_unknown_base(config: Config, modules: dict[str, Module]) -> Config:
+def _for_unknown_base(config: Config, tensors: t.Iterable[TensorScan]) -> Config:
     """Return a configuration that selects all modules of the tensors where the base matters.
 
     PEFT evaluates patterns and whole names on the names of the base, which a file of an older
-    version of transformers does not have.
+    version of transformers does not have, and its defaults depend on the type of the base.
     """
     targets = config.get("target_modules")
     exclude = config.get("exclude_modules")
-    whole = [name for name in targets if "." in name] if isinstance(targets, list) else targets
+    whole = any("." in name for name in targets) if isinstance(targets, list) else True
     if whole or is_pattern(exclude) or any("." in name for name in exclude or ()):
-        lora = [name for name, module in modules.items() if not module.norm and not saves(config, name)]
-        return {**config, "target_modules": lora, "exclude_modules": None}
+        return {**config, "target_modules": _lora_layers(tensors, config), "exclude_modules": None}
     return config
+
+
+def _lora_layers(tensors: t.Iterable[TensorScan], config: Config) -> list[str]:
+    """Return the modules that have LoRA tensors, without those that only PEFT can tell."""
+    found = dict.fromkeys(lora["module"] for lora in (_LORA_TENSOR.fullmatch(tensor.name) for tensor in tensors) if lora)
+    return [module for module in found if not saves(config, module) and not _is_beyond(f"{PREFIX}{module}.lora_", config)]
 
 
 def _modules_of(tensors: t.Iterable[TensorScan]) -> dict[str, Module]:
@@ -213,9 +242,9 @@ def _modules_of(tensors: t.Iterable[TensorScan]) -> dict[str, Module]:
         part = lora["part"]
         if part.startswith("lora_embedding"):
             module = module._replace(embedding=True)
-        if part in ("lora_A.weight", "lora_embedding_A") and len(tensor.shape) == 2:
-            module = module._replace(in_features=tensor.shape[1])
-        elif part in ("lora_B.weight", "lora_embedding_B") and len(tensor.shape) == 2:
+        if part in ("lora_A.weight", "lora_embedding_A") and len(tensor.shape) >= 2:
+            module = module._replace(in_features=tensor.shape[1], kernel=tensor.shape[2:])
+        elif part in ("lora_B.weight", "lora_embedding_B") and len(tensor.shape) >= 2:
             module = module._replace(out_features=tensor.shape[0])
         modules[lora["module"]] = module
     return modules
@@ -235,17 +264,14 @@ def _name_problems(
         yield Problem("", problem, "PEFT would use untrained tensors instead. Save the complete adapter again.", name)
 
     # PEFT loads every tensor whose name matches a weight of the model, even one of the base.
+    copied = base_embeddings(found.values(), config, modules)
+    extra = [tensor for tensor in extra if tensor not in copied]
     overwriting = [tensor for tensor in extra if tensor.startswith(PREFIX) and "lora_" not in tensor]
     if overwriting:
         listed = first(map(shown, overwriting))
         problem = f"has {count(len(overwriting), 'tensor')} that would overwrite weights of the base: {listed}."
-        for tensor in overwriting:
-            module = modules.get(tensor[len(PREFIX) : -len(".weight")])
-            tokens = found[tensor].shape[:1]
-            if module is not None and matches_any(TIED, tensor[: -len(".weight")]) and tokens > module.weight[:1]:
-                problem = f"{problem[:-1]}. The training enlarged the vocabulary from {module.weight[0]} to {tokens[0]} tokens."
-                break
-        yield Problem("", problem, _overwriting_remedy(overwriting), name)
+        enlarged = _enlarged(overwriting, found, modules)
+        yield Problem("", problem + enlarged, _overwriting_remedy(overwriting), name)
     ignored = [tensor for tensor in extra if tensor not in overwriting]
     magnitudes = [] if config.get("use_dora") else [tensor for tensor in ignored if tensor.endswith(".lora_magnitude_vector")]
     if magnitudes:
@@ -276,9 +302,44 @@ def _name_problems(
         shapes = (f"{key} is {_shape_text(found[key].shape)}, expected {_shape_text(expected[key])}" for key in misshapen)
         problem = f"has {count(len(misshapen), 'tensor')} with a wrong shape: {first(shapes)}."
         remedy = "Its rank or its base differs from its configuration."
-        if all(_fits(found[key].shape[::-1], shape) for key, shape in whole.items()):
+        enlarged = _enlarged(misshapen, found, modules)
+        if enlarged:
+            problem, remedy = problem + enlarged, "Deliver it to nodes whose base has that vocabulary."
+        elif all(_fits(found[key].shape[::-1], shape) for key, shape in whole.items()):
             remedy = "All are transposed, as MLX and PaddlePaddle store them: transpose each tensor on the training server."
         yield Problem("", problem, remedy, name)
+
+
+def base_embeddings(tensors: t.Iterable[TensorScan], config: Config, modules: t.Mapping[str, Module]) -> list[str]:
+    """Return the tensors that are embeddings of the base, by their names and shapes.
+
+    PEFT saves them where LoRA layers are on the embeddings or the vocabulary grew. Loading them
+    changes nothing if they are those of the base, which level model finds out.
+    """
+    found = []
+    for tensor in tensors:
+        module, part = _embedding(tensor.name)
+        if part != "weight" or module not in modules or tensor.shape != modules[module].weight:
+            continue
+        if tensor.name.endswith(".base_layer.weight") or not _is_beyond(tensor.name, config):
+            found.append(tensor.name)
+    return found
+
+
+def _enlarged(names: t.Iterable[str], found: t.Mapping[str, TensorScan], modules: t.Mapping[str, Module]) -> str:
+    """Return a sentence if one of these tensors has more tokens than the base, nothing if not."""
+    for name in names:
+        module, part = _embedding(name)
+        tokens = found[name].shape[1:2] if part == "lora_embedding_A" else found[name].shape[:1]
+        if part in ("weight", "lora_embedding_A", "lora_B.weight") and module in modules and tokens > modules[module].weight[:1]:
+            return f" The training enlarged the vocabulary from {modules[module].weight[0]} to {tokens[0]} tokens."
+    return ""
+
+
+def _embedding(tensor: str) -> tuple[str, str]:
+    """Return module and part of a tensor of embeddings, nothing for other tensors."""
+    named = _EMBEDDING_TENSOR.fullmatch(tensor)
+    return (named["module"], named["part"]) if named and matches_any(_EMBEDDINGS, named["module"]) else ("", "")
 
 
 def _is_part(tensor: TensorScan) -> bool:
@@ -310,7 +371,8 @@ def _is_beyond(tensor: str, config: Config) -> bool:
         return saves(config, module) or tied or (bool(config.get("trainable_token_indices")) and ".token_adapter." in tensor)
     inner = re.sub(r"(\.base_layer)+$", "", module)
     parents = [parameter.rpartition(".")[0] for parameter in config.get("target_parameters") or ()]
-    return matches_any(parents, inner) or (bool(config.get("ensure_weight_tying")) and matches_any(TIED, module))
+    # PEFT converts all-linear on a MoE to bare names of parameters, which any module can have.
+    return "" in parents or matches_any(parents, inner) or (bool(config.get("ensure_weight_tying")) and matches_any(TIED, module))
 
 
 def _overwriting_remedy(overwriting: list[str]) -> str:
@@ -327,7 +389,7 @@ def _value_problems(name: str, found: dict[str, TensorScan]) -> t.Iterator[Probl
     wrong = [f"{shown(tensor.name)} is {tensor.dtype}" for tensor in found.values() if tensor.dtype not in _DTYPES]
     if wrong:
         problem = f"has {count(len(wrong), 'tensor')} with an unsupported dtype: {first(wrong)}; expected {', '.join(_DTYPES)}."
-        yield Problem("", problem, "Save the adapter in one of them.", name)
+        yield Problem("", problem, "Save the adapter in one of them, without quantization.", name)
 
     broken = [shown(tensor.name) for tensor in found.values() if not tensor.finite]
     if broken:

@@ -55,8 +55,11 @@ def _class_cause(found: str, expected: str) -> str:
     if "language_model." in found and "language_model." not in expected:
         return "It was trained on the multimodal class of its base, and the base here is the text model."
     if "language_model." in expected and "language_model." not in found:
-        return "It was trained on the text model of its base, and the base here is the multimodal class."
-    if found + "model." == expected:
+        return (
+            "It was trained on the text model of its base, or with transformers before 4.52, and the base here is the"
+            " multimodal class."
+        )
+    if expected.startswith(found) and expected.count(".") == found.count(".") + 1:
         return "It was trained on the base without its head (AutoModel), as for embeddings."
     return "It was trained on another class of the base."
 

@@ -12,6 +12,7 @@ import dataclasses
 import os
 import typing as t
 
+from .._base.architecture import vocabulary_size
 from .._errors import DeliveryError, Problem
 from .._formats.strict_json import is_integer, read_json_file
 from .._formats.tensor_scan import TensorScan
@@ -95,11 +96,9 @@ def vocabulary_problems(
 
 def _rows(base_config: dict[str, t.Any] | None, tensors: t.Iterable[TensorScan]) -> int | None:
     """Return the number of tokens of the model with the adapter, None if it is unknown."""
-    config = base_config or {}
-    inner = config.get("text_config")
-    size = config.get("vocab_size", inner.get("vocab_size") if isinstance(inner, dict) else None)
+    size = vocabulary_size(base_config)
     saved = [tensor.shape[0] for tensor in tensors if tensor.name.endswith(_ROWS) and len(tensor.shape) == 2]
-    return max([size, *saved]) if is_integer(size) else None
+    return None if size is None else max([size, *saved])
 
 
 def _of_base(declared: Declaration) -> Vocabulary | None:

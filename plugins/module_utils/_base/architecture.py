@@ -19,13 +19,14 @@ from .remote_code import code_keys
 class Module(t.NamedTuple):
     """A linear layer, an embedding, whose ``in_features`` is the number of tokens, or a norm.
 
-    A norm has one weight for each of its ``out_features``.
+    A norm has one weight for each of its ``out_features``. A convolution has a ``kernel``.
     """
 
     out_features: int
     in_features: int
     embedding: bool = False
     norm: bool = False
+    kernel: tuple[int, ...] = ()
 
     @property
     def weight(self) -> tuple[int, ...]:
@@ -58,6 +59,14 @@ _NORMS: dict[str, tuple[str, ...]] = {
     "gemma2": _FEEDFORWARD_NORMS,
     "gemma3_text": _FEEDFORWARD_NORMS + _HEAD_NORMS,
 }
+
+
+def vocabulary_size(config: dict[str, t.Any] | None) -> int | None:
+    """Return the number of tokens of a base, None if its config does not say it."""
+    known = config or {}
+    inner = known.get("text_config")
+    size = known.get("vocab_size", inner.get("vocab_size") if isinstance(inner, dict) else None)
+    return size if is_integer(size) else None
 
 
 def code_problems(config: dict[str, t.Any], subject: str) -> list[Problem]:

@@ -32,9 +32,10 @@ class TensorScan:
     """A tensor and the properties of its values.
 
     ``sha256`` and ``norm`` are empty and None when they were not requested. ``finite`` is true when
-    no value is NaN or infinite; dtypes other than F16, BF16, F32 and F64 count as finite and have
-    no norm. ``zero`` is true when all values are zero, of either sign. ``norm`` is the Euclidean
-    norm, estimated from some thousand values at the same places in every tensor of the same shape.
+    no value is NaN or infinite; integers and dtypes that torch does not read count as finite.
+    ``zero`` is true when all values are zero, of either sign. ``norm`` is the Euclidean norm,
+    estimated from some thousand values at the same places in every tensor of the same shape; only
+    F16, BF16, F32 and F64 have one.
     """
 
     name: str
@@ -90,8 +91,9 @@ def _scan_tensor(
 ) -> tuple[TensorScan, bool]:
     """Return the tensor, and whether it ends in zeros."""
     digest = hashlib.sha256() if own_digest else None
-    layout = _FLOATS.get(info.dtype)
-    sample = _Sample(layout, (info.end - info.start) // layout.width) if layout and own_digest else None
+    wide = _FLOATS.get(info.dtype)
+    layout = wide or _FLOATS8.get(info.dtype)
+    sample = _Sample(wide, (info.end - info.start) // wide.width) if wide and own_digest else None
     finite = zero = True
     block = b""
     left = info.end - info.start
@@ -157,6 +159,26 @@ _FLOATS = {
     "BF16": _Float("bf", 0x7F, 0x80),
     "F32": _Float("f", 0x7F, 0x80),
     "F64": _Float("d", 0x7F, 0xF0),
+}
+
+
+class _Float8:
+    """How a floating-point dtype of one byte encodes NaN, infinity and zero."""
+
+    def __init__(self, not_finite: t.Iterable[int]) -> None:
+        self.not_finite = bytes(not_finite)
+
+    def all_finite(self, block: bytes) -> bool:
+        return not any(byte in block for byte in self.not_finite)
+
+    def all_zero(self, block: bytes) -> bool:
+        return not block.strip(b"\x00\x80")
+
+
+_FLOATS8 = {
+    # All bits but the sign set is NaN; there is no infinity.
+    "F8_E4M3": _Float8((0x7F, 0xFF)),
+    "F8_E5M2": _Float8((*range(0x7C, 0x80), *range(0xFC, 0x100))),
 }
 
 

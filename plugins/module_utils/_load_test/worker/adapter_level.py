@@ -13,6 +13,7 @@ modules with a computation in float64.
 from __future__ import annotations
 
 import inspect
+import itertools
 import json
 import math
 import os
@@ -90,14 +91,31 @@ def inject(target: Target, base: t.Any, **options: t.Any) -> t.Any:
 
     Raises CheckFailed.
     """
-    from peft import LoraConfig, PeftModelForCausalLM
+    from peft import MODEL_TYPE_TO_PEFT_MODEL_MAPPING, LoraConfig, PeftModel
 
     # Not PeftConfig: before 0.15 it replaces settings that a newer version has saved by defaults.
     config = LoraConfig.from_pretrained(target.directory)
     _check_patterns(config, [name for name, _module in base.named_modules()])
-    model = PeftModelForCausalLM(base, config, INSIDE, **options).eval()
+    _check_tokens(config, base)
+    try:
+        # As PeftModel.from_pretrained does: classes of other tasks invoke no Activated LoRA.
+        model = MODEL_TYPE_TO_PEFT_MODEL_MAPPING.get(config.task_type, PeftModel)(base, config, INSIDE, **options).eval()
+    except ValueError as exc:
+        raise CheckFailed(f"PEFT cannot add its layers to this base: {summary(exc)}.", _MISFIT) from exc
     _check_orientation(target, model)
     return model
+
+
+def _check_tokens(config: t.Any, base: t.Any) -> None:
+    """Raises CheckFailed for token ids that the base does not have."""
+    rows = base.get_input_embeddings().num_embeddings
+    for key in ("trainable_token_indices", "alora_invocation_tokens"):
+        value = getattr(config, key, None) or ()
+        ids = itertools.chain.from_iterable(value.values()) if isinstance(value, dict) else value
+        beyond = sorted(one for one in ids if one >= rows)
+        if beyond:
+            problem = f"its {key} has id {beyond[0]}, beyond the vocabulary of the base, which has {rows}."
+            raise CheckFailed(problem, "Deliver it to nodes whose base has the vocabulary of the training.")
 
 
 def _check_patterns(config: t.Any, names: list[str]) -> None:
@@ -133,6 +151,11 @@ def _check_orientation(target: Target, model: t.Any) -> None:
             " with lora_B in this base's experts.",
             "Load it with a PEFT on the same side of 0.19 as the one that saved it, or train it again.",
         )
+
+
+def invocation_tokens(model: t.Any) -> list[int]:
+    """Return the token ids that invoke Activated LoRA; none for other adapters."""
+    return list(getattr(model.peft_config[INSIDE], "alora_invocation_tokens", None) or ())
 
 
 def read_config(target: Target) -> dict[str, t.Any]:
@@ -197,8 +220,12 @@ def placed_tensors(model: t.Any, target: Target, tensors: dict[str, t.Any]) -> d
     return placed
 
 
-def check_names(model: t.Any, placed: dict[str, t.Any]) -> None:
-    """Raises CheckFailed if PEFT would not load exactly the adapter's parameters, all of them."""
+def check_names(model: t.Any, placed: dict[str, t.Any]) -> list[str]:
+    """Return the names of embeddings of the base, which PEFT would load beside the adapter.
+
+    Raises CheckFailed if PEFT would not load exactly the adapter's parameters, all of them, and if
+    the embeddings are not those of the base. A base without weights does not show that.
+    """
     saved_names = {id(parameter): name for name, parameter in adapter_parameters(model).items()}
     state = model.state_dict(keep_vars=True)
     expected = {name: parameter for name, parameter in state.items() if id(parameter) in saved_names}
@@ -209,7 +236,9 @@ def check_names(model: t.Any, placed: dict[str, t.Any]) -> None:
     # Modules with tied weights share a parameter, which the file has once.
     found = {id(state[name]) for name in placed if name in expected}
     missing = sorted({in_file(name) for name, parameter in expected.items() if id(parameter) not in found})
-    extra = sorted(in_file(name) for name in placed.keys() - expected.keys())
+    beyond = placed.keys() - expected.keys()
+    copied = {name for name in beyond if _is_embedding(model, state.get(name)) and placed[name].shape == state[name].shape}
+    extra = sorted(map(in_file, beyond - copied))
     cause = name_cause(extra, [in_file(name) for name in expected]) if missing and extra else None
     if cause is not None:
         raise CheckFailed(*cause)
@@ -221,6 +250,28 @@ def check_names(model: t.Any, placed: dict[str, t.Any]) -> None:
         shape, wanted = list(placed.get(name, parameter).shape), list(parameter.shape)
         if shape != wanted:
             raise CheckFailed(f"tensor {in_file(name)} has shape {shape}, PEFT expects {wanted}.", _MISFIT)
+    changing = sorted(in_file(name) for name in copied if not _is_copy(placed[name], state[name]))
+    if changing:
+        raise CheckFailed(
+            f"the weights file has embeddings other than this base's, which PEFT would overwrite with them: {first(changing)}.",
+            "Save it with save_embedding_layers=False, or train the embeddings with modules_to_save. If the training enlarged the"
+            " vocabulary, copy its base to the nodes.",
+        )
+    return sorted(copied)
+
+
+def _is_embedding(model: t.Any, parameter: t.Any) -> bool:
+    """Return whether a parameter belongs to the input or output embeddings of the base."""
+    base = model.get_base_model()
+    layers = filter(None, (base.get_input_embeddings(), base.get_output_embeddings()))
+    return parameter is not None and any(parameter is one for layer in layers for one in layer.parameters())
+
+
+def _is_copy(tensor: t.Any, parameter: t.Any) -> bool:
+    """Return whether loading a tensor into a parameter would not change it."""
+    import torch
+
+    return bool(parameter.is_meta or torch.equal(tensor.to(parameter.device, parameter.dtype), parameter.detach()))
 
 
 def check_same(loaded: dict[str, t.Any], tensors: dict[str, t.Any], device: t.Any) -> None:
@@ -232,9 +283,9 @@ def check_same(loaded: dict[str, t.Any], tensors: dict[str, t.Any], device: t.An
         if parameter.device != device:
             raise CheckFailed(f"tensor {name} is on {parameter.device} after loading, not on {device}.", TRY_VERSIONS)
         back = parameter.cpu()
-        # LoRA tensors may only be widened; whole modules (modules_to_save) take the dtype of the
-        # base.
-        wanted = tensor if "lora_" in name else tensor.to(back.dtype)
+        # LoRA tensors may only be widened, unless they are in double precision; whole modules
+        # (modules_to_save) take the dtype of the base.
+        wanted = tensor if "lora_" in name and tensor.dtype is not torch.float64 else tensor.to(back.dtype)
         # Comparing in the wider of the two dtypes loses nothing.
         wider = torch.promote_types(back.dtype, wanted.dtype)
         if not torch.equal(back.to(wider), wanted.to(wider)):
@@ -259,7 +310,8 @@ def adapter_level(target: Target, tensors: dict[str, t.Any], device: t.Any, limi
     model = inject(target, base, low_cpu_mem_usage=True, autocast_adapter_dtype=False)
     # On the meta device, PEFT does not make MonteCLoRA's samplers before the model is used.
     placed = {name: one for name, one in placed_tensors(model, target, tensors).items() if _SAMPLER not in name}
-    check_names(model, placed)
+    for name in check_names(model, placed):
+        del placed[name]
     # PEFT would move the tensors to the device of the base, which is meta; so they are assigned
     # here.
     placed = {name: tensor.to(device) for name, tensor in placed.items()}
@@ -282,7 +334,7 @@ def run_checks(model: t.Any, target: Target, tensors: dict[str, t.Any], placed: 
     ``tensors`` are those of the file, ``placed`` what PEFT makes of them. Raises CheckFailed.
     """
     check_same(model.state_dict(keep_vars=True), placed, device)
-    converted = len(placed) != len(tensors) or tensors.keys() != adapter_parameters(model).keys()
+    converted = not adapter_parameters(model).keys() <= tensors.keys()
     computed, skipped = _compute(model, target, device)
     checks = [
         f"{len(tensors)} tensors have the names and shapes that PEFT expects.",

@@ -17,9 +17,9 @@ import time
 import typing as t
 
 from ..._base.weights import base_weights
-from ..._text import first
+from ..._text import count, first
 from ..._versions import major_minor
-from .adapter_level import INSIDE, base_class, check_names, inject, key_mapping, placed_tensors, run_checks
+from .adapter_level import INSIDE, base_class, check_names, inject, invocation_tokens, key_mapping, placed_tensors, run_checks
 from .device import free_memory, loaded_dtype, model_need, out_of_memory, shortage
 from .errors import TRY_VERSIONS, BaseCheckFailed, CheckFailed, Shortage, reading_base, summary
 from .protocol import Target
@@ -180,7 +180,7 @@ def model_level(target: Target, tensors: dict[str, t.Any], base: LoadedBase) -> 
     model = inject(target, base.model)
     # Before anything is loaded: a tensor of another name could overwrite the shared base.
     placed = placed_tensors(model, target, tensors)
-    check_names(model, placed)
+    copied = check_names(model, placed)
     options = key_mapping(model.get_base_model())
     outcome = model.load_adapter(target.directory, INSIDE, torch_device=str(base.device), **options)
     if base.device.type == "cuda":
@@ -194,7 +194,7 @@ def model_level(target: Target, tensors: dict[str, t.Any], base: LoadedBase) -> 
         raise CheckFailed(f"PEFT loaded no values for {first(unloaded)}.", TRY_VERSIONS)
     checks = run_checks(model, target, tensors, placed, base.device)
     # Activated LoRA changes nothing before its invocation.
-    invocation = getattr(model.peft_config[INSIDE], "alora_invocation_tokens", None) or ()
+    invocation = invocation_tokens(model)
     with_adapter = base.forward(model, invocation)
     if not torch.isfinite(with_adapter).all():
         raise CheckFailed("the model returns NaN or infinity with this adapter.", "Train or save the adapter again.")
@@ -203,17 +203,14 @@ def model_level(target: Target, tensors: dict[str, t.Any], base: LoadedBase) -> 
     effect = float((with_adapter.float() - without).norm() / without.norm())
     if effect == 0:
         raise CheckFailed("the adapter does not change the model's answer at all.", "It has no effect: check its training.")
-    return (
-        model,
-        seconds,
-        effect,
-        [
-            *checks,
-            f"The base was loaded in {base.dtype} on {base.device}, no weight missing.",
-            "PEFT's own loading reports no tensor missing and none unexpected.",
-            f"The logits are finite and the adapter changes them by {effect:.3g} of their norm.",
-        ],
-    )
+    checks += [
+        f"The base was loaded in {base.dtype} on {base.device}, no weight missing.",
+        "PEFT's own loading reports no tensor missing and none unexpected.",
+        f"The logits are finite and the adapter changes them by {effect:.3g} of their norm.",
+    ]
+    if copied:
+        checks.append(f"The embeddings of the base in the file ({count(len(copied), 'tensor')}) are those of this base.")
+    return model, seconds, effect, checks
 
 
 def _token_ids(model: t.Any) -> list[int]:

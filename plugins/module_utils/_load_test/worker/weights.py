@@ -19,6 +19,7 @@ from .protocol import Target
 # Before 2.10 even torch.load(weights_only=True) corrupts memory (CVE-2026-24747) or runs code
 # (CVE-2025-32434).
 _SAFE_PICKLE_TORCH = (2, 10)
+_FLOAT8 = ("torch.float8_e4m3fn", "torch.float8_e5m2")
 
 
 def read_tensors(target: Target) -> dict[str, t.Any]:
@@ -39,6 +40,8 @@ def read_tensors(target: Target) -> dict[str, t.Any]:
         tensors = _unpickle(path, target.allow_pickle)
     if not tensors:
         raise CheckFailed(f"{path} holds no tensors.", "Save the adapter again on the training server.")
+    # As PEFT widens them; torch computes little with one byte.
+    tensors = {name: tensor.float() if str(tensor.dtype) in _FLOAT8 else tensor for name, tensor in tensors.items()}
     for name, tensor in tensors.items():
         # NaN and infinity propagate to the minimum or maximum; this takes a fifth of the time of
         # isfinite.

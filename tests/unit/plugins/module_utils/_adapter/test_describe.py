@@ -160,6 +160,7 @@ def test_describe_pickle_beside_safetensors_is_excluded(adapter: pathlib.Path, d
     found = describe_it(allow_pickle=allow_pickle)
     assert found.manifest.weights_file == WEIGHTS
     assert paths(found) == ["adapter_model.bin"]
+    assert found.notes == [f"There is adapter_model.bin, too. PEFT loads {WEIGHTS}, which is delivered."]
 
 
 @pytest.mark.parametrize(

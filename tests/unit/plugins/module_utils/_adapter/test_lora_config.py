@@ -58,7 +58,7 @@ def test_read_lora_config_lax_json_is_rejected(adapter: pathlib.Path, damage: by
 
 def test_config_problems_empty_config_reports_required_keys(declare: Declare) -> None:
     missing = {message.split(",")[1].split()[0] for message in messages({}, declare())}
-    assert missing == {"peft_type", "r", "lora_alpha", "target_modules"}
+    assert missing == {"peft_type", "r", "lora_alpha"}
 
 
 def test_config_problems_keys_of_other_peft_versions(config: Config, declare: Declare) -> None:
@@ -131,7 +131,10 @@ def test_config_problems_declared_value_is_compared_as_json(config: Config, decl
 # Values that do nothing when PEFT loads the adapter: none has to be declared. Words of the note, if
 # there is one.
 HARMLESS: list[tuple[str, t.Any, str]] = [
-    *(("init_lora_weights", value, "") for value in (True, False, None, "gaussian", "orthogonal", "eva", "mica")),
+    *(
+        ("init_lora_weights", value, "")
+        for value in (True, False, None, "gaussian", "Gaussian", "orthogonal", "eva", "mica", "MiCA")
+    ),
     ("eva_config", {"rho": 2.0}, ""),
     ("corda_config", {"cache_file": None}, ""),
     ("lora_ga_config", {"direction": "ArB2r"}, ""),
@@ -152,6 +155,7 @@ HARMLESS: list[tuple[str, t.Any, str]] = [
     ("runtime_config", {"ephemeral_gpu_offload": True}, "PEFT ignores it"),
     ("task_type", None, "PEFT loads the adapter all the same"),
     ("task_type", "FEATURE_EXTRACTION", "PEFT loads the adapter all the same"),
+    ("task_type", "SEQ_2_SEQ_LM", "PEFT loads the adapter all the same"),
     (
         "auto_mapping",
         {"base_model_class": "LlamaForCausalLM", "parent_library": "transformers.models.llama"},
@@ -168,6 +172,7 @@ HARMLESS: list[tuple[str, t.Any, str]] = [
     ("layers_to_transform", [0, 1], "changes nothing on this base"),
     ("ensure_weight_tying", True, "changes nothing on this base"),
     ("target_modules", "all-linear", ""),
+    ("target_modules", None, "is null, so PEFT's defaults for this type of base apply: q_proj, v_proj."),
     ("target_modules", r".*\.(self_attn|mlp)\.\w+_proj", ""),
 ]
 
@@ -231,7 +236,7 @@ UNSUPPORTED: list[tuple[str, t.Any, str]] = [
     ("lora_alpha", 0, "with 0 the adapter has no effect"),
     ("lora_alpha", "32", "a number other than 0"),
     ("lora_alpha", float("nan"), "a number other than 0"),
-    ("target_modules", None, "a list of module names, a pattern"),
+    ("target_modules", "q_proj,v_proj", "as a regular expression, it matches the whole name of no module"),
     ("target_modules", [], "a list of module names, a pattern"),
     ("target_modules", "", "a list of module names, a pattern"),
     ("target_modules", "*_proj", "is not a valid regular expression: nothing to repeat"),
@@ -241,6 +246,8 @@ UNSUPPORTED: list[tuple[str, t.Any, str]] = [
     ("init_lora_weights", "pissa", "path_initial_model_for_weight_conversion"),
     ("init_lora_weights", "pissa_niter_4", "with random numbers, which differ when"),
     ("init_lora_weights", "olora", "which changes the base"),
+    ("init_lora_weights", "OLoRA", "which changes the base"),
+    ("init_lora_weights", "EVA", "expected true, false"),
     ("init_lora_weights", "loftq", "quantizes the base again"),
     ("init_lora_weights", "corda", "needs the training data again"),
     ("init_lora_weights", "lora_ga", "the answers differ"),
@@ -252,7 +259,7 @@ UNSUPPORTED: list[tuple[str, t.Any, str]] = [
     ("layers_to_transform", "0", "layer numbers"),
     ("layers_to_transform", [-1], "layer numbers"),
     ("rank_pattern", None, "ranks of at least 1"),
-    ("rank_pattern", {"q_proj": 0}, "cannot load a module of rank 0"),
+    ("rank_pattern", {"q_proj": 0}, "loads neither null nor a rank of 0"),
     ("alpha_pattern", {"q_proj": "8"}, "numbers by module name or pattern"),
     ("auto_mapping", {"parent_library": "antigravity"}, "import Python modules"),
     ("auto_mapping", {"parent_library": "transformers_modules.evil"}, "import Python modules"),
@@ -276,6 +283,33 @@ def test_config_problems_unsupported_value_is_rejected(
     assert f"{key} in adapter_config.json: " in message or "One of its patterns" in message
     assert words in message
     assert messages({**config, key: value}, declare(peft_config={key: value}))
+
+
+@pytest.mark.parametrize("task", [None, "FEATURE_EXTRACTION"])
+def test_config_problems_activated_adapter_needs_task_type(config: Config, declare: Declare, task: str | None) -> None:
+    changed = {**config, "alora_invocation_tokens": [7], "task_type": task}
+    (message,) = messages(changed, declare(peft_config={"alora_invocation_tokens": [7]}))
+    assert 'alora_invocation_tokens in adapter_config.json: is [7]: PEFT applies it only if task_type is "CAUSAL_LM".' in message
+    assert 'Set "task_type": "CAUSAL_LM" in adapter_config.json.' in message
+
+
+def test_config_problems_task_of_encoder_and_decoder_needs_known_decoder(
+    config: Config, declare: Declare, base_config: dict[str, t.Any]
+) -> None:
+    for base in (None, {**base_config, "is_encoder_decoder": True}):
+        (message,) = messages({**config, "task_type": "SEQ_2_SEQ_LM"}, declare(base))
+        assert 'task_type in adapter_config.json: is "SEQ_2_SEQ_LM"; expected "CAUSAL_LM" or null' in message
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("alora_invocation_tokens", [7, 512]), ("trainable_token_indices", {"embed_tokens": [512], "lm_head": []})]
+)
+def test_config_problems_token_ids_beyond_vocabulary_are_rejected(
+    config: Config, declare: Declare, key: str, value: t.Any
+) -> None:
+    (message,) = messages({**config, key: value}, declare(peft_config={key: value}))
+    assert f"{key} in adapter_config.json: has id 512, beyond the vocabulary of the base, which has 512." in message
+    assert messages({**config, key: value}, declare(None, peft_config={key: value})) == []
 
 
 def test_config_problems_several_problems_are_all_reported(config: Config, declare: Declare) -> None:

@@ -31,7 +31,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._formats.tensor
 from safetensors.numpy import load_file, save_file
 
 from tests.support import tiny_adapters
-from tests.support.damage import Q0_B, Damage, cast, change_tensors, drop, zero
+from tests.support.damage import EMBED, Q0_B, Damage, add, cast, change_tensors, drop, zero
 
 Declare = t.Callable[..., Declaration]
 
@@ -113,8 +113,8 @@ def test_structure_checks_lists_what_was_proved(adapter: pathlib.Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [cast("float16"), zero(Q0_B), cast("float16", "lora_A"), zero("layers.0.")],
-    ids=["F16", "one lora_B zero", "mixed dtypes", "a layer zero"],
+    [cast("float16"), cast("float64"), zero(Q0_B), cast("float16", "lora_A"), zero("layers.0."), add(EMBED, (512, 64))],
+    ids=["F16", "F64", "one lora_B zero", "mixed dtypes", "a layer zero", "embeddings of the base"],
 )
 def test_structure_unusual_adapter_is_accepted(adapter: pathlib.Path, declare: Declare, change: Damage) -> None:
     change_tensors(adapter, change)
@@ -157,6 +157,12 @@ CONFIGS: dict[str, Config] = {
     "trained tokens by name": {"target_modules": ["q_proj"], "trainable_token_indices": {"embed_tokens": [3]}},
     "MonteCLoRA": {"target_modules": ["q_proj"], "monteclora_config": {"num_samples": 3}},
     "unknown target": {"target_modules": ["q_proj", "c_attn"]},
+    "default targets": {"target_modules": None},
+    "no targets": {"target_modules": "dummy-target-modules", "modules_to_save": ["lm_head"]},
+    "trained tokens of input and output": {
+        "target_modules": ["q_proj"],
+        "trainable_token_indices": {"embed_tokens": [3], "lm_head": [3, 4]},
+    },
 }
 
 INJECT = """
@@ -207,6 +213,14 @@ def test_structure_notes_lists_what_is_unusual(adapter: pathlib.Path, base_confi
         "Level structure cannot check all tensors of use_bdlora; level adapter can.",
         "target_modules names c_attn, which the base does not have. PEFT ignores that.",
     ]
+    change_tensors(adapter, add(EMBED, (512, 64)))
+    change_tensors(adapter, cast("float64", "lora_A"))
+    embeddings, wide, dtypes = structure_notes(scan(str(adapter / "adapter_model.safetensors")).tensors, config, base_config)
+    assert embeddings == f"The file has embeddings of the base ({EMBED}). Level model compares them with the base's."
+    assert wide == "LoRA tensors are F64, which PEFT rounds to F32."
+    assert dtypes.startswith("The LoRA tensors have different dtypes: F32, F64.")
+    change_tensors(adapter, drop(EMBED))
+    change_tensors(adapter, cast("float32"))
     change_tensors(adapter, zero("layers.0."))
     change_tensors(adapter, cast("float16", "layers.1."))
     dtypes, zeros = structure_notes(scan(str(adapter / "adapter_model.safetensors")).tensors, config, base_config)

@@ -115,6 +115,15 @@ def test_scan_edge_value_agrees_with_numpy(tmp_path: pathlib.Path, dtype: str) -
         check_values(tmp_path / "values.safetensors", dtype, [value])
 
 
+@pytest.mark.parametrize(
+    ("dtype", "not_finite"), [("F8_E4M3", {0x7F, 0xFF}), ("F8_E5M2", {*range(0x7C, 0x80), *range(0xFC, 0x100)})]
+)
+def test_scan_float_of_one_byte_has_its_own_non_finite_values(tmp_path: pathlib.Path, dtype: str, not_finite: set[int]) -> None:
+    for value in range(256):
+        found = scan_values(tmp_path / "values.safetensors", dtype, np.array([0, value], dtype="u1"))
+        assert (found.finite, found.zero, found.norm) == (value not in not_finite, value in (0, 0x80), None)
+
+
 @pytest.mark.fuzz
 @given(data=st.data(), dtype=st.sampled_from(sorted(VIEWS)))
 def test_scan_finite_and_zero_agree_with_numpy(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, dtype: str) -> None:
