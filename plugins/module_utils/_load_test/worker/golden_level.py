@@ -22,6 +22,7 @@ import os
 import typing as t
 
 from ..._adapter.files import TOKENIZER_CONFIG
+from .adapter_level import invocation_tokens
 from .errors import CheckFailed
 from .protocol import Recording, Target
 
@@ -83,7 +84,8 @@ def _tokenized(model: t.Any, target: Target, recording: Recording) -> list[list[
     tokenizer = AutoTokenizer.from_pretrained(
         target.directory if own else target.base_path, local_files_only=True, trust_remote_code=False
     )
-    prompts = [_token_ids(tokenizer, prompt) for prompt in recording.prompts]
+    invocation = invocation_tokens(model)
+    prompts = [_invoked(_token_ids(tokenizer, prompt), invocation) for prompt in recording.prompts]
     most = getattr(model.config, "max_position_embeddings", None)
     for prompt, ids in zip(recording.prompts, prompts):
         if not ids or (most and len(ids) + recording.length > most):
@@ -92,6 +94,13 @@ def _tokenized(model: t.Any, target: Target, recording: Recording) -> list[list[
                 "Correct it in prompts.",
             )
     return prompts
+
+
+def _invoked(ids: list[int], invocation: list[int]) -> list[int]:
+    """Return a prompt with the invocation tokens, without which Activated LoRA has no effect."""
+    size = len(invocation)
+    has_them = any(ids[start : start + size] == invocation for start in range(len(ids)))
+    return ids if has_them else [*ids, *invocation]
 
 
 def _token_ids(tokenizer: t.Any, prompt: str | dict[str, str]) -> list[int]:
@@ -139,13 +148,15 @@ def _greedy(model: t.Any, prompt: t.Sequence[int], length: int) -> list[int]:
     end = model.generation_config.eos_token_id
     ends = set(end) if isinstance(end, list) else {end}
     tokens: list[int] = []
+    # PEFT looks for the invocation of Activated LoRA among the ids that it is given.
+    cached = not invocation_tokens(model)
     step, cache = list(prompt), None
     with torch.no_grad():
         while len(tokens) < length and not (tokens and tokens[-1] in ends):
             last = torch.tensor([step], device=model.device)
-            out = model(input_ids=last, past_key_values=cache, use_cache=True, logits_to_keep=1)
-            step, cache = [int(out.logits[0, -1].argmax())], out.past_key_values
-            tokens += step
+            out = model(input_ids=last, past_key_values=cache, use_cache=cached, logits_to_keep=1)
+            tokens.append(int(out.logits[0, -1].argmax()))
+            step, cache = (tokens[-1:], out.past_key_values) if cached else ([*prompt, *tokens], None)
     return tokens
 
 
