@@ -14,7 +14,7 @@ import pathlib
 
 import pytest
 
-from tests.support.compatibility import BASE, MADE, REJECTED, ROWS, TRAINERS, Row
+from tests.support.compatibility import MADE, REJECTED, ROWS, TRAINERS, Row
 from tests.support.trainers import Verdict, declare, model_verdicts, structure_verdict
 from tests.tools.compatibility import PAGE, page
 
@@ -27,7 +27,9 @@ LOADED = [row for row in ROWS if row.verdict != REJECTED]
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Verdict]:
     """The verdicts of level model on all adapters that must be delivered."""
-    return model_verdicts({row.fixture: (TRAINERS / row.fixture, BASE) for row in LOADED}, tmp_path_factory.mktemp("trainers"))
+    return model_verdicts(
+        {row.fixture: (TRAINERS / row.fixture, row.base) for row in LOADED}, tmp_path_factory.mktemp("trainers")
+    )
 
 
 def test_table_has_every_fixture_once() -> None:
@@ -39,7 +41,7 @@ def test_table_has_every_fixture_once() -> None:
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.fixture)
 def test_level_structure_gives_documented_verdict(tmp_path: pathlib.Path, row: Row) -> None:
     adapter = TRAINERS / row.fixture
-    verdict = structure_verdict(adapter, declare(adapter, BASE), tmp_path)
+    verdict = structure_verdict(adapter, declare(adapter, row.base), tmp_path)
     assert (verdict.word, row.says in verdict.text) == (row.verdict, True), verdict.text
 
 

@@ -10,12 +10,12 @@ tests/contract/test_trainers.py compares the table with the product's verdicts.
 from __future__ import annotations
 
 import json
+import pathlib
 import typing as t
 
 from tests.support.paths import FIXTURES
 
 TRAINERS = FIXTURES / "trainers"
-BASE = FIXTURES / "bases" / "llama_with_tokenizer"
 MADE: dict[str, dict[str, t.Any]] = json.loads((FIXTURES / "trainers.json").read_text(encoding="utf-8"))
 
 DELIVERED, NOTE, REJECTED = "delivered", "delivered with a note", "rejected"
@@ -38,6 +38,10 @@ class Row(t.NamedTuple):
         return str(MADE[self.fixture.partition("/")[0]]["tool"])
 
     @property
+    def base(self) -> pathlib.Path:
+        return FIXTURES / "bases" / str(MADE[self.fixture.partition("/")[0]]["base"])
+
+    @property
     def packages(self) -> list[str]:
         return t.cast("list[str]", MADE[self.fixture.partition("/")[0]]["packages"])
 
@@ -54,8 +58,9 @@ _CHANGES_BASE = "Loading it changes the base. Convert it when saving."
 _OTHER_METHOD = "Another method. Train LoRA, or convert it with `peft.save_as_lora`."
 _HEADLESS = "Trained on the base without its head: PEFT would ignore every tensor."
 _HEADLESS_SAYS = "without its head (AutoModel)"
-_OVERWRITES = "It contains embeddings of the base, which loading would overwrite. Save with `save_embedding_layers=False`."
-_OVERWRITES_SAYS = "would overwrite weights of the base"
+_QUANTIZES = "Loading it changes the base. Deliver it with the base that LoftQ quantized, as PEFT's example saves it."
+_PARTLY = "Level `structure` knows its tensors in part."
+_UNKNOWN = "Level `structure` does not know the modules of this base."
 _CONVERT = "Not PEFT's format. The message says how to convert it."
 
 
@@ -84,7 +89,7 @@ ROWS = (
         "peft-target-parameters",
         "LoRA on parameters (`target_parameters`)",
         NOTE,
-        "Level `structure` knows its tensors in part.",
+        _PARTLY,
         "target_parameters",
     ),
     Row("peft-saved-head", "LoRA and a whole `lm_head`", DELIVERED),
@@ -93,16 +98,16 @@ ROWS = (
     Row(
         "peft-embedding-target-auto",
         "LoRA on the embeddings, saved with those of the base",
-        REJECTED,
-        _OVERWRITES,
-        _OVERWRITES_SAYS,
+        NOTE,
+        "Level `model` makes sure that they are those of the node's base.",
+        "has embeddings of the base",
     ),
     Row(
         "peft-enlarged-vocabulary",
         "LoRA with an enlarged vocabulary",
         REJECTED,
-        _OVERWRITES + " Nodes need the enlarged base.",
-        _OVERWRITES_SAYS,
+        "Nodes need the enlarged base. On it, the adapter is delivered with a note.",
+        "enlarged the vocabulary from 320 to 328 tokens",
     ),
     Row(
         "peft-weight-tying-unused",
@@ -116,16 +121,18 @@ ROWS = (
     Row("peft-mica", "LoRA, initialized by MiCA", DELIVERED),
     Row("peft-eva", "LoRA, initialized by EVA", DELIVERED),
     Row("peft-eva-redistributed", "LoRA, initialized by EVA with redistributed ranks", DELIVERED),
+    Row("peft-loftq", "LoftQ of PEFT 0.13.2", REJECTED, _QUANTIZES, "quantizes the base again"),
+    Row("peft-loftq-quantized-base", "LoftQ of PEFT 0.13.2, for the base that it quantized", NOTE, _PATH, _PATH_SAYS),
     Row("peft-pissa-converted", "PiSSA, converted", DELIVERED),
     Row("peft-olora-converted", "OLoRA, converted", DELIVERED),
     Row("peft-pissa", "PiSSA", REJECTED, _CHANGES_BASE, "which changes the base"),
     Row("peft-pissa-fast", "PiSSA with fast decomposition (`pissa_niter_4`)", REJECTED, _CHANGES_BASE, "random numbers"),
     Row("peft-olora", "OLoRA", REJECTED, _CHANGES_BASE, "which changes the base"),
     Row("peft-alora", "Activated LoRA", DELIVERED),
-    Row("peft-bdlora", "BD-LoRA", NOTE, "Level `structure` knows its tensors in part.", "use_bdlora"),
+    Row("peft-bdlora", "BD-LoRA", NOTE, _PARTLY, "use_bdlora"),
     Row("peft-velora", "VeLoRA", DELIVERED),
     Row("peft-monteclora", "MonteCLoRA", DELIVERED),
-    Row("peft-qalora", "QALoRA", NOTE, "Level `structure` knows its tensors in part.", "use_qalora"),
+    Row("peft-qalora", "QALoRA", NOTE, _PARTLY, "use_qalora"),
     Row("peft-kasa", "KaSA", REJECTED, "Loading it changes the base.", "change the base itself"),
     Row("peft-layer-replication", "Layer replication", REJECTED, "It adds layers to the base.", "change the base itself"),
     Row("peft-two-adapters", "Two adapters in one directory, the outer one", DELIVERED),
@@ -167,6 +174,11 @@ ROWS = (
     Row("trl-sft-saved-modules", "SFTTrainer, whole embeddings and `lm_head`", NOTE, _NO_TASK, _NO_TASK_SAYS),
     Row("trl-dpo", "DPOTrainer", DELIVERED),
     Row("trl-cli", "`trl sft --use_peft`", DELIVERED),
+    Row("trl-moe", "SFTTrainer on a Qwen 3 MoE, all linear layers", NOTE, _PARTLY, "target_parameters"),
+    Row("trl-moe-parameters", "SFTTrainer on a Qwen 3 MoE, `target_parameters`", NOTE, _PARTLY, "target_parameters"),
+    Row("trl-vision", "SFTTrainer on a Qwen 2.5 VL, all linear layers", NOTE, _UNKNOWN, "The modules of base type"),
+    Row("axolotl", "`lora_target_linear`", DELIVERED),
+    Row("axolotl-saved-modules", "`lora_modules_to_save` with embeddings and `lm_head`", DELIVERED),
     Row("unsloth", "`FastLanguageModel.get_peft_model`", NOTE, _MAPPING, _MAPPING_SAYS),
     Row("unsloth-regex", "`FastModel.get_peft_model`, `target_modules` as a pattern", NOTE, _MAPPING, _MAPPING_SAYS),
     Row("llamafactory", "`llamafactory-cli train`", DELIVERED),

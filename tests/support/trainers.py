@@ -46,13 +46,17 @@ class Verdict:
 
 
 def declare(adapter: pathlib.Path, base_directory: pathlib.Path) -> Declaration:
-    """Return the declaration of an adapter directory."""
+    """Return the declaration of an adapter directory.
+
+    The name of the base is ``tiny/`` and the beginning of its directory's.
+    """
     try:
         config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         config = {}
     base_config = json.loads((base_directory / "config.json").read_text(encoding="utf-8"))
-    return declaration_of(config if isinstance(config, dict) else {}, {"config": base_config})
+    name = f"tiny/{base_directory.name.replace('_with_tokenizer', '')}"
+    return declaration_of(config if isinstance(config, dict) else {}, {"config": base_config, "aliases": [name]})
 
 
 def declaration_of(config: dict[str, t.Any], base: dict[str, t.Any]) -> Declaration:
