@@ -24,14 +24,13 @@ from hypothesis import HealthCheck, Phase, assume, given, note, settings
 from hypothesis import strategies as st
 
 from tests.support import tiny_adapters
+from tests.support.compatibility import BASE
 from tests.support.damage import change_tensors
-from tests.support.paths import FIXTURES
 from tests.support.peft_oracle import Oracle
 from tests.support.trainers import declare, structure_verdict
 
 pytestmark = [pytest.mark.xdist_group("against_peft"), pytest.mark.slow, pytest.mark.fuzz]
 
-BASE = FIXTURES / "bases" / "llama_with_tokenizer"
 FUZZING = settings().max_examples > 50
 Tensors = t.Dict[str, t.Any]
 

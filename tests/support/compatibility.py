@@ -16,6 +16,8 @@ import typing as t
 from tests.support.paths import FIXTURES
 
 TRAINERS = FIXTURES / "trainers"
+# The base of most adapters.
+BASE = FIXTURES / "bases" / "llama_with_tokenizer"
 MADE: dict[str, dict[str, t.Any]] = json.loads((FIXTURES / "trainers.json").read_text(encoding="utf-8"))
 
 DELIVERED, NOTE, REJECTED = "delivered", "delivered with a note", "rejected"
