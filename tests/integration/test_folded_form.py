@@ -121,6 +121,20 @@ def test_row_decides_over_agent_and_adapter_without_folded_form_is_refused(folde
     assert not config_of(fleet.served("jw2-1", CLEANER_3B))["use_rslora"]
 
 
+def test_engine_that_misreads_the_original_gets_the_folded_adapter(folded_fleet: Fleet) -> None:
+    fleet = folded_fleet
+    fleet.groups["agents"]["agent_level"] = "structure"
+    fleet.groups["jw2"].update(agent_engine={"name": "openvino", "version": "2026.4.1.0"}, agent_form="as_trained")
+    refused = fleet.run("deploy", "--limit", "jw2")
+    assert refused.rc != 0
+    assert "deliver the folded form (agent_form: folded)" in " ".join(refused.failures("jw2-1")[0].split())
+    fleet.groups["jw2"]["agent_form"] = "folded"
+    for arguments in (["--check"], []):
+        fleet.deploy("--limit", "jw2", *arguments)
+    for name in (CLEANER_3B, CLEANER_8B):
+        assert [verdict["state"] for verdict in fleet.reported("jw2-1", name)["engines"]] == ["right"]
+
+
 def test_original_as_target_of_its_folded_form_is_refused(folded_fleet: Fleet) -> None:
     """The directory on the training server is not the one that is transferred."""
     fleet = folded_fleet

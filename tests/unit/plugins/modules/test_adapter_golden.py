@@ -121,3 +121,9 @@ def test_golden_without_interpreter_is_an_error(tmp_path: pathlib.Path, run: Run
     assert "/nonexistent/python: does not exist." in result["msg"]
     assert f"adapter {NAME}: was not recorded, because the run was aborted." in result["msg"]
     assert not (tmp_path / "goldens").exists()
+
+
+def test_golden_of_adapter_delivered_in_two_forms_is_recorded_once(run: Run) -> None:
+    row = {"name": NAME, "base": BASE_NAME, "rank": 16, "alpha": 32}
+    result = run(check=True, adapters=[row, {**row, "form": "folded"}])
+    assert [adapter["name"] for adapter in result["adapters"]] == [NAME]

@@ -250,6 +250,14 @@ def test_describe_other_target_modules_names_both(describe_it: Describe) -> None
     assert "down_proj" in message
 
 
+def test_describe_overlapping_patterns_are_a_note(adapter: pathlib.Path, describe_it: Describe) -> None:
+    path = adapter / CONFIG
+    pattern = {"q_proj": 8, "layers.1.self_attn.q_proj": 64}
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), "alpha_pattern": pattern}), encoding="utf-8")
+    [note] = describe_it(peft_config={"alpha_pattern": pattern}).notes
+    assert note.startswith("alpha_pattern in adapter_config.json has different values for model.layers.1.self_attn.q_proj:")
+
+
 def test_describe_several_problems_are_all_reported(describe_it: Describe) -> None:
     message = error_of(describe_it, rank=32, alpha=64.0)
     assert "declares rank 32" in message

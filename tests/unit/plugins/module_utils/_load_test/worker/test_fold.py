@@ -12,6 +12,7 @@ import hashlib
 import pathlib
 import struct
 import tempfile
+import tracemalloc
 import typing as t
 
 import numpy as np
@@ -146,6 +147,26 @@ def test_fold_large_matrix_of_usual_values_is_done_in_blocks(dtype: str, factor:
     result, folded, _source = fold(Matrix(bits, dtype, factor, dtype, 1000, 200), exact=True)
     assert result.inexact is None
     assert (values_of(folded, dtype) == values_of(bits, dtype) * factor).all()
+
+
+def test_fold_memory_does_not_grow_with_tensor() -> None:
+    rows, columns = 40_000, 64
+    values = np.full((rows, columns), 0x3F81, "<u2")
+    with tempfile.TemporaryDirectory() as directory:
+        source, target = pathlib.Path(directory, "source"), pathlib.Path(directory, "target")
+        source.write_bytes(build({"w": entry("BF16", [rows, columns], [0, values.nbytes])}, values.tobytes()))
+        tensor = worker.FoldTensor("w", "BF16", rows, columns, 1.5, "F32", rows, columns + 1, 0)
+        request = worker.FoldRequest(str(source), str(target), "{}", (tensor,), False)
+        # numpy reports what it allocates.
+        tracemalloc.start()
+        try:
+            worker.fold(request)
+            most = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert target.stat().st_size == 10 + rows * (columns + 1) * 4
+    # The tensor has 20 MB in float64.
+    assert most < 4 << 20
 
 
 @pytest.mark.parametrize(("beside", "wanted"), [(2.0**-40, 0x3F81), (-(2.0**-40), 0x3F80)])
