@@ -11,6 +11,7 @@ import typing as t
 from ansible.plugins.action import ActionBase
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._forms import AS_TRAINED, FORMS
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.fact_checks import findings_of, overriding_facts
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.findings import Finding, Findings
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.fleet import Node, variants_of
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.host_variables import HostVariables, as_json
@@ -54,6 +55,8 @@ class ActionModule(ActionBase):
         }
         node = Node.of(variables["inventory_hostname"], variables["group_names"], role_variables)
         findings = Findings({})
+        for finding in findings_of(overriding_facts(variables)):
+            findings.add(node.name, finding)
         for finding in self._check_rows(options["adapters"], options["agent"]):
             findings.add(node.name, finding)
         if options["training"] and node.training_host not in variables["hostvars"]:

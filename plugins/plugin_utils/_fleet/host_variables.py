@@ -26,6 +26,8 @@ except ImportError:
         return value
 
 
+from .fact_checks import overriding_facts
+
 _ROLES = pathlib.Path(__file__).parents[3] / "roles"
 
 
@@ -33,7 +35,8 @@ class HostVariables:
     """The variables of one host: those of the inventory and the defaults of role agent.
 
     A value that cannot be evaluated, because it refers to facts or to registered results, counts as
-    not set. The role fails where it needs such a value and still cannot evaluate it.
+    not set. The role fails where it needs such a value and still cannot evaluate it. Nor is a value
+    set that a fact overrides.
     """
 
     def __init__(self, raw: c.Mapping[str, t.Any], hostvars: t.Any, templar: t.Any, evaluated: dict[str, t.Any]) -> None:
@@ -41,6 +44,8 @@ class HostVariables:
 
         ``evaluated`` holds defaults that were evaluated for other hosts.
         """
+        self.overridden = overriding_facts(raw)
+        raw = {name: value for name, value in raw.items() if name not in self.overridden}
         self._raw, self._evaluated = raw, evaluated
         self._values: dict[str, t.Any] = {}
         # The values that were asked for and cannot be evaluated, with the reasons.

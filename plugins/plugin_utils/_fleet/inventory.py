@@ -16,6 +16,7 @@ import typing as t
 from ansible import context
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import Problem
 
+from .fact_checks import findings_of
 from .findings import Finding, Findings
 from .fleet import Node, prompts_of
 from .group_checks import check_agents, check_training
@@ -81,6 +82,8 @@ class Inventory:
         variable_checks = VariableChecks(findings)
         for name, variables in self._hosts.items():
             variable_checks.check(name, variables)
+            for finding in findings_of(variables.overridden):
+                findings.add(name, finding)
         agents = {agent for node in self.nodes for agent in node.agents}
         unknown = self.unknown_nodes()
         # Most nodes have the rows of others.

@@ -14,12 +14,12 @@ import typing as t
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._text import shown
 
+from .fact_checks import OF_FLEET
 from .findings import Finding, Findings
 from .near_names import meant_variable
 from .role_options import coerced, documented_variables
 
 # Variables that no role documents, because only fleet_info and the manifest plugin know them.
-_OF_FLEET = frozenset({"lorafleet_own_variables", "lorafleet_training", "lorafleet_notes"})
 # The rows are checked one by one.
 _ROWS = "agent_adapters"
 _ENGINES = "agent_engine"
@@ -43,7 +43,7 @@ class VariableChecks:
 
     def check(self, host: str, variables: Variables) -> None:
         documented = documented_variables()
-        known = documented.keys() | _OF_FLEET
+        known = documented.keys() | OF_FLEET
         names = set(variables.names())
         given = variables.get("lorafleet_own_variables") or []
         own = set(given if isinstance(given, list) else [given])
@@ -56,7 +56,7 @@ class VariableChecks:
 
     def _check_name(self, host: str, name: str, is_set: frozenset[str], variables: Variables) -> None:
         if (name, is_set) not in self._meant:
-            self._meant[name, is_set] = meant_variable(name, documented_variables().keys() | _OF_FLEET, is_set)
+            self._meant[name, is_set] = meant_variable(name, documented_variables().keys() | OF_FLEET, is_set)
         meant = self._meant[name, is_set]
         # A list or dictionary is no misspelt text: ``agent_groups`` is not ``agent_group``.
         if meant and not (_is_single(meant) and isinstance(variables.get(name), (list, dict))):
