@@ -9,13 +9,14 @@ from __future__ import annotations
 import typing as t
 
 from ansible.module_utils.parsing.convert_bool import boolean
-from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import Problem
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.action import ContactAction, failed
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._kept_manifests import keep
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.action import ContactAction, failed, host_of
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.offers import check_offers
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._kept_manifests import keep, record_source
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._once import once_a_run
 
-# Ansible displays these for the node that called the module. They are objects, which JSON lacks.
-_NOT_SHARED = ("warnings", "deprecations")
+# Ansible displays them for the node that called the module.
+_NOT_SHARED = ("warnings",)
 
 
 class ActionModule(ContactAction):
@@ -46,12 +47,13 @@ class ActionModule(ContactAction):
         return {**result, **(own or shared or self._call(task_vars))}
 
     def _call(self, task_vars: dict[str, t.Any] | None) -> dict[str, t.Any]:
-        result: dict[str, t.Any] = self._execute_module(module_name="lorafleet.delivery.adapter_info", task_vars=task_vars)
+        result = self._execute_module(module_name="lorafleet.delivery.adapter_info", task_vars=task_vars)
+        host, manifests = host_of(self, task_vars or {}), result.get("manifests", ())
+        try:
+            check_offers(host, self._task.args, manifests)
+        except DeliveryError as exc:
+            return failed(*exc.problems)
+        record_source(manifests, host)
         if boolean(self._task.args.get("by_reference", False), strict=False) and "manifests" in result:
-            manifests = result["manifests"]
-            if not (isinstance(manifests, list) and all(isinstance(text, str) for text in manifests)):
-                host = str(self._task.delegate_to or (task_vars or {}).get("inventory_hostname"))
-                remedy = "Inspect that host and the interpreter of Ansible's modules on it before you use its adapters."
-                return failed(Problem(host, "did not answer as module adapter_info does.", remedy))
             result["manifests"] = [keep(text) for text in manifests]
         return result

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import collections.abc as c
 import contextlib
 import functools
 import os
@@ -14,12 +15,18 @@ import time
 import typing as t
 
 from ansible import constants as C
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.utils.display import Display
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import Manifest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._advisories import version_warnings
+from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import TRANSFER
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
-from ansible_collections.lorafleet.delivery.plugins.module_utils._rsync import no_zstd
-from ansible_collections.lorafleet.delivery.plugins.module_utils._text import shown
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.action import ContactAction
+from ansible_collections.lorafleet.delivery.plugins.module_utils._rsync import check_transfer_options, no_zstd
+from ansible_collections.lorafleet.delivery.plugins.module_utils._text import first
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.action import ContactAction, failed
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.answers import DIRECTORY
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.forms import UnexpectedForm
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._kept_manifests import check_source, with_texts
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._progress.events import Event, Meter, emit
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._steps import VERIFYING, WAITING
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.ends import node_end, source_end
@@ -48,9 +55,12 @@ class ActionModule(ContactAction):
         _warn_about(variables["inventory_hostname"], plan["rsync"])
         if any(adapter["downloaded"] for adapter in plan["adapters"]):
             try:
+                texts = [str(text) for text in t.cast("list[str]", with_texts(self._task.args)["manifests"])]
+                check_source(texts, str(self._task.args["source"]))
+                check_requested(variables["inventory_hostname"], plan["adapters"], map(Manifest.from_text, texts))
                 self._transfer(plan, variables, result)
             except DeliveryError as exc:
-                return {**result, "failed": True, "msg": str(exc), "problems": exc.to_json()}
+                return {**result, **failed(*exc.problems)}
         # Also if no file was missing: an earlier run may have ended between transfer and
         # verification.
         if not all(adapter["stored"] for adapter in plan["adapters"]):
@@ -68,14 +78,14 @@ class ActionModule(ContactAction):
     def _phase(self, phase: str, variables: dict[str, t.Any]) -> dict[str, t.Any]:
         """Run the module on the node."""
         arguments = {**self._task.args, "phase": phase}
-        found: dict[str, t.Any] = self._execute_module(module_name=_MODULE, module_args=arguments, task_vars=variables)
-        return found
+        return self._execute_module(module_name=_MODULE, module_args=arguments, task_vars=variables)
 
     def _transfer(self, plan: dict[str, t.Any], variables: dict[str, t.Any], result: dict[str, t.Any]) -> None:
         """Transfer all missing files and add the summary to ``result``. Raises DeliveryError."""
         source, node = str(self._task.args["source"]), variables["inventory_hostname"]
-        given = plan["options"]
-        options = TransferOptions(given["transfer_timeout"], given["transfer_bwlimit"], given["transfer_compress"])
+        # Not those that the node has found: it would choose how long the run takes.
+        given = self._transfer_options()
+        options = TransferOptions(given["transfer_timeout"], given["transfer_bwlimit"], given["transfer_compress"], plan["rsync"])
         if options.compress and not plan["zstd"]:
             raise no_zstd(node, plan["rsync"])
         with contextlib.ExitStack() as held:
@@ -107,6 +117,16 @@ class ActionModule(ContactAction):
                     meter.done()
         _warn_about(source, session.source_rsync)
 
+    def _transfer_options(self) -> dict[str, t.Any]:
+        """The options of the task that the module documents as transfer_*. Raises DeliveryError."""
+        arguments = {name: self._task.args[name] for name in TRANSFER if name in self._task.args}
+        validated = ArgumentSpecValidator(TRANSFER).validate(arguments)
+        if validated.error_messages:
+            raise DeliveryError.of(_MODULE, f"{'; '.join(validated.error_messages)}.")
+        found: dict[str, t.Any] = validated.validated_parameters
+        check_transfer_options(found)
+        return found
+
     def _place_of(self, adapter: str) -> tuple[str, dict[str, str]]:
         """The directory of an adapter at the source, and what the links in it lead to.
 
@@ -115,13 +135,28 @@ class ActionModule(ContactAction):
         described = (self._task.args.get("source_directories") or {}).get(adapter)
         if described is None:
             return os.path.join(str(self._task.args["source_models_dir"]), adapter), {}
-        links = {str(name): str(path) for name, path in (described.get("links") or {}).items()}
-        for path in (str(described["path"]), *links.values()):
-            # rsync would read a colon at the beginning as another kind of source.
-            if not os.path.isabs(path):
-                remedy = "Pass what adapter_info returned as directories."
-                raise DeliveryError.of("source_directories", f"has {shown(path)}, which is not an absolute path.", remedy)
-        return str(described["path"]), links
+        try:
+            directory = DIRECTORY.read(described, adapter)
+        except UnexpectedForm as exc:
+            remedy = "Pass what adapter_info returned as directories."
+            raise DeliveryError.of("source_directories", f"cannot be used: {exc.key} {exc.problem}.", remedy) from exc
+        return directory["path"], directory.get("links", {})
+
+
+def check_requested(node: str, adapters: c.Iterable[dict[str, t.Any]], manifests: c.Iterable[Manifest]) -> None:
+    """Raise DeliveryError if a node asks for anything else than files of the manifests.
+
+    ``adapters`` is its plan of the transfer.
+    """
+    offered = {manifest.name: manifest for manifest in manifests}
+    for adapter in adapters:
+        manifest = offered.get(adapter["name"])
+        files = {entry.path for entry in manifest.files} if manifest else set()
+        others = set(adapter["downloaded"]) - files
+        if manifest is None or others or adapter["release"] != manifest.release:
+            what = first(sorted(others)) or f"release {adapter['release']}"
+            problem = f"asked for {what} of adapter {adapter['name']}, which the manifests do not have."
+            raise DeliveryError.of(node, problem, "Inspect this host before you deliver to it.")
 
 
 @contextlib.contextmanager
@@ -144,5 +179,5 @@ def _public(found: dict[str, t.Any]) -> dict[str, t.Any]:
         {key: value for key, value in adapter.items() if key not in ("staging", "staged_bytes")}
         for adapter in found.get("adapters", ())
     ]
-    public = {key: value for key, value in found.items() if key not in ("invocation", "adapters", "options", "zstd")}
+    public = {key: value for key, value in found.items() if key not in ("adapters", "zstd")}
     return {**public, "adapters": adapters} if "adapters" in found else public

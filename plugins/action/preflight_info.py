@@ -12,12 +12,12 @@ import time
 import typing as t
 
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
-from ansible.plugins.action import ActionBase
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._preflight.checklist import FAILED, Checklist
-from ansible_collections.lorafleet.delivery.plugins.module_utils._text import printable
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.action import account_of
+from ansible_collections.lorafleet.delivery.plugins.module_utils._text import escaped
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.action import GatedAction, account_of, failed, host_of
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.failures import Failure
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.offers import check_offers
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._once import once_a_run
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._preflight.contact import (
     CONNECTION,
@@ -27,18 +27,17 @@ from ansible_collections.lorafleet.delivery.plugins.plugin_utils._preflight.cont
     add_reached,
     add_refused,
     add_unknown_answer,
-    checks_of,
     reached,
 )
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.ends import node_end
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.probe import probe
 
 _MODULE = "lorafleet.delivery.preflight_info"
-# Ansible displays these for the host that called the module. They are objects, which JSON lacks.
-_NOT_SHARED = ("warnings", "deprecations", "exception")
+# Ansible displays them for the host that called the module.
+_NOT_SHARED = ("warnings",)
 
 
-class ActionModule(ActionBase):
+class ActionModule(GatedAction):
     _supports_check_mode = True
     _requires_connection = True
 
@@ -66,7 +65,11 @@ class ActionModule(ActionBase):
         checklist = Checklist()
         before = time.time()
         try:
-            found: dict[str, t.Any] = self._execute_module(module_name=_MODULE, task_vars=variables)
+            found = self._execute_module(module_name=_MODULE, task_vars=variables)
+            check_offers(host_of(self, variables), self._task.args, found.get("manifests", ()))
+        except DeliveryError as exc:
+            add_unknown_answer(checklist, self._connection, exc)
+            return _result(checklist, {})
         except AnsibleConnectionFailure as exc:
             add_lost(checklist, self._connection, str(exc))
             return _result(checklist, {})
@@ -74,15 +77,11 @@ class ActionModule(ActionBase):
             add_refused(checklist, self._connection, Failure(str(exc)), account_of(self, variables))
             return _result(checklist, {})
         after = time.time()
-        if "checks" in found:
-            checks = checks_of(found)
-            if checks is None:
-                add_unknown_answer(checklist, self._connection)
-                return _result(checklist, {})
-            add_reached(checklist, self._connection, printable(found.pop("user")))
+        if {"checks", "user", "time"} <= found.keys():
+            add_reached(checklist, self._connection, found.pop("user"))
             add_clock(checklist, before, found.pop("time"), after)
-            self._check_transfer_connection(checklist, variables, checks)
-            return _result(checklist, {**found, "checks": checks})
+            self._check_transfer_connection(checklist, variables, found["checks"])
+            return _result(checklist, found)
         failure = Failure.of_result(found) or Failure(str(found.get("msg", "")))
         add_refused(checklist, self._connection, failure, account_of(self, variables))
         return _result(checklist, {})
@@ -102,9 +101,11 @@ class ActionModule(ActionBase):
 
 def _result(checklist: Checklist, found: dict[str, t.Any]) -> dict[str, t.Any]:
     """Return the result of the module with the controller's checks before its own."""
-    result = {"changed": False, **found, "checks": [*checklist.to_json(), *found.get("checks", ())]}
-    problems = [*DeliveryError(*checklist.problems()).to_json(), *found.get("problems", ())]
+    checks = [{key: escaped(text) for key, text in check.items()} for check in checklist.to_json()]
+    result = {"changed": False, **found, "checks": [*checks, *found.get("checks", ())]}
+    own = failed(*checklist.problems())
+    problems = [*own["problems"], *found.get("problems", ())]
     if problems:
-        own = str(DeliveryError(*checklist.problems()))
-        result.update(failed=True, problems=problems, msg="\n".join(filter(None, (own, str(found.get("msg", ""))))))
+        message = "\n".join(filter(None, (own["msg"], found.get("msg"))))
+        result.update(failed=True, problems=problems, msg=message)
     return result

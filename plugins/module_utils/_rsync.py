@@ -25,7 +25,7 @@ class Rsync(t.NamedTuple):
     @classmethod
     def parse(cls, output: str) -> Rsync | None:
         """Parse the output of ``rsync --version``. None if it is something else."""
-        version = re.search(r"^rsync +version v?(\S+)", output, re.MULTILINE)
+        version = re.search(r"^rsync +version v?([\w.+~-]{1,40})", output, re.MULTILINE)
         zstd = re.search(r"^Compress list:\n.*\bzstd\b", output, re.MULTILINE)
         return cls(version[1], bool(zstd)) if version else None
 

@@ -30,6 +30,16 @@ def printable(text: str) -> str:
     return text if text.isprintable() else ascii(text)
 
 
+def escaped(text: str, kept: str = "\n\t") -> str:
+    """Return ``text`` with escapes for all that could control a terminal or hide text in a report.
+
+    The control characters in ``kept`` stay.
+    """
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() or one in kept else ascii(one)[1:-1] for one in text)
+
+
 def first(items: t.Iterable[str]) -> str:
     """Return the first three items and the number of the others."""
     known = list(items)

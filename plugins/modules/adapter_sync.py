@@ -22,9 +22,13 @@ description:
   - A file that the node already has, in any release of any adapter or in the served directory, is
     reused from there. Interrupted transfers are resumed.
   - Nothing is transferred for a release that the store already has intact.
+  - Fails before anything is transferred if a manifest has other files, sizes or tensors than the
+    row of O(adapters) permits. The training server has checked this before, and so has the action
+    plugin of M(lorafleet.delivery.adapter_info) on the controller.
   - Fails before anything is transferred if one of O(engines) refuses or misreads an adapter, unless
     O(engine_policy=report).
 extends_documentation_fragment:
+  - lorafleet.delivery._options.declared
   - lorafleet.delivery._options.node
   - lorafleet.delivery._options.target
   - lorafleet.delivery._options.transfer
@@ -45,6 +49,7 @@ attributes:
   action_group:
     membership:
       - lorafleet.delivery.bases
+      - lorafleet.delivery.declared
       - lorafleet.delivery.engines
       - lorafleet.delivery.node
       - lorafleet.delivery.target
@@ -90,6 +95,8 @@ seealso:
 EXAMPLES = r"""
 - name: Transfer the described adapters to this node
   lorafleet.delivery.adapter_sync:
+    adapters: "{{ agent_adapters }}"
+    bases: "{{ agent_bases }}"
     manifests: "{{ described.manifests }}"
     source: sbs29
     source_models_dir: /home/models
@@ -208,7 +215,7 @@ rsync:
   type: str
   sample: 3.5.0
 source_rsync:
-  description: The version of rsync at the source; empty if the source was not reached.
+  description: The version of rsync at the source; empty if one of the ends was not reached.
   returned: when anything was transferred
   type: str
   sample: 3.5.0
@@ -228,7 +235,7 @@ commands:
       - "... and the options of Ansible's connection"
       - --
       - 192.0.2.29
-      - env -u RSYNC_OLD_ARGS ... rsync --server --sender -s
+      - env -u RSYNC_OLD_ARGS ... rsync --server --sender ...
 problems:
   description: The problems, one entry for each.
   returned: failure
@@ -243,11 +250,14 @@ problems:
       remedy: The received files were kept; run again to resume. The served files were not changed.
 """
 
+import contextlib
 import os
 import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import Manifest
-from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import BASES, ENGINES, NODE, TARGET, TRANSFER
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.offered import check_offered, declared_in
+from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import BASES, DECLARED, ENGINES, NODE, TARGET, TRANSFER
+from ansible_collections.lorafleet.delivery.plugins.module_utils._base.config import with_config
 from ansible_collections.lorafleet.delivery.plugins.module_utils._engines.judgement import Judge, config_of_base
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
 from ansible_collections.lorafleet.delivery.plugins.module_utils._module import DeliveryModule
@@ -279,6 +289,16 @@ def verdicts_on(module: DeliveryModule, manifests: list[Manifest]) -> dict[str, 
     return found
 
 
+def check_manifests(params: dict[str, t.Any], manifests: list[Manifest]) -> None:
+    """Raise DeliveryError for manifests that the inventory does not permit."""
+    bases: dict[str, t.Any] = {}
+    for name, base in params["bases"].items():
+        # What is wrong with the base is for the load test to say.
+        with contextlib.suppress(DeliveryError):
+            bases.update(with_config({name: base}))
+    check_offered(manifests, declared_in(params["adapters"], bases))
+
+
 def plan(module: DeliveryModule, fetches: list[Fetch]) -> dict[str, t.Any]:
     """Check that the transfer can be received and prepare the staging directories."""
     store = module.params["store"]
@@ -289,9 +309,7 @@ def plan(module: DeliveryModule, fetches: list[Fetch]) -> dict[str, t.Any]:
         for fetch in fetches:
             if fetch.missing:
                 prepare(fetch)
-    # The action plugin knows the arguments of the task only, not the defaults of the options.
-    options = {name: value for name, value in module.params.items() if name.startswith("transfer_")}
-    return {"rsync": rsync.version, "zstd": rsync.zstd, "options": options}
+    return {"rsync": rsync.version, "zstd": rsync.zstd}
 
 
 def verify(fetches: list[Fetch]) -> None:
@@ -310,6 +328,7 @@ def verify(fetches: list[Fetch]) -> None:
 def main() -> None:
     module = DeliveryModule(
         argument_spec={
+            **DECLARED,
             **NODE,
             **TARGET,
             **TRANSFER,
@@ -333,6 +352,7 @@ def main() -> None:
         check_not_source(module.params["models_dir"], module.params["store"], module.params["source_directories"])
         manifests = [Manifest.from_text(manifest) for manifest in module.params["manifests"]]
         # Before anything is hashed or written.
+        check_manifests(module.params, manifests)
         verdicts = verdicts_on(module, manifests) if phase == "plan" else {}
         fetches = plan_fetches(manifests, module.params["models_dir"], module.params["store"], phase == "verify")
         if phase == "plan":

@@ -13,20 +13,25 @@ all nodes, which would be as many copies of it.
 from __future__ import annotations
 
 import collections.abc as c
+import glob
 import hashlib
 import os
 import re
 import tempfile
+import urllib.parse
 
 from ansible import constants as C
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.module_utils._text import first
 
+# Between the path of a manifest and the name of a host that described it.
+_BY = ".by."
 _REFERENCE = re.compile(r"manifest:([0-9a-f]{64})")
 
 
 def keep(text: str) -> str:
     """Keep a manifest until the end of the run, and return a reference to it."""
-    digest = hashlib.sha256(text.encode()).hexdigest()
+    digest = _digest(text)
     path = _path(digest)
     if not os.path.exists(path):
         # Several workers may keep the same manifest at the same time.
@@ -35,6 +40,23 @@ def keep(text: str) -> str:
             stream.write(text)
         os.replace(temporary, path)
     return f"manifest:{digest}"
+
+
+def record_source(texts: c.Iterable[str], host: str) -> None:
+    """Record until the end of the run that a host described these manifests."""
+    for text in texts:
+        with open(f"{_path(_digest(text))}{_BY}{urllib.parse.quote(host, safe='')}", "w", encoding="utf-8"):
+            pass
+
+
+def check_source(texts: c.Iterable[str], host: str) -> None:
+    """Raise DeliveryError for manifests that only other hosts have described in this run."""
+    for text in texts:
+        path = _path(_digest(text)) + _BY
+        hosts = [urllib.parse.unquote(found[len(path) :]) for found in sorted(glob.glob(f"{glob.escape(path)}*"))]
+        if hosts and host not in hosts:
+            remedy = "Set it to the host that described them."
+            raise DeliveryError.of("source", f"is {host}, but {first(hosts)} described the manifests.", remedy)
 
 
 def text_of(manifest: str) -> str:
@@ -59,6 +81,10 @@ def with_texts(arguments: c.Mapping[str, object]) -> dict[str, object]:
     if not isinstance(manifests, list):
         return dict(arguments)
     return {**arguments, "manifests": [text_of(one) if isinstance(one, str) else one for one in manifests]}
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _path(digest: str) -> str:

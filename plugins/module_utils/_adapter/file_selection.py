@@ -19,7 +19,7 @@ from .._names import check_path
 from .._text import first, printable
 from .declaration import Declaration
 from .excluded import Excluded, excluded
-from .files import CHAT_TEMPLATE_DIR, CODE_SUFFIXES, CONFIG_FILE, PICKLE_FILE, SAFETENSORS_FILE, is_tokenizer_file
+from .files import CHAT_TEMPLATE_DIR, CONFIG_FILE, PICKLE_FILE, SAFETENSORS_FILE, is_code, is_tokenizer_file
 from .other_formats import adapters_below, format_of
 
 _FOLLOW = (
@@ -101,7 +101,7 @@ def select_files(directory: str, declared: Declaration, link_dirs: t.Sequence[st
             f"Save it as {SAFETENSORS_FILE} (save_pretrained with safe_serialization=True), or set allow_pickle.",
             declared.name,
         )
-    code = [name for name in declared.extra_files if name.lower().endswith(CODE_SUFFIXES)]
+    code = [name for name in declared.extra_files if is_code(name)]
     if code:
         raise DeliveryError.of(
             "",

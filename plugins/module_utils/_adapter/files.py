@@ -52,3 +52,8 @@ def is_tokenizer_file(name: str) -> bool:
 # Suffixes of code, and of pickles, which can carry code. Optimizer states and training arguments
 # are pickles.
 CODE_SUFFIXES = (".py", ".pyc", ".so", ".sh", ".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
+
+
+def is_code(name: str) -> bool:
+    """Return whether a file of this name is code or can carry code."""
+    return name.lower().endswith(CODE_SUFFIXES)

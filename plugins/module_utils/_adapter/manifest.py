@@ -16,7 +16,7 @@ import re
 import typing as t
 
 from .._errors import DeliveryError
-from .._formats.strict_json import is_integer
+from .._formats.strict_json import is_integer, parse_object
 from .._forms import FORMS
 from .._hashing import SHORT, release_digest
 from .._names import check_name, check_path
@@ -24,6 +24,8 @@ from .._text import first
 from .files import PICKLE_FILE, SAFETENSORS_FILE
 
 SCHEMA = 1
+# A manifest of 100 000 tensors has about 25 MB.
+MAX_TEXT = 1 << 25
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -175,11 +177,11 @@ class Manifest:
     @classmethod
     def from_text(cls, text: str) -> Manifest:
         """Parse the output of ``to_text``. Raises DeliveryError for anything else."""
-        try:
-            data = json.loads(text)
-        except ValueError as exc:
-            raise DeliveryError.of("manifest", f"is not JSON: {exc}.", "Pass it on as adapter_info returned it.") from exc
-        return cls.from_json(data)
+        remedy = "Pass it on as adapter_info returned it."
+        if len(text) > MAX_TEXT:
+            raise DeliveryError.of("manifest", f"has {len(text)} characters; at most {MAX_TEXT} are accepted.", remedy)
+        # Text with half of a surrogate pair is no JSON, as the reader will say.
+        return cls.from_json(parse_object(text.encode("utf-8", "surrogatepass"), "manifest", remedy))
 
     @classmethod
     def from_json(cls, data: t.Any) -> Manifest:
@@ -189,7 +191,7 @@ class Manifest:
         match the files.
         """
         try:
-            if data["schema"] != SCHEMA:
+            if not is_integer(data["schema"]) or data["schema"] != SCHEMA:
                 raise DeliveryError.of(
                     f"manifest of {data['name']}",
                     f"has schema {data['schema']}; this collection reads schema {SCHEMA}.",
@@ -213,10 +215,10 @@ class Manifest:
                     )
                     for entry in data["tensors"]
                 ),
-                config=dict(data["config"]),
+                config=_object(data["config"]),
                 versions={str(key): str(value) for key, value in data["versions"].items()},
-                base=_object(data.get("base")),
-                golden=_object(data.get("golden")),
+                base=None if data.get("base") is None else _object(data["base"]),
+                golden=None if data.get("golden") is None else _object(data["golden"]),
                 made_of=None if data.get("made_of") is None else MadeOf.from_json(data["made_of"]),
             )
             digest = data["digest"]
@@ -255,8 +257,10 @@ def _magnitude(value: t.Any) -> float | None:
     return magnitude
 
 
-def _object(value: t.Any) -> dict[str, t.Any] | None:
-    return None if value is None else dict(value)
+def _object(value: t.Any) -> dict[str, t.Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"{value!r} is not an object")
+    return value
 
 
 def _sha256(value: t.Any) -> str:

@@ -80,6 +80,19 @@ def read_up_to(stream: t.BinaryIO, size: int) -> bytes:
     return b"".join(parts)
 
 
+def bit_count(dtype: str, shape: t.Sequence[int]) -> int | None:
+    """Return the size of a tensor's data, or None if its dtype is unknown or it is too large."""
+    if dtype not in _BITS:
+        return None
+    bits = _BITS[dtype]
+    for length in shape:
+        bits *= length
+        # Checked at every step: 64-bit readers overflow even when a later length is 0.
+        if bits >= 1 << 63:
+            return None
+    return bits
+
+
 def size_changed(path: str) -> DeliveryError:
     remedy = "Wait until nothing writes to it, then run again."
     return DeliveryError.of(path, "changed its size while it was read.", remedy)
@@ -133,12 +146,9 @@ def _tensor(path: str, name: str, entry: t.Any) -> TensorInfo:
         raise wrong(f"has the shape {shown(shape)}, expected a list of numbers.")
     if not _are_naturals(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise wrong(f"has the data_offsets {shown(offsets)}, expected a start and an end.")
-    bits = _BITS[dtype]
-    for length in shape:
-        bits *= length
-        # Checked at every step: 64-bit readers overflow even when a later length is 0.
-        if bits >= 1 << 63:
-            raise wrong(f"has the shape {shown(shape)}, which is too large.")
+    bits = bit_count(dtype, shape)
+    if bits is None:
+        raise wrong(f"has the shape {shown(shape)}, which is too large.")
     if bits % 8 or bits // 8 != offsets[1] - offsets[0]:
         raise wrong(f"has {count(offsets[1] - offsets[0], 'byte')}, expected {bits / 8:.15g} for {dtype} {shown(shape)}.")
     return TensorInfo(name, dtype, tuple(shape), offsets[0], offsets[1])

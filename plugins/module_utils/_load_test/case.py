@@ -14,6 +14,7 @@ import typing as t
 
 from .._adapter.declaration import Declaration
 from .._adapter.manifest import Manifest
+from .._adapter.offered import file_problems
 from .._base.config import base_fingerprint, with_config
 from .._errors import DeliveryError, Problem, collected
 from .._golden.golden import Golden, golden_of
@@ -117,6 +118,10 @@ def _case_of(options: LoadTestOptions, row: dict[str, t.Any], manifests: dict[st
     declared = Declaration.from_row(row, base)
     paths = AdapterPaths(options.models_dir, options.store, declared.name)
     manifest = _manifest_of(paths, manifests)
+    if manifests is not None:
+        wrong = file_problems(manifest, declared)
+        if wrong:
+            raise DeliveryError(*wrong)
     if manifest.made_of is not None:
         # The training server has compared the original with what the inventory declares.
         declared = declared.folded()

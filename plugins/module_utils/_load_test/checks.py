@@ -8,12 +8,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import typing as t
 
 from .._adapter.files import CONFIG_FILE, SAFETENSORS_FILE, TOKENIZER_CONFIG
-from .._adapter.lora_config import config_notes, config_problems
+from .._adapter.lora_config import config_notes
+from .._adapter.offered import manifest_problems
 from .._adapter.structure import structure_checks, structure_notes, structure_problems
 from .._adapter.tokenizer import read_tokenizer, tokenizer_problems
 from .._adapter.vocabulary import vocabulary_problems
@@ -21,7 +21,7 @@ from .._base.config import read_base_json
 from .._base.identity import Identities, differences
 from .._errors import DeliveryError, about
 from .._files import read_json
-from .._formats.tensor_scan import TensorScan, scan
+from .._formats.tensor_scan import scan
 from .._hashing import sha256_of
 from .._text import first
 from .attempt import Attempt, Verdict
@@ -131,13 +131,8 @@ def check_manifest(case: Case) -> None:
 
     What the inventory says of adapter and base may differ between hosts. Raises DeliveryError.
     """
-    manifest = case.manifest
-    problems = config_problems(manifest.config, case.declared)
-    if manifest.weights_file == SAFETENSORS_FILE:
-        # The values were checked on the training server.
-        tensors = [TensorScan(**dataclasses.asdict(entry), finite=True, zero=False) for entry in manifest.tensors]
-        problems += structure_problems(case.name, tensors, manifest.config, case.declared.base_config)
-    elif case.required == "structure":
+    problems = manifest_problems(case.manifest, case.declared)
+    if case.manifest.weights_file != SAFETENSORS_FILE and case.required == "structure":
         problems += _unchecked_pickle(case).problems
     if problems:
         raise DeliveryError(*problems)

@@ -4,64 +4,92 @@
 
 # This plugin util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""The base of the action plugins that run a module of this collection on a host."""
+"""The bases of the action plugins that run a module of this collection on a host."""
 
 from __future__ import annotations
 
 import typing as t
 
-from ansible.errors import AnsibleError
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.plugins.action.normal import ActionModule as NormalAction
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
+from ansible_collections.lorafleet.delivery.plugins.module_utils._text import escaped, shown
 
 from .._kept_manifests import with_texts
+from .answers import answer_of
 from .failures import Account, Failure, explain
 
 
-class ContactAction(ActionBase):
-    """Explains why a module did not run: the host, the account, the cause and the remedy.
+class GatedAction(ActionBase):
+    """Lets only known keys in known forms pass from a host, see ``answers``.
 
     Replaces references to manifests with their texts.
     """
 
     def _execute_module(self, *args: t.Any, **kwargs: t.Any) -> dict[str, t.Any]:
-        task_vars = kwargs.get("task_vars") or {}
+        """Run a module of this collection. Raises DeliveryError for an answer of another form."""
         arguments = kwargs.get("module_args") or self._task.args
+        if "manifests" in arguments:
+            kwargs["module_args"] = with_texts(arguments)
+        host = host_of(self, kwargs.get("task_vars") or {})
         try:
-            if "manifests" in arguments:
-                kwargs["module_args"] = with_texts(arguments)
-            result: dict[str, t.Any] = super()._execute_module(*args, **kwargs)
+            found: dict[str, t.Any] = super()._execute_module(*args, **kwargs)
+        except AnsibleConnectionFailure as exc:
+            message = str(exc)
+            if escaped(message) == message:
+                raise
+            # Without the cause, which has the same text.
+            raise AnsibleConnectionFailure(escaped(message)) from None
+        except (TypeError, ValueError, RecursionError) as exc:
+            # JSON, but with objects of ansible-core in it, or too deep.
+            remedy = "Inspect that host and the interpreter of Ansible's modules on it before you trust what it serves."
+            raise DeliveryError.of(host, f"gave an answer that Ansible cannot read: {shown(str(exc))}.", remedy) from exc
+        module = str(kwargs.get("module_name") or self._task.action).rpartition(".")[2]
+        return answer_of(module, host, found, bool(self._task.delegate_to))
+
+
+class ContactAction(GatedAction):
+    """Explains why a module did not run: the host, the account, the cause and the remedy."""
+
+    def _execute_module(self, *args: t.Any, **kwargs: t.Any) -> dict[str, t.Any]:
+        task_vars = kwargs.get("task_vars") or {}
+        try:
+            result = super()._execute_module(*args, **kwargs)
         except DeliveryError as exc:
-            return {"failed": True, "msg": str(exc), "problems": exc.to_json()}
+            return failed(*exc.problems)
         except AnsibleError as exc:
             problem = explain(Failure(str(exc)), account_of(self, task_vars))
             if problem is None:
                 raise
             return failed(problem)
-        # Ansible repeats the arguments in the result, to display them.
-        invocation = result.get("invocation")
-        if isinstance(invocation, dict) and isinstance(invocation.get("module_args"), dict):
-            invocation["module_args"].pop("manifests", None)
         failure = Failure.of_result(result)
         problem = explain(failure, account_of(self, task_vars)) if failure else None
         return failed(problem) if problem else result
 
 
 class NodeAction(ContactAction, NormalAction):
-    """Runs the module of the same name, with async and check mode as Ansible itself does."""
+    """Runs the module of the same name, with check mode as Ansible itself does."""
+
+    # Ansible would fetch the answer itself.
+    _supports_async = False
+
+
+def host_of(action: ActionBase, task_vars: dict[str, t.Any]) -> str:
+    """The host that a task works on, which may be delegated."""
+    return str(action._task.delegate_to or task_vars.get("inventory_hostname", ""))
 
 
 def account_of(action: ActionBase, task_vars: dict[str, t.Any]) -> Account:
     """The account of a task, on the host that it is delegated to."""
-    host = str(action._task.delegate_to or task_vars.get("inventory_hostname", ""))
-    plugin, user = action._connection.become, action._get_remote_user()
+    host, plugin, user = host_of(action, task_vars), action._connection.become, action._get_remote_user()
     if plugin is None:
         return Account(host, user)
     return Account(host, user, str(plugin.get_option("become_user") or "another user"), plugin.name)
 
 
-def failed(problem: Problem) -> dict[str, t.Any]:
-    """The result of a task that failed with a problem."""
-    error = DeliveryError(problem)
-    return {"failed": True, "msg": str(error), "problems": error.to_json()}
+def failed(*problems: Problem) -> dict[str, t.Any]:
+    """The result of a task that failed with these problems, which may quote a host."""
+    error = DeliveryError(*problems)
+    entries = [{key: text and escaped(text) for key, text in entry.items()} for entry in error.to_json()]
+    return {"failed": True, "msg": escaped(str(error)), "problems": entries}

@@ -8,18 +8,11 @@
 
 from __future__ import annotations
 
-import collections.abc as c
 import re
 import typing as t
 
-from ansible_collections.lorafleet.delivery.plugins.module_utils._preflight.checklist import (
-    FAILED,
-    OK,
-    UNKNOWN,
-    WARNING,
-    Checklist,
-)
-from ansible_collections.lorafleet.delivery.plugins.module_utils._text import printable
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.module_utils._preflight.checklist import FAILED, WARNING, Checklist
 
 from .._contact.failures import Account, Failure, explain
 
@@ -74,29 +67,11 @@ def add_refused(checklist: Checklist, connection: t.Any, failure: Failure, accou
         checklist.add(BECOME, FAILED, f"{_become(connection)}: {_sentence(reason)}", remedy)
 
 
-def checks_of(found: c.Mapping[str, t.Any]) -> list[dict[str, str]] | None:
-    """Return the checks of a module's result as a terminal can show them.
-
-    None if the result has another form: a host decides what it answers.
-    """
-    checks = found["checks"]
-    texts = ("check", "state", "found", "remedy")
-    if not (
-        isinstance(checks, list)
-        and all(isinstance(one, dict) and all(isinstance(one.get(key), str) for key in texts) for one in checks)
-        and all(one["state"] in (OK, WARNING, FAILED, UNKNOWN) for one in checks)
-        and isinstance(found.get("user"), str)
-        and isinstance(found.get("time"), (int, float))
-    ):
-        return None
-    return [{key: printable(" ".join(one[key].split())) for key in texts} for one in checks]
-
-
-def add_unknown_answer(checklist: Checklist, connection: t.Any) -> None:
+def add_unknown_answer(checklist: Checklist, connection: t.Any, error: DeliveryError) -> None:
     """Add a host whose module returned what it never returns."""
     checklist.ok(CONNECTION, reached(connection))
-    remedy = "Inspect this host and the interpreter of Ansible's modules on it before you deliver to it."
-    checklist.add(ANSWER, FAILED, "is not one that module preflight_info gives.", remedy)
+    for problem in error.problems:
+        checklist.add(ANSWER, FAILED, problem.problem, problem.remedy)
 
 
 def add_reached(checklist: Checklist, connection: t.Any, user: str) -> None:

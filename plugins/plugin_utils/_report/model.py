@@ -22,6 +22,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan imp
     ROLLED_BACK,
     UNCHANGED,
 )
+from ansible_collections.lorafleet.delivery.plugins.module_utils._text import escaped
 
 from .._steps import ACTIVATE, AUDIT, COMPARE, LOAD, STATUS, TRANSFER, Step
 from .run import Data, Failure, Node, Run
@@ -258,8 +259,9 @@ def _failure(node: Node | None, failure: Failure, adapter: str | None, subject: 
 
 
 def _message(result: Data) -> str:
+    """Return the message of a task that may be any, not only one of this collection's modules."""
     message = result.get("msg") or "failed without a message"
-    return "\n".join(map(str, message)) if isinstance(message, list) else str(message)
+    return escaped("\n".join(map(str, message)) if isinstance(message, list) else str(message))
 
 
 def adapters_of(report: Data) -> list[tuple[Data, Data]]:

@@ -82,7 +82,8 @@ def preflight_lines(hosts: c.Mapping[str, c.Sequence[Data]]) -> list[tuple[str, 
                     text = f"{check['check']}: {' '.join(check['found'].split())} {check['remedy']}".rstrip()
                     found.setdefault((state, check["check"], text), []).append(host)
     lines = [
-        (f"{'Warning: ' if state == WARNING else ''}{first(dict.fromkeys(on))}: {text}", state)
+        # Only a line of this report begins in the first column.
+        (f"{'Warning: ' if state == WARNING else ''}{first(dict.fromkeys(on))}: {text}".replace("\n", "\n  "), state)
         for (state, _check, text), on in found.items()
     ]
     unready = [host for host, checks in hosts.items() if any(check["state"] == FAILED for check in checks)]

@@ -104,7 +104,8 @@ def failure_lines(report: Data) -> list[str]:
         counts[about] += 1
         if counts[about] <= _MOST_OF_ONE or failure["node"] is None:
             shown.append(failure)
-    lines = [": ".join(filter(None, (place, sentence(failure)))) for place, failure in grouped(shown)]
+    # Only a line of this report begins in the first column.
+    lines = [": ".join(filter(None, (place, sentence(failure)))).replace("\n", "\n  ") for place, failure in grouped(shown)]
     lines += [
         f"{node}: {adapter or step}: {number - _MOST_OF_ONE} more of this kind, all in report.json."
         for (node, adapter, step), number in counts.items()

@@ -10,12 +10,13 @@ The node runs the rsync client, the source the server. Neither host needs the ad
 or a key for it: each is connected only to the controller, over Ansible's connection settings for
 that host, or as a local process. The data is streamed, never stored on the controller::
 
-    source: rsync --server --sender  ---->  controller  ---->  rsync SOURCE:files STAGING/ :node
-                                     <----              <----
+    source: rsync --server --sender FILES  ---->  controller  ---->  rsync :NAMES STAGING/ :node
+                                           <----              <----
 
 At both ends, rsync runs as the user that modules run as there. So the files on the node belong to
-that user, and whatever ``adapter_info`` could read can be sent. The client requests files and
-chooses where they go, so a hostile source cannot write elsewhere on a node.
+that user, and whatever ``adapter_info`` could read can be sent. The controller chooses which files
+are sent, so a hostile node gets no others. The node's end chooses where they go, so a hostile
+source cannot write elsewhere there.
 """
 
 from __future__ import annotations
@@ -36,8 +37,9 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._rsync import R
 from .askpass import askpass
 from .become import Become
 from .rsync import (
+    BEGIN,
+    CONSEQUENCES,
     END_OF_VERSION,
-    SYNTAX_ERROR,
     TIMEOUT,
     TransferOptions,
     TransferResult,
@@ -53,6 +55,8 @@ from .ssh import close_connection, control_path_option, ssh_argv
 _CHUNK = 1 << 18
 # A keepalive of rsync has four bytes. Up to this many bytes are not counted as progress.
 _KEEPALIVE_BYTES = 1 << 10
+# What a login shell may print.
+_GREETING_SIZE = 1 << 16
 # Seconds to wait for a process that cannot be killed.
 _KILL_TIMEOUT = 10
 
@@ -128,8 +132,8 @@ def transfer(
     ``client_command``; ``lock_timeout`` must be less than the time limit. ``progress`` is called
     with the number of bytes each time some were passed to the node.
     """
-    request = client_command(names, source_dir, staging, options, lock_timeout, destination)
-    commands = (node.argv(request), source.argv(server_command()))
+    request = client_command(names, staging, options, lock_timeout, destination)
+    commands = (node.argv(request), source.argv(server_command(names, source_dir, options)))
     received = 0
 
     def count_received(count: int) -> None:
@@ -141,32 +145,31 @@ def transfer(
     with tempfile.TemporaryFile() as client_stderr, tempfile.TemporaryFile() as server_stderr:
         with contextlib.ExitStack() as running:
             client = start(running, node, commands[0], subprocess.PIPE, client_stderr)
-            server = None
-            if source.become:
-                # Not connected yet: a password may have to go in first, and a success line comes
-                # out first.
-                server = start(running, source, commands[1], subprocess.PIPE, server_stderr)
-            if server and source.become and not source.become.wait(server, server_stderr, timeout):
+            # Not connected yet: passwords may have to go in first, and success lines and what login
+            # shells print come out first.
+            server = start(running, source, commands[1], subprocess.PIPE, server_stderr)
+            if source.become and not source.become.wait(server, server_stderr, timeout):
                 codes = (0, server.wait())
             elif node.become and not node.become.wait(client, client_stderr, timeout):
                 codes = (client.wait(), 0)
+            elif not _has_begun(client, timeout):
+                codes = (_exit_status(client, _KILL_TIMEOUT), 0)
             else:
-                if server:
-                    _join(running, client.stdout, server.stdin)
-                else:
-                    server = start(running, source, commands[1], client.stdout, server_stderr)
+                _join(running, client.stdout, server.stdin)
                 # The node's requests go to the source directly. With this copy open, the source
                 # would not notice that the node has gone.
                 t.cast("t.IO[bytes]", client.stdout).close()
                 moved = _pump(t.cast("t.IO[bytes]", server.stdout), t.cast("t.IO[bytes]", client.stdin), timeout, count_received)
                 codes = (_exit_status(client, timeout), _exit_status(server, timeout)) if moved else (TIMEOUT, 0)
-        # A server that received no request reports a syntax error. That is not why the client
-        # ended.
-        no_request = codes[0] and codes[1] == SYNTAX_ERROR
-        if no_request:
+        # A source whose partner has ended reports only that.
+        is_consequence = codes[0] not in (0, *CONSEQUENCES) and codes[1] in CONSEQUENCES
+        if is_consequence:
             codes = (codes[0], 0)
-        version, _marker, server_messages = _text(server_stderr).rpartition(f"{END_OF_VERSION}\n")
-        stderr = [] if no_request else [server_messages]
+        version, has_reported, server_messages = _text(server_stderr).rpartition(f"{END_OF_VERSION}\n")
+        if not has_reported and not codes[1]:
+            # It was ended when the node's end had failed.
+            server_messages = ""
+        stderr = [] if is_consequence else [server_messages]
         client_messages = _text(client_stderr)
         stderr.append(node.become.without_prompt(client_messages) if node.become else client_messages)
     end = decisive_end(codes)
@@ -193,6 +196,27 @@ def start(
         with contextlib.suppress(PermissionError):
             fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _CHUNK)
     return process
+
+
+def _has_begun(client: subprocess.Popen[bytes], timeout: int) -> bool:
+    """Wait for the line with which the node's command begins; leave everything after it unread.
+
+    What precedes it was printed by the login shell. Returns False if the command does not begin.
+    """
+    stdout = t.cast("t.IO[bytes]", client.stdout).fileno()
+    ready = select.poll()
+    ready.register(stdout, select.POLLIN)
+    deadline = time.monotonic() + timeout
+    printed, begin = b"", f"{BEGIN}\n".encode()
+    while not printed.endswith(begin) and len(printed) < _GREETING_SIZE:
+        left = deadline - time.monotonic()
+        if left <= 0 or not ready.poll(1000 * left):
+            return False
+        byte = os.read(stdout, 1)
+        if not byte:
+            return False
+        printed += byte
+    return printed.endswith(begin)
 
 
 def _join(running: contextlib.ExitStack, stdin: t.IO[bytes] | None, stdout: t.IO[bytes] | None) -> None:

@@ -15,6 +15,7 @@ import re
 import signal
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._rsync import Rsync
+from ansible_collections.lorafleet.delivery.plugins.module_utils._versions import numbers
 
 # Removed from the environment of both ends: each of these changes what rsync does without showing
 # in its arguments.
@@ -25,7 +26,6 @@ _UNSET = (
 _ENV = ("env", *(word for name in _UNSET for word in ("-u", f"RSYNC_{name}")), "LC_ALL=C")
 
 # Exit statuses of rsync, of ssh, and (BUSY) of the client script below.
-SYNTAX_ERROR = 1
 INCOMPATIBLE = 2
 SOCKET_ERROR = 10
 FILE_ERROR = 11
@@ -34,6 +34,8 @@ TIMEOUT = 30
 BUSY = 75
 NOT_FOUND = 127
 CONNECTION_FAILED = 255
+# How an end exits whose partner has ended.
+CONSEQUENCES = (SOCKET_ERROR, PROTOCOL_ERROR)
 # After these, another try resumes the transfer where it stopped.
 _TRANSIENT = frozenset({SOCKET_ERROR, PROTOCOL_ERROR, 20, TIMEOUT, 35, CONNECTION_FAILED})
 _LOGIN_DENIED = ": Permission denied ("
@@ -66,8 +68,11 @@ _KEEPALIVE_FACTOR = 10
 #         can go to standard error
 #   5     in _JOIN: what rsync writes, for the background ``cat``
 #   6     the lock
+BEGIN = "-- begin --"
 _CLIENT_SCRIPT = " ".join(
     [
+        # After what the login shell has printed, which may not end a line.
+        f'echo; echo "{BEGIN}";',
         # $0 is the staging directory, $1 the seconds to wait for its lock, the rest the rsync
         # command.
         f'test -r "$0" || {{ echo "$0 cannot be opened" >&2; exit {FILE_ERROR}; }};',
@@ -95,12 +100,23 @@ class TransferOptions:
     """The options of a transfer.
 
     ``timeout`` is in seconds without data. ``bwlimit`` is the value of rsync's option of that name,
-    empty for no limit. ``compress`` needs an rsync with zstd at both ends.
+    empty for no limit. ``compress`` needs an rsync with zstd at both ends. ``node_rsync`` is the
+    version of rsync on the node, as far as it is known.
     """
 
     timeout: int
     bwlimit: str = ""
     compress: bool = False
+    node_rsync: str = ""
+
+    def for_both_ends(self) -> list[str]:
+        """The options that both ends must have alike."""
+        return [
+            "--inplace",
+            f"--timeout={self.timeout}",
+            *([f"--bwlimit={self.bwlimit}"] if self.bwlimit else []),
+            *(["--compress", "--compress-choice=zstd", "--compress-level=1"] if self.compress else []),
+        ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,53 +189,65 @@ def failure_reason(failed: c.Sequence[TransferResult], timeout: int) -> str:
 
 def client_command(
     names: c.Sequence[str],
-    source_dir: str,
     staging: str,
     options: TransferOptions,
     lock_timeout: int = 0,
     destination: str = "",
 ) -> list[str]:
-    """The node's end: fetch files of the source's directory into the staging directory.
+    """The node's end: receive files into the staging directory.
 
     ``destination`` is where in it they are written: a subdirectory that exists, with a slash at its
     end, or the name for a single file.
 
     ``lock_timeout`` is how many seconds to wait for another receiver to leave that directory.
 
+    The client passes its options and the names to its remote shell, which ignores them: the
+    controller has started the source's end. rsync 3.2.5 and newer accept only files of these names.
+
     ``--inplace`` makes the transfer resumable after a killed receiver. It is safe because a staging
     directory is named by the digest of its future content and shares no inode with any release.
-    ``-s`` keeps file names away from the remote shell; its long name changed in rsync 3.2.6.
     ``--chmod`` keeps a file that is read-only at the source writable, because an interrupted
     transfer has to resume it.
     """
     return [
         "sh", "-c", _CLIENT_SCRIPT, staging, str(lock_timeout),
-        *_ENV, "rsync", "-s", "--inplace", "--no-whole-file", "--ignore-times", "--blocking-io",
+        *_ENV, "rsync", "--no-whole-file", "--ignore-times", "--blocking-io",
         "--no-links", "--no-devices", "--no-specials", "--no-perms", "--chmod=F600", "--no-owner", "--no-group",
-        f"--timeout={options.timeout}",
-        *([f"--bwlimit={options.bwlimit}"] if options.bwlimit else []),
-        *(["--compress", "--compress-choice=zstd", "--compress-level=1"] if options.compress else []),
+        *options.for_both_ends(),
         "--rsh", _JOIN,
-        *(f"source:{_escape_wildcards(os.path.join(source_dir, name))}" for name in names),
+        *(f"source:{_escape_wildcards(name)}" for name in names),
         os.path.join(staging, destination),
     ]  # fmt: skip
 
 
-def _escape_wildcards(path: str) -> str:
-    """Make rsync take a path of the source literally.
+def _escape_wildcards(name: str) -> str:
+    """Make rsync take a name literally. It unescapes only names that have wildcards."""
+    return re.sub(r"[\\*?\[]", r"\\\g<0>", name) if re.search(r"[*?\[]", name) else name
 
-    It unescapes only paths that have wildcards.
+
+def server_command(names: c.Sequence[str], source_dir: str, options: TransferOptions) -> list[str]:
+    """The source's end: send these files and no others.
+
+    Its options and files are those of the command line. With ``-s``, which rsync itself recommends,
+    the client would choose both. A client can still send filter rules, and rsync prints a line of a
+    file that it cannot read as rules. ``--msgs2stderr`` keeps such messages from the client: they
+    go to the controller.
+
+    ``source_dir`` is absolute, or below the home directory that ``_SERVER_SCRIPT`` starts in.
     """
-    return re.sub(r"[\\*?\[]", r"\\\g<0>", path) if re.search(r"[*?\[]", path) else path
-
-
-def server_command() -> list[str]:
-    """The source's end. The client requests files from it through the pipe."""
-    return [*_ENV, "sh", "-c", _SERVER_SCRIPT, "sh", "rsync", "--server", "--sender", "-s"]
+    # What a client of this version announces. A server without it takes the client for an old one,
+    # and both use MD5 in place of faster checksums.
+    features = ["-e.LsfxCIvu"] if numbers(options.node_rsync) >= (3, 2, 3) else []
+    paths = [os.path.join(source_dir, name) for name in names]
+    return [
+        *_ENV, "sh", "-c", _SERVER_SCRIPT, "sh",
+        "rsync", "--server", "--sender", *features, "--msgs2stderr", *options.for_both_ends(), ".",
+        # Never an option, whatever the name.
+        *(path if os.path.isabs(path) else f"./{path}" for path in paths),
+    ]  # fmt: skip
 
 
 def decisive_end(codes: c.Sequence[int]) -> int:
     """The index of the exit status to report: the cause, not its consequence at the other end."""
     failures = [end for end, code in enumerate(codes) if code]
-    consequences = (SOCKET_ERROR, PROTOCOL_ERROR)
-    return next((end for end in failures if codes[end] not in consequences), failures[0] if failures else 0)
+    return next((end for end in failures if codes[end] not in CONSEQUENCES), failures[0] if failures else 0)

@@ -16,7 +16,8 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import 
 
 def place(**directory: t.Any) -> tuple[str, dict[str, str]]:
     action = ActionModule.__new__(ActionModule)
-    arguments = {"source_models_dir": "/home/models", "source_directories": {"a": directory} if directory else {}}
+    described = {"machine": "m", "inodes": [[1, 2]], "mark": None, "shareable": False, **directory}
+    arguments = {"source_models_dir": "/home/models", "source_directories": {"a": described} if directory else {}}
     action._task = types.SimpleNamespace(args=arguments)
     return action._place_of("a")
 
@@ -30,7 +31,15 @@ def test_place_of_undescribed_adapter_is_the_directory_of_its_name() -> None:
     assert place() == ("/home/models/a", {})
 
 
-@pytest.mark.parametrize("directory", [{"path": "data/a"}, {"path": "/data/a", "links": {"tokenizer.json": "blobs/1"}}])
-def test_place_of_relative_path_is_refused(directory: dict[str, t.Any]) -> None:
-    with pytest.raises(DeliveryError, match="which is not an absolute path"):
+@pytest.mark.parametrize(
+    ("directory", "problem"),
+    [
+        ({"path": "data/a"}, "a.path is not an absolute path"),
+        ({"path": "/data/a", "links": {"tokenizer.json": "blobs/1"}}, "a.links.tokenizer.json is not an absolute path"),
+        ({"path": "/data/a", "links": "none"}, "a.links is not a dictionary"),
+        ({"path": 5}, "a.path is not an absolute path"),
+    ],
+)
+def test_place_of_another_form_is_refused(directory: dict[str, t.Any], problem: str) -> None:
+    with pytest.raises(DeliveryError, match=f"source_directories: cannot be used: {problem}"):
         place(**directory)

@@ -60,7 +60,7 @@ def found(*checks: Result, **more: t.Any) -> Result:
 
 def test_preflight_info_shares_also_what_failed(calls: list[Result]) -> None:
     problem = {"adapter": None, "subject": "store", "problem": "is full.", "remedy": "Free it."}
-    calls += [found(FAILED, failed=True, msg="store: is full. Free it.", problems=[problem], exception=object())]
+    calls += [found(FAILED, failed=True, msg="store: is full. Free it.", problems=[problem])]
     first = run(Task())
     assert run(Task()) == first
     assert (first["failed"], first["problems"], first["msg"]) == (True, [problem], "store: is full. Free it.")

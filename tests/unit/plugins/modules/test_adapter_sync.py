@@ -16,15 +16,18 @@ import shutil
 import typing as t
 
 import pytest
-from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import Manifest
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import FileEntry, Manifest
 
 from tests.support.releases import NAME, content, manifest_of, write_version
 from tests.support.tiny_adapters import BASE_NAME
 from tests.support.transactions import Node
 
-from .conftest import Result, RunModule
+from .conftest import MODULES, Result, RunModule
 
 pytestmark = pytest.mark.skipif(shutil.which("rsync") is None, reason="no rsync on this machine")
+
+
+ROW = {"name": NAME, "base": BASE_NAME, "rank": 16, "alpha": 32}
 
 
 @pytest.fixture
@@ -34,11 +37,14 @@ def node(tmp_path: pathlib.Path) -> Node:
 
 
 @pytest.fixture
-def run(node: Node, run_module: RunModule) -> RunModule:
+def run(node: Node, run_module: RunModule, monkeypatch: pytest.MonkeyPatch) -> RunModule:
     """Return a function that runs a phase of the module on the node, for version 1."""
+    # These manifests are too small to be those of an adapter.
+    monkeypatch.setattr(MODULES["adapter_sync"], "check_offered", lambda *_arguments: None)
 
     def run(phase: str | None, check_mode: bool = False, **options: t.Any) -> Result:
         options = {
+            "adapters": [ROW],
             "manifests": [manifest_of(1).to_text()],
             "source": "sbs29",
             "source_models_dir": "/home/models",
@@ -81,13 +87,6 @@ def test_adapter_sync_plan_on_empty_node_downloads_all(node: Node, run: RunModul
     result = run("plan")
     assert result["changed"] is True
     assert transfers(result) == [planned(node)]
-    assert result["options"] == {
-        "transfer_timeout": 60,
-        "transfer_tries": 3,
-        "transfer_streams": 10,
-        "transfer_bwlimit": "",
-        "transfer_compress": False,
-    }
     assert (type(result["rsync"]), type(result["zstd"])) == (str, bool)
     size = result["adapters"][0]["downloaded_bytes"]
     assert f"{NAME} {manifest_of(1).release}: {size} bytes to download (" in result["diff"]["after"]
@@ -207,3 +206,13 @@ def test_adapter_sync_plan_knows_the_config_of_the_base(run: RunModule, rslora: 
     rope = {"rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"}}
     [adapter] = run("plan", manifests=[rslora.to_text()], engines="vllm", bases={BASE_NAME: {"config": rope}})["adapters"]
     assert "rope_parameters" in adapter["engines"][0]["kinds"]
+
+
+def test_adapter_sync_plan_of_undeclared_files_fails_and_writes_nothing(node: Node, run_module: RunModule) -> None:
+    more = dataclasses.replace(manifest_of(1), files=(*manifest_of(1).files, FileEntry("evil.py", 1, "0" * 64)))
+    options = {"source": "sbs29", "source_models_dir": "/home/models", "models_dir": str(node.models), "store": str(node.store)}
+    before = node.snapshot()
+    result = run_module("adapter_sync", {"adapters": [ROW], "manifests": [more.to_text()], "phase": "plan", **options})
+    assert result["failed"]
+    assert f"adapter {NAME}: has files that are not declared: evil.py." in result["msg"]
+    assert node.snapshot() == before

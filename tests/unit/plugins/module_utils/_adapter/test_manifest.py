@@ -184,7 +184,7 @@ def test_from_json_other_schema_is_rejected(schema: int) -> None:
 @pytest.mark.parametrize("text", ["", "{", "{'name': 'as Python would write it'}"])
 def test_from_text_invalid_json_is_rejected(text: str) -> None:
     assert Manifest.from_text(manifest_of(1).to_text()) == manifest_of(1)
-    with pytest.raises(DeliveryError, match=r"manifest: is not JSON: .* Pass it on as adapter_info returned it\."):
+    with pytest.raises(DeliveryError, match=r"manifest: is not valid JSON: .* Pass it on as adapter_info returned it\."):
         Manifest.from_text(text)
 
 

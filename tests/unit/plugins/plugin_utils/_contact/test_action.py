@@ -12,7 +12,10 @@ import typing as t
 import pytest
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.action import ContactAction
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import Problem
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.action import ContactAction, failed
+
+from tests.support.answers import described
 
 Result = t.Dict[str, t.Any]
 NO_PYTHON = {
@@ -58,11 +61,29 @@ def run(monkeypatch: pytest.MonkeyPatch, outcome: Result | Exception, delegate_t
     return action.run(None, {"inventory_hostname": "jw2-1"})
 
 
-@pytest.mark.parametrize(
-    "result", [{"changed": False}, {"failed": True, "msg": "keep: is 0.", "problems": [{"subject": "keep"}]}]
-)
+PROBLEM = {"adapter": None, "subject": "keep", "problem": "is 0.", "remedy": ""}
+
+
+@pytest.mark.parametrize("result", [described(), {"failed": True, "msg": "keep: is 0.", "problems": [PROBLEM]}])
 def test_contact_action_returns_result_of_module(monkeypatch: pytest.MonkeyPatch, result: Result) -> None:
-    assert run(monkeypatch, result) is result
+    assert run(monkeypatch, result) == result
+
+
+@pytest.mark.parametrize(("delegate_to", "host"), [(None, "jw2-1"), ("sbs29", "sbs29")])
+def test_contact_action_names_host_that_answers_in_another_form(
+    monkeypatch: pytest.MonkeyPatch, delegate_to: str | None, host: str
+) -> None:
+    result = run(monkeypatch, described(manifests="{}"), delegate_to)
+    [problem] = result["problems"]
+    assert (result["failed"], problem["subject"]) == (True, host)
+    assert "does not give: manifests is not a list" in result["msg"]
+
+
+def test_contact_action_escapes_what_it_quotes_of_a_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = AnsibleConnectionFailure("Failed to connect via ssh: \x1b[2Jall verified")
+    with pytest.raises(AnsibleConnectionFailure, match=r": \\x1b\[2Jall verified"):
+        run(monkeypatch, lost)
+    assert failed(Problem("jw2-1", "said \x1b[2J.", "Run again."))["msg"] == "jw2-1: said \\x1b[2J. Run again."
 
 
 @pytest.mark.parametrize(("delegate_to", "host"), [(None, "jw2-1"), ("sbs29", "sbs29")])

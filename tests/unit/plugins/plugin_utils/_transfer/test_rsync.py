@@ -25,34 +25,44 @@ UNSET = [
 CLEAN = ["env", *(word for name in UNSET for word in ("-u", name)), "LC_ALL=C"]
 
 
-def test_client_command_unsets_variables_and_requests_named_files() -> None:
-    arguments = client_command(["a.json", "b"], "/home/models/lora", "/store/lora/staging/0f", TransferOptions(60))
+def test_client_command_unsets_variables_and_names_files() -> None:
+    arguments = client_command(["a.json", "[b]"], "/store/lora/staging/0f", TransferOptions(60))
     assert arguments[:2] == ["sh", "-c"]
     *options, _rsh, join, first, second, target = arguments[3:]
     assert options == [
         "/store/lora/staging/0f",
         "0",
         *CLEAN,
-        *("rsync", "-s", "--inplace", "--no-whole-file", "--ignore-times", "--blocking-io"),
+        *("rsync", "--no-whole-file", "--ignore-times", "--blocking-io"),
         *("--no-links", "--no-devices", "--no-specials", "--no-perms", "--chmod=F600", "--no-owner", "--no-group"),
-        "--timeout=60",
+        *("--inplace", "--timeout=60"),
     ]
     assert join.startswith("sh -c ")
-    assert (first, second) == ("source:/home/models/lora/a.json", "source:/home/models/lora/b")
+    assert (first, second) == ("source:a.json", "source:\\[b]")
     assert target == "/store/lora/staging/0f/"
 
 
-def test_server_command_unsets_variables_and_runs_sender() -> None:
-    assert server_command()[:-8] == CLEAN
-    assert server_command()[-4:] == ["rsync", "--server", "--sender", "-s"]
+@pytest.mark.parametrize(("version", "features"), [("3.5.0", ["-e.LsfxCIvu"]), ("3.2.2", []), ("3.1.3", []), ("unknown", [])])
+def test_server_command_has_all_options_and_files(version: str, features: list[str]) -> None:
+    command = server_command(["a.json", "-b"], "/home/models/lora", TransferOptions(60, node_rsync=version))
+    assert command[: len(CLEAN)] == CLEAN
+    server = command[command.index("rsync") :]
+    common = ["rsync", "--server", "--sender", *features, "--msgs2stderr", "--inplace", "--timeout=60", "."]
+    assert server == [*common, "/home/models/lora/a.json", "/home/models/lora/-b"]
 
 
-def test_client_command_with_limit_and_compression_adds_their_options() -> None:
-    plain, limited = (
-        set(client_command(["a.json", "b"], "/home/models/lora", "/store/lora/staging/0f", options))
-        for options in (TransferOptions(60), TransferOptions(60, "20M", compress=True))
-    )
-    assert limited - plain == {"--bwlimit=20M", "--compress", "--compress-choice=zstd", "--compress-level=1"}
+def test_server_command_below_home_directory_has_no_name_that_is_an_option() -> None:
+    assert server_command(["a"], "-x", TransferOptions(60))[-2:] == [".", "./-x/a"]
+
+
+def test_commands_with_limit_and_compression_have_their_options_at_both_ends() -> None:
+    plain, limited = TransferOptions(60), TransferOptions(60, "20M", compress=True)
+    added = {"--bwlimit=20M", "--compress", "--compress-choice=zstd", "--compress-level=1"}
+    for command in (
+        lambda options: client_command(["a"], "/store/lora/staging/0f", options),
+        lambda options: server_command(["a"], "/home/models/lora", options),
+    ):
+        assert set(command(limited)) - set(command(plain)) == added
 
 
 @pytest.mark.parametrize("code", [-9, 137])
