@@ -31,10 +31,10 @@ PAGE = CHECKOUT / "docs" / "engines.md"
 # From the kinds that most adapters are of to damaged files.
 ORDER = [
     *("plain", "factor", "rslora", "alpha_pattern", "rank_pattern", "rank"),
-    *("some_layers", "regex", "experts", "parameters", "head", "embeddings"),
+    *("some_layers", "regex", "experts", "parameters", "convolutions", "head", "embeddings"),
     *("dora", "lora_bias", "bias", "saved_head", "saved_embeddings", "saved_other", "tokens"),
     *("alora", "bdlora", "replicated", "qalora", "variant"),
-    *("bf16", "fp16", "fan_in_fan_out"),
+    *("bf16", "fp16", "other_dtype", "fan_in_fan_out"),
     *("prefix_missing", "prefix_headless", "prefix_multimodal", "rank_mismatch", "unpaired"),
     "rope_parameters",
 ]

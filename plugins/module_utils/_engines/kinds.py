@@ -23,7 +23,7 @@ _EMBEDDINGS, _HEAD = TIED
 _MATRICES = {"A.weight": "A", "B.weight": "B", "embedding_A": "A", "embedding_B": "B"}
 # The other tensors that adapters have, by the ends of their names.
 _PARTS = {".lora_magnitude_vector": "dora", ".lora_B.bias": "lora_bias", ".trainable_tokens_delta": "tokens"}
-_DTYPES = {"BF16": "bf16", "F16": "fp16"}
+_DTYPES = {"F32": set(), "BF16": {"bf16"}, "F16": {"fp16"}}
 # Keys of adapter_config.json that make a kind with any value but an empty one, or but null.
 _NOT_EMPTY = {
     "use_dora": "dora",
@@ -69,7 +69,7 @@ def kinds_of(manifest: Manifest, base_config: dict[str, t.Any] | None) -> Adapte
         found -= _SCALING
     tied = (base_config or {}).get("tie_word_embeddings")
     rope = _missing_rope_keys(base_config or {})
-    if not found - {"bf16", "fp16"}:
+    if not found - {"bf16", "fp16", "other_dtype"}:
         found.add("plain")
     if rope:
         found.add("rope_parameters")
@@ -102,7 +102,7 @@ def _kinds_of_tensor(tensor: TensorEntry, headless: t.Collection[str], layers: L
     ``headless`` are the modules of the base as they are named without its head, none if they are
     not known.
     """
-    found = {_DTYPES[tensor.dtype]} if tensor.dtype in _DTYPES else set()
+    found = set(_DTYPES.get(tensor.dtype, {"other_dtype"}))
     name = tensor.name
     if name.startswith(PREFIX):
         name = name[len(PREFIX) :]
@@ -124,12 +124,15 @@ def _kinds_of_tensor(tensor: TensorEntry, headless: t.Collection[str], layers: L
         found.add("head")
     if "experts" in path:
         found.add("experts")
+    elif len(tensor.shape) > 2:
+        found.add("convolutions")
     return found
 
 
 def _kinds_of_other_tensor(name: str) -> set[str]:
     for end, kind in _PARTS.items():
-        if name.endswith(end):
+        # Some tools save a magnitude as a module's weight, which PEFT reads, too.
+        if name.endswith((end, f"{end}.weight")):
             return {kind}
     if ".lora_" in name:
         return {"variant"}
@@ -155,7 +158,9 @@ def _with_scaling(config: Config, layers: Layers, found: set[str]) -> Adapter:
         found.add("rslora")
     if any(one.factor != 1 for one in scalings_found):
         found.add("factor")
-    if not found & _OTHER_SHAPES and any(scaling[name].rank != rank for name, rank in ranks.items()):
+    if found & _OTHER_SHAPES:
+        adapter = adapter._replace(ranks=tuple(sorted({one.rank for one in scalings_found})))
+    elif any(scaling[name].rank != rank for name, rank in ranks.items()):
         found.add("rank_mismatch")
     factors = sorted({one.factor for one in scalings_found})
     # Rounded, since alpha / r * r is not exact.

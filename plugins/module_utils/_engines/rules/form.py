@@ -50,6 +50,7 @@ KINDS: dict[str, Kind] = {
     "head": Kind("LoRA on the head"),
     "parameters": Kind("LoRA on parameters", "target_parameters"),
     "experts": Kind("LoRA on experts"),
+    "convolutions": Kind("LoRA on convolutions"),
     "alora": Kind("Activated LoRA", "alora_invocation_tokens"),
     "bdlora": Kind("BD-LoRA", "use_bdlora"),
     "replicated": Kind("replicated layers", "layer_replication"),
@@ -65,6 +66,7 @@ KINDS: dict[str, Kind] = {
     "fan_in_fan_out": Kind("fan_in_fan_out true"),
     "bf16": Kind("a file in bfloat16"),
     "fp16": Kind("a file in float16"),
+    "other_dtype": Kind("a file in float64 or float8"),
     "plain": Kind("plain LoRA with alpha equal to r"),
     "rope_parameters": Kind("a base that transformers 5 has saved", "rope_parameters"),
 }

@@ -40,7 +40,7 @@ _CONVERT = (
 _FOLD = f"{FOLD}, convert it with scale 1, and state scale: 1 in agent_engine"
 # What was converted and run. Of the others in one file format, nothing but the conversion is known.
 _CONVERTED_KINDS = ("plain", "factor", "rslora", "alpha_pattern", "rank_pattern")
-_UNTRIED = ("some_layers", "regex", "fan_in_fan_out", "bf16", "fp16")
+_UNTRIED = ("some_layers", "regex", "fan_in_fan_out", "bf16", "fp16", "other_dtype")
 
 # Kinds of the engine and of the base.
 _OTHERS = ("rank", "rope_parameters")

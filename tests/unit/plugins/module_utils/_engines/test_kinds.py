@@ -74,8 +74,8 @@ def test_kinds_of_plain_adapter_without_base_is_plain_alone() -> None:
     assert (found.kinds, found.factor, found.alpha, found.rank, found.tied) == (("plain",), 1.0, 16.0, 16, None)
 
 
-@pytest.mark.parametrize("dtype, kind", [("F16", "fp16"), ("BF16", "bf16")])
-def test_kinds_of_half_precision_file_are_plain_and_the_dtype(dtype: str, kind: str) -> None:
+@pytest.mark.parametrize("dtype, kind", [("F16", "fp16"), ("BF16", "bf16"), ("F64", "other_dtype"), ("F8_E4M3", "other_dtype")])
+def test_kinds_of_file_in_other_dtype_are_plain_and_the_dtype(dtype: str, kind: str) -> None:
     assert set(kinds_of(adapter(dtype=dtype), None).kinds) == {"plain", kind}
 
 
@@ -106,6 +106,17 @@ def test_kinds_name_foreign_prefix(prefix: str, kinds: tuple[str, ...]) -> None:
 def test_kinds_with_unknown_base_claim_no_foreign_path() -> None:
     for base in (None, {"model_type": "gemma3"}):
         assert kinds_of(adapter(pairs(prefix="base_model.model.language_model.")), base).kinds == ("plain",)
+
+
+def test_kinds_name_convolutions() -> None:
+    shapes = {"base_model.model.conv.lora_A.weight": (16, 3, 3, 3), "base_model.model.conv.lora_B.weight": (64, 16, 1, 1)}
+    assert kinds_of(adapter(shapes), None).kinds == ("convolutions",)
+
+
+@pytest.mark.parametrize("end", ["", ".weight"])
+def test_kinds_name_magnitudes_of_dora_without_its_key(end: str) -> None:
+    shapes = {**pairs(), f"base_model.model.model.layers.0.mlp.up_proj.lora_magnitude_vector{end}": (32,)}
+    assert kinds_of(adapter(shapes), None).kinds == ("dora",)
 
 
 def test_kinds_name_experts() -> None:
@@ -151,7 +162,8 @@ def test_alpha_of_several_ranks_is_one_number_in_spite_of_rounding() -> None:
 def test_ranks_of_parameters_are_not_those_of_the_configuration() -> None:
     # PEFT saves the matrices of all experts as one.
     shapes = pairs(["layers.0.mlp.experts"], rank=64)
-    assert kinds_of(adapter(shapes, target_parameters=["mlp.experts.down_proj"]), None).kinds == ("parameters", "experts")
+    found = kinds_of(adapter(shapes, target_parameters=["mlp.experts.down_proj"]), None)
+    assert (found.kinds, found.rank) == (("parameters", "experts"), 16)
 
 
 def test_no_layers_to_transform_are_all_layers() -> None:
