@@ -15,6 +15,7 @@ import pytest
 
 from tests.support.environments import install
 from tests.support.fleet import CLEANER_3B, CLEANER_8B, DESCRIBER_3B, Fleet, contents, identity, travelling
+from tests.support.tiny_adapters import PEFT_PYTHON
 from tests.support.troubleshooting import documented
 
 OPENVINO = {"name": "openvino", "version": "2026.4.1.0"}
@@ -106,6 +107,14 @@ def test_deploy_for_two_engines_fails_for_the_one_that_answers_wrongly(rslora: F
         ("vllm", "0.32.0", "right", False),
         ("llama_cpp", None, "wrong", True),
     ]
+
+
+def test_folded_form_of_an_adapter_that_two_engines_misread_is_delivered(rslora: Fleet) -> None:
+    rslora.groups["jw3"].update(agent_engine=[OPENVINO, "llama.cpp"], agent_form="folded")
+    rslora.groups["training"]["training_python"] = PEFT_PYTHON
+    rslora.deploy("--limit", "jw3")
+    states = [state for _engine, _version, state, _held_back in verdicts(rslora.reported("jw3-1", DESCRIBER_3B))]
+    assert states == ["right", "right"]
 
 
 def test_deploy_after_upgrade_of_an_engine_judges_its_new_version(rslora: Fleet) -> None:
