@@ -34,7 +34,7 @@ ORDER = [
     *("some_layers", "regex", "experts", "parameters", "convolutions", "head", "embeddings"),
     *("dora", "lora_bias", "bias", "saved_head", "saved_embeddings", "saved_other", "tokens"),
     *("alora", "bdlora", "replicated", "qalora", "variant"),
-    *("bf16", "fp16", "other_dtype", "fan_in_fan_out"),
+    *("bf16", "fp16", "other_dtype", "pickle", "fan_in_fan_out"),
     *("prefix_missing", "prefix_headless", "prefix_multimodal", "rank_mismatch", "unpaired"),
     "rope_parameters",
 ]

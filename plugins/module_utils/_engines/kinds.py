@@ -61,6 +61,9 @@ def kinds_of(manifest: Manifest, base_config: dict[str, t.Any] | None) -> Adapte
     headless = {name.partition(".")[2] for name in modules_of_base(base_config)} - {""}
     for tensor in manifest.tensors:
         found |= _kinds_of_tensor(tensor, headless, layers)
+    if not manifest.tensors:
+        # Nobody reads the tensors of a pickle before the load test.
+        found.add("pickle")
     if any(len(sides) < 2 for sides in layers.values()):
         found.add("unpaired")
     adapter = _with_scaling(config, layers, found)

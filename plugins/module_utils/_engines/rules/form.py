@@ -67,6 +67,7 @@ KINDS: dict[str, Kind] = {
     "bf16": Kind("a file in bfloat16"),
     "fp16": Kind("a file in float16"),
     "other_dtype": Kind("a file in float64 or float8"),
+    "pickle": Kind("weights in a pickle"),
     "plain": Kind("plain LoRA with alpha equal to r"),
     "rope_parameters": Kind("a base that transformers 5 has saved", "rope_parameters"),
 }

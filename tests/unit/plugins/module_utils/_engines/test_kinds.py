@@ -171,6 +171,11 @@ def test_no_layers_to_transform_are_all_layers() -> None:
     assert kinds_of(adapter(layers_to_transform=0), None).kinds == ("some_layers",)
 
 
+def test_pickle_is_not_plain_since_its_tensors_are_not_known() -> None:
+    assert kinds_of(adapter({}, use_rslora=True), None).kinds == ("pickle",)
+    assert kinds_of(adapter({}, use_dora=True), None).kinds == ("dora", "pickle")
+
+
 def test_kinds_name_saved_bias_of_the_base() -> None:
     shapes = {**pairs(), "base_model.model.model.layers.0.self_attn.q_proj.bias": (32,)}
     assert kinds_of(adapter(shapes), None).kinds == ("bias",)
