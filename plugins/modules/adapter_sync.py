@@ -283,9 +283,8 @@ def verdicts_on(module: DeliveryModule, manifests: list[Manifest]) -> dict[str, 
     problems = [problem for judgement in judgements for problem in judgement.problems()]
     if problems:
         module.fail(problems, adapters=[{"name": name, **entry} for name, entry in found.items()])
-    for judgement in judgements:
-        for warning in judgement.warnings():
-            module.warn(warning)
+    for warning in (*map(str, judge.missing), *(warning for judgement in judgements for warning in judgement.warnings())):
+        module.warn(warning)
     return found
 
 

@@ -31,10 +31,19 @@ class DeclaredEngine(t.NamedTuple):
     python: str | None
     settings: dict[str, t.Any]
 
-    def on_this_host(self) -> Engine:
-        """Return the engine with the version that is installed, or else the declared one."""
-        installed = installed_version(self.python, rules_of(self.name).packages) if self.python else None
-        return Engine(self.name, installed or self.version, self.settings)
+    def on_this_host(self) -> tuple[Engine, Problem | None]:
+        """Return the engine with the version that is installed, or else the declared one.
+
+        Also returns the problem of an engine that is not where the inventory says.
+        """
+        rules = rules_of(self.name)
+        installed = installed_version(self.python, rules.packages) if self.python else None
+        missing = None
+        if self.python and installed is None:
+            assumed = f"version {self.version} is assumed" if self.version else "its version is not known"
+            problem = f"{self.python} has no package {' or '.join(rules.packages)}, so {assumed}."
+            missing = Problem(f"engine {rules.name}", problem, "Correct python of this engine in engines.")
+        return Engine(self.name, installed or self.version, self.settings), missing
 
 
 def declared_engines(value: t.Any, option: str) -> list[DeclaredEngine]:

@@ -56,11 +56,13 @@ class Judgement:
 
 
 class Judge:
-    """Judges adapters for the engines of this node."""
+    """Judges adapters for the engines of this node. ``missing`` are those that are not found."""
 
     def __init__(self, params: dict[str, t.Any]) -> None:
         """Take the options ``engines`` and ``engine_policy``. Raises DeliveryError for bad ones."""
-        self._engines = [declared.on_this_host() for declared in declared_engines(params["engines"], "engines")]
+        found = [declared.on_this_host() for declared in declared_engines(params["engines"], "engines")]
+        self._engines = [engine for engine, _missing in found]
+        self.missing = [missing for _engine, missing in found if missing]
         self._enforces = params["engine_policy"] == ENFORCE
 
     def judge(self, manifest: Manifest, base_config: dict[str, t.Any] | None) -> Judgement:

