@@ -23,6 +23,7 @@ import shutil
 import tempfile
 import typing as t
 
+from .._adapter.hash_cache import cache_path
 from .._adapter.manifest import MadeOf
 from .._errors import DeliveryError
 from .._files import fsync_directory, read_json, write_json
@@ -52,6 +53,7 @@ class FoldedDirectory:
     """The place of one folded adapter."""
 
     def __init__(self, cache_dir: str, name: str, release: str, form: str) -> None:
+        self._cache_dir = cache_dir
         self._root = os.path.join(cache_dir, "folded", check_name(name))
         self.path = os.path.join(self._root, release if form == FOLDED else f"{release}-same-dtype")
         self._record = f"{self.path}.json"
@@ -103,7 +105,10 @@ class FoldedDirectory:
         fsync_directory(self._root)
 
     def remove_old(self) -> None:
-        """Remove all but the newest folded adapters of this name. The caller holds the lock."""
+        """Remove all but the newest folded adapters of this name, with their hashes.
+
+        The caller holds the lock.
+        """
         records = [os.path.join(self._root, entry) for entry in os.listdir(self._root) if entry.endswith(".json")]
         records.sort(key=lambda path: (path == self._record, os.stat(path).st_mtime_ns))
         for record in records[:-_KEEP]:
@@ -111,4 +116,6 @@ class FoldedDirectory:
         kept = {record[: -len(".json")] for record in records[-_KEEP:]}
         for entry in os.scandir(self._root):
             if entry.is_dir(follow_symlinks=False) and entry.path not in kept:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(cache_path(self._cache_dir, entry.path))
                 shutil.rmtree(entry.path)

@@ -21,11 +21,13 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.declar
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.describe import describe
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import Manifest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.worker.protocol import Comparison
 from ansible_collections.lorafleet.delivery.plugins.module_utils._source.fold import FoldedAdapter, Folding
 from safetensors.numpy import load_file, save
 
 from tests.support import tiny_adapters
 from tests.support.damage import change_tensors, scale
+from tests.support.describing import wait_until_cacheable
 from tests.support.paths import CHECKOUT
 
 WEIGHTS = "adapter_model.safetensors"
@@ -265,9 +267,13 @@ def test_fold_new_releases_leave_two_directories(server: Server) -> None:
     for factor in (1.0, 1.5, 1.25, 1.75):
         change_tensors(server.adapter, scale("lora_B", factor))
         names.append(os.path.basename(server.fold().place.path))
+        # The files are old enough for their hashes to be kept.
+        wait_until_cacheable(pathlib.Path(server.fold().place.path))
+        server.fold()
     root = server.cache / "folded" / "adapter"
     assert {path.name for path in root.iterdir() if path.is_dir()} == set(names[-2:])
     assert {path.stem for path in root.glob("*.json")} == set(names[-2:])
+    assert len(list(server.cache.glob("*.json"))) == 3
 
 
 def test_compare_new_exact_adapter_without_base_is_accepted_with_a_note(server: Server) -> None:
@@ -295,6 +301,23 @@ def test_compare_new_interpreter_without_peft_rejects_rounded_adapter(
     assert found == ([folded] if accepted else [])
     messages = [*map(str, problems), *(note for one in found for note in one.notes)]
     assert [("/usr/bin/python3 has no torch." in message, "not compared" in message) for message in messages] == [(True, True)]
+
+
+@pytest.mark.parametrize(
+    ("form", "found", "permitted"),
+    [
+        ("folded", Comparison(0, largest=5, change=2), 1e-4),
+        ("folded", Comparison(0, largest=30, change=2), 3e-4),
+        ("folded_same_dtype", Comparison(0, largest=30, change=2), 3e-4 + 2 / 32),
+    ],
+)
+def test_permitted_difference_grows_with_logits_and_rounding(
+    server: Server, tiny: pathlib.Path, form: str, found: Comparison, permitted: float
+) -> None:
+    server.offer(tiny, "bf16")
+    server.reconfigure(lora_alpha=24)
+    folded = server.fold(alpha=24.0, base_path=str(tiny / "base"), form=form)
+    assert folded.permitted(found) == pytest.approx(permitted)
 
 
 def test_compare_new_rounded_adapter_needs_base_until_it_was_compared(server: Server, tiny: pathlib.Path) -> None:
