@@ -33,7 +33,7 @@ ORDER = [
     *("plain", "factor", "rslora", "alpha_pattern", "rank_pattern", "rank"),
     *("some_layers", "regex", "experts", "parameters", "convolutions", "head", "embeddings"),
     *("dora", "lora_bias", "bias", "saved_head", "saved_embeddings", "saved_other", "tokens"),
-    *("alora", "bdlora", "replicated", "qalora", "variant"),
+    *("alora", "bdlora", "replicated", "qalora", "extension"),
     *("bf16", "fp16", "other_dtype", "pickle", "fan_in_fan_out"),
     *("prefix_missing", "prefix_headless", "prefix_multimodal", "rank_mismatch", "unpaired"),
     "rope_parameters",

@@ -38,12 +38,12 @@ _NOT_EMPTY = {
 _NOT_NULL = {
     "alora_invocation_tokens": "alora",
     "use_bdlora": "bdlora",
-    "velora_config": "variant",
-    "monteclora_config": "variant",
-    "kasa_config": "variant",
+    "velora_config": "extension",
+    "monteclora_config": "extension",
+    "kasa_config": "extension",
 }
 # Kinds with matrices whose ranks are not those of the configuration.
-_OTHER_SHAPES = {"parameters", "bdlora", "qalora", "variant"}
+_OTHER_SHAPES = {"parameters", "bdlora", "qalora", "extension"}
 
 _FOREIGN = {"prefix_missing", "prefix_headless", "prefix_multimodal"}
 _SCALING = {"rank_mismatch", "alpha_pattern", "rank_pattern", "rslora", "factor"}
@@ -138,7 +138,7 @@ def _kinds_of_other_tensor(name: str) -> set[str]:
         if name.endswith((end, f"{end}.weight")):
             return {kind}
     if ".lora_" in name:
-        return {"variant"}
+        return {"extension"}
     if name.endswith(".bias"):
         return {"bias"}
     # PEFT saves the weights of adapted embeddings, too, unless it is told not to.

@@ -55,7 +55,7 @@ KINDS: dict[str, Kind] = {
     "bdlora": Kind("BD-LoRA", "use_bdlora"),
     "replicated": Kind("replicated layers", "layer_replication"),
     "qalora": Kind("QALoRA", "use_qalora"),
-    "variant": Kind("another variant of LoRA: VeLoRA, MonteCLoRA, KaSA"),
+    "extension": Kind("an extension of LoRA: VeLoRA, MonteCLoRA, KaSA"),
     "alpha_pattern": Kind("several alphas", "alpha_pattern"),
     "rank_pattern": Kind("several ranks", "rank_pattern"),
     "rslora": Kind("rsLoRA", "use_rslora"),
