@@ -21,6 +21,8 @@ from ._errors import DeliveryError
 
 # Bytes read or written at a time.
 CHUNK = 1 << 20
+# Opens a directory, and nothing that a link leads to.
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def open_regular(path: str, directory: int | None = None) -> t.BinaryIO:

@@ -20,7 +20,8 @@ from .._errors import DeliveryError, Problem, collected
 from .._golden.golden import Golden, golden_of
 from .._hashing import digest_of
 from .._levels import reaches
-from .._store.paths import AdapterPaths
+from .._store.owners import check_owned, check_way_to_store
+from .._store.paths import AdapterPaths, check_owners
 from .._store.receipt import read_receipt
 from .._store.state import read_state
 from .options import LoadTestOptions
@@ -99,8 +100,10 @@ class Case:
 def find_cases(options: LoadTestOptions) -> tuple[list[Case], list[Problem]]:
     """Return the cases of all adapters, and the problems of those that cannot be tested.
 
-    Raises DeliveryError for a bad manifest.
+    Raises DeliveryError for a bad manifest, and for a store that another user could change.
     """
+    check_way_to_store(options.store)
+    check_owned(os.path.realpath(options.store))
     manifests = None
     if options.manifests is not None:
         manifests = {manifest.name: manifest for manifest in map(Manifest.from_text, options.manifests)}
@@ -117,6 +120,7 @@ def _case_of(options: LoadTestOptions, row: dict[str, t.Any], manifests: dict[st
     base = with_config({row["base"]: options.bases.get(row["base"]) or {}})[row["base"]]
     declared = Declaration.from_row(row, base)
     paths = AdapterPaths(options.models_dir, options.store, declared.name)
+    check_owners(paths)
     manifest = _manifest_of(paths, manifests)
     if manifests is not None:
         wrong = file_problems(manifest, declared)

@@ -16,9 +16,9 @@ import stat
 import typing as t
 
 from .._errors import DeliveryError
+from .._files import DIRECTORY
 from .._store.permissions import Permissions
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK, so that a FIFO that took the file's place does not stop this process.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -98,7 +98,7 @@ def _lend_directory(path: str, above: int | None, user: ServingUser, undo: conte
     ``above`` is the descriptor of the directory that it is in, None for the first one.
     """
     name = path if above is None else os.path.basename(path)
-    descriptor = os.open(name, _DIRECTORY, dir_fd=above)
+    descriptor = os.open(name, DIRECTORY, dir_fd=above)
     # It stays open: the way back must not lead through a path, which may lead elsewhere by then.
     undo.callback(os.close, descriptor)
     before = os.fstat(descriptor)

@@ -21,7 +21,7 @@ from .._errors import DeliveryError
 from .._rsync import check_transfer_options
 from .._store.fetch import check_space, plan_fetches
 from .._store.lock import check_locks
-from .._store.paths import AdapterPaths
+from .._store.paths import AdapterPaths, check_owners
 from .._store.permissions import permissions_of
 from .._store.plan import activation_method, check_keep
 from .._store.preflight import check_models_dir, check_same_file_system, check_store, store_anchor
@@ -99,6 +99,8 @@ def _check_directories(checklist: Checklist, params: dict[str, t.Any], probe: bo
         checklist.ok(MODELS_DIR, models_dir)
     with checklist.checking(STORE):
         check_store(store)
+        for row in params["adapters"]:
+            check_owners(AdapterPaths(models_dir, store, row["name"]))
         if os.path.isdir(models_dir):
             check_same_file_system(models_dir, store)
         exists = store_anchor(store) == store

@@ -16,6 +16,7 @@ import time
 import typing as t
 
 from .._errors import DeliveryError
+from .._files import DIRECTORY
 from .._time import now
 
 _POLL_SECONDS = 0.05
@@ -50,7 +51,7 @@ def has_receiver(directory: str) -> bool:
 
     Raises OSError.
     """
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    descriptor = os.open(directory, DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -26,6 +26,7 @@ import os
 from .._adapter.manifest import Manifest
 from .._files import fsync_directory, read_json
 from .._names import check_name, is_release_name
+from .owners import check_owned
 
 STATE_FILE = "state.json"
 
@@ -45,6 +46,16 @@ class AdapterPaths:
         self.staging = os.path.join(self.root, "staging")
         self.state = os.path.join(self.root, STATE_FILE)
         self.lock = os.path.join(self.root, "lock")
+        # With their modes. Root and staging can be traversed but not listed: an unprivileged
+        # transfer user needs only its own directory.
+        self.directories = (
+            (store, 0o711),
+            (self.root, 0o711),
+            (self.releases, 0o755),
+            (self.manifests, 0o755),
+            (self.receipts, 0o755),
+            (self.staging, 0o711),
+        )
 
     def release(self, release: str) -> str:
         return os.path.join(self.releases, release)
@@ -75,26 +86,27 @@ class AdapterPaths:
 
 
 def make_store(paths: AdapterPaths) -> None:
-    """Create the missing directories of one adapter in the store, independent of the umask."""
+    """Create the missing directories of one adapter in the store, independent of the umask.
+
+    Raises DeliveryError if another user made one of them, or may write to it.
+    """
     # Without a chmod afterwards: a crash before it would leave a directory with the wrong mode for
     # good.
     umask = os.umask(0)
     try:
-        # Root and staging can be traversed but not listed: an unprivileged transfer user needs only
-        # its own directory.
-        for path, mode in (
-            (paths.store, 0o711),
-            (paths.root, 0o711),
-            (paths.releases, 0o755),
-            (paths.manifests, 0o755),
-            (paths.receipts, 0o755),
-            (paths.staging, 0o711),
-        ):
+        for path, mode in paths.directories:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(path, mode)
                 fsync_directory(os.path.dirname(path))
+            check_owned(os.path.realpath(path) if path == paths.store else path)
     finally:
         os.umask(umask)
+
+
+def check_owners(paths: AdapterPaths) -> None:
+    """Raise DeliveryError if another user could change what an adapter has in the store."""
+    for path, _mode in paths.directories[1:]:
+        check_owned(path)
 
 
 def unused_path(path: str) -> str:

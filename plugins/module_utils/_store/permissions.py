@@ -17,11 +17,10 @@ import typing as t
 
 from .._adapter.manifest import Manifest
 from .._errors import DeliveryError
-from .._files import open_regular
+from .._files import DIRECTORY, open_regular
 from .compare import Difference, differences
 
 # The leading zero is required: YAML turns an unquoted 0644 into 420.
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MODE = re.compile(r"0[0-7]{3}")
 
 
@@ -83,10 +82,10 @@ def set_permissions(directory: str, manifest: Manifest, permissions: Permissions
     Raises OSError, and DeliveryError for anything that is not a plain file. No link below
     ``directory`` is followed, nor is ``directory`` itself if it is one.
     """
-    top = os.open(directory, _DIRECTORY)
+    top = os.open(directory, DIRECTORY)
     try:
         for subdirectory in manifest.directories:
-            descriptor = os.open(subdirectory, _DIRECTORY, dir_fd=top)
+            descriptor = os.open(subdirectory, DIRECTORY, dir_fd=top)
             try:
                 _set_files(descriptor, directory, manifest, subdirectory, permissions)
             finally:

@@ -15,7 +15,7 @@ import os
 import typing as t
 
 from .._errors import DeliveryError, Problem, about, collected
-from .paths import AdapterPaths
+from .paths import AdapterPaths, check_owners
 from .plan import UNCHANGED, ActivationOptions, Plan, Request, make_plan
 from .preflight import check_directories
 from .state import State, read_state
@@ -77,6 +77,7 @@ def check_requests(requests: t.Sequence[Request]) -> None:
 def _check_request(request: Request, requests: t.Sequence[Request]) -> None:
     paths = request.paths
     check_directories(paths.models_dir, paths.store)
+    check_owners(paths)
     if [other.paths.name for other in requests].count(paths.name) > 1:
         raise DeliveryError.of("", "is named more than once.", "Name each adapter once.")
     if request.manifest is not None and request.manifest.name != paths.name:

@@ -12,6 +12,7 @@ import os
 
 from .._errors import DeliveryError
 from .._linux.mounts import is_mount_point, mount_of
+from .owners import check_owned, check_way_to_models_dir, check_way_to_store
 
 
 def check_directories(models_dir: str, store: str) -> None:
@@ -25,14 +26,18 @@ def check_directories(models_dir: str, store: str) -> None:
 
 
 def check_models_dir(models_dir: str) -> None:
-    """Raise DeliveryError unless the models directory exists and can be written."""
+    """Raise DeliveryError unless the models directory exists and can be written.
+
+    Nor may another user be able to exchange it.
+    """
     if not os.path.isdir(models_dir):
         raise DeliveryError.of(models_dir, "is not a directory.", "Create the models directory on this node first.")
     _check_writable(models_dir, models_dir)
+    check_way_to_models_dir(models_dir)
 
 
 def check_store(store: str) -> None:
-    """Raise DeliveryError unless the store can be written, or created."""
+    """Raise DeliveryError unless the store can be written, or created, by this user alone."""
     anchor = store_anchor(store)
     if not os.path.lexists(anchor):
         raise DeliveryError.of(
@@ -43,6 +48,8 @@ def check_store(store: str) -> None:
     if not os.path.isdir(anchor):
         raise DeliveryError.of(store, f"cannot be created: {anchor} is not a directory.", "Correct the option store.")
     _check_writable(anchor, store)
+    check_way_to_store(store)
+    check_owned(os.path.realpath(store))
 
 
 def check_same_file_system(models_dir: str, store: str) -> None:

@@ -13,7 +13,7 @@ import os
 import stat
 
 from .._errors import DeliveryError, Problem
-from .._files import copy_file, fsync_directory
+from .._files import DIRECTORY, copy_file, fsync_directory
 from .compare import differences, entries_of
 from .fetch import Fetch, is_exclusive
 from .lock import has_receiver
@@ -35,10 +35,7 @@ def prepare(fetch: Fetch) -> None:
         with contextlib.suppress(FileExistsError):
             os.mkdir(fetch.staging, 0o700)
         _check_no_receiver(fetch)
-        if os.geteuid() == 0:
-            # An earlier run may have been another user's.
-            os.chown(fetch.staging, 0, 0)
-        _make_subdirectories(fetch)
+        _make_private(fetch)
         for name, status in entries_of(fetch.staging, fetch.manifest).items():
             path = os.path.join(fetch.staging, name)
             if name in fetch.manifest.directories:
@@ -59,13 +56,12 @@ def verify_staged(fetch: Fetch) -> list[Problem]:
     Returns the differences. Nothing is removed, so that a later run can resume the transfer.
     """
     try:
-        os.chmod(fetch.staging, 0o700)
+        _make_private(fetch)
         for name, status in entries_of(fetch.staging, fetch.manifest).items():
             path = os.path.join(fetch.staging, name)
             # Never change a file that has a second name elsewhere; the comparison below reports it.
             if is_exclusive(status):
                 os.chmod(path, 0o600)
-        _make_subdirectories(fetch)
         for name, seed in sorted(fetch.reusable.items()):
             target = os.path.join(fetch.staging, name)
             if os.path.lexists(target):
@@ -89,15 +85,35 @@ def verify_staged(fetch: Fetch) -> list[Problem]:
     ]
 
 
-def _make_subdirectories(fetch: Fetch) -> None:
-    for subdirectory in fetch.manifest.directories:
-        path = os.path.join(fetch.staging, subdirectory)
-        if os.path.lexists(path) and not stat.S_ISDIR(os.lstat(path).st_mode):
-            remove(path)
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(path, 0o700)
-        if os.geteuid() == 0:
-            os.chown(path, 0, 0)
+def _make_private(fetch: Fetch) -> None:
+    """Take over the staging directory, and create the missing subdirectories in it.
+
+    From then on, nobody else can exchange what is in it, so paths below it can be used.
+    """
+    staging = os.open(fetch.staging, DIRECTORY)
+    try:
+        _take(staging)
+        for subdirectory in fetch.manifest.directories:
+            with contextlib.suppress(FileNotFoundError):
+                status = os.stat(subdirectory, dir_fd=staging, follow_symlinks=False)
+                if not stat.S_ISDIR(status.st_mode):
+                    os.unlink(subdirectory, dir_fd=staging)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(subdirectory, 0o700, dir_fd=staging)
+            descriptor = os.open(subdirectory, DIRECTORY, dir_fd=staging)
+            try:
+                _take(descriptor)
+            finally:
+                os.close(descriptor)
+    finally:
+        os.close(staging)
+
+
+def _take(directory: int) -> None:
+    if os.geteuid() == 0:
+        # An earlier run may have been another user's.
+        os.fchown(directory, 0, 0)
+    os.fchmod(directory, 0o700)
 
 
 def _check_no_receiver(fetch: Fetch) -> None:
