@@ -227,7 +227,11 @@ options:
     PERMISSIONS = r"""
 options:
   owner:
-    description: Name or number of the user that owns the served files. Not changed when not set.
+    description:
+      - Name or number of the user that owns the served files. Not changed when not set.
+      - As root, releases in the store belong to root whatever this is, and nobody else may write to
+        them. Where a link to the release is served (O(ignore:activation=symlink)), this user must be
+        able to read it through O(group) or as any other user.
     type: str
   group:
     description: Name or number of the group of the served files. Not changed when not set.

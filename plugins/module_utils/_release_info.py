@@ -21,7 +21,8 @@ from ._golden.golden import golden_of
 from ._levels import reaches
 from ._store.active import Active, inspect_active
 from ._store.compare import CHANGED, EXTRA, LOWER, Difference, differences
-from ._store.paths import STATE_FILE, AdapterPaths
+from ._store.owners import check_way_to_store
+from ._store.paths import STATE_FILE, AdapterPaths, check_owners
 from ._store.permissions import Permissions
 
 
@@ -68,6 +69,12 @@ def _inspect(paths: AdapterPaths, required_level: str, permissions: Permissions 
     except DeliveryError as exc:
         return Active(wrong=(Difference(CHANGED, "", str(exc)),))
     wrong = [*found.wrong]
+    if permissions is not None:
+        try:
+            check_way_to_store(paths.store)
+            check_owners(paths)
+        except DeliveryError as exc:
+            wrong.append(Difference(CHANGED, "", str(exc)))
     level = found.receipt and found.receipt["level"]
     if level and not reaches(level, required_level):
         wrong.append(Difference(LOWER, "", f"verified at level {level}, level {required_level} is required"))
@@ -76,7 +83,8 @@ def _inspect(paths: AdapterPaths, required_level: str, permissions: Permissions 
             if permissions is None:
                 differing = differences(directory, found.manifest, content=False)
             else:
-                differing = permissions.differences(directory, found.manifest)
+                wanted = permissions if directory == paths.served else permissions.of_store()
+                differing = wanted.differences(directory, found.manifest)
             wrong += [difference.below(directory) for difference in differing]
     return dataclasses.replace(found, wrong=tuple(wrong))
 

@@ -11,6 +11,7 @@ First the release in the store, then the served path, then the recorded state.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import os
@@ -55,7 +56,8 @@ def apply_plan(plan: Plan, state: State, options: ActivationOptions) -> str | No
     if plan.source in (IN_STAGING, SERVED):
         adopted = _promote(plan, state, options)
     elif plan.set_release_permissions:
-        set_permissions(paths.release(plan.release), plan.manifest, options.permissions)
+        _set_verified(paths.release(plan.release), plan, options)
+    _take_over_others(plan, options)
     if plan.set_served_permissions:
         set_permissions(paths.served, plan.manifest, options.permissions)
     if plan.replace_served:
@@ -76,16 +78,8 @@ def _promote(plan: Plan, state: State, options: ActivationOptions) -> str | None
     if plan.source == SERVED:
         if os.path.lexists(staged):
             remove(staged)
-        copy_release(paths.served, staged, plan.manifest, options.permissions)
-    # This also flushes every file to disk; then each one is read back.
-    set_permissions(staged, plan.manifest, options.permissions)
-    found = options.permissions.differences(staged, plan.manifest)
-    if found:
-        raise DeliveryError.of(
-            f"release {release}",
-            f"changed in {staged} after it was checked: {found[0].line()}.",
-            "Deploy it again from the training server.",
-        )
+        copy_release(paths.served, staged, plan.manifest, options.permissions.of_store())
+    _set_verified(staged, plan, options)
     adopted = None
     if os.path.lexists(target):
         adopted = _replace_release(paths, release, state)
@@ -94,6 +88,38 @@ def _promote(plan: Plan, state: State, options: ActivationOptions) -> str | None
     fsync_directory(paths.releases)
     fsync_directory(paths.staging)
     return adopted
+
+
+def _set_verified(directory: str, plan: Plan, options: ActivationOptions) -> None:
+    """Set owners and modes of a release, then read back every byte: no other owner writes now."""
+    stored = options.permissions.of_store()
+    # This also flushes every file to disk.
+    set_permissions(directory, plan.manifest, stored)
+    found = stored.differences(directory, plan.manifest)
+    if found:
+        raise DeliveryError.of(
+            f"release {plan.release}",
+            f"changed in {directory} after it was checked: {found[0].line()}.",
+            "Deploy it again from the training server.",
+        )
+
+
+def _take_over_others(plan: Plan, options: ActivationOptions) -> None:
+    """Take over the other releases in the store that belong to the owner of served files.
+
+    Earlier versions of the collection gave them away. What that user did to them until now is
+    found by the hashes when one of them is activated.
+    """
+    paths, stored = plan.request.paths, options.permissions.of_store()
+    for release in paths.release_names() if stored.uid is not None else ():
+        directory = paths.release(release)
+        if release == plan.release or os.lstat(directory).st_uid == stored.uid:
+            continue
+        # A damaged one stays as it is: nothing is activated from it.
+        with contextlib.suppress(DeliveryError, OSError):
+            manifest = paths.read_manifest(release)
+            if manifest is not None:
+                set_permissions(directory, manifest, stored)
 
 
 def _replace_release(paths: AdapterPaths, release: str, state: State) -> str | None:

@@ -105,6 +105,7 @@ def make_store(paths: AdapterPaths) -> None:
 
 def check_owners(paths: AdapterPaths) -> None:
     """Raise DeliveryError if another user could change what an adapter has in the store."""
+    check_owned(os.path.realpath(paths.store))
     for path, _mode in paths.directories[1:]:
         check_owned(path)
 

@@ -25,7 +25,7 @@ from .compare import (
 )
 from .displaced import QUARANTINE, adopted_path, disposition_of, known_manifests
 from .paths import AdapterPaths
-from .permissions import Permissions
+from .permissions import Permissions, check_link_readable
 from .receipt import read_receipt
 from .recovery import recovered
 from .retention import expired_releases
@@ -133,7 +133,10 @@ def make_plan(
     served = inspect_served(paths)
     method = activation_method(paths, options.activation, state.method, served, can_exchange)
 
-    in_store = options.permissions.differences(paths.release(release), manifest)
+    if method == SYMLINK:
+        check_link_readable(options.permissions)
+
+    in_store = options.permissions.of_store().differences(paths.release(release), manifest)
     in_served = options.permissions.differences(paths.served, manifest) if served.kind == DIRECTORY else []
     if method == SYMLINK:
         replace_served = served != Served(LINK, release)

@@ -165,3 +165,15 @@ def test_unexpected_adapters_are_found_in_models_dir_and_store(node: Node) -> No
     assert unexpected(str(node.models), str(node.store), ["by_hand"]) == [NAME]
     shutil.rmtree(node.served)
     assert unexpected(str(node.models), str(node.store), []) == ["by_hand", NAME]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize("what", ["release", "receipts"])
+def test_release_info_of_a_store_that_another_user_could_change_is_difference(node: Node, what: str) -> None:
+    permissions = Permissions(0o644, 0o755, 4321, None)
+    node.deploy(1, uid=4321)
+    assert differences(node, permissions) == []
+    directory = node.release(1) if what == "release" else node.root / "receipts"
+    os.chown(directory, 4321, 4321)
+    [line] = differences(node, permissions)
+    assert ("owner 4321 instead of 0" if what == "release" else "belongs to user 4321 (mode 0755), who could change") in line

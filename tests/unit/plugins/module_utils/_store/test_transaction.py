@@ -16,6 +16,9 @@ import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store import activate
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.lock import locked
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.permissions import Permissions
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan import ActivationOptions
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.transaction import carry_out
 
 from tests.support.releases import NAME, WEIGHTS, manifest_of, release_of, stage, version_at, write_version
 from tests.support.transactions import Method, Node
@@ -280,10 +283,74 @@ def test_activate_with_owner_sets_it(node: Node, method: Method) -> None:
     stage(node.paths, 1)
     os.chown(pathlib.Path(node.paths.staged(release_of(1)), WEIGHTS), 1234, 1234)
     node.carry_out(1, method, uid=4321, gid=4322)
-    for directory in (node.release(1), node.served):
+    # The owner of the served copy could change what a rollback returns to.
+    for directory, uid in ((node.release(1), 0), (node.served, 0 if method == "symlink" else 4321)):
         for path in (directory, *directory.iterdir()):
-            assert (path.stat().st_uid, path.stat().st_gid) == (4321, 4322)
+            assert (path.stat().st_uid, path.stat().st_gid) == (uid, 4322)
     assert node.carry_out(1, method, uid=4321, gid=4322)["action"] == "unchanged"
+
+
+def give_away(directory: pathlib.Path, uid: int) -> None:
+    """Make a release as earlier versions of the collection did."""
+    for path in (directory, *directory.iterdir()):
+        os.chown(path, uid, uid)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_activate_takes_over_releases_of_the_owner(node: Node, method: Method) -> None:
+    for version in (1, 2):
+        node.deploy(version, method, uid=4321)
+        give_away(node.release(version), 4321)
+    outcome = node.carry_out(2, method, uid=4321)
+    assert outcome["action"] == "repaired"
+    assert "owner 4321 instead of 0" in outcome["drift"][0]
+    for version in (1, 2):
+        assert {path.lstat().st_uid for path in (node.release(version), *node.release(version).iterdir())} == {0}
+    assert node.carry_out(2, method, uid=4321)["action"] == "unchanged"
+    assert node.roll_back(method, uid=4321)["action"] == "rolled_back"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_activate_takes_over_no_release_with_hard_links(node: Node, tmp_path: pathlib.Path) -> None:
+    node.deploy(1, uid=4321)
+    node.deploy(2, uid=4321)
+    victim = tmp_path / "victim"
+    victim.write_bytes((node.release(1) / WEIGHTS).read_bytes())
+    victim.chmod(0o600)
+    os.chown(victim, 1, 1)
+    (node.release(1) / WEIGHTS).unlink()
+    (node.release(1) / WEIGHTS).hardlink_to(victim)
+    give_away(node.release(1), 1)
+    node.carry_out(2, uid=4321)
+    assert (victim.stat().st_uid, victim.stat().st_mode & 0o777) == (1, 0o600)
+
+
+def test_activate_keeps_the_release_from_other_writers(node: Node) -> None:
+    stage(node.paths, 1)
+    permissions = Permissions(0o664, 0o775)
+    carry_out([node.request(1)], ActivationOptions("model", "exchange", 3, permissions), False, [])
+    assert (node.release(1).stat().st_mode & 0o777, node.served.stat().st_mode & 0o777) == (0o755, 0o775)
+    modes = [(directory / WEIGHTS).stat().st_mode & 0o777 for directory in (node.release(1), node.served)]
+    assert modes == [0o644, 0o664]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize(
+    ("file_mode", "directory_mode", "gid", "readable"),
+    [(0o644, 0o755, None, True), (0o600, 0o755, None, False), (0o644, 0o700, None, False), (0o640, 0o750, 65534, True)],
+)
+def test_activate_by_symlink_needs_a_release_that_the_owner_can_read(
+    node: Node, file_mode: int, directory_mode: int, gid: int | None, readable: bool
+) -> None:
+    stage(node.paths, 1)
+    options = ActivationOptions("model", "symlink", 3, Permissions(file_mode, directory_mode, 65534, gid))
+    if readable:
+        carry_out([node.request(1)], options, False, [])
+        assert node.served.is_symlink()
+    else:
+        with pytest.raises(DeliveryError, match="owner nobody: could not read releases through the link"):
+            carry_out([node.request(1)], options, False, [])
+        assert not node.served.is_symlink()
 
 
 @pytest.mark.parametrize("source", ["name", "staging"])
