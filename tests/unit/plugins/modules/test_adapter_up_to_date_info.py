@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import os
 import pathlib
+import subprocess
+import sys
 import typing as t
 
 import pytest
 
 from tests.support.opened_files import opened_by
+from tests.support.paths import CHECKOUT
 from tests.support.served import Served
 
 Run = t.Callable[..., t.Dict[str, t.Any]]
@@ -113,6 +116,15 @@ def test_node_whose_engine_is_only_reported_is_up_to_date_with_a_warning(node: S
     os.unlink(node.paths.receipt(node.manifest.release))
     # adapter_sync gives the warning then.
     assert "warnings" not in run(engines="openvino", engine_policy="report")
+
+
+def test_module_loads_no_rules_of_engines_until_it_needs_them() -> None:
+    """They would cost time on every node, although most name no engine."""
+    module = "ansible_collections.lorafleet.delivery.plugins.modules.adapter_up_to_date_info"
+    code = f"import sys, {module}; print([name for name in sys.modules if '_engines' in name])"
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT / ".collections")}
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
+    assert done.stdout == "[]\n"
 
 
 def test_verdicts_open_no_further_file(run: Run) -> None:
