@@ -224,8 +224,11 @@ def _for_unknown_base(config: Config, tensors: t.Iterable[TensorScan]) -> Config
 
 def _lora_layers(tensors: t.Iterable[TensorScan], config: Config) -> list[str]:
     """Return the modules that have LoRA tensors, without those that only PEFT can tell."""
-    found = dict.fromkeys(lora["module"] for lora in (_LORA_TENSOR.fullmatch(tensor.name) for tensor in tensors) if lora)
-    return [module for module in found if not saves(config, module) and not _is_beyond(f"{PREFIX}{module}.lora_", config)]
+    return [
+        module
+        for module in lora_modules(tensors)
+        if not saves(config, module) and not _is_beyond(f"{PREFIX}{module}.lora_", config)
+    ]
 
 
 def _modules_of(tensors: t.Iterable[TensorScan]) -> dict[str, Module]:
