@@ -16,6 +16,7 @@ import typing as t
 from .._errors import DeliveryError
 from .._formats.tensor_scan import TensorScan, scan
 from .._hashing import sha256_of_all
+from .base_embeddings import embedding_problems
 from .declaration import Declaration
 from .excluded import Excluded
 from .file_selection import changed, select_files
@@ -92,6 +93,8 @@ def describe(
     problems += beyond
     if SAFETENSORS_FILE in paths:
         problems += structure_problems(declared.name, entry.tensors, entry.config, declared.base_config, declared.target_modules)
+    if not problems:
+        problems += embedding_problems(entry.tensors, entry.config, declared)
     if problems:
         raise DeliveryError(*problems)
     if write_cache and not cached and is_older(signature, started):

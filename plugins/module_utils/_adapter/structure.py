@@ -173,7 +173,7 @@ def structure_notes(tensors: t.Sequence[TensorScan], config: Config, base_config
         if absent:
             where = "the base" if modules_of_base(base_config) else "the file"
             notes.append(f"{key} names {first(absent)}, which {where} does not have. PEFT ignores that.")
-    embeddings = base_embeddings(tensors, config, modules)
+    embeddings = _embeddings_among(tensors, config, modules)
     if embeddings:
         notes.append(f"The file has embeddings of the base ({first(embeddings)}). Level model compares them with the base's.")
     dtypes = sorted({tensor.dtype for tensor in tensors if "lora_" in tensor.name})
@@ -267,7 +267,7 @@ def _name_problems(
         yield Problem("", problem, "PEFT would use untrained tensors instead. Save the complete adapter again.", name)
 
     # PEFT loads every tensor whose name matches a weight of the model, even one of the base.
-    copied = base_embeddings(found.values(), config, modules)
+    copied = _embeddings_among(found.values(), config, modules)
     extra = [tensor for tensor in extra if tensor not in copied]
     overwriting = [tensor for tensor in extra if tensor.startswith(PREFIX) and "lora_" not in tensor]
     if overwriting:
@@ -313,12 +313,21 @@ def _name_problems(
         yield Problem("", problem, remedy, name)
 
 
-def base_embeddings(tensors: t.Iterable[TensorScan], config: Config, modules: t.Mapping[str, Module]) -> list[str]:
+def base_embeddings(tensors: t.Sequence[TensorScan], config: Config, base_config: dict[str, t.Any] | None) -> list[str]:
     """Return the tensors that are embeddings of the base, by their names and shapes.
 
     PEFT saves them where LoRA layers are on the embeddings or the vocabulary grew. Loading them
     changes nothing if they are those of the base, which level model finds out.
     """
+    return _embeddings_among(tensors, config, modules_of_base(base_config) or _modules_of(tensors))
+
+
+def base_name(tensor: str) -> str:
+    """Return the name that an embedding of the base has in the base."""
+    return tensor[len(PREFIX) :].replace(".base_layer.", ".")
+
+
+def _embeddings_among(tensors: t.Iterable[TensorScan], config: Config, modules: t.Mapping[str, Module]) -> list[str]:
     found = []
     for tensor in tensors:
         module, part = _embedding(tensor.name)
