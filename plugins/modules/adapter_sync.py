@@ -270,7 +270,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._store.fetch im
 )
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.preflight import check_directories
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.source import check_not_source
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store.staging import prepare, verify_staged
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.staging import drop_other_offers, prepare, verify_staged
 
 
 def verdicts_on(module: DeliveryModule, manifests: list[Manifest]) -> dict[str, dict[str, t.Any]]:
@@ -303,6 +303,9 @@ def plan(module: DeliveryModule, fetches: list[Fetch]) -> dict[str, t.Any]:
     store = module.params["store"]
     check_directories(module.params["models_dir"], store)
     rsync = installed_rsync()
+    if not module.check_mode:
+        for fetch in fetches:
+            drop_other_offers(fetch)
     check_space(store, fetches)
     if not module.check_mode:
         for fetch in fetches:

@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import json
 import os
+import stat
 import time
 import typing as t
 
@@ -20,6 +21,7 @@ from .._files import DIRECTORY
 from .._time import now
 
 _POLL_SECONDS = 0.05
+_MODE = 0o600
 
 
 @contextlib.contextmanager
@@ -85,8 +87,12 @@ def _no_locks(directory: str, problem: str) -> DeliveryError:
 
 
 def _try(path: str) -> int | None:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    # Private: whoever can open a file, if only to read it, can lock it for good.
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, _MODE)
     try:
+        # Earlier versions of the collection made locks that everybody can read.
+        if stat.S_IMODE(os.fstat(descriptor).st_mode) != _MODE:
+            os.fchmod(descriptor, _MODE)
         # flock, not lockf: a POSIX lock is lost when any descriptor of the file is closed.
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # A user may have removed the file in between: then this would lock a file that no other run

@@ -17,7 +17,7 @@ from .._files import DIRECTORY, copy_file, fsync_directory
 from .compare import differences, entries_of
 from .fetch import Fetch, is_exclusive
 from .lock import has_receiver
-from .paths import make_store
+from .paths import check_owners, make_store
 from .trash import remove
 
 
@@ -46,6 +46,26 @@ def prepare(fetch: Fetch) -> None:
                 # A missing file of full size has the wrong content: a transfer must not resume from
                 # it.
                 os.unlink(path)
+    except OSError as exc:
+        raise _staging_error(fetch, exc) from exc
+
+
+def drop_other_offers(fetch: Fetch) -> None:
+    """Delete what earlier offers of this adapter have left in staging.
+
+    They were refused, by a load test for instance, or interrupted. Those that another run is
+    receiving stay. Raises DeliveryError.
+    """
+    check_owners(fetch.paths)
+    staging = fetch.paths.staging
+    try:
+        for name in os.listdir(staging) if os.path.isdir(staging) else ():
+            path = os.path.join(staging, name)
+            if name == fetch.manifest.release or (stat.S_ISDIR(os.lstat(path).st_mode) and has_receiver(path)):
+                continue
+            # Another run may delete it too.
+            with contextlib.suppress(FileNotFoundError):
+                remove(path)
     except OSError as exc:
         raise _staging_error(fetch, exc) from exc
 

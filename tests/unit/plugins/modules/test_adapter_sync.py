@@ -18,7 +18,7 @@ import typing as t
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import FileEntry, Manifest
 
-from tests.support.releases import NAME, content, manifest_of, write_version
+from tests.support.releases import NAME, content, manifest_of, stage, write_version
 from tests.support.tiny_adapters import BASE_NAME
 from tests.support.transactions import Node
 
@@ -97,6 +97,15 @@ def test_adapter_sync_plan_in_check_mode_changes_nothing(node: Node, run: RunMod
     result = run("plan", check_mode=True)
     assert (result["changed"], transfers(result)) == (True, [planned(node)])
     assert not staging_of(node).exists()
+
+
+def test_adapter_sync_plan_deletes_what_a_refused_offer_has_left(node: Node, run: RunModule) -> None:
+    stage(node.paths, 2)
+    left = pathlib.Path(node.paths.staged(manifest_of(2).release))
+    run("plan", check_mode=True)
+    assert left.exists()
+    run("plan")
+    assert not left.exists()
 
 
 def test_adapter_sync_plan_of_stored_release_changes_nothing(node: Node, run: RunModule) -> None:

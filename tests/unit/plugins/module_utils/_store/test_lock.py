@@ -10,6 +10,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import tempfile
 import typing as t
 
 import pytest
@@ -52,6 +53,30 @@ def take(path: pathlib.Path, timeout: float = 0) -> None:
 @pytest.fixture
 def lock(tmp_path: pathlib.Path) -> pathlib.Path:
     return tmp_path / "lock"
+
+
+@pytest.mark.parametrize("before", [None, 0o644])
+def test_locked_file_is_private(lock: pathlib.Path, before: int | None) -> None:
+    """Any user who can read it could hold the lock, and so stop updates and rollbacks for good."""
+    if before is not None:
+        lock.touch()
+        lock.chmod(before)
+    umask = os.umask(0o022)
+    try:
+        take(lock)
+    finally:
+        os.umask(umask)
+    assert lock.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_locked_by_a_user_without_rights_is_not_possible() -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o711)  # noqa: S103
+        lock = pathlib.Path(directory, "lock")
+        take(lock)
+        done = subprocess.run(["flock", "--nonblock", lock, "true"], user=65534, group=65534, check=False, capture_output=True)
+        assert b"Permission denied" in done.stderr
 
 
 def test_locked_by_other_process_is_error_with_holder(lock: pathlib.Path) -> None:

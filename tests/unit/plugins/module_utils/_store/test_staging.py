@@ -17,7 +17,7 @@ import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils import _hashing
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.fetch import plan_fetches
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store.staging import prepare, verify_staged
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.staging import drop_other_offers, prepare, verify_staged
 
 from tests.support.releases import NAME, WEIGHTS, content, manifest_of, write_version
 from tests.support.staging import CONFIG, TOKENIZER, StagingNode, names, receive, staged
@@ -329,3 +329,35 @@ def test_verify_staged_on_full_store_is_error(node: StagingNode, file_system: t.
             filler.write(b"\1" * 4096)
     with pytest.raises(DeliveryError, match=f"{NAME}: cannot be staged in .*: No space left on device"):
         verify_staged(fetch)
+
+
+def test_drop_other_offers_keeps_this_one_and_those_being_received(node: StagingNode) -> None:
+    for version in (1, 2, 3):
+        receive(node.prepared(manifest_of(version)), version)
+    fetch = node.one(manifest_of(3))
+    staging = pathlib.Path(fetch.paths.staging)
+    (staging / "file").touch()
+    descriptor = os.open(staging / manifest_of(2).release, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        drop_other_offers(fetch)
+        assert {path.name for path in staging.iterdir()} == {manifest_of(2).release, manifest_of(3).release}
+    finally:
+        os.close(descriptor)
+    drop_other_offers(fetch)
+    assert [path.name for path in staging.iterdir()] == [manifest_of(3).release]
+    assert staged(fetch) == content(3)
+
+
+def test_drop_other_offers_without_a_store_does_nothing(node: StagingNode) -> None:
+    drop_other_offers(node.one())
+    assert not node.store.exists()
+
+
+@as_root
+def test_drop_other_offers_in_a_directory_of_another_user_is_error(node: StagingNode) -> None:
+    fetch = node.prepared()
+    os.chown(fetch.paths.staging, NOBODY, NOBODY)
+    with pytest.raises(DeliveryError, match="belongs to user nobody"):
+        drop_other_offers(node.one(manifest_of(2)))
+    assert os.listdir(fetch.paths.staging) == [fetch.manifest.release]
