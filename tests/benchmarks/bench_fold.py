@@ -57,8 +57,8 @@ def main() -> None:
                 os.link(work / dtype / WEIGHTS, adapter / WEIGHTS)
                 config = json.loads((work / dtype / CONFIG).read_text(encoding="utf-8"))
                 (adapter / CONFIG).write_text(json.dumps({**config, "lora_alpha": alpha}), encoding="utf-8")
-                target, copy = work / "folded", work / "copied"
-                fold_adapter(adapter, target)
+                target, copy, manifest = work / "folded", work / "copied", manifest_of(adapter)
+                fold_adapter(adapter, target, manifest)
                 written = f"{(adapter / WEIGHTS).stat().st_size / 1e6:.1f} MB read, {target.stat().st_size / 1e6:.1f} MB written"
                 measure(
                     f"Folding: rank 16 for a 3B base, {dtype}, {factor}, {written}",
@@ -67,7 +67,7 @@ def main() -> None:
                             functools.partial(copy_hashed, target, copy), functools.partial(copy.unlink, missing_ok=True)
                         ),
                         "fold: read, sha256, multiply, write, fsync": Action(
-                            functools.partial(fold_adapter, adapter, work / "again"),
+                            functools.partial(fold_adapter, adapter, work / "again", manifest),
                             functools.partial((work / "again").unlink, missing_ok=True),
                         ),
                     },
@@ -104,11 +104,12 @@ def manifest_of(adapter: pathlib.Path) -> Manifest:
     return Manifest("a", files, tensors, read_lora_config(str(adapter / CONFIG)), {})
 
 
-def fold_adapter(adapter: pathlib.Path, target: pathlib.Path) -> None:
+def fold_adapter(adapter: pathlib.Path, target: pathlib.Path, manifest: Manifest) -> None:
+    """Plan and fold as ``_source/fold.py`` does for a described adapter."""
     target.unlink(missing_ok=True)
     source = str(adapter / WEIGHTS)
     with open_header(source) as (_prefix, header, _stream):
-        request = plan_fold(manifest_of(adapter), "folded").request(source, str(target), header)
+        request = plan_fold(manifest, "folded").request(source, str(target), header)
     result = fold(request)
     assert (result.inexact, result.too_large) == (None, None)
 
@@ -130,10 +131,11 @@ def peak_memory(adapter: pathlib.Path, target: pathlib.Path) -> int:
         lines = pathlib.Path("/proc/self/status").read_text(encoding="ascii").splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))
 
+    manifest = manifest_of(adapter)
     # So that the peak begins anew.
     pathlib.Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     before = status("VmRSS")
-    fold_adapter(adapter, target)
+    fold_adapter(adapter, target, manifest)
     return status("VmHWM") - before
 
 

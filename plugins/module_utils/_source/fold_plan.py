@@ -14,6 +14,7 @@ looks at nothing but the tensors is right, and so is one that divides lora_alpha
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import re
@@ -67,6 +68,13 @@ _MERGE = (
 )
 
 
+class _Name(t.NamedTuple):
+    """A tensor's module, and which of its two matrices it is, A or B."""
+
+    module: str
+    part: str
+
+
 @dataclasses.dataclass(frozen=True)
 class FoldPlan:
     """What becomes of an adapter.
@@ -105,7 +113,7 @@ class FoldPlan:
         dtypes, shapes, starts, end = {}, {}, {}, 0
         for tensor in self.tensors:
             dtypes[tensor.name] = tensor.dtype if self.keeps_dtype else "F32"
-            is_down = _part_of(tensor.name) == "A"
+            is_down = _name_of(tensor.name).part == "A"
             rows, columns = tensor.shape
             shapes[tensor.name] = (self.rank, columns) if is_down else (rows, self.rank)
         entries: dict[str, t.Any] = {"__metadata__": {"format": "pt"}}
@@ -120,7 +128,7 @@ class FoldPlan:
                 dtype=info.dtype,
                 rows=info.shape[0],
                 columns=info.shape[1],
-                factor=1.0 if _part_of(info.name) == "A" else self.scalings[_module_of(info.name)].factor,
+                factor=1.0 if _name_of(info.name).part == "A" else self.scalings[_name_of(info.name).module].factor,
                 folded_dtype=dtypes[info.name],
                 folded_rows=shapes[info.name][0],
                 folded_columns=shapes[info.name][1],
@@ -140,7 +148,7 @@ def plan_fold(manifest: Manifest, form: str) -> FoldPlan:
     problems = [*_unfit(manifest)]
     found: dict[str, Scaling] = {}
     if not problems:
-        modules = list(dict.fromkeys(_module_of(tensor.name) for tensor in manifest.tensors))
+        modules = list(dict.fromkeys(_name_of(tensor.name).module for tensor in manifest.tensors))
         try:
             found = scalings(config, modules)
         except PatternError as exc:
@@ -153,11 +161,7 @@ def plan_fold(manifest: Manifest, form: str) -> FoldPlan:
     kept = {key: _in_order(config[key]) for key in _KEPT if key in config}
     reset = {key: value for key, value in _RESET.items() if key in config}
     folded = {**kept, **reset, **_SET, "r": rank, "lora_alpha": rank}
-    exact = all(
-        found[_module_of(tensor.name)].factor == 1.0
-        or (tensor.dtype != "F16" and _is_power_of_two(found[_module_of(tensor.name)].factor))
-        for tensor in manifest.tensors
-    )
+    exact = all(_is_exact(found[_name_of(tensor.name).module].factor, tensor.dtype) for tensor in manifest.tensors)
     return FoldPlan(form, folded, rank, found, manifest.tensors, exact)
 
 
@@ -179,26 +183,28 @@ def _unfit(manifest: Manifest) -> t.Iterator[Problem]:
 
 def _wrong_shapes(tensors: t.Sequence[TensorEntry], found: dict[str, Scaling]) -> t.Iterator[Problem]:
     """Yield what is not two matrices of the layer's rank. Description has compared the rest."""
-    shapes = {(_module_of(tensor.name), _part_of(tensor.name)): tensor.shape for tensor in tensors}
+    shapes = {_name_of(tensor.name): tensor.shape for tensor in tensors}
     for module, scaling in found.items():
-        down, up = shapes.get((module, "A"), ()), shapes.get((module, "B"), ())
+        down, up = shapes.get(_Name(module, "A"), ()), shapes.get(_Name(module, "B"), ())
         if len(down) != 2 or len(up) != 2 or down[0] != scaling.rank or up[1] != scaling.rank:
             problem = f"cannot be folded: {module} has rank {scaling.rank} and matrices of the shapes {[*down]} and {[*up]}."
             yield Problem("", problem, "Its rank or its base differs from its configuration.")
             return
 
 
-def _module_of(tensor: str) -> str:
-    return t.cast("re.Match[str]", _TENSOR.fullmatch(tensor))["module"]
+@functools.lru_cache(maxsize=1 << 12)
+def _name_of(tensor: str) -> _Name:
+    found = t.cast("re.Match[str]", _TENSOR.fullmatch(tensor))
+    return _Name(found["module"], found["part"])
 
 
-def _part_of(tensor: str) -> str:
-    return t.cast("re.Match[str]", _TENSOR.fullmatch(tensor))["part"]
+def _is_exact(factor: float, dtype: str) -> bool:
+    """Return whether a product with this factor needs no rounding, unless it is very small.
 
-
-def _is_power_of_two(factor: float) -> bool:
-    """Return whether this is a power of two, of either sign. PEFT also loads a factor of 0."""
-    return factor == 0 or abs(math.frexp(factor)[0]) == 0.5
+    It is an addition to the exponent for a power of two, of either sign. The exponents of float16
+    are small. PEFT also loads a factor of 0.
+    """
+    return factor in (0.0, 1.0) or (dtype != "F16" and abs(math.frexp(factor)[0]) == 0.5)
 
 
 def _in_order(value: t.Any) -> t.Any:
