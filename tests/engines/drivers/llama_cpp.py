@@ -1,0 +1,58 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""llama.cpp: llama-cpp-python, after the converters to GGUF of its source distribution."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import subprocess
+import sys
+import typing as t
+
+import llama_cpp
+import torch
+
+
+class Engine:
+    version = llama_cpp.__version__
+
+    def __init__(self, job: t.Any) -> None:
+        self.job = job
+        (self.converters,) = pathlib.Path(sys.prefix, "source").glob("*/vendor/llama.cpp")
+        self.base = self.converted("convert_hf_to_gguf.py", job.base, "base")
+        self.models = {"base": self.opened()}
+
+    def converted(self, program: str, directory: str, name: str, *options: str) -> str:
+        target = os.path.join(self.job.scratch, f"{name}.gguf")
+        command = [sys.executable, self.converters / program, directory, "--outfile", target, "--outtype", "f32", *options]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        sys.stderr.write(done.stdout)
+        if done.returncode:
+            raise RuntimeError(done.stdout.strip().rpartition("\n")[2])
+        return target
+
+    def opened(self, adapter: str | None = None) -> t.Any:
+        # Flash attention rounds to float16: it hides differences below 1e-2.
+        return llama_cpp.Llama(self.base, lora_path=adapter, n_ctx=512, logits_all=True, flash_attn_type=0, verbose=True)
+
+    def load(self, name: str, directory: str) -> None:
+        adapter = self.converted("convert_lora_to_gguf.py", directory, name, "--base", self.job.base)
+        self.models[name] = self.opened(adapter)
+
+    def fresh(self) -> None:
+        for name in set(self.models) - {"base"}:
+            self.models.pop(name).close()
+
+    def prompt(self, name: str | None) -> list[tuple[int, int, float]]:
+        tokens = self.job.short
+        model = self.models[name or "base"]
+        model.reset()
+        model.eval(tokens)
+        found = torch.log_softmax(torch.from_numpy(model.scores[: len(tokens)].copy()).float(), -1)
+        return [(i, token, found[i, token].item()) for i, token in enumerate(tokens[1:])]
+
+
+open_engine = Engine
