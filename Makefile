@@ -37,6 +37,9 @@ PYTHON ?= $(or $(shell for python in /usr/bin/python3 python3.11 python3.12 pyth
 
 SECONDS ?= 60
 
+# The engines that `make engines` asks; all if empty.
+ENGINES ?=
+
 SAY = @printf '== %s\n'
 
 # Shell commands that install the Debian packages in $$packages.
@@ -143,6 +146,11 @@ fuzz: setup-test  ## Fuzz the file readers for SECONDS=60
 bench: setup-test $(CONTROLLER)/.installed-lab $(CONTROLLER)/.installed-bench  ## Run the benchmarks
 	$(SAY) "Measuring (about 35 minutes)"
 	@for script in tests/benchmarks/bench_*.py tests/benchmarks/plot.py; do $(CONTROLLER)/bin/python "$$script" || exit; done
+
+.PHONY: engines
+engines: setup-test $(PEFT)/.installed-demo  ## Ask real engines about adapters: ENGINES="vllm openvino"
+	@$(PEFT)/bin/python demo/prepare_base.py $(BASE)
+	@$(CONTROLLER)/bin/python tests/engines/run.py --base $(BASE) $(ENGINES)
 
 .PHONY: docs
 docs: setup-test  ## Render the reference of modules, plugins and roles to .cache/docs

@@ -220,8 +220,12 @@ def mutation(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def lock(session: nox.Session) -> None:
-    """Update requirements/locked to the newest versions that requirements/*.txt allow."""
+    """Update requirements/locked and requirements/engines to the newest versions allowed."""
+    compile_ = ["uv", "pip", "compile", "--python-version", "3.11", "--generate-hashes", "--no-header", "--quiet", "--upgrade"]
     for name, files in LOCKS.items():
         sources = [f"requirements/{source}.txt" for source in files]
-        form = ["--universal", "--python-version", "3.11", "--generate-hashes", "--no-header", "--quiet"]
-        session.run("uv", "pip", "compile", *form, "--upgrade", *sources, "--output-file", f"requirements/locked/{name}.txt")
+        session.run(*compile_, "--universal", *sources, "--output-file", f"requirements/locked/{name}.txt")
+    # Engines have wheels for Linux on x86-64.
+    for engine in sorted(pathlib.Path("requirements/engines").glob("*.in")):
+        form = ["--python-platform", "x86_64-manylinux_2_36", "--overrides", "requirements/engines/overrides.txt"]
+        session.run(*compile_, *form, str(engine), "--output-file", str(engine.with_suffix(".txt")))
