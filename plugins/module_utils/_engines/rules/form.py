@@ -252,6 +252,13 @@ def untried(kinds: t.Iterable[str], when: Condition) -> tuple[Rule, ...]:
     return tuple(Rule(kind, UNKNOWN, f"was not tried where {when.text}", when=when) for kind in kinds)
 
 
+# What several engines do.
+AS_BASE = "ignores the tensors and answers as the base does, like PEFT"
+APPLIED = "applies the tensors, which PEFT ignores"
+AT_ONCE = "applies it from the first token on, not from the invocation on"
+ONE_ALPHA = "ignores alpha_pattern and takes lora_alpha for all layers"
+NO_MAGNITUDES = "drops the magnitudes and answers as plain LoRA does"
+
 # Remedies that several engines share.
 FOLD = "deliver the folded form (agent_form: folded)"
 MERGE = "merge it into its base in float32 and serve the merged model"

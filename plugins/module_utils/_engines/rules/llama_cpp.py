@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from .form import (
     ALPHA,
+    APPLIED,
     BOOLEAN,
     CORRECT,
     FOLD,
     MERGE,
+    ONE_ALPHA,
     UNKNOWN,
     UNTIED,
     WRONG,
@@ -65,7 +67,7 @@ RULES = EngineRules(
         Rule(
             "alpha_pattern",
             WRONG,
-            "ignores alpha_pattern and takes lora_alpha for all layers",
+            ONE_ALPHA,
             0.375,
             (_REWRITE, FOLD),
         ),
@@ -77,7 +79,7 @@ RULES = EngineRules(
         *refused(["head"], 'converts it, but does not load it: "LoRA tensor ... does not exist in base model"', MERGE),
         *refused(["embeddings"], "converts it, but cannot use it", MERGE),
         *refused(["unpaired"], "does not convert it: AssertionError", CORRECT),
-        *wrong(["prefix_missing", "prefix_headless", "prefix_multimodal"], "applies the tensors, which PEFT ignores", CORRECT),
+        *wrong(["prefix_missing", "prefix_headless", "prefix_multimodal"], APPLIED, CORRECT),
         Rule(
             "alora",
             UNKNOWN,

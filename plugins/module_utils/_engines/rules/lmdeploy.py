@@ -8,7 +8,24 @@
 
 from __future__ import annotations
 
-from .form import CORRECT, FOLD, MERGE, NOT_RUN, RIGHT, TEXT, Answer, EngineRules, Range, Source, Switching, refused, right, wrong
+from .form import (
+    AT_ONCE,
+    CORRECT,
+    FOLD,
+    MERGE,
+    NOT_RUN,
+    ONE_ALPHA,
+    RIGHT,
+    TEXT,
+    Answer,
+    EngineRules,
+    Range,
+    Source,
+    Switching,
+    refused,
+    right,
+    wrong,
+)
 
 _NAME = "fails at its start with an AssertionError: it takes no tensors but lora_A.weight and lora_B.weight"
 
@@ -25,7 +42,7 @@ RULES = EngineRules(
     rules=(
         *right("plain", "factor", "fan_in_fan_out", "bf16", "fp16"),
         *wrong(["rslora"], "ignores use_rslora and divides alpha by r; PEFT divides it by the square root of r", FOLD),
-        *wrong(["alpha_pattern"], "ignores alpha_pattern and takes lora_alpha for all layers", FOLD),
+        *wrong(["alpha_pattern"], ONE_ALPHA, FOLD),
         *refused(["rank_pattern"], "fails at its start: it makes all matrices with rank r", FOLD),
         *refused(["rank_mismatch"], "fails at its start: it makes all matrices with rank r", CORRECT),
         *refused(
@@ -35,7 +52,7 @@ RULES = EngineRules(
         *wrong(["unpaired"], "leaves uninitialized memory in the missing matrix", CORRECT),
         *refused(["dora", "lora_bias", "saved_head", "saved_embeddings", "saved_other", "tokens", "embeddings"], _NAME, MERGE),
         *refused(["head"], "fails at its start with a KeyError: its head has no LoRA layer", MERGE),
-        *wrong(["alora"], "applies it from the first token on, not from the invocation on"),
+        *wrong(["alora"], AT_ONCE),
         *refused(
             ["prefix_missing", "prefix_headless", "prefix_multimodal"],
             "fails at its start with a KeyError: it cuts off the length of base_model.model. and looks for the rest",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from .form import (
     ADD_LINES,
+    APPLIED,
     CORRECT,
     INTEGER,
     MERGE,
@@ -54,7 +55,7 @@ RULES = EngineRules(
         *refused(["rank_mismatch"], 'refuses it: "... has shape [{rank}, ...], expected [{config_rank}, ...]"', CORRECT),
         *refused(["unpaired"], 'refuses it: "... is missing B"', CORRECT),
         *refused(["prefix_headless", "prefix_multimodal"], _NOT_CONSUMED, CORRECT),
-        *wrong(["prefix_missing"], "applies the tensors, which PEFT ignores", CORRECT),
+        *wrong(["prefix_missing"], APPLIED, CORRECT),
         *refused(["rope_parameters"], "does not load the base: \"missing field 'rope_theta'\"", ADD_LINES),
     ),
     limit=RankLimit(

@@ -11,9 +11,11 @@ from __future__ import annotations
 import math
 
 from .form import (
+    AT_ONCE,
     CORRECT,
     FOLD,
     MERGE,
+    ONE_ALPHA,
     UNKNOWN,
     Adapter,
     BoundRule,
@@ -54,11 +56,11 @@ RULES = EngineRules(
             rule._replace(source=_READ)
             for rule in (
                 *wrong(["rank_mismatch"], "computes the factor with r of the configuration, {config_rank}", CORRECT),
-                *wrong(["alora"], "applies it from the first token on, not from the invocation on"),
+                *wrong(["alora"], AT_ONCE),
             )
         ),
         *right("alpha_pattern", "rank_pattern", when=_CONFIG_FACTOR),
-        *wrong(["alpha_pattern"], "ignores alpha_pattern and takes lora_alpha for all layers", FOLD),
+        *wrong(["alpha_pattern"], ONE_ALPHA, FOLD),
         *wrong(["rank_pattern"], "ignores rank_pattern and divides by r for all layers", FOLD),
         *refused(["dora"], 'refuses it: "DoRA adapters are not supported for export."', MERGE),
         Rule("lora_bias", UNKNOWN, "writes the biases as further tensors, which nobody has served"),

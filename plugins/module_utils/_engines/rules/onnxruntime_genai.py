@@ -8,7 +8,23 @@
 
 from __future__ import annotations
 
-from .form import MERGE, WRONG, BoundRule, EngineRules, Range, Rule, Source, Switching, refused, right
+from .form import (
+    AS_BASE,
+    AT_ONCE,
+    CORRECT,
+    MERGE,
+    NO_MAGNITUDES,
+    WRONG,
+    BoundRule,
+    EngineRules,
+    Range,
+    Rule,
+    Source,
+    Switching,
+    refused,
+    right,
+    wrong,
+)
 
 RULES = EngineRules(
     name="onnxruntime_genai",
@@ -19,7 +35,19 @@ RULES = EngineRules(
     source=Source("onnxruntime-genai 0.18.0", "2026-11-28"),
     rules=(
         *right("plain", "factor", "rslora", "alpha_pattern", "rank_pattern", "rope_parameters"),
-        Rule("dora", WRONG, "drops the magnitudes and answers as plain LoRA does", 2.488, (MERGE,)),
+        *right("some_layers", "regex", "fan_in_fan_out", "bf16", "fp16", "bias"),
+        # PEFT loads the adapter, and the builder takes over the matrices of its LoRA layers.
+        *right(
+            "prefix_missing",
+            "prefix_headless",
+            "prefix_multimodal",
+            does=AS_BASE,
+        ),
+        *right("unpaired", does="leaves the missing matrix at 0, like PEFT"),
+        *refused(["rank_mismatch"], 'fails like PEFT: "size mismatch ..."', CORRECT),
+        *wrong(["alora"], AT_ONCE),
+        *wrong(["replicated"], "builds the layers of the base alone", MERGE),
+        Rule("dora", WRONG, NO_MAGNITUDES, 2.488, (MERGE,)),
         Rule("lora_bias", WRONG, "drops the biases", 2.906, (MERGE,)),
         Rule("embeddings", WRONG, "drops the LoRA layer of the embeddings", 0.069, (MERGE,)),
         Rule("saved_embeddings", WRONG, "does not take over the embeddings", 1.087, (MERGE,)),

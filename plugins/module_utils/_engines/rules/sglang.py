@@ -9,11 +9,13 @@
 from __future__ import annotations
 
 from .form import (
+    AT_ONCE,
     CORRECT,
     FOLD,
     INTEGER,
     MERGE,
     NOT_RUN,
+    ONE_ALPHA,
     RIGHT,
     TEXT,
     Answer,
@@ -40,7 +42,7 @@ RULES = EngineRules(
     rules=(
         *right("plain", "factor", "some_layers", "fan_in_fan_out", "bf16", "fp16", "embeddings", "head"),
         *wrong(["rslora"], "ignores use_rslora and divides alpha by r; PEFT divides it by the square root of r", FOLD),
-        *wrong(["alpha_pattern"], "ignores alpha_pattern and takes lora_alpha for all layers", FOLD),
+        *wrong(["alpha_pattern"], ONE_ALPHA, FOLD),
         *refused(["rank_pattern"], 'fails at the first request: "LoRA buffer shape ... does not match weight shape ..."', FOLD),
         *refused(
             ["regex"],
@@ -52,7 +54,7 @@ RULES = EngineRules(
         *wrong(["saved_head", "saved_embeddings"], "skips the tensors of modules that target_modules does not name", MERGE),
         *refused(["saved_other"], 'fails at the first request: "Cannot find target module name for ..."', MERGE),
         *wrong(["tokens"], "skips the trained tokens", MERGE),
-        *wrong(["alora"], "applies it from the first token on, not from the invocation on"),
+        *wrong(["alora"], AT_ONCE),
         *refused(
             ["rank_mismatch"], 'fails at the first request: "LoRA buffer shape ... does not match weight shape ..."', CORRECT
         ),

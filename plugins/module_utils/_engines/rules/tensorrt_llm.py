@@ -9,11 +9,13 @@
 from __future__ import annotations
 
 from .form import (
+    AT_ONCE,
     CORRECT,
     FOLD,
     INTEGER,
     MERGE,
     NOT_RUN,
+    ONE_ALPHA,
     TEXT,
     EngineRules,
     Range,
@@ -38,7 +40,7 @@ RULES = EngineRules(
     rules=(
         *right("plain", "factor", "rslora", "rank_pattern", "some_layers", "regex", "fan_in_fan_out", "bf16", "fp16"),
         *right("rank_mismatch", does="divides by the rank of the tensors, whatever r is"),
-        *wrong(["alpha_pattern"], "ignores alpha_pattern and takes lora_alpha for all layers", FOLD),
+        *wrong(["alpha_pattern"], ONE_ALPHA, FOLD),
         *wrong(
             ["dora"],
             "takes the magnitudes for normalized ones, which PEFT's are not",
@@ -47,7 +49,7 @@ RULES = EngineRules(
         ),
         *refused(["lora_bias", "saved_other"], 'refuses it: "unsupported key ... from HF LoRA weights"', MERGE),
         *wrong(["saved_head", "saved_embeddings", "tokens", "embeddings", "head"], _SKIPS, MERGE),
-        *wrong(["alora"], "applies it from the first token on, not from the invocation on"),
+        *wrong(["alora"], AT_ONCE),
         *refused(["unpaired"], 'refuses it: "... is missing required ... matrix"', CORRECT),
         *wrong(
             ["prefix_missing", "prefix_headless", "prefix_multimodal"],

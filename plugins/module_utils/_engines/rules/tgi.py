@@ -8,7 +8,24 @@
 
 from __future__ import annotations
 
-from .form import CORRECT, FOLD, MERGE, NOT_RUN, RIGHT, TEXT, Answer, EngineRules, Range, Source, Switching, right, wrong
+from .form import (
+    AS_BASE,
+    AT_ONCE,
+    CORRECT,
+    FOLD,
+    MERGE,
+    NOT_RUN,
+    ONE_ALPHA,
+    RIGHT,
+    TEXT,
+    Answer,
+    EngineRules,
+    Range,
+    Source,
+    Switching,
+    right,
+    wrong,
+)
 
 _LOOKS = "looks for the LoRA matrices of attention and MLP layers alone, and leaves out all other tensors without an error"
 _WHOLE = "leaves out a module in all layers if one layer does not have it, without an error"
@@ -27,7 +44,7 @@ RULES = EngineRules(
     settings={"dtype": TEXT},
     rules=(
         *right("plain", "factor", "rslora", "regex", "fan_in_fan_out", "bf16", "fp16"),
-        *wrong(["alpha_pattern"], "ignores alpha_pattern and takes lora_alpha for all layers", FOLD),
+        *wrong(["alpha_pattern"], ONE_ALPHA, FOLD),
         *wrong(["rank_pattern"], "ignores rank_pattern and computes the factor with r for all layers", FOLD),
         *wrong(["rank_mismatch"], "computes the factor with r of the configuration, {config_rank}", CORRECT),
         *wrong(["some_layers"], _WHOLE, MERGE),
@@ -35,12 +52,12 @@ RULES = EngineRules(
         *wrong(["dora", "lora_bias", "saved_head", "saved_embeddings", "saved_other", "tokens", "embeddings"], _LOOKS, MERGE),
         *wrong(["parameters", "experts"], _LOOKS, MERGE),
         *wrong(["head"], "leaves out the LoRA layer of the head, and logs it", MERGE),
-        *wrong(["alora"], "applies it from the first token on, not from the invocation on"),
+        *wrong(["alora"], AT_ONCE),
         *right(
             "prefix_missing",
             "prefix_headless",
             "prefix_multimodal",
-            does="ignores the tensors and answers as the base does, like PEFT",
+            does=AS_BASE,
         ),
     ),
     switching=Switching(switch=Answer(RIGHT, "its launcher turns the prefix cache off if there are adapters")),

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from .form import (
     ADD_LINES,
+    APPLIED,
+    AS_BASE,
+    AT_ONCE,
     CORRECT,
     FLOAT32,
     TEXT,
@@ -56,11 +59,11 @@ RULES = EngineRules(
             2.5,
             (_PEFT_MODEL,),
         ),
-        *wrong(["alora"], "applies it from the first token on, not from the invocation on", _PEFT_MODEL),
+        *wrong(["alora"], AT_ONCE, _PEFT_MODEL),
         *refused(["rank_mismatch"], 'refuses it: "You set `ignore_mismatched_sizes` to `False`, thus raising an error"', CORRECT),
         *right("unpaired", does="leaves the missing matrix at 0, like PEFT, and logs it"),
-        *wrong(["prefix_missing", "prefix_headless"], "applies the tensors, which PEFT ignores", _PEFT_MODEL, CORRECT),
-        *right("prefix_multimodal", does="ignores the tensors and answers as the base does, like PEFT"),
+        *wrong(["prefix_missing", "prefix_headless"], APPLIED, _PEFT_MODEL, CORRECT),
+        *right("prefix_multimodal", does=AS_BASE),
         Rule(
             "rope_parameters",
             WRONG,

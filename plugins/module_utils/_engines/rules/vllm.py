@@ -9,6 +9,9 @@
 from __future__ import annotations
 
 from .form import (
+    APPLIED,
+    AS_BASE,
+    AT_ONCE,
     CORRECT,
     FLOAT32,
     FOLD,
@@ -67,8 +70,8 @@ RULES = EngineRules(
             0.141,
             ("correct r in adapter_config.json",),
         ),
-        *wrong(["prefix_missing"], "applies the tensors, which PEFT ignores", CORRECT),
-        *right("prefix_headless", "prefix_multimodal", does="ignores the tensors and answers as the base does, like PEFT"),
+        *wrong(["prefix_missing"], APPLIED, CORRECT),
+        *right("prefix_headless", "prefix_multimodal", does=AS_BASE),
         *(
             rule._replace(versions=_BEFORE_PATTERNS, source=_BEFORE)
             for rule in (
@@ -80,7 +83,7 @@ RULES = EngineRules(
                 Rule("dora", REFUSED, 'refuses it: "vLLM does not yet support DoRA."', None, (MERGE,)),
                 Rule("bias", REFUSED, 'refuses it: "Adapter bias is not supported."', None, (MERGE,)),
                 Rule("lora_bias", REFUSED, 'refuses it: "... is unsupported LoRA weight"', None, (MERGE,)),
-                Rule("alora", WRONG, "applies it from the first token on, not from the invocation on"),
+                Rule("alora", WRONG, AT_ONCE),
             )
         ),
     ),

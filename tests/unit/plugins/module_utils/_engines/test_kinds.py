@@ -244,6 +244,7 @@ bases = (
 )
 
 
+@pytest.mark.fuzz
 @given(configs, tensors, bases, st.sampled_from(["F32", "BF16", "I8"]))
 def test_kinds_of_any_header_are_known_and_ordered(
     config: dict[str, t.Any], shapes: dict[str, tuple[int, ...]], base: dict[str, t.Any] | None, dtype: str

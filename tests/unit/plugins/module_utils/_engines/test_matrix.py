@@ -130,30 +130,30 @@ dora        X      X       W2.5         W2.55    W2.55    X         X         W2
 alphas      R      R       R            W0.439   W0.439   W0.375    W0.375    R      W-    X      X         X   R
 ranks       R      R       R            W0.454   W0.454   R         R         R      W-    X      X         X   R
 one_ratio   R      R       R            W0.439   R        W0.375    W0.375    R      R     X      X         X   R
-layers      R      R       R            W0.142   R        R         R         ?      R     X      ?         X   R
-excluded    R      R       R            W0.142   R        R         R         ?      R     X      ?         X   R
-regex       R      R       R            W0.142   R        R         R         ?      R     X      ?         X   R
+layers      R      R       R            W0.142   R        R         R         R      R     X      ?         X   R
+excluded    R      R       R            W0.142   R        R         R         R      R     X      ?         X   R
+regex       R      R       R            W0.142   R        R         R         R      R     X      ?         X   R
 lora_bias   X      X       R            W2.91    W2.91    X         X         W2.906 ?     X      X         X   R
-bias        X      X       R            W0.142   R        ?         ?         ?      ?     X      X         X   R
+bias        X      X       R            W0.142   R        ?         ?         R      ?     X      X         X   R
 saved_head  X      X       R            X        X        X         X         W1.95  ?     X      X         X   R
 saved_embed X      X       R            W2.71    W2.71    X         X         W1.087 ?     X      X         X   R
 saved_norm  X      X       ?            W0.142   ?        ?         ?         ?      ?     X      X         X   R
 embed       R      X       R            W0.069   W0.069   X         X         W0.069 ?     X      X         X   R
 head        R      X       R            W0.142   R        X         X         X      ?     X      X         X   R
 tokens      X      X       R            W0.69    W0.69    X         X         X      ?     X      X         X   R
-bf16        R      R       R            W0.142   R        R         R         ?      R     X      ?         X   R
-fp16        R      R       R            W0.142   R        R         R         ?      R     X      ?         X   R
-fan_in      R      R       R            W0.142   R        R         R         ?      R     X      ?         X   R
-r_32        W0.141 X       X            W-       W-       R         R         ?      W-    X      X         X   R
-no_b        X      X       R            X        X        X         X         ?      ?     X      X         X   R
-no_prefix   W-     W-      W-           R        R        W-        W-        ?      ?     X      X         X   R
-headless    R      X       W-           W-       W-       W-        W-        ?      ?     X      X         X   R
-multimodal  R      X       R            R        R        W-        W-        ?      ?     X      X         X   R
+bf16        R      R       R            W0.142   R        R         R         R      R     X      ?         X   R
+fp16        R      R       R            W0.142   R        R         R         R      R     X      ?         X   R
+fan_in      R      R       R            W0.142   R        R         R         R      R     X      ?         X   R
+r_32        W0.141 X       X            W-       W-       R         R         X      W-    X      X         X   R
+no_b        X      X       R            X        X        X         X         R      ?     X      X         X   R
+no_prefix   W-     W-      W-           R        R        W-        W-        R      ?     X      X         X   R
+headless    R      X       W-           W-       W-       W-        W-        R      ?     X      X         X   R
+multimodal  R      X       R            R        R        W-        W-        R      ?     X      X         X   R
 base_5      R      X       R            R        R        R         R         R      ?     X      W1.758    X   R
 """
-# The source says less: nothing was measured.
+# Of these, most was read in the source, and nothing was measured on the same base.
 READ = """
-kind        vllm sglang lmdeploy trtllm tgi mistral load_adapter ov_alpha olive
+kind        vllm sglang lmdeploy trtllm tgi mistral load_adapter ov_alpha olive ort
 equal       R    R      R        R      R
 plain       R    R      R        R      R
 rslora      R    W-     W-       R      R
@@ -170,11 +170,11 @@ saved_norm  X    X      X        X      W-
 embed       R    R      X        W-     W-
 head        R    R      X        W-     W-
 tokens      X    W-     X        W-     W-
-alora       X    W-     W-       W-     W-  X       W-           W-       W-
-bdlora      X    ?      ?        ?      ?   X       ?            ?        ?
-replicated  X    ?      ?        ?      ?   X       R            W-       ?
-parameters  ?    ?      ?        ?      W-  ?       ?            ?        ?
-qalora      X    ?      ?        ?      ?   X       ?            ?        ?
+alora       X    W-     W-       W-     W-  X       W-           W-       W-    W-
+bdlora      X    ?      ?        ?      ?   X       ?            ?        ?     ?
+replicated  X    ?      ?        ?      ?   X       R            W-       ?     W-
+parameters  ?    ?      ?        ?      W-  ?       ?            ?        ?     ?
+qalora      X    ?      ?        ?      ?   X       ?            ?        ?     ?
 no_prefix   W-   W-     X        W-     R
 headless    R    W-     X        W-     R
 multimodal  R    W-     X        W-     R
