@@ -118,7 +118,9 @@ options:
     type: path
     required: true
   cache_dir:
-    description: Directory of the hash cache, with which an unchanged adapter is read only once.
+    description:
+      - Directory of the hash cache, with which an unchanged adapter is read only once, and of folded
+        adapters.
     type: path
     default: ~/.cache/lorafleet
   golden_dir:

@@ -17,6 +17,7 @@ from .._adapter.manifest import Manifest
 from .._adapter.offered import file_problems
 from .._base.config import base_fingerprint, with_config
 from .._errors import DeliveryError, Problem, collected
+from .._forms import AS_TRAINED
 from .._golden.golden import Golden, golden_of
 from .._hashing import digest_of
 from .._levels import reaches
@@ -125,6 +126,11 @@ def _case_of(options: LoadTestOptions, row: dict[str, t.Any], manifests: dict[st
         wrong = file_problems(manifest, declared)
         if wrong:
             raise DeliveryError(*wrong)
+        # Otherwise the training server could choose another alpha than the declared one.
+        form = manifest.made_of.form if manifest.made_of else AS_TRAINED
+        if form != declared.form:
+            problem = f"is described in form {form}; the inventory declares form {declared.form}."
+            raise DeliveryError.of("", problem, "Describe it with the row that the node has.")
     if manifest.made_of is not None:
         # The training server has compared the original with what the inventory declares.
         declared = declared.folded()

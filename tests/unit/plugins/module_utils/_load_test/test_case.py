@@ -13,7 +13,9 @@ import pathlib
 import typing as t
 
 import pytest
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import MadeOf
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.module_utils._files import write_json
 from ansible_collections.lorafleet.delivery.plugins.module_utils._golden.comparison import PERMITTED
 from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.case import Case, find_cases
 from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.options import LoadTestOptions
@@ -54,8 +56,8 @@ def case_of(node: Node, tiny: pathlib.Path) -> t.Callable[..., Case]:
     Raises DeliveryError.
     """
 
-    def make(**params: t.Any) -> Case:
-        row = {"name": NAME, "base": BASE, "rank": 16, "alpha": 32}
+    def make(form: str = "as_trained", **params: t.Any) -> Case:
+        row = {"name": NAME, "base": BASE, "rank": 16, "alpha": 32, "form": form}
         plain = {"target_modules": None, "peft_config": None, "extra_files": None, "allow_pickle": False}
         options = {
             "adapters": [{**row, **plain}],
@@ -98,6 +100,28 @@ def test_find_cases_derives_required_and_minimum_level(
     assert case.minimum == (params.get("minimum_level") or required)
     # Only level golden has questions.
     assert (case.target("directory").questions is not None) == (required == "golden")
+
+
+def test_find_cases_folded_adapter_is_compared_with_what_it_was_made_of(node: Node, case_of: t.Callable[..., Case]) -> None:
+    made_of = MadeOf("1" * 64, "folded", (2.0,), 0)
+    folded = dataclasses.replace(MANIFEST, made_of=made_of)
+    case = case_of(manifests=[folded.to_text()], form="folded")
+    assert (case.declared.rank, case.declared.alpha) == (16, 16.0)
+    # The inventory of an audit may already declare what the next deploy brings.
+    stage(node.paths, 1)
+    write_json(node.paths.manifest(MANIFEST.release), folded.to_json())
+    write_state(node.paths, State().activated(MANIFEST.release, "exchange"))
+    assert case_of(manifests=None).declared.alpha == 16.0
+
+
+@pytest.mark.parametrize(
+    ("form", "declared"), [("folded", "as_trained"), ("as_trained", "folded"), ("folded", "folded_same_dtype")]
+)
+def test_find_cases_other_form_than_declared_is_an_error(case_of: t.Callable[..., Case], form: str, declared: str) -> None:
+    made_of = None if form == "as_trained" else MadeOf("1" * 64, form, (2.0,), 0)
+    manifest = dataclasses.replace(MANIFEST, made_of=made_of)
+    with pytest.raises(DeliveryError, match=f"is described in form {form}; the inventory declares form {declared}"):
+        case_of(manifests=[manifest.to_text()], form=declared)
 
 
 def test_find_cases_prefers_the_store_to_staging(node: Node, case_of: t.Callable[..., Case]) -> None:

@@ -53,10 +53,15 @@ class Server:
         path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **changes}), encoding="utf-8")
 
     def fold(
-        self, python: str | None = tiny_adapters.PEFT_PYTHON, write: bool = True, form: str = "folded", **row: t.Any
+        self,
+        python: str | None = tiny_adapters.PEFT_PYTHON,
+        write: bool = True,
+        form: str = "folded",
+        link_dirs: t.Sequence[str] = (),
+        **row: t.Any,
     ) -> FoldedAdapter:
         declared = self._declare(form=form, **row)
-        described = describe(str(self.adapter), declared, {}, str(self.cache / "original.json"), write)
+        described = describe(str(self.adapter), declared, {}, str(self.cache / "original.json"), write, link_dirs)
         return self.folding(python, write).fold(described.manifest, described, str(self.adapter), declared)
 
     def folding(self, python: str | None = tiny_adapters.PEFT_PYTHON, write: bool = True) -> Folding:
@@ -167,6 +172,19 @@ def test_fold_product_beyond_dtype_is_refused(server: Server, tiny: pathlib.Path
     server.reconfigure(lora_alpha=160000)
     message = server.refusal(alpha=160000.0, base_path=str(tiny / "base"))
     assert "times its factor is too large for the dtype." in message
+
+
+def test_fold_files_behind_links_are_those_that_the_links_lead_to(server: Server, tmp_path: pathlib.Path) -> None:
+    plain = server.fold()
+    blobs = tmp_path / "blobs"
+    blobs.mkdir()
+    for path in list(server.adapter.iterdir()):
+        path.rename(blobs / path.name)
+        path.symlink_to(blobs / path.name)
+    shutil.rmtree(server.cache)
+    folded = server.fold(link_dirs=[str(blobs)])
+    assert folded.manifest.digest == plain.manifest.digest
+    assert not any(path.is_symlink() for path in pathlib.Path(folded.place.path).iterdir())
 
 
 def test_fold_without_interpreter_is_refused(server: Server) -> None:
