@@ -57,8 +57,9 @@ class ActionModule(ContactAction):
             try:
                 texts = [str(text) for text in t.cast("list[str]", with_texts(self._task.args)["manifests"])]
                 check_source(texts, str(self._task.args["source"]))
-                check_requested(variables["inventory_hostname"], plan["adapters"], map(Manifest.from_text, texts))
-                self._transfer(plan, variables, result)
+                manifests = {manifest.name: manifest for manifest in map(Manifest.from_text, texts)}
+                check_requested(variables["inventory_hostname"], plan["adapters"], manifests.values())
+                self._transfer(plan, manifests, variables, result)
             except DeliveryError as exc:
                 return {**result, **failed(*exc.problems)}
         # Also if no file was missing: an earlier run may have ended between transfer and
@@ -80,7 +81,9 @@ class ActionModule(ContactAction):
         arguments = {**self._task.args, "phase": phase}
         return self._execute_module(module_name=_MODULE, module_args=arguments, task_vars=variables)
 
-    def _transfer(self, plan: dict[str, t.Any], variables: dict[str, t.Any], result: dict[str, t.Any]) -> None:
+    def _transfer(
+        self, plan: dict[str, t.Any], manifests: dict[str, Manifest], variables: dict[str, t.Any], result: dict[str, t.Any]
+    ) -> None:
         """Transfer all missing files and add the summary to ``result``. Raises DeliveryError."""
         source, node = str(self._task.args["source"]), variables["inventory_hostname"]
         # Not those that the node has found: it would choose how long the run takes.
@@ -113,7 +116,14 @@ class ActionModule(ContactAction):
                     # The compressed size is unknown until the end.
                     expected = 0 if options.compress else adapter["downloaded_bytes"] - adapter["staged_bytes"]
                     meter = Meter(node, adapter["name"], expected)
-                    session.fetch(adapter["name"], adapter["downloaded"], directory, adapter["staging"], meter, links)
+                    sizes = {entry.path: entry.size for entry in manifests[adapter["name"]].files}
+                    try:
+                        session.fetch(adapter["name"], adapter["downloaded"], directory, adapter["staging"], meter, links, sizes)
+                    except DeliveryError:
+                        if session.results and session.results[-1].excessive:
+                            # Otherwise the node's disk would stay full.
+                            self._phase("clean", variables)
+                        raise
                     meter.done()
         _warn_about(source, session.source_rsync)
 

@@ -87,6 +87,7 @@ options:
     choices:
       - plan
       - verify
+      - clean
 seealso:
   - module: lorafleet.delivery.adapter_info
   - module: lorafleet.delivery.adapter_release
@@ -270,7 +271,12 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._store.fetch im
 )
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.preflight import check_directories
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.source import check_not_source
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store.staging import drop_other_offers, prepare, verify_staged
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.staging import (
+    drop_excess,
+    drop_other_offers,
+    prepare,
+    verify_staged,
+)
 
 
 def verdicts_on(module: DeliveryModule, manifests: list[Manifest]) -> dict[str, dict[str, t.Any]]:
@@ -306,6 +312,7 @@ def plan(module: DeliveryModule, fetches: list[Fetch]) -> dict[str, t.Any]:
     if not module.check_mode:
         for fetch in fetches:
             drop_other_offers(fetch)
+            drop_excess(fetch)
     check_space(store, fetches)
     if not module.check_mode:
         for fetch in fetches:
@@ -339,7 +346,7 @@ def main() -> None:
             "manifests": {"type": "list", "elements": "str", "required": True},
             "source": {"type": "str", "required": True},
             "source_models_dir": {"type": "path", "required": True},
-            "phase": {"type": "str", "choices": ["plan", "verify"]},
+            "phase": {"type": "str", "choices": ["plan", "verify", "clean"]},
         },
     )
     # No other user may read staged files, whatever the umask of this session.
@@ -356,9 +363,12 @@ def main() -> None:
         # Before anything is hashed or written.
         check_manifests(module.params, manifests)
         verdicts = verdicts_on(module, manifests) if phase == "plan" else {}
-        fetches = plan_fetches(manifests, module.params["models_dir"], module.params["store"], phase == "verify")
+        fetches = plan_fetches(manifests, module.params["models_dir"], module.params["store"], phase != "plan")
         if phase == "plan":
             results = plan(module, fetches)
+        elif phase == "clean":
+            for fetch in fetches:
+                drop_excess(fetch)
         else:
             verify(fetches)
     changed = any(fetch.missing for fetch in fetches)

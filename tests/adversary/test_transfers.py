@@ -52,7 +52,7 @@ class Hosts:
 
     def fetch(self, client: c.Sequence[str], **options: t.Any) -> TransferResult:
         """A transfer with another command in the place of the node's rsync."""
-        whole = ["sh", "-c", rsync._CLIENT_SCRIPT, str(self.staging), "0", *rsync._ENV, *client]
+        whole = ["sh", "-c", rsync._CLIENT_SCRIPT, str(self.staging), "0", "unlimited", *rsync._ENV, *client]
         self._monkeypatch.setattr(relay, "client_command", lambda *_arguments: whole)
         bound = rsync.server_command
 
@@ -209,6 +209,21 @@ def test_source_that_sends_something_else_is_refused(fleet: Fleet, tmp_path: pat
     assert done.rc == 2, done.output
     assert not fleet.served("jw3-1", DESCRIBER_3B).exists()
     assert fleet.reported("jw3-1", DESCRIBER_3B)["verified"] is False
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_source_that_sends_without_end_fills_no_disk(fleet: Fleet, compress: bool) -> None:
+    """Files of zeros: with compression, hardly anything of them is on the wire."""
+    weights = fleet.source / DESCRIBER_3B / WEIGHTS
+    described = weights.stat().st_size
+    rewrite_answers(
+        fleet, "sbs29", f'if module == "adapter_info":\n    import os\n    os.truncate({str(weights)!r}, 1 << 30)\nreturn result'
+    )
+    done = fleet.run("deploy", "--limit", "jw3-1", "-e", f"agent_transfer_compress={compress}")
+    [message] = done.failures("jw3-1")
+    assert "the source sent more than it had described" in message
+    assert described < 1 << 20
+    assert all(path.stat().st_size <= described for path in fleet.home("jw3-1").rglob("*") if path.is_file())
 
 
 def test_node_that_asks_for_files_of_no_manifest_is_refused(fleet: Fleet) -> None:

@@ -70,6 +70,22 @@ def drop_other_offers(fetch: Fetch) -> None:
         raise _staging_error(fetch, exc) from exc
 
 
+def drop_excess(fetch: Fetch) -> None:
+    """Delete staged files that are longer than described, which a hostile source has sent.
+
+    Raises DeliveryError.
+    """
+    sizes = {entry.path: entry.size for entry in fetch.manifest.files}
+    try:
+        if not os.path.isdir(fetch.staging) or has_receiver(fetch.staging):
+            return
+        for name, status in entries_of(fetch.staging, fetch.manifest).items():
+            if name in sizes and stat.S_ISREG(status.st_mode) and status.st_size > sizes[name]:
+                os.unlink(os.path.join(fetch.staging, name))
+    except OSError as exc:
+        raise _staging_error(fetch, exc) from exc
+
+
 def verify_staged(fetch: Fetch) -> list[Problem]:
     """Copy the reusable files, compare every staged byte with the manifest, and flush all to disk.
 

@@ -40,7 +40,9 @@ from .rsync import (
     BEGIN,
     CONSEQUENCES,
     END_OF_VERSION,
+    EXCESS,
     TIMEOUT,
+    Offer,
     TransferOptions,
     TransferResult,
     client_command,
@@ -115,6 +117,10 @@ class End:
         return path.removeprefix("~/")
 
 
+class _Excess(Exception):
+    """The source has sent more than it had described."""
+
+
 def transfer(
     source: End,
     node: End,
@@ -125,14 +131,16 @@ def transfer(
     progress: c.Callable[[int], None] = lambda count: None,
     lock_timeout: int = 0,
     destination: str = "",
+    offer: Offer | None = None,
 ) -> TransferResult:
     """Transfer files from the source's directory to the node's staging directory.
 
     Returns when both ends have ended. ``lock_timeout`` and ``destination`` are those of
     ``client_command``; ``lock_timeout`` must be less than the time limit. ``progress`` is called
-    with the number of bytes each time some were passed to the node.
+    with the number of bytes each time some were passed to the node. A source that sends more than
+    ``offer`` is given up.
     """
-    request = client_command(names, staging, options, lock_timeout, destination)
+    request = client_command(names, staging, options, lock_timeout, destination, offer)
     commands = (node.argv(request), source.argv(server_command(names, source_dir, options)))
     received = 0
 
@@ -140,6 +148,8 @@ def transfer(
         nonlocal received
         received += count
         progress(count)
+        if offer and received > offer.most_bytes:
+            raise _Excess
 
     timeout = options.timeout
     with tempfile.TemporaryFile() as client_stderr, tempfile.TemporaryFile() as server_stderr:
@@ -159,8 +169,12 @@ def transfer(
                 # The node's requests go to the source directly. With this copy open, the source
                 # would not notice that the node has gone.
                 t.cast("t.IO[bytes]", client.stdout).close()
-                moved = _pump(t.cast("t.IO[bytes]", server.stdout), t.cast("t.IO[bytes]", client.stdin), timeout, count_received)
-                codes = (_exit_status(client, timeout), _exit_status(server, timeout)) if moved else (TIMEOUT, 0)
+                pipes = t.cast("t.IO[bytes]", server.stdout), t.cast("t.IO[bytes]", client.stdin)
+                try:
+                    moved = _pump(*pipes, timeout, count_received)
+                    codes = (_exit_status(client, timeout), _exit_status(server, timeout)) if moved else (TIMEOUT, 0)
+                except _Excess:
+                    codes = (EXCESS, 0)
         # A source whose partner has ended reports only that.
         is_consequence = codes[0] not in (0, *CONSEQUENCES) and codes[1] in CONSEQUENCES
         if is_consequence:

@@ -34,12 +34,15 @@ TIMEOUT = 30
 BUSY = 75
 NOT_FOUND = 127
 CONNECTION_FAILED = 255
+# No exit status of rsync: the source has sent more bytes than those of the files.
+EXCESS = 98
 # How an end exits whose partner has ended.
 CONSEQUENCES = (SOCKET_ERROR, PROTOCOL_ERROR)
 # After these, another try resumes the transfer where it stopped.
 _TRANSIENT = frozenset({SOCKET_ERROR, PROTOCOL_ERROR, 20, TIMEOUT, 35, CONNECTION_FAILED})
 _LOGIN_DENIED = ": Permission denied ("
 _NO_SPACE = "No space left on device"
+_TOO_LONG = "File too large"
 _REASONS = {
     3: "the staging directory or a source file cannot be used",
     FILE_ERROR: "reading or writing failed on the node",
@@ -49,10 +52,15 @@ _REASONS = {
     " cannot write it on the node",
     24: "a source file vanished during the transfer",
     TIMEOUT: "no data for {timeout} seconds, or only rsync keepalives for {keepalive_timeout}",
+    EXCESS: "the source sent more than it had described",
     BUSY: "another run is still writing to the staging directory",
     NOT_FOUND: "a program was not found",
     CONNECTION_FAILED: "an ssh connection failed",
 }
+
+_BLOCK = 512
+_FEWEST_BLOCKS = (1 << 20) // _BLOCK
+_PROTOCOL_BYTES = 1 << 20
 
 # The two ends of rsync exchange keepalives also while no file data moves, for instance while one of
 # them hashes the files that an earlier transfer left. So a transfer without data is given this many
@@ -73,14 +81,16 @@ _CLIENT_SCRIPT = " ".join(
     [
         # After what the login shell has printed, which may not end a line.
         f'echo; echo "{BEGIN}";',
-        # $0 is the staging directory, $1 the seconds to wait for its lock, the rest the rsync
-        # command.
+        # $0 is the staging directory, $1 the seconds to wait for its lock, $3 and the rest the
+        # rsync command.
         f'test -r "$0" || {{ echo "$0 cannot be opened" >&2; exit {FILE_ERROR}; }};',
         'exec 3<&0 4>&1 6<"$0";',
+        # $2 limits the size of a file, in blocks. Without the signal, rsync reports it as an error.
+        'trap "" XFSZ; ulimit -f "$2";',
         # Every process of the receiver inherits the lock. It is held as long as one of them lives,
         # even if the connection to the controller is lost.
         f'flock --timeout "$1" --conflict-exit-code {BUSY} 6 || exit;',
-        'shift; exec "$@" </dev/null >&2',
+        'shift 2; exec "$@" </dev/null >&2',
     ]
 )
 # rsync starts this as its "remote shell". It connects rsync's pipes with the descriptors that lead
@@ -120,6 +130,28 @@ class TransferOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class Offer:
+    """What the source has described of the files of one transfer: their sizes in bytes."""
+
+    largest: int
+    total: int
+
+    @property
+    def file_blocks(self) -> int:
+        """The size that no file may exceed on the node, in the unit of ``ulimit -f``.
+
+        Some shells have blocks of 1024 bytes, which doubles the limit. Locally, the messages of
+        rsync go to a file as well.
+        """
+        return max(-(-self.largest // _BLOCK), _FEWEST_BLOCKS)
+
+    @property
+    def most_bytes(self) -> int:
+        """The bytes that the source may send: some more, for the protocol."""
+        return self.total + self.total * 3 // 100 + _PROTOCOL_BYTES
+
+
+@dataclasses.dataclass(frozen=True)
 class TransferResult:
     """The outcome of one attempt at a transfer.
 
@@ -144,6 +176,11 @@ class TransferResult:
         return (self.returncode in _TRANSIENT and not denied) or self._signal > 0
 
     @property
+    def excessive(self) -> bool:
+        """True if the source sent more than it had described."""
+        return self.returncode == EXCESS or (self.returncode == FILE_ERROR and _TOO_LONG in self.stderr)
+
+    @property
     def unclean(self) -> bool:
         """True if the first bytes from the source were not those of its rsync."""
         return self.returncode == INCOMPATIBLE and "is your shell clean" in self.stderr
@@ -166,6 +203,8 @@ class TransferResult:
             # rsync exits with 11 without space and 23 without inodes, and uses both for other
             # errors.
             reason = "the node's file system has no space or inodes left"
+        elif self.excessive:
+            reason = _REASONS[EXCESS]
         else:
             status = f"signal {self._signal}" if self._signal else f"status {self.returncode}"
             reason = _REASONS.get(self.returncode, f"rsync ended with {status}")
@@ -193,13 +232,15 @@ def client_command(
     options: TransferOptions,
     lock_timeout: int = 0,
     destination: str = "",
+    offer: Offer | None = None,
 ) -> list[str]:
     """The node's end: receive files into the staging directory.
 
     ``destination`` is where in it they are written: a subdirectory that exists, with a slash at its
     end, or the name for a single file.
 
-    ``lock_timeout`` is how many seconds to wait for another receiver to leave that directory.
+    ``lock_timeout`` is how many seconds to wait for another receiver to leave that directory. No
+    file becomes longer than the largest one of ``offer``.
 
     The client passes its options and the names to its remote shell, which ignores them: the
     controller has started the source's end. rsync 3.2.5 and newer accept only files of these names.
@@ -210,7 +251,7 @@ def client_command(
     transfer has to resume it.
     """
     return [
-        "sh", "-c", _CLIENT_SCRIPT, staging, str(lock_timeout),
+        "sh", "-c", _CLIENT_SCRIPT, staging, str(lock_timeout), str(offer.file_blocks) if offer else "unlimited",
         *_ENV, "rsync", "--no-whole-file", "--ignore-times", "--blocking-io",
         "--no-links", "--no-devices", "--no-specials", "--no-perms", "--chmod=F600", "--no-owner", "--no-group",
         *options.for_both_ends(),

@@ -21,7 +21,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._text import sh
 
 from .._contact.failures import CLEAN_SHELL
 from .relay import End, transfer
-from .rsync import BUSY, NOT_FOUND, TransferOptions, TransferResult, failure_reason
+from .rsync import BUSY, NOT_FOUND, Offer, TransferOptions, TransferResult, failure_reason
 from .ssh import without_secrets
 
 # Seconds before a retry: a host that has just refused a connection would refuse the next one too.
@@ -52,24 +52,30 @@ class Session:
         staging: str,
         progress: c.Callable[[int], None] = lambda count: None,
         links: c.Mapping[str, str] = types.MappingProxyType({}),
+        sizes: c.Mapping[str, int] = types.MappingProxyType({}),
     ) -> None:
         """Transfer files of an adapter; resume after a broken connection.
 
         ``names`` can be in a subdirectory, which must exist in ``staging``. ``links`` has the paths
         of files that are elsewhere at the source. rsync follows no links, so nobody can exchange
-        what was resolved for a link to another file. Raises DeliveryError on failure. ``progress``
+        what was resolved for a link to another file. ``sizes`` has the described size of each file:
+        without it, the source may send any amount. Raises DeliveryError on failure. ``progress``
         is that of ``transfer``, over all attempts.
         """
         groups: dict[tuple[str, str], list[str]] = {}
         for name in names:
             if name in links:
-                groups[os.path.dirname(links[name]), name] = [os.path.basename(links[name])]
+                group = (os.path.dirname(links[name]), name)
             else:
                 subdirectory = os.path.dirname(name)
                 directory = os.path.join(source_dir, subdirectory) if subdirectory else source_dir
-                groups.setdefault((directory, os.path.join(subdirectory, "")), []).append(os.path.basename(name))
+                group = (directory, os.path.join(subdirectory, ""))
+            groups.setdefault(group, []).append(name)
         for (directory, destination), found in groups.items():
-            self._fetch(adapter, found, directory, staging, progress, destination)
+            described = [sizes[name] for name in found] if sizes else []
+            offer = Offer(max(described), sum(described)) if described else None
+            names = [os.path.basename(links.get(name, name)) for name in found]
+            self._fetch(adapter, names, directory, staging, progress, destination, offer)
 
     def _fetch(
         self,
@@ -79,6 +85,7 @@ class Session:
         staging: str,
         progress: c.Callable[[int], None],
         destination: str,
+        offer: Offer | None,
     ) -> None:
         failed: list[TransferResult] = []
         path = self.source_end.path(source_dir)
@@ -89,9 +96,8 @@ class Session:
                 # The receiver of the last attempt may not know yet that its connection is gone. It
                 # notices when it sends its next keepalive, after half of the time limit.
                 lock_timeout = self.options.timeout * 3 // 4
-            result = transfer(
-                self.source_end, self.node_end, names, path, staging, self.options, progress, lock_timeout, destination
-            )
+            ends = (self.source_end, self.node_end)
+            result = transfer(*ends, names, path, staging, self.options, progress, lock_timeout, destination, offer)
             self.results.append(result)
             if result.returncode == 0:
                 return

@@ -108,6 +108,17 @@ def test_adapter_sync_plan_deletes_what_a_refused_offer_has_left(node: Node, run
     assert not left.exists()
 
 
+@pytest.mark.parametrize("phase", ["plan", "clean"])
+def test_adapter_sync_deletes_what_is_longer_than_described(node: Node, run: RunModule, phase: str) -> None:
+    """It could fill the disk, so that not even a plan is possible any more."""
+    run("plan")
+    staged = staging_of(node)
+    (staged / "adapter_config.json").write_bytes(content(1)["adapter_config.json"] + b" ")
+    (staged / "tokenizer.json").write_bytes(content(1)["tokenizer.json"][:-1])
+    run(phase)
+    assert sorted(os.listdir(staged)) == ["tokenizer.json"]
+
+
 def test_adapter_sync_plan_of_stored_release_changes_nothing(node: Node, run: RunModule) -> None:
     node.deploy(1)
     before = node.snapshot()

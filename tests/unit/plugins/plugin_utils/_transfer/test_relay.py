@@ -28,7 +28,12 @@ from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.failur
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer import relay, rsync
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.become import Become
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.relay import End, transfer
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.rsync import TransferOptions, TransferResult
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.rsync import (
+    EXCESS,
+    Offer,
+    TransferOptions,
+    TransferResult,
+)
 
 from tests.support.playbooks import CHECKOUT
 from tests.support.sshd import Server
@@ -97,11 +102,12 @@ def run_transfer(
     **kwargs: t.Any,
 ) -> TransferResult:
     """A transfer with a deadline: after it, its processes are killed and the test fails."""
-    progress = kwargs.pop("progress", lambda count: None)
+    progress, offer = kwargs.pop("progress", lambda count: None), kwargs.pop("offer", None)
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         before = _children()
         options = TransferOptions(timeout, **kwargs)
-        running = pool.submit(transfer, at_source, at_node, names, str(source), str(staging), options, progress, lock_timeout)
+        arguments = (names, str(source), str(staging), options, progress, lock_timeout, "", offer)
+        running = pool.submit(transfer, at_source, at_node, *arguments)
         try:
             return running.result(LIMIT)
         except concurrent.futures.TimeoutError:
@@ -186,6 +192,39 @@ def test_transfer_directories_with_spaces_and_quotes_are_literal(tmp_path: pathl
     (source / "file").write_bytes(b"bytes")
     assert run_transfer(source, staging, "file").returncode == 0
     assert_arrived(source, staging, "file")
+
+
+def sparse(path: pathlib.Path, size: int) -> None:
+    """Make a file longer than it was described."""
+    with open(path, "r+b") as stream:
+        stream.truncate(size)
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_transfer_longer_file_than_described_ends_at_the_described_size(
+    source: pathlib.Path, staging: pathlib.Path, compress: bool
+) -> None:
+    """With compression, few bytes on the wire are many on the disk."""
+    (source / "weights").write_bytes(b"")
+    sparse(source / "weights", 64 << 20)
+    result = run_transfer(source, staging, "weights", offer=Offer(4 << 20, 8 << 20), compress=compress)
+    assert (result.transient, result.excessive) == (False, True)
+    assert result.reason(30).startswith("the source sent more than it had described")
+    assert (staging / "weights").stat().st_size <= 8 << 20
+
+
+def test_transfer_more_bytes_than_described_is_given_up(source: pathlib.Path, staging: pathlib.Path) -> None:
+    (source / "weights").write_bytes(os.urandom(16 << 20))
+    result = run_transfer(source, staging, "weights", offer=Offer(64 << 20, 2 << 20))
+    assert (result.returncode, result.transient, result.excessive) == (EXCESS, False, True)
+    assert result.received <= (4 << 20)
+
+
+@pytest.mark.parametrize("size", [0, 1, 511, 3 << 20])
+def test_transfer_of_exactly_the_described_bytes_succeeds(source: pathlib.Path, staging: pathlib.Path, size: int) -> None:
+    (source / "weights").write_bytes(os.urandom(size))
+    assert run_transfer(source, staging, "weights", offer=Offer(size, size)).returncode == 0
+    assert_arrived(source, staging, "weights")
 
 
 def test_transfer_partial_file_is_resumed(source: pathlib.Path, staging: pathlib.Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.rsync import (
+    Offer,
     TransferOptions,
     TransferResult,
     client_command,
@@ -32,6 +33,7 @@ def test_client_command_unsets_variables_and_names_files() -> None:
     assert options == [
         "/store/lora/staging/0f",
         "0",
+        "unlimited",
         *CLEAN,
         *("rsync", "--no-whole-file", "--ignore-times", "--blocking-io"),
         *("--no-links", "--no-devices", "--no-specials", "--no-perms", "--chmod=F600", "--no-owner", "--no-group"),
@@ -40,6 +42,12 @@ def test_client_command_unsets_variables_and_names_files() -> None:
     assert join.startswith("sh -c ")
     assert (first, second) == ("source:a.json", "source:\\[b]")
     assert target == "/store/lora/staging/0f/"
+
+
+@pytest.mark.parametrize(("largest", "blocks"), [(0, 2048), (1 << 20, 2048), ((1 << 20) + 1, 2049), (350_000_000, 683_594)])
+def test_client_command_limits_files_to_the_largest_described_size(largest: int, blocks: int) -> None:
+    arguments = client_command(["a"], "/store/lora/staging/0f", TransferOptions(60), offer=Offer(largest, 2 * largest))
+    assert arguments[5] == str(blocks)
 
 
 @pytest.mark.parametrize(("version", "features"), [("3.5.0", ["-e.LsfxCIvu"]), ("3.2.2", []), ("3.1.3", []), ("unknown", [])])
