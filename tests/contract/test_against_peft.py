@@ -40,6 +40,7 @@ REASONS = {
     "unsupported dtype": "whole numbers are quantized values, whose scales are not in the file",
     'expected "LORA"': "level structure knows LoRA alone",
     '"CAUSAL_LM" or null': "the adapter is not one of a causal language model",
+    "alora_invocation_tokens in adapter_config.json: is []": "an Activated LoRA that nothing can invoke",
     "beyond the vocabulary": "the model has no such tokens, so the adapter could never be invoked",
     "import Python modules": "loading would run code that the adapter names",
     "change the base itself": "the base serves other adapters, too",

@@ -86,7 +86,7 @@ KEYS: dict[str, Key] = {
     "target_modules": Key("0.2", Effect.FORM),
     "target_parameters": Key("0.17", Effect.FORM),
     "task_type": Key("0.2", Effect.NOTHING),
-    "trainable_token_indices": Key("0.15", Effect.FORM, _NULL),
+    "trainable_token_indices": Key("0.15", Effect.FORM, (None, {})),
     "use_bdlora": Key("0.19", Effect.FORM, _NULL),
     "use_dora": Key("0.9", Effect.FORM),
     "use_qalora": Key("0.16", Effect.FORM),

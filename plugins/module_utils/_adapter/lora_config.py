@@ -354,7 +354,7 @@ _FORMS: dict[str, Form] = {
     "alpha_pattern": (lambda value: _are_patterns_of(value, _is_number), "numbers by module name or pattern"),
     "alora_invocation_tokens": (lambda value: value is None or (value != [] and _are_numbers(value)), "token ids"),
     "trainable_token_indices": (
-        lambda value: value is None or (bool(value) and (_are_numbers(value) or _are_patterns_of(value, _are_numbers))),
+        lambda value: value in (None, {}) or (bool(value) and (_are_numbers(value) or _are_patterns_of(value, _are_numbers))),
         "token ids, or token ids by module name",
     ),
     "target_parameters": (lambda value: value is None or _are_names(value), "a list of parameter names"),

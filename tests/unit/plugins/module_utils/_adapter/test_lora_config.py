@@ -143,6 +143,7 @@ HARMLESS: list[tuple[str, t.Any, str]] = [
     ("inference_mode", False, ""),
     ("inference_mode", None, ""),
     ("use_rslora", None, ""),
+    ("trainable_token_indices", {}, ""),
     ("peft_version", None, ""),
     ("use_dora", None, ""),
     ("megatron_core", "megatron.core.of_mine", ""),
