@@ -23,16 +23,12 @@ CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / ".collections")]
 
 import numpy  # noqa: E402
-from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import (  # noqa: E402
-    Manifest,
-    TensorEntry,
-)
 from ansible_collections.lorafleet.delivery.plugins.module_utils._engines.rules.table import rules_of  # noqa: E402
 from ansible_collections.lorafleet.delivery.plugins.module_utils._engines.verdicts import Engine, verdicts  # noqa: E402
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError  # noqa: E402
-from ansible_collections.lorafleet.delivery.plugins.module_utils._formats.safetensors import open_header  # noqa: E402
 
 from tests.engines import environments, kinds, matrix  # noqa: E402
+from tests.support.manifests import read_manifest  # noqa: E402
 from tests.support.tiny_adapters import PEFT_PYTHON  # noqa: E402
 
 HERE = pathlib.Path(__file__).parent
@@ -147,21 +143,13 @@ def judge(setup: Setup, lines: list[dict[str, t.Any]], adapters: Kinds) -> Resul
     return Results(setup, version, cells)
 
 
-def manifest_of(directory: pathlib.Path) -> Manifest:
-    """Return the part of an adapter's manifest that verdicts depend on, also for damaged ones."""
-    config = json.loads((directory / "adapter_config.json").read_text(encoding="utf-8"))
-    with open_header(str(directory / "adapter_model.safetensors")) as (_prefix, header, _stream):
-        tensors = tuple(TensorEntry(info.name, info.dtype, tuple(info.shape), "") for info in header.tensors)
-    return Manifest(name=directory.name, files=(), tensors=tensors, config=config, versions={})
-
-
 def contradictions(results: Results, adapters: Kinds) -> list[str]:
     """Return one line for each answer that contradicts the rules."""
     config = json.loads((adapters.base_of(results.setup) / "config.json").read_text(encoding="utf-8"))
     engine = Engine(results.setup.engine, results.version or None, results.setup.settings)
     found = []
     for kind, directory in adapters.asked(results.setup, list(results.cells)).items():
-        (verdict,) = verdicts([engine], manifest_of(directory), config)
+        (verdict,) = verdicts([engine], read_manifest(directory), config)
         if problem := matrix.contradiction(results.cells[kind], verdict):
             found.append(f"{results.setup.title} {results.version}: {kind}: {problem}")
     return found
