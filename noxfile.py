@@ -11,6 +11,7 @@ environment.
 from __future__ import annotations
 
 import filecmp
+import itertools
 import os
 import pathlib
 import re
@@ -37,13 +38,30 @@ nox.options.reuse_venv = "yes"
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False
 
-# The oldest and the newest ansible-core, each with a Python to run it and the oldest Python that it
-# supports on a node.
-CORES = {"2.18.0": ("3.11", "3.8"), "2.21.*": ("3.13", "3.9")}
+# The oldest and the newest ansible-core (requirements/core-*.txt), each with a Python to run it and
+# the oldest Python that it supports on a node.
+CORES = {"oldest": ("3.11", "3.8"), "newest": ("3.13", "3.9")}
 # Integration tests that run with each of them: what depends on ansible-core.
 OF_CORE = [f"tests/integration/test_{name}.py" for name in ("ansible_core", "built_collection", "own_playbooks")]
 # Requirements that are locked together, because one environment holds them.
-LOCKS = {"test": ["test", "lint"], "lab": ["test", "lint", "lab"], "galaxy": ["galaxy"]}
+LOCKS = {
+    "controller": ["controller"],
+    "test": ["test", "lint"],
+    "lab": ["test", "lint", "lab"],
+    "galaxy": ["galaxy"],
+    "bench": ["bench"],
+    "mutation": ["mutation"],
+    "core-oldest": ["core-oldest"],
+    "core-newest": ["core-newest"],
+}
+COMPILE = ["--generate-hashes", "--no-header", "--quiet", "--upgrade"]
+# The first lines of role runtime's files.
+ROLE_HEADER = "# Written by `nox -s lock` from requirements/peft.txt.\n"
+ROLE_FILES = {
+    "-torch": "# torch: the wheels of PyPI (CUDA builds on Linux) and the CPU builds of pytorch.org.\n",
+    "": "# What any build of torch and the load test need.\n",
+    "-cuda": "# What PyPI's builds of torch need as well on Linux.\n",
+}
 # Replaces the script that ansible-test would download to install pip: Python brings pip with it.
 GET_PIP = "import subprocess, sys\nsubprocess.run([sys.executable, '-m', 'ensurepip'], check=True)\n"
 # The tests that load adapters with the interpreter under test.
@@ -155,7 +173,7 @@ def docs(session: nox.Session) -> None:
 @nox.parametrize("python, core", [(python, core) for core, (python, _node) in CORES.items()], ids=list(CORES))
 def cores(session: nox.Session, core: str) -> None:
     """Quick unit tests and a delivery by the built collection, oldest and newest ansible-core."""
-    session.install("-r", "requirements/test.txt", f"ansible-core=={core}")
+    session.install("--require-hashes", "-r", f"requirements/locked/core-{core}.txt")
     node = shutil.which(f"python{CORES[core][1]}") or ""
     session.log(f"The nodes have {node or 'the Python of the controller'}.")
     selected = ["-m", "not slow and not fuzz", "tests/unit", *OF_CORE]
@@ -168,18 +186,17 @@ def cores(session: nox.Session, core: str) -> None:
 
 
 @nox.session(venv_backend="uv")
-@nox.parametrize(
-    "resolution",
-    # `make setup` installs the newest, so all other tests use them.
-    [nox.param("lowest-direct", id="oldest", tags=["gates"]), nox.param("highest", id="newest")],
-)
-def peft(session: nox.Session, resolution: str) -> None:
-    """The load test with the oldest or newest packages that role runtime permits, except torch."""
+@nox.parametrize("oldest", [nox.param(True, id="oldest", tags=["gates"]), nox.param(False, id="newest")])
+def peft(session: nox.Session, oldest: bool) -> None:
+    """The load test with the oldest or newest packages of requirements/peft.txt, except torch."""
     # torch comes from `make setup`: the index has its other versions for CUDA only, gigabytes each.
     no_torch = pathlib.Path(session.create_tmp(), "no-torch.txt")
     no_torch.write_text("torch; sys_platform == 'none'\n")
-    wanted = ["-r", "roles/runtime/files/requirements.txt", "--overrides", str(no_torch)]
-    session.install("--upgrade", "--resolution", resolution, *wanted)
+    if oldest:
+        session.install("--require-hashes", "--no-deps", "-r", "requirements/locked/peft-oldest.txt")
+    else:
+        # Not locked: the purpose is to find out what the newest ones break.
+        session.install("--upgrade", "-r", "requirements/peft.txt", "--overrides", str(no_torch))
     environment = pathlib.Path(session.virtualenv.location).resolve()
     (torch,) = CHECKOUT.glob(".cache/venv/peft/lib/python3*/site-packages")
     (packages,) = environment.glob("lib/python3*/site-packages")
@@ -211,7 +228,7 @@ def coverage(session: nox.Session) -> None:
 @nox.session(venv_backend="uv", default=False)
 def mutation(session: nox.Session) -> None:
     """Small changes to a module_util that its unit tests do not detect: -- NAME [CHANGES]."""
-    session.install("-r", "requirements/mutation.txt")
+    session.install("--require-hashes", "-r", "requirements/locked/mutation.txt")
     with tempfile.TemporaryDirectory() as directory, session.chdir(copy_of_checkout(session, directory)):
         pathlib.Path(".cache").symlink_to(CHECKOUT / ".cache")
         pathlib.Path(".collections").symlink_to(directory)
@@ -220,12 +237,45 @@ def mutation(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def lock(session: nox.Session) -> None:
-    """Update requirements/locked and requirements/engines to the newest versions allowed."""
-    compile_ = ["uv", "pip", "compile", "--python-version", "3.11", "--generate-hashes", "--no-header", "--quiet", "--upgrade"]
+    """Update all locks, those of role runtime too, to the newest versions allowed."""
+    locked = pathlib.Path("requirements/locked")
     for name, files in LOCKS.items():
-        sources = [f"requirements/{source}.txt" for source in files]
-        session.run(*compile_, "--universal", *sources, "--output-file", f"requirements/locked/{name}.txt")
+        (locked / f"{name}.txt").write_text(compiled(session, *files))
+    role = pathlib.Path("roles/runtime/files")
+    torch, cuda, rest = split_peft(compiled(session, "peft", "--python-version", "3.10", "--no-annotate"))
+    builds = "".join(re.findall(r"( \\\n    --hash=\S+)", pathlib.Path("requirements/torch-cpu.txt").read_text()))
+    for name, text in {"-torch": torch.rstrip() + builds + "\n", "": rest, "-cuda": cuda}.items():
+        (role / f"requirements{name}.txt").write_text(ROLE_HEADER + ROLE_FILES[name] + text)
+    same = ["--constraint", str(role / "requirements.txt")]
+    base = compiled(session, "demo-base", "--no-deps")
+    (locked / "demo.txt").write_text(compiled(session, "demo", *same) + base)
+    oldest = compiled(session, "peft", "--resolution", "lowest-direct", "--no-annotate")
+    (locked / "peft-oldest.txt").write_text(split_peft(oldest)[2])
     # Engines have wheels for Linux on x86-64.
     for engine in sorted(pathlib.Path("requirements/engines").glob("*.in")):
         form = ["--python-platform", "x86_64-manylinux_2_36", "--overrides", "requirements/engines/overrides.txt"]
-        session.run(*compile_, *form, str(engine), "--output-file", str(engine.with_suffix(".txt")))
+        command = ["uv", "pip", "compile", "--python-version", "3.11", *COMPILE, *form]
+        session.run(*command, str(engine), "--output-file", str(engine.with_suffix(".txt")))
+
+
+def compiled(session: nox.Session, *arguments: str) -> str:
+    """Requirements with versions and hashes: names of files in requirements, then options of uv."""
+    names = list(itertools.takewhile(lambda word: not word.startswith("-"), arguments))
+    options = list(arguments[len(names) :])
+    python = [] if "--python-version" in options else ["--python-version", "3.11"]
+    sources = [f"requirements/{name}.txt" for name in names]
+    return session.run("uv", "pip", "compile", "--universal", *python, *COMPILE, *options, *sources, silent=True) or ""
+
+
+def split_peft(text: str) -> tuple[str, str, str]:
+    """Divide the PEFT environment into torch, what a CUDA build of torch needs, and the rest."""
+    torch = cuda = rest = ""
+    for entry in re.findall(r"^\S.*\n(?: .*\n)*", text, re.MULTILINE):
+        name = entry.partition("==")[0]
+        if name == "torch":
+            torch += entry
+        elif name == "triton" or name.startswith(("cuda-", "nvidia-")):
+            cuda += entry
+        else:
+            rest += entry
+    return torch, cuda, rest

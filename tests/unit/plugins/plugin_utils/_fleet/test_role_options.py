@@ -18,7 +18,7 @@ from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.role_opt
         ("agent_level", "model", "model"),
         ("agent_bases", {}, {}),
         ("agent_prompts", [1], [1]),
-        ("runtime_torch", 2.1, "2.1"),
+        ("runtime_base_python", 3.11, "3.11"),
     ],
 )
 def test_coerced_returns_value_as_role_gets_it(name: str, value: t.Any, expected: t.Any) -> None:
