@@ -17,6 +17,7 @@ import collections.abc as c
 import typing as t
 
 from ansible import constants as C
+from ansible.plugins.loader import connection_loader
 
 from .findings import Finding
 from .role_options import documented_variables
@@ -36,6 +37,8 @@ def overriding_facts(variables: c.Mapping[str, t.Any]) -> set[str]:
     facts = variables.get("ansible_facts")
     if not facts or not C.INJECT_FACTS_AS_VARS:
         return set()
+    # Ansible knows the options of a plugin once it is loaded.
+    connection_loader.get("ssh", class_only=True)
     # Ansible ignores facts with the names of most connection variables, but not of all.
     connection = {name for name in C.config.get_plugin_vars("connection", "ssh") if name.startswith("ansible_")}
     # In ``ansible_facts``, names lack this beginning.

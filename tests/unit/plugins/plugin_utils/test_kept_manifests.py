@@ -9,7 +9,13 @@ import pathlib
 import pytest
 from ansible import constants as C
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._kept_manifests import keep, text_of, with_texts
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._kept_manifests import (
+    check_source,
+    keep,
+    record_source,
+    text_of,
+    with_texts,
+)
 
 TEXT = '{"name": "ü", "tensors": {}}'
 
@@ -47,3 +53,16 @@ def test_text_of_reference_of_another_run_is_refused(tmp_path: pathlib.Path, mon
 def test_with_texts_other_arguments_and_values_are_unchanged() -> None:
     assert with_texts({"manifests": [keep(TEXT), TEXT, 3], "store": "/s"}) == {"manifests": [TEXT, TEXT, 3], "store": "/s"}
     assert with_texts({"manifests": "no list"}) == {"manifests": "no list"}
+
+
+def test_check_source_accepts_only_a_host_that_described_the_manifest() -> None:
+    # Nobody has described it in this run: the playbook has it from elsewhere.
+    check_source([TEXT], "sbs29")
+    record_source([TEXT, "{}"], "sbs29")
+    record_source([TEXT], "../sbs30")
+    check_source([TEXT, "{}"], "sbs29")
+    check_source([TEXT], "../sbs30")
+    with pytest.raises(DeliveryError, match=r"source: is localhost, but \.\./sbs30, sbs29 described the manifests\."):
+        check_source([TEXT], "localhost")
+    with pytest.raises(DeliveryError, match=r"source: is \.\./sbs30, but sbs29 described"):
+        check_source([TEXT, "{}"], "../sbs30")

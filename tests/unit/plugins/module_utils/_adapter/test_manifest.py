@@ -9,10 +9,12 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import re
 import typing as t
 
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import (
+    MAX_TEXT,
     FileEntry,
     MadeOf,
     Manifest,
@@ -186,6 +188,39 @@ def test_from_text_invalid_json_is_rejected(text: str) -> None:
     assert Manifest.from_text(manifest_of(1).to_text()) == manifest_of(1)
     with pytest.raises(DeliveryError, match=r"manifest: is not valid JSON: .* Pass it on as adapter_info returned it\."):
         Manifest.from_text(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('{"name": "a", "name": "b"}', 'has the key "name" twice'),
+        ('{"config": {"r": NaN}}', "has the value NaN"),
+        ('{"size": ' + "9" * 400 + "}", "which is too large"),
+        ('{"versions": {"a": "\\ud800"}}', "is not valid JSON"),
+        ("\ud800", "is not valid JSON"),
+        ('{"a":' * 100_000 + "1" + "}" * 100_000, "is not valid JSON"),
+        ("\ufeff{}", "byte order mark"),
+        ("[]", "expected an object"),
+        ("<html>", "JSON"),
+        ("{" + " " * MAX_TEXT + "}", f"has {MAX_TEXT + 2} characters; at most {MAX_TEXT} are accepted"),
+    ],
+)
+def test_from_text_what_readers_understand_differently_is_rejected(text: str, problem: str) -> None:
+    with pytest.raises(DeliveryError, match=re.escape(problem)):
+        Manifest.from_text(text)
+
+
+@pytest.mark.parametrize("schema", [True, 1.0, "1"])
+def test_from_json_schema_that_only_equals_is_rejected(schema: t.Any) -> None:
+    with pytest.raises(DeliveryError, match="has schema"):
+        Manifest.from_json({**manifest_of(1).to_json(), "schema": schema})
+
+
+@pytest.mark.parametrize("key", ["config", "base", "golden"])
+@pytest.mark.parametrize("value", [[["a", 1]], "ab", 5])
+def test_from_json_other_value_instead_of_object_is_rejected(key: str, value: t.Any) -> None:
+    with pytest.raises(DeliveryError, match="is not an object"):
+        Manifest.from_json({**manifest_of(1).to_json(), key: value})
 
 
 def test_from_json_wrong_digest_names_both() -> None:
