@@ -43,6 +43,8 @@ nox.options.error_on_missing_interpreters = False
 CORES = {"oldest": ("3.11", "3.8"), "newest": ("3.13", "3.9")}
 # Integration tests that run with each of them: what depends on ansible-core.
 OF_CORE = [f"tests/integration/test_{name}.py" for name in ("ansible_core", "built_collection", "own_playbooks")]
+# What Ansible does with the answer of a hostile host.
+OF_CORE += ["tests/adversary/test_answers.py"]
 # Requirements that are locked together, because one environment holds them.
 LOCKS = {
     "controller": ["controller"],

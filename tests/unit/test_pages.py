@@ -92,3 +92,11 @@ def test_architecture_page_names_every_room(kind: str) -> None:
     rooms = {str(path.parent.relative_to(PLUGINS / kind)) for path in (PLUGINS / kind).glob("_*/**/*.py")}
     named = re.findall(r"^\| `(_[\w/]+)` \|", prose(CHECKOUT / "docs" / "architecture.md"), re.MULTILINE)
     assert rooms - set(named) == set()
+
+
+def test_security_page_names_tests_that_exist() -> None:
+    text = (CHECKOUT / "docs" / "security.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(\w+/test_\w+)`", text)
+    assert len(named) > 8
+    for name in named:
+        assert [*CHECKOUT.glob(f"tests/{name}.py"), *CHECKOUT.glob(f"tests/unit/plugins/*/{name}.py")], name
