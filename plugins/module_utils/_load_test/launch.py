@@ -20,8 +20,12 @@ from .._files import open_regular
 from .child import INSTALL_PEFT, Child, private_directory, run_python
 from .interpreter import PACKAGES
 from .program import write_program
+from .result_form import check_form
 from .serving_user import ServingUser
 from .worker.protocol import OpenedDevice, Report, Request, RunError, RunResult, Target
+
+# Bytes: far more than the answers of all adapters of a node.
+_LONGEST_RESULT = 64 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +83,11 @@ def _read_result(path: str) -> RunResult:
     # Another user can put anything there: only a regular file is read, and only of the right form.
     errors = (DeliveryError, OSError, ValueError, RecursionError, AttributeError, KeyError, TypeError)
     with contextlib.suppress(*errors), open_regular(path) as stream:
-        return RunResult.from_json(json.loads(stream.read()))
+        text = stream.read(_LONGEST_RESULT + 1)
+        if len(text) <= _LONGEST_RESULT:
+            result = RunResult.from_json(json.loads(text))
+            check_form(result)
+            return result
     return RunResult()
 
 

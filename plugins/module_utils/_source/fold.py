@@ -275,7 +275,8 @@ class _Making:
             paths = [os.path.join(private, name) for name in ("fold.json", "folded.json")]
             with open(paths[0], "w", encoding="utf-8") as stream:
                 json.dump(dataclasses.asdict(request), stream)
-            child = run_python(python, ["-I", "-B", script, *paths], private, _TIMEOUT)
+            # The folded weights have the size of the adapter's.
+            child = run_python(python, ["-I", "-B", script, *paths], private, _TIMEOUT, largest_file=None)
             try:
                 with open(paths[1], encoding="utf-8") as stream:
                     folded = worker.Folded(**json.load(stream))

@@ -114,6 +114,72 @@ def test_run_worker_timeout_kills_the_process_group(
     os.close(reader)
 
 
+DAEMON = """
+setsid sh -c 'echo $$ > {marker}; exec sleep 600' > /dev/null 2>&1 &
+while ! test -s {marker}; do sleep 0.05; done
+"""
+
+
+@pytest.mark.parametrize("ending", ["exit 0", "sleep 600"])
+def test_run_worker_ends_daemons(
+    scratch: pathlib.Path, interpreter: t.Callable[[str], str], tmp_path: pathlib.Path, ending: str
+) -> None:
+    """Those too that have left the process group, after success and after the time limit."""
+    marker = tmp_path / "pid"
+    bystander = subprocess.Popen(["sleep", "600"])
+    try:
+        run_worker(interpreter(DAEMON.format(marker=marker) + ending), "cpu", [target("a")], 3, str(scratch))
+        daemon = pathlib.Path("/proc", marker.read_text(encoding="utf-8").strip())
+        assert not daemon.exists()
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+def test_run_worker_has_no_new_privileges_before_the_interpreter_starts(
+    scratch: pathlib.Path, interpreter: t.Callable[[str], str]
+) -> None:
+    outcome = run_worker(interpreter("grep NoNewPrivs /proc/self/status >&2; exit 1"), "cpu", [], 60, str(scratch))
+    assert "NoNewPrivs:\t1" in only_problem(outcome)
+
+
+def test_run_worker_cannot_fill_the_disk(scratch: pathlib.Path, interpreter: t.Callable[[str], str]) -> None:
+    fill = 'import sys; open(sys.argv[1], "wb").truncate(1 << 40)'
+    outcome = run_worker(interpreter(f"{sys.executable} -c '{fill}' \"$5\""), "cpu", [], 60, str(scratch))
+    assert "File too large" in only_problem(outcome)
+
+
+FORM = dataclasses.asdict(Report(LoadTestResult(level="adapter"), passed=True))
+WRONG_FORMS: dict[str, dict[str, t.Any]] = {
+    "level": {"reports": {"a": {**FORM, "result": {**FORM["result"], "level": "x"}}}},
+    "text as number": {"reports": {"a": {**FORM, "result": {**FORM["result"], "load_seconds": "1"}}}},
+    "number as text": {"reports": {"a": {**FORM, "result": {**FORM["result"], "device": 1}}}},
+    "number as warning": {"reports": {"a": {**FORM, "warnings": [1]}}},
+    "list as version": {"reports": {"a": {**FORM, "result": {**FORM["result"], "versions": {"a": [1]}}}}},
+    "number as remedy": {"reports": {"a": {**FORM, "failures": [{"problem": "x", "remedy": 1}]}}},
+    "no error": {"error": 5},
+    "half an error": {"error": {"kind": "x"}},
+    "error of numbers": {"error": {"kind": 1, "detail": 2}},
+    "adapter under test": {"current": {}},
+}
+
+
+@pytest.mark.parametrize("what", WRONG_FORMS)
+def test_run_worker_result_of_another_form_is_a_problem(
+    scratch: pathlib.Path, interpreter: t.Callable[[str], str], tmp_path: pathlib.Path, what: str
+) -> None:
+    result = {"reports": {}, "current": None, "error": None, "device": None, "seconds": 0.5}
+    text = tmp_path / "text"
+    text.write_text(json.dumps({**result, **WRONG_FORMS[what]}), encoding="utf-8")
+    outcome = run_worker(interpreter(f'cp {text} "$5"'), "cpu", [target("a")], 60, str(scratch))
+    assert outcome.reports == {}
+    assert "ended without a result" in only_problem(outcome)
+    # Only this made it another form.
+    text.write_text(json.dumps({**result, "reports": {"a": FORM}}), encoding="utf-8")
+    assert run_worker(interpreter(f'cp {text} "$5"'), "cpu", [target("a")], 60, str(scratch)).reports["a"].passed
+
+
 def test_run_worker_crash_keeps_earlier_reports(scratch: pathlib.Path, interpreter: t.Callable[[str], str]) -> None:
     report = Report(LoadTestResult(level="adapter", versions={"torch": "2"}), passed=True)
     result = {"reports": {"a": dataclasses.asdict(report)}, "current": "b", "error": None, "seconds": 1}
