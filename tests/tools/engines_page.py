@@ -71,6 +71,7 @@ rank times factor. `LINES` are lines for the base's `config.json`, such as `"rop
 """
 _RUN = """These engines were run on a CPU in float32 with SmolLM2-135M-Instruct, whose head is its embeddings,
 and adapters of rank 16 and alpha 32 that PEFT 0.21.2 made. A difference of up to 0.001 is right.
+[`make engines`](testing.md#the-engines) asks them again and fails if a rule is contradicted.
 
 """
 _READ = """The rules of these engines come from their source code. Nobody has run them here, so there are no
