@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import typing as t
 
 from .._errors import DeliveryError
@@ -21,6 +22,7 @@ from .file_kinds import kind_of
 MAX_CONFIG = 1 << 20
 # The largest tokenizer.json, of Gemma 3, has 33 MB.
 MAX_DATA = 1 << 28
+_ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class _Rejected(ValueError):
@@ -48,7 +50,8 @@ def parse_object(data: bytes, subject: str, remedy: str) -> dict[str, t.Any]:
             parse_float=_finite,
         )
         # JSON can contain an escaped half of a surrogate pair, which UTF-8 cannot represent.
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
+        if _ESCAPED_SURROGATE.search(data):
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
     except _Rejected as exc:
         raise DeliveryError.of(subject, f"{exc}.", remedy) from exc
     except (ValueError, RecursionError) as exc:
@@ -96,11 +99,14 @@ def is_integer(value: t.Any) -> t.TypeGuard[int]:
 
 
 def _unique(pairs: list[tuple[str, t.Any]]) -> dict[str, t.Any]:
-    result: dict[str, t.Any] = {}
-    for key, value in pairs:
-        if key in result:
-            raise _Rejected(f"has the key {shown(key)} twice")
-        result[key] = value
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        # Only now, since most objects are those of tensors and files: thousands without mistakes.
+        seen: set[str] = set()
+        for key, _value in pairs:
+            if key in seen:
+                raise _Rejected(f"has the key {shown(key)} twice")
+            seen.add(key)
     return result
 
 
