@@ -112,8 +112,11 @@ def _check_adapters(
         known = {row["base"]: _names_only(params["bases"].get(row["base"])), **bases}
         found = describe_adapters({**params, "adapters": [row]}, known, versions, identities, scratch, write_cache=False)
         checklist.fail(check, found.problems, adapter=name)
+        prefix = f"{check}: "
         for warning in found.warnings:
-            checklist.add(check, WARNING, warning.removeprefix(f"{check}: "), adapter=name)
+            # Python 3.8 has no removeprefix.
+            text = warning[len(prefix) :] if warning.startswith(prefix) else warning
+            checklist.add(check, WARNING, text, adapter=name)
         for manifest in found.manifests:
             with checklist.checking(check, name):
                 # A folded adapter has the tokenizer of its original.
