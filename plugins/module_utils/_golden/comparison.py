@@ -61,6 +61,14 @@ class Distances:
     def to_json(self) -> dict[str, float]:
         return {name: round(value, 4) for name, value in dataclasses.asdict(self).items()}
 
+    @classmethod
+    def from_json(cls, data: t.Any) -> Distances:
+        """Read them back. Raises KeyError, TypeError or ValueError for another form."""
+        values = {field.name: float(data[field.name]) for field in dataclasses.fields(cls)}
+        if not all(map(math.isfinite, values.values())):
+            raise ValueError("a distance is not finite")
+        return cls(**values)
+
 
 def distances(golden: Answer, found: Answer) -> Distances:
     """Return the distances of an answer from the golden.

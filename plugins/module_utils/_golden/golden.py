@@ -17,9 +17,17 @@ from .._errors import DeliveryError
 from .._files import read_json
 from .._hashing import SHORT
 from .._names import is_release_name
-from .comparison import PERMITTED, distances
+from .._text import first, shown
+from .comparison import PERMITTED, Distances, distances, permitted
 
 SCHEMA = 1
+
+# A golden of the default prompts has a few hundred.
+MAX_POSITIONS = 20_000
+# Recordings keep the 20 likeliest tokens of the base, and as many of the adapter.
+MAX_CANDIDATES = 256
+# Distances are recorded with four digits, of which the limits are a multiple.
+_ROUNDED = 0.001
 
 _RECORD_AGAIN = "Record it again on the training server with adapter_golden."
 
@@ -52,6 +60,31 @@ class Golden:
     def to_json(self) -> dict[str, t.Any]:
         return {"schema": SCHEMA, **dataclasses.asdict(self)}
 
+    def _check_size(self) -> None:
+        """Raise DeliveryError if comparing it would take long."""
+        tokens = [rows for question in self.questions for rows in question["tokens"]]
+        answers = [row for key in ("on", "off") for rows in self.answer[key] for row in rows]
+        found = max(len(tokens), len(answers) // 2)
+        if found > MAX_POSITIONS:
+            raise DeliveryError.of("golden", f"has {found} positions; at most {MAX_POSITIONS} are accepted.", _RECORD_AGAIN)
+        most = max(map(len, [*tokens, *answers]))
+        if most > MAX_CANDIDATES:
+            problem = f"has {most} tokens at one position; at most {MAX_CANDIDATES} are accepted."
+            raise DeliveryError.of("golden", problem, _RECORD_AGAIN)
+
+    def _check_permitted(self) -> None:
+        """Raise DeliveryError if it permits more than its noise explains, or has too much noise."""
+        limits = permitted([Distances.from_json(noise) for noise in self.noise.values()])
+        # The direction is permitted down to its limit, the others up to theirs. NaN is neither.
+        wider = [
+            f"{key} {shown(self.permitted[key])}, expected {limit}"
+            for key, limit in limits.items()
+            if not (self.permitted[key] >= limit - _ROUNDED if key == "direction" else self.permitted[key] <= limit + _ROUNDED)
+        ]
+        if wider:
+            problem = f"permits more than the noise of the training server explains: {first(wider)}."
+            raise DeliveryError.of("golden", problem, _RECORD_AGAIN)
+
     @classmethod
     def from_json(cls, data: t.Any, subject: str) -> Golden:
         """Read a golden back. Raises DeliveryError about ``subject`` for another schema or form."""
@@ -61,11 +94,13 @@ class Golden:
             golden = cls(**{field.name: data[field.name] for field in dataclasses.fields(cls)})
             if not set(PERMITTED) <= set(golden.permitted) or not golden.positions:
                 raise ValueError("nothing to compare")
+            golden._check_size()
+            golden._check_permitted()
             # An answer that cannot be compared with itself cannot be compared at all.
             distances(golden.answer, golden.answer)
         except DeliveryError as exc:
             raise DeliveryError.of(subject, exc.problems[0].problem, _RECORD_AGAIN) from exc
-        except (ArithmeticError, KeyError, TypeError, ValueError) as exc:
+        except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as exc:
             raise DeliveryError.of(
                 subject, f"does not have the form of schema {SCHEMA}: {type(exc).__name__} {exc}.", _RECORD_AGAIN
             ) from exc

@@ -15,7 +15,8 @@ import typing as t
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import FileEntry, MadeOf, Manifest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
-from ansible_collections.lorafleet.delivery.plugins.module_utils._golden.comparison import PERMITTED
+from ansible_collections.lorafleet.delivery.plugins.module_utils._golden import golden as module
+from ansible_collections.lorafleet.delivery.plugins.module_utils._golden.comparison import PERMITTED, Distances, permitted
 from ansible_collections.lorafleet.delivery.plugins.module_utils._golden.golden import (
     Golden,
     golden_of,
@@ -24,6 +25,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._golden.golden 
     read_golden,
 )
 
+NOISE = {"on": 0.0, "off": 0.0, "direction": 1.0, "strength": 1.0, "top1": 1.0}
 ON = [[[-0.2, -2.3, -2.3], [-0.5, -1.2, -2.3]]]
 GOLDEN = {"on": ON, "off": [[[-1.2, -0.9, -1.2], [-1.6, -0.7, -1.2]]]}
 
@@ -71,6 +73,57 @@ def test_golden_malformed_is_an_error_with_remedy(tmp_path: pathlib.Path, data: 
     path.write_text(json.dumps(data) if data is not None else "[]", encoding="utf-8")
     with pytest.raises(DeliveryError, match=f"{path}{malformed}"):
         read_golden(str(tmp_path), manifest())
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("on", 1e9), ("on", 0.122), ("off", float("nan")), ("off", float("inf")), ("direction", -1e9), ("direction", 0.978),
+     ("direction", float("nan")), ("strength", 1e9), ("strength", True)],
+)  # fmt: skip
+def test_golden_that_permits_more_than_its_noise_explains_is_rejected(key: str, value: float) -> None:
+    wide = {**golden(manifest()).to_json(), "permitted": {**PERMITTED, key: value}}
+    with pytest.raises(DeliveryError, match=rf"permits more than the noise of the training server explains: {key} "):
+        Golden.from_json(wide, "golden")
+
+
+def test_golden_with_noise_permits_a_multiple_of_it() -> None:
+    noise = Distances(on=0.04, off=0.03, direction=0.99, strength=1.03, top1=0.9)
+    noisy = {**golden(manifest()).to_json(), "noise": {"eager": noise.to_json()}, "permitted": permitted([noise])}
+    assert Golden.from_json(noisy, "golden").permitted["on"] == 0.16
+    with pytest.raises(DeliveryError, match="permits more than"):
+        Golden.from_json({**noisy, "noise": {}}, "golden")
+
+
+@pytest.mark.parametrize(
+    ("noise", "problem"),
+    [
+        ({"eager": {**NOISE, "on": 0.06}}, "is unusable: two attention kernels"),
+        ({"eager": {**NOISE, "direction": 0.5}}, "is unusable: along these prompts"),
+        ({"eager": {**NOISE, "off": float("nan")}}, "a distance is not finite"),
+        ({"eager": {**NOISE, "off": "x"}}, "does not have the form"),
+        ({"eager": {}}, "does not have the form"),
+        ({"eager": 5}, "does not have the form"),
+        (5, "does not have the form"),
+    ],
+)
+def test_golden_with_noise_that_hides_everything_is_rejected(noise: t.Any, problem: str) -> None:
+    with pytest.raises(DeliveryError, match=problem):
+        Golden.from_json({**golden(manifest()).to_json(), "noise": noise}, "golden")
+
+
+def test_golden_beyond_bounds_is_rejected_before_it_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_POSITIONS", 2)
+    monkeypatch.setattr(module, "MAX_CANDIDATES", 3)
+    monkeypatch.setattr(module, "distances", lambda one, other: None)
+    data = golden(manifest()).to_json()
+    assert Golden.from_json(data, "golden").positions == 2
+    long = {"on": [ON[0] * 2], "off": [ON[0] * 2]}
+    for more in ({"answer": long}, {"questions": data["questions"] * 2}):
+        with pytest.raises(DeliveryError, match="has 4 positions; at most 2 are accepted"):
+            Golden.from_json({**data, **more}, "golden")
+    wide = [[[0.0] * 4] * 2]
+    with pytest.raises(DeliveryError, match="has 4 tokens at one position; at most 3 are accepted"):
+        Golden.from_json({**data, "answer": {"on": wide, "off": wide}}, "golden")
 
 
 def test_read_golden_unreadable_is_an_error_with_remedy(tmp_path: pathlib.Path) -> None:
