@@ -24,6 +24,7 @@ class Effect(enum.Enum):
 
     NOTHING = "nothing: only the training, or a reader other than PEFT, uses it"
     FORM = "it chooses tensors or a computation that the load test knows, if the inventory declares it"
+    REVISION = "it makes AutoPeftModel load another revision of the base, if the inventory declares it"
     BASE = "it makes the adapter change the base itself, which other adapters share"
     CODE = "it makes PEFT import Python modules that the adapter names"
     OTHERS = "PEFT cannot load the adapter without the others that it combines"
@@ -81,7 +82,8 @@ KEYS: dict[str, Key] = {
     "qalora_group_size": Key("0.16", Effect.NOTHING, (16,)),
     "r": Key("0.2", Effect.FORM),
     "rank_pattern": Key("0.6", Effect.FORM),
-    "revision": Key("0.4", Effect.NOTHING),
+    # Of the base. On the Hub, anybody can open a pull request, which is a revision.
+    "revision": Key("0.4", Effect.REVISION, (None, "main")),
     "runtime_config": Key("0.12", Effect.NOTHING),
     "target_modules": Key("0.2", Effect.FORM),
     "target_parameters": Key("0.17", Effect.FORM),

@@ -72,5 +72,5 @@ class Declaration:
     def folded(self) -> Declaration:
         """Return what this declares about the folded adapter, which is plain LoRA of one rank."""
         rank = max([self.rank, *map(int, (self.peft_config.get("rank_pattern") or {}).values())])
-        kept = {key: value for key, value in self.peft_config.items() if key in KEYS_OF_MODULES}
+        kept = {key: value for key, value in self.peft_config.items() if key in (*KEYS_OF_MODULES, "revision")}
         return dataclasses.replace(self, rank=rank, alpha=float(rank), peft_config=kept)

@@ -39,6 +39,8 @@ from .files import CONFIG_FILE
 from .module_selection import DEFAULT_TARGETS, Config, is_pattern, matches_any, select
 from .patterns import PatternError
 
+# PEFT itself shortens a list of more than 20 names to their endings when it saves.
+MAX_NAMES = 1000
 # The modules whose weights are one tensor in bases with tied embeddings.
 TIED = ("embed_tokens", "lm_head")
 # A path on the host of the training rather than a name on the Hub, which has one slash at most.
@@ -191,7 +193,7 @@ def _must_be_declared(key: str, config: Config, declared: Declaration) -> bool:
         # Released versions have no other keys that matter; a newer one may compute differently.
         newer = major_minor(str(config.get("peft_version") or "0")) > major_minor(NEWEST)
         return newer and not is_empty(value)
-    if KEYS[key].effect is not Effect.FORM or key in _REQUIRED or is_plain(key, value):
+    if KEYS[key].effect not in (Effect.FORM, Effect.REVISION) or key in _REQUIRED or is_plain(key, value):
         return False
     if key == "ensure_weight_tying":
         return may_be_tied(config, declared.base_config)
@@ -285,7 +287,7 @@ def _is_count(value: t.Any, minimum: int = 1) -> bool:
 
 
 def _are_names(value: t.Any) -> bool:
-    return isinstance(value, list) and all(isinstance(name, str) and name for name in value)
+    return isinstance(value, list) and len(value) <= MAX_NAMES and all(isinstance(name, str) and name for name in value)
 
 
 def _are_numbers(value: t.Any) -> bool:
@@ -319,7 +321,10 @@ Form = t.Tuple[t.Callable[[t.Any], bool], str]
 _BOOLEAN: Form = (lambda value: value is None or isinstance(value, bool), "true or false")
 _TEXT: Form = (lambda value: value is None or isinstance(value, str), "text")
 _OBJECT: Form = (lambda value: value is None or isinstance(value, dict), "an object")
-_MODULES: Form = (lambda value: value is None or isinstance(value, str) or _are_names(value), "module names or a pattern")
+_MODULES: Form = (
+    lambda value: value is None or isinstance(value, str) or _are_names(value),
+    f"at most {MAX_NAMES} module names, or a pattern",
+)
 
 # Of an adapter of any kind; without target_modules, target_parameters takes its place.
 _REQUIRED = frozenset({"peft_type", "r", "lora_alpha", "target_modules"})
@@ -331,7 +336,7 @@ _FORMS: dict[str, Form] = {
     "lora_alpha": (lambda value: _is_number(value) and value != 0, "a number other than 0"),
     "target_modules": (
         lambda value: value is None or (bool(value) and (isinstance(value, str) or _are_names(value))),
-        'a list of module names, a pattern or "all-linear"',
+        f'a list of at most {MAX_NAMES} module names, a pattern or "all-linear"',
     ),
     "base_model_name_or_path": _TEXT,
     "lora_dropout": (lambda value: _is_number(value) and 0 <= value <= 1, "a number from 0 to 1"),
@@ -342,7 +347,7 @@ _FORMS: dict[str, Form] = {
     "ensure_weight_tying": _BOOLEAN,
     "bias": (lambda value: value in ("none", "all", "lora_only"), '"none", "all" or "lora_only"'),
     "auto_mapping": _OBJECT,
-    "modules_to_save": (lambda value: value is None or _are_names(value), "a list of module names"),
+    "modules_to_save": (lambda value: value is None or _are_names(value), f"a list of at most {MAX_NAMES} module names"),
     "init_lora_weights": (
         lambda value: value is None or isinstance(value, bool) or _family(value) in INITIALIZATIONS or _is_unfit(value),
         ", ".join(shown(value) for value in INITIALIZATIONS),
@@ -357,7 +362,7 @@ _FORMS: dict[str, Form] = {
         lambda value: value in (None, {}) or (bool(value) and (_are_numbers(value) or _are_patterns_of(value, _are_numbers))),
         "token ids, or token ids by module name",
     ),
-    "target_parameters": (lambda value: value is None or _are_names(value), "a list of parameter names"),
+    "target_parameters": (lambda value: value is None or _are_names(value), f"a list of at most {MAX_NAMES} parameter names"),
     "use_bdlora": _OBJECT,
     "velora_config": _OBJECT,
     "monteclora_config": _OBJECT,

@@ -39,9 +39,10 @@ def is_pattern(value: t.Any) -> bool:
     return isinstance(value, str) and value.lower() != ALL_LINEAR and value != NOTHING
 
 
-def matches_any(names: t.Sequence[str] | None, module: str) -> bool:
+def matches_any(names: t.Collection[str] | None, module: str) -> bool:
     """Return whether ``module`` has one of ``names`` as its name or as its last components."""
-    return any(module == name or module.endswith(f".{name}") for name in names or ())
+    parts = module.split(".")
+    return names is not None and any(".".join(parts[start:]) in names for start in range(len(parts)))
 
 
 def saves(config: Config, module: str) -> bool:
@@ -49,7 +50,8 @@ def saves(config: Config, module: str) -> bool:
     parts = module.split(".")
     above = [".".join(parts[: length + 1]) for length in range(len(parts))]
     # PEFT compares the ends of names as texts: norm also means input_layernorm.
-    return any(path.endswith(name) for name in config.get("modules_to_save") or () for path in above)
+    ends = tuple(config.get("modules_to_save") or ())
+    return any(path.endswith(ends) for path in above)
 
 
 def select(config: Config, modules: Modules) -> Selection:
@@ -70,6 +72,7 @@ def _excluded(config: Config, names: list[str]) -> set[str]:
     if isinstance(exclude, str):
         found = set(matching([exclude], names, whole=True)[0]) if exclude else set()
     else:
+        exclude = frozenset(exclude or ())
         found = {name for name in names if matches_any(exclude, name)}
     # A module that is saved, and all modules inside it, by whole components of the name.
     for matches in matching(config.get("modules_to_save") or (), names, r"(^|.*\.){}($|\..*)"):
@@ -90,6 +93,7 @@ def _targets(config: Config, modules: Modules, names: list[str]) -> list[str]:
         return [name for name in names if not modules[name].embedding and not matches_any(["lm_head"], name)]
     layers = config.get("layers_to_transform")
     in_layers = set(names) if layers is None or layers == [] else _in_layers(config, names)
+    wanted = frozenset(wanted)
     return [name for name in names if name in wanted or (name in in_layers and matches_any(wanted, name))]
 
 

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import typing as t
 
@@ -167,9 +168,10 @@ def structure_notes(tensors: t.Sequence[TensorScan], config: Config, base_config
     if unknown:
         notes.append(f"Level structure cannot check all tensors of {first(unknown)}; level adapter can.")
     modules = modules_of_base(base_config) or _modules_of(tensors)
+    ends = "".join(f"{module}\n" for module in modules)
     for key in ("target_modules", "modules_to_save"):
         names = config.get(key) or ()
-        absent = [] if isinstance(names, str) else [name for name in names if not any(_names(name, one) for one in modules)]
+        absent = [] if isinstance(names, str) else [name for name in names if f"{name}\n" not in ends]
         if absent:
             where = "the base" if modules_of_base(base_config) else "the file"
             notes.append(f"{key} names {first(absent)}, which {where} does not have. PEFT ignores that.")
@@ -202,10 +204,6 @@ def lora_modules(tensors: t.Iterable[TensorScan]) -> list[str]:
     """Return the modules of the base that the tensors of LoRA layers belong to."""
     found = filter(None, (_LORA_TENSOR.fullmatch(tensor.name) for tensor in tensors))
     return list(dict.fromkeys(lora["module"] for lora in found))
-
-
-def _names(name: str, module: str) -> bool:
-    return module.endswith(name) or matches_any([name], module)
 
 
 def _for_unknown_base(config: Config, tensors: t.Iterable[TensorScan]) -> Config:
@@ -382,9 +380,15 @@ def _is_beyond(tensor: str, config: Config) -> bool:
         tied = bool(config.get("ensure_weight_tying")) and matches_any(TIED, module)
         return saves(config, module) or tied or (bool(config.get("trainable_token_indices")) and ".token_adapter." in tensor)
     inner = re.sub(r"(\.base_layer)+$", "", module)
-    parents = [parameter.rpartition(".")[0] for parameter in config.get("target_parameters") or ()]
+    parents = _parents(tuple(config.get("target_parameters") or ()))
     # PEFT converts all-linear on a MoE to bare names of parameters, which any module can have.
     return "" in parents or matches_any(parents, inner) or (bool(config.get("ensure_weight_tying")) and matches_any(TIED, module))
+
+
+@functools.lru_cache(maxsize=1)
+def _parents(parameters: tuple[str, ...]) -> frozenset[str]:
+    """Return the modules that have these parameters."""
+    return frozenset(parameter.rpartition(".")[0] for parameter in parameters)
 
 
 def _overwriting_remedy(overwriting: list[str]) -> str:

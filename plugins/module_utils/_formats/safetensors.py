@@ -29,6 +29,10 @@ from .strict_json import is_integer, parse_object
 # The format allows 100 MB. The header of an adapter for a base of 8B parameters has 60 kB. Parsed
 # JSON takes many times its size in memory.
 MAX_HEADER = 1 << 24
+# An adapter of all experts of Qwen3-235B-A22B has 72 192 tensors.
+MAX_TENSORS = 100_000
+# Names and texts together. Tools write some lines, such as the commit of the training.
+MAX_METADATA = 1 << 20
 
 _BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64,
@@ -110,11 +114,19 @@ def _read_header(stream: t.BinaryIO, path: str) -> tuple[bytes, Header]:
         raise _no_header(path, head + raw[:504], size, length)
     if len(raw) < length:
         raise size_changed(path)
+    # Before it is parsed, which takes time and memory. An entry has four values after colons.
+    if raw.count(b":") > 5 * MAX_TENSORS:
+        raise _too_much(path, "values", raw.count(b":"), 5 * MAX_TENSORS)
     entries = parse_object(raw, f"{path} (header)", _DAMAGED)
     metadata = entries.pop("__metadata__", None)
+    if len(entries) > MAX_TENSORS:
+        raise _too_much(path, "tensors", len(entries), MAX_TENSORS)
     metadata = {} if metadata is None else metadata
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise DeliveryError.of(path, "has a __metadata__ that does not map text to text.", _DAMAGED)
+    metadata_size = sum(len(key) + len(value) for key, value in metadata.items())
+    if metadata_size > MAX_METADATA:
+        raise _too_much(path, "characters of __metadata__", metadata_size, MAX_METADATA)
     tensors = sorted((_tensor(path, name, entry) for name, entry in entries.items()), key=lambda info: (info.start, info.end))
     position = 0
     for info in tensors:
@@ -162,6 +174,10 @@ def _is_deep(value: t.Any, levels: int = 120) -> bool:
     """Return whether a value nests deeper than the official library reads, which is 127 levels."""
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return not levels or any(_is_deep(item, levels - 1) for item in inner)
+
+
+def _too_much(path: str, what: str, found: int, limit: int) -> DeliveryError:
+    return DeliveryError.of(f"{path} (header)", f"has {found} {what}; at most {limit} are accepted.", _DAMAGED)
 
 
 def _no_header(path: str, head: bytes, size: int, length: int) -> DeliveryError:

@@ -149,6 +149,7 @@ HARMLESS: list[tuple[str, t.Any, str]] = [
     ("megatron_core", "megatron.core.of_mine", ""),
     ("qalora_group_size", 32, ""),
     ("revision", "main", ""),
+    ("revision", None, ""),
     ("bias", "all", "PEFT uses it in training only"),
     ("bias", "lora_only", "PEFT uses it in training only"),
     ("fan_in_fan_out", True, "PEFT sets it to suit each layer"),
@@ -238,10 +239,13 @@ UNSUPPORTED: list[tuple[str, t.Any, str]] = [
     ("lora_alpha", "32", "a number other than 0"),
     ("lora_alpha", float("nan"), "a number other than 0"),
     ("target_modules", "q_proj,v_proj", "as a regular expression, it matches the whole name of no module"),
-    ("target_modules", [], "a list of module names, a pattern"),
-    ("target_modules", "", "a list of module names, a pattern"),
+    ("target_modules", [], "a list of at most 1000 module names, a pattern"),
+    ("target_modules", "", "a list of at most 1000 module names, a pattern"),
     ("target_modules", "*_proj", "is not a valid regular expression: nothing to repeat"),
-    ("target_modules", ["q_proj", None], "a list of module names, a pattern"),
+    ("target_modules", ["q_proj", None], "a list of at most 1000 module names, a pattern"),
+    ("target_modules", [f"m{number}" for number in range(1001)], "a list of at most 1000 module names, a pattern"),
+    ("modules_to_save", [f"m{number}" for number in range(1001)], "a list of at most 1000 module names"),
+    ("exclude_modules", [f"m{number}" for number in range(1001)], "at most 1000 module names, or a pattern"),
     ("base_model_name_or_path", 3, "text"),
     ("lora_dropout", 2, "a number from 0 to 1"),
     ("init_lora_weights", "pissa", "path_initial_model_for_weight_conversion"),
@@ -256,7 +260,7 @@ UNSUPPORTED: list[tuple[str, t.Any, str]] = [
     ("init_lora_weights", "bogus", "expected true, false"),
     ("use_dora", "yes", "true or false"),
     ("use_rslora", 1, "true or false"),
-    ("modules_to_save", "lm_head", "a list of module names"),
+    ("modules_to_save", "lm_head", "a list of at most 1000 module names"),
     ("layers_to_transform", "0", "layer numbers"),
     ("layers_to_transform", [-1], "layer numbers"),
     ("rank_pattern", None, "ranks of at least 1"),
@@ -269,7 +273,7 @@ UNSUPPORTED: list[tuple[str, t.Any, str]] = [
     ("layer_replication", [[0, 1], [0, 2]], "change the base itself"),
     ("kasa_config", {"beta": 0.0001}, "change the base itself"),
     ("arrow_config", {"top_k": 2}, "without the others that it combines"),
-    ("target_parameters", "experts", "a list of parameter names"),
+    ("target_parameters", "experts", "a list of at most 1000 parameter names"),
     ("trainable_token_indices", {"embed_tokens": ["<x>"]}, "token ids"),
     ("alora_invocation_tokens", "<x>", "token ids"),
     ("layers_pattern", "layers", "without layers_to_transform"),
@@ -284,6 +288,17 @@ def test_config_problems_unsupported_value_is_rejected(
     assert f"{key} in adapter_config.json: " in message or "One of its patterns" in message
     assert words in message
     assert messages({**config, key: value}, declare(peft_config={key: value}))
+
+
+@pytest.mark.parametrize("revision", ["refs/pr/7", "v2", "", 7, ["main"]])
+def test_config_problems_other_revision_of_base_must_be_declared(config: Config, declare: Declare, revision: t.Any) -> None:
+    (message,) = messages({**config, "revision": revision}, declare())
+    assert f"revision in adapter_config.json: is {json.dumps(revision)}, which is not plain LoRA and not declared." in message
+    declared = declare(peft_config={"revision": revision})
+    assert messages({**config, "revision": revision}, declared) == []
+    assert messages({**config, "revision": "refs/pr/8"}, declared)
+    # A folded adapter keeps it.
+    assert declared.folded().peft_config == {"revision": revision}
 
 
 @pytest.mark.parametrize("task", [None, "FEATURE_EXTRACTION"])

@@ -269,3 +269,21 @@ def is_exception(content: bytes) -> bool:
     except (ValueError, RecursionError):
         return False
     return not all(keys) or any(isinstance(found, list) for found in header.values())
+
+
+def test_read_header_beyond_bounds_is_rejected(weights: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "MAX_TENSORS", 10)
+    monkeypatch.setattr(reader, "MAX_METADATA", 20)
+
+    def empty(number: int) -> dict[str, t.Any]:
+        return {f"t{index}": entry("U8", (0,), (0, 0)) for index in range(number)}
+
+    weights.write_bytes(build({"__metadata__": {"k" * 10: "v" * 10}, **empty(10)}))
+    assert len(read_header(weights).tensors) == 10
+    weights.write_bytes(build(empty(11)))
+    assert "(header): has 11 tensors; at most 10 are accepted" in error_of(weights)
+    weights.write_bytes(build({"__metadata__": {"k" * 10: "v" * 11}}))
+    assert "has 21 characters of __metadata__; at most 20 are accepted" in error_of(weights)
+    # Before anything is parsed: this is no JSON.
+    weights.write_bytes(build(b"{" + b":" * 51))
+    assert "has 51 values; at most 50 are accepted" in error_of(weights)
