@@ -46,7 +46,11 @@ class GatedAction(ActionBase):
             remedy = "Inspect that host and the interpreter of Ansible's modules on it before you trust what it serves."
             raise DeliveryError.of(host, f"gave an answer that Ansible cannot read: {shown(str(exc))}.", remedy) from exc
         module = str(kwargs.get("module_name") or self._task.action).rpartition(".")[2]
-        return answer_of(module, host, found, bool(self._task.delegate_to))
+        answer = answer_of(module, host, found, bool(self._task.delegate_to))
+        if self._display.verbosity >= 3:
+            # Ansible shows the arguments then. What the host says of them is not let through.
+            answer["invocation"] = {"module_args": dict(arguments)}
+        return answer
 
 
 class ContactAction(GatedAction):
