@@ -127,6 +127,13 @@ def models_dir_of_source(fleet: Fleet, node: str, _stack: contextlib.ExitStack) 
     return {"agent_models_dir": fleet.hosts[node]["agent_source_models_dir"]}
 
 
+def shared(fleet: Fleet, node: str, stack: contextlib.ExitStack) -> Variables:
+    """Let every user write to the directory of the models directory."""
+    fleet.home(node).chmod(0o777)
+    stack.callback(fleet.home(node).chmod, 0o755)
+    return {}
+
+
 def unwritable(fleet: Fleet, node: str, stack: contextlib.ExitStack) -> Variables:
     """Make the models directory immutable, for root too."""
     models = fleet.home(node) / "models"
@@ -337,6 +344,11 @@ TABLE: dict[str, Bad] = {
         "node",
         ("is the same directory as", "of the source", "Set models_dir to another directory on this node"),
         node=models_dir_of_source,
+    ),
+    "models directory that others could exchange": Bad(
+        "node",
+        ("(mode 0777) and can be written by every user, who could exchange the models directory", "chmod go-w "),
+        node=shared,
     ),
     "models directory unwritable": Bad(
         "node", ("/home/models: cannot be written by user", "give that user write permission."), node=unwritable
