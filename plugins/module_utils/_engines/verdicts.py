@@ -14,7 +14,7 @@ from string import Formatter
 
 from .._adapter.manifest import Manifest
 from .kinds import kinds_of
-from .rules.form import KINDS, REFUSED, RIGHT, UNKNOWN, WRONG, Adapter, Condition, EngineRules, Range, RankLimit, Rule
+from .rules.form import KINDS, REFUSED, RIGHT, UNKNOWN, WRONG, Adapter, Condition, EngineRules, Range, RankLimit
 from .rules.table import ENGINES, rules_of
 
 __all__ = ["REFUSED", "RIGHT", "UNKNOWN", "WRONG", "Engine", "Verdict", "common_notes", "verdicts"]
@@ -71,24 +71,23 @@ def verdicts(engines: t.Sequence[Engine], manifest: Manifest, base_config: dict[
 
 
 def common_notes(manifest: Manifest, base_config: dict[str, t.Any] | None) -> list[str]:
-    """Return a note for each kind of an adapter that some engine answers wrongly for.
+    """Return a note for each kind of an adapter that some current engine answers wrongly for.
 
     Not for a factor other than 1, which nearly every adapter has, and not for its base.
     """
     adapter = kinds_of(manifest, base_config)
     notes = []
     for kind in adapter.kinds:
-        titles = dict.fromkeys(rules.title for rules in ENGINES.values() for rule in rules.rules if _is_wrong(rule, kind))
-        if titles and kind not in ("factor", "rope_parameters"):
+        if kind in ("factor", "rope_parameters"):
+            continue
+        judged = {rules.title: _judge(Engine(name), rules, adapter, kind) for name, rules in ENGINES.items()}
+        titles = [title for title, one in judged.items() if one.state == WRONG]
+        if titles:
             notes.append(
                 f"It has {KINDS[kind]}. Engines that answer wrongly then, without an error: {', '.join(titles)}. If one of"
                 " them serves it, set agent_engine."
             )
     return notes
-
-
-def _is_wrong(rule: Rule, kind: str) -> bool:
-    return rule.kind == kind and rule.state == WRONG
 
 
 def _verdict(engine: Engine, rules: EngineRules, adapter: Adapter) -> Verdict:

@@ -185,6 +185,12 @@ def test_common_notes_name_kind_and_engines_that_answer_wrongly() -> None:
     assert "vLLM" not in note
 
 
+def test_common_notes_do_not_name_engines_whose_older_versions_answered_wrongly() -> None:
+    [note] = common_notes(adapter(alpha_pattern={"q_proj": 16.5}), None)
+    assert "OpenVINO GenAI" in note
+    assert "vLLM" not in note
+
+
 def test_common_notes_say_nothing_of_ordinary_adapters() -> None:
     assert common_notes(adapter(lora_alpha=32), None) == []
     assert common_notes(adapter(lora_alpha=32, dtype="BF16"), {"rope_theta": 1e4}) == []
