@@ -17,22 +17,17 @@ import typing as t
 
 from .._errors import DeliveryError, Problem
 from .._formats.safetensors import MAX_HEADER, bit_count
-from .._formats.strict_json import MAX_CONFIG, MAX_DATA
 from .._formats.tensor_scan import TensorScan
-from .._text import count, first, human_bytes
+from .._text import count, human_bytes
 from .declaration import Declaration
-from .files import CONFIG_FILE, PICKLE_FILE, SAFETENSORS_FILE, is_code, is_tokenizer_file
+from .files import SAFETENSORS_FILE
 from .lora_config import config_problems
 from .manifest import Manifest
+from .permitted_files import REMEDY, file_problems
 from .structure import structure_problems
 
-# Tokenizers have about ten files, and a chat template each for a few purposes.
-MAX_FILES = 128
-MAX_EXTRA = 1 << 30
-# A pickle does not say how much data it has. Saved embeddings of the largest bases have 5 GB.
-MAX_PICKLE = 1 << 34
-
-_REMEDY = "Inspect the host that described it: it does not offer what its own checks accept."
+# The length of the header, and an empty object.
+_LEAST_HEADER = 10
 
 
 def declared_in(rows: t.Iterable[dict[str, t.Any]], bases: t.Mapping[str, t.Any]) -> list[Declaration]:
@@ -54,9 +49,9 @@ def check_offered(manifests: t.Sequence[Manifest], declared: t.Sequence[Declarat
     declarations = {one.name: one for one in declared}
     for number, manifest in enumerate(manifests):
         if manifest.name not in declarations:
-            problems.append(Problem("", "has a manifest, but is not declared.", _REMEDY, manifest.name))
+            problems.append(Problem("", "has a manifest, but is not declared.", REMEDY, manifest.name))
         elif manifest.name in [other.name for other in manifests[:number]]:
-            problems.append(Problem("", "has two manifests.", _REMEDY, manifest.name))
+            problems.append(Problem("", "has two manifests.", REMEDY, manifest.name))
         else:
             problems += manifest_problems(manifest, declarations[manifest.name])
     if problems:
@@ -68,9 +63,9 @@ def manifest_problems(manifest: Manifest, declared: Declaration) -> list[Problem
     if manifest.made_of is not None:
         if manifest.made_of.form != declared.form:
             problem = f"has the form {manifest.made_of.form}; the inventory declares {declared.form}."
-            return [Problem("", problem, _REMEDY, declared.name)]
+            return [Problem("", problem, REMEDY, declared.name)]
         declared = declared.folded()
-    problems = [*file_problems(manifest, declared), *config_problems(manifest.config, declared)]
+    problems = [*file_problems(manifest, declared), *config_problems(manifest.config, declared), *_weights_problems(manifest)]
     if manifest.weights_file == SAFETENSORS_FILE:
         # The values were checked where the file is.
         tensors = [
@@ -81,39 +76,15 @@ def manifest_problems(manifest: Manifest, declared: Declaration) -> list[Problem
     return problems
 
 
-def file_problems(manifest: Manifest, declared: Declaration) -> list[Problem]:
-    """Return what is wrong with the names, the number and the sizes of the files."""
-
-    def problem(text: str) -> Problem:
-        return Problem("", text, _REMEDY, declared.name)
-
-    sizes = {entry.path: entry.size for entry in manifest.files}
-    weights = {SAFETENSORS_FILE, PICKLE_FILE} & sizes.keys()
-    others = sorted(sizes.keys() - {CONFIG_FILE, *weights})
-    problems = []
-    if len(sizes) > MAX_FILES:
-        problems.append(problem(f"has {len(sizes)} files; at most {MAX_FILES} are accepted."))
-    if CONFIG_FILE not in sizes or len(weights) != 1:
-        problems.append(problem(f"does not have {CONFIG_FILE} and exactly one weights file, but {first(sorted(sizes))}."))
-    elif weights == {PICKLE_FILE} and not declared.allow_pickle:
-        problems.append(problem(f"has its weights as {PICKLE_FILE}, a pickle, which its row does not permit."))
-    undeclared = [name for name in others if is_code(name) or not (is_tokenizer_file(name) or name in declared.extra_files)]
-    if undeclared:
-        problems.append(problem(f"has files that are not declared: {first(undeclared)}."))
-    limits = {CONFIG_FILE: MAX_CONFIG, **{name: MAX_DATA if is_tokenizer_file(name) else MAX_EXTRA for name in others}}
-    limits[PICKLE_FILE] = MAX_PICKLE
-    if SAFETENSORS_FILE in sizes:
-        data, least = _data_size(manifest), 10
-        if data is None or not least <= sizes[SAFETENSORS_FILE] - data <= 8 + MAX_HEADER:
-            size = human_bytes(sizes[SAFETENSORS_FILE])
-            of = "unknown size" if data is None else human_bytes(data)
-            problems.append(problem(f"has {SAFETENSORS_FILE} of {size} for {count(len(manifest.tensors), 'tensor')} of {of}."))
-    problems += [
-        problem(f"has {name} of {human_bytes(sizes[name])}; at most {human_bytes(limit)} are accepted.")
-        for name, limit in limits.items()
-        if sizes.get(name, 0) > limit
-    ]
-    return problems
+def _weights_problems(manifest: Manifest) -> list[Problem]:
+    """Return a problem if the weights file is not as large as its tensors."""
+    sizes = [entry.size for entry in manifest.files if entry.path == SAFETENSORS_FILE]
+    data = _data_size(manifest)
+    if not sizes or (data is not None and _LEAST_HEADER <= sizes[0] - data <= 8 + MAX_HEADER):
+        return []
+    of = "unknown size" if data is None else human_bytes(data)
+    text = f"has {SAFETENSORS_FILE} of {human_bytes(sizes[0])} for {count(len(manifest.tensors), 'tensor')} of {of}."
+    return [Problem("", text, REMEDY, manifest.name)]
 
 
 def _data_size(manifest: Manifest) -> int | None:

@@ -14,7 +14,7 @@ import typing as t
 
 from .._adapter.declaration import Declaration
 from .._adapter.manifest import Manifest
-from .._adapter.offered import file_problems
+from .._adapter.permitted_files import file_problems
 from .._base.config import base_fingerprint, with_config
 from .._errors import DeliveryError, Problem, collected
 from .._forms import AS_TRAINED

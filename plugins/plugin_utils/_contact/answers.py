@@ -22,12 +22,6 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._forms import FORMS
 from ansible_collections.lorafleet.delivery.plugins.module_utils._levels import LEVELS
 from ansible_collections.lorafleet.delivery.plugins.module_utils._preflight.checklist import FAILED, OK, UNKNOWN, WARNING
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan import (
-    ACTIVATED,
-    REPAIRED,
-    ROLLED_BACK,
-    UNCHANGED,
-)
 from ansible_collections.lorafleet.delivery.plugins.module_utils._text import escaped
 
 from .forms import (
@@ -191,7 +185,7 @@ _RESULTS: dict[str, dict[str, Form]] = {
             Record(
                 {
                     **_ACTIVE,
-                    "action": Choice((ACTIVATED, ROLLED_BACK, REPAIRED, UNCHANGED)),
+                    "action": Choice(("activated", "rolled_back", "repaired", "unchanged")),
                     "path": _TEXT,
                     "served": _TEXT,
                     "adopted": Nullable(_TEXT),

@@ -16,12 +16,11 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.declar
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.describe import describe
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import FileEntry, MadeOf, Manifest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.offered import (
-    MAX_EXTRA,
-    MAX_FILES,
     check_offered,
     declared_in,
     manifest_problems,
 )
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.permitted_files import MAX_EXTRA, MAX_FILES
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 
 Declare = c.Callable[..., Declaration]

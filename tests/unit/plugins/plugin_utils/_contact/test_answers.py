@@ -14,10 +14,12 @@ import typing as t
 
 import pytest
 import yaml
+from ansible_collections.lorafleet.delivery.plugins.module_utils._engines.verdicts import REFUSED, RIGHT, UNKNOWN, WRONG
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact import forms
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.action import GatedAction
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.answers import answer_of, results_of
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.model import ACTIONS
 
 from tests.support.paths import PLUGINS
 
@@ -110,6 +112,13 @@ def test_action_plugin_of_every_module_passes_the_gate(module: str) -> None:
     assert not plugin.ActionModule._supports_async
 
 
+def test_gate_knows_the_actions_and_verdicts_that_modules_give() -> None:
+    actions: t.Any = results_of("adapter_release")["adapters"]
+    assert actions.form.required["action"].values == ACTIONS
+    judged: t.Any = results_of("adapter_up_to_date_info")["adapters"]
+    assert set(judged.form.required["engines"].form.required["state"].values) == {RIGHT, REFUSED, WRONG, UNKNOWN}
+
+
 def gated(found: dict[str, t.Any], module: str = "adapter_up_to_date_info", delegated: bool = False) -> dict[str, t.Any]:
     return answer_of(module, "jw2-1", found, delegated)
 
@@ -165,6 +174,7 @@ def test_unknown_key_within_a_value_is_dropped() -> None:
         ("adapters.0.release", 5, "adapters[0].release", "is not the 12 digits of a release"),
         ("adapters.0.digest", ["0"], "adapters[0].digest", "is not a sha256"),
         ("adapters.0.size", "5", "adapters[0].size", "is not an integer"),
+        ("adapters.0.size", True, "adapters[0].size", "is not an integer"),
         ("adapters.0.size", 10**400, "adapters[0].size", "is not an integer"),
         ("adapters.0.files", "abc", "adapters[0].files", "is not a list"),
         ("adapters.0.files", [{}], "adapters[0].files[0].path", "is missing"),
