@@ -43,9 +43,9 @@ options:
 
 import json
 import os
+import secrets
 import shutil
 import sys
-import tempfile
 import time
 import typing as t
 
@@ -253,12 +253,15 @@ class CallbackModule(CallbackBase):
         directory = os.path.abspath(self.get_option("directory"))
         try:
             os.makedirs(directory, exist_ok=True)
+            _check_owner(directory)
             for name, form in _FILES.items():
                 _replace(os.path.join(directory, name), form(report))
         except OSError as exc:
             remedy = "Set LORAFLEET_REPORT_DIR to another directory, or free disk space."
             error = DeliveryError.of("delivery_report", f"{exc.filename or directory} cannot be written: {exc.strerror}.", remedy)
             self._display.warning(str(error))
+        except DeliveryError as exc:
+            self._display.warning(str(exc))
 
 
 _FILES: dict[str, t.Callable[[dict[str, t.Any]], str]] = {
@@ -291,14 +294,27 @@ def _colour(state: str) -> str | None:
     return C.COLOR_OK if state in GOOD else C.COLOR_ERROR if state in BAD else C.COLOR_SKIP if state else None
 
 
+def _check_owner(directory: str) -> None:
+    """Raise DeliveryError if another user can exchange the files or lead them elsewhere."""
+    trusted = (0, os.geteuid())
+    for found in (os.lstat(directory), os.stat(directory)):
+        if found.st_uid not in trusted:
+            raise DeliveryError.of(
+                "delivery_report",
+                f"{directory} belongs to the user with id {found.st_uid}, so nothing is written there.",
+                "Set LORAFLEET_REPORT_DIR to a directory of your own.",
+            )
+
+
 def _replace(path: str, text: str) -> None:
     """Replace a file atomically, so that readers see either the old one or the new one."""
-    # Hosts may return text that has no UTF-8 form.
-    descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path))
+    temporary = f"{path}.{secrets.token_hex(8)}"
+    # The umask determines who may read it.
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
+        # Hosts may return text that has no UTF-8 form.
         with open(descriptor, "w", encoding="utf-8", errors="replace") as stream:
             stream.write(text)
-            os.fchmod(descriptor, 0o644)
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import pathlib
 import types
 import typing as t
@@ -20,6 +21,8 @@ from ansible_collections.lorafleet.delivery.plugins.callback.delivery_report imp
 NAME = CallbackModule.CALLBACK_NAME
 MODULES = "lorafleet.delivery."
 ROLE = types.SimpleNamespace(get_name=lambda: "lorafleet.delivery.agent")
+# The id of a user other than the one that runs the tests.
+OTHER = 65533
 LOST = {"unreachable": True, "msg": "Connection refused"}
 _uuids = map(str, itertools.count())
 
@@ -184,3 +187,36 @@ def test_run_of_other_tasks_shows_nothing(events: Events, capsys: pytest.Capture
     events.callback.v2_playbook_on_stats(None)
     assert capsys.readouterr().out == ""
     assert not events.directory.exists()
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_directory_of_another_user_is_not_written_to(
+    events: Events, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, link: bool
+) -> None:
+    if link:
+        (events.directory.parent / "ours").mkdir()
+        events.directory.symlink_to("ours")
+    else:
+        events.directory.mkdir()
+    if os.geteuid() == 0:
+        os.chown(events.directory, OTHER, OTHER, follow_symlinks=False)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: OTHER)
+    events.select("jw2", ("cleaner", "a"))
+    events.task("jw2", "adapter_release", activated("a"))
+    events.callback.v2_playbook_on_stats(None)
+    assert list(events.directory.iterdir()) == []
+    warning = " ".join(capsys.readouterr().err.split())
+    assert "belongs to the user with id" in warning
+    assert "Set LORAFLEET_REPORT_DIR to a directory of your own." in warning
+
+
+def test_files_have_modes_of_the_umask(events: Events) -> None:
+    events.select("jw2", ("cleaner", "a"))
+    events.task("jw2", "adapter_release", activated("a"))
+    before = os.umask(0o027)
+    try:
+        events.report()
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in events.directory.iterdir()} == {0o640}

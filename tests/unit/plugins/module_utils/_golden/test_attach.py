@@ -22,7 +22,7 @@ BASE = {"weights": "0a1b"}
 def write_golden(directory: pathlib.Path, version: int) -> Golden:
     answer = {"on": [[[-1.0, -2.0]]], "off": [[[-2.0, -1.0]]]}
     recorded = {"versions": {"peft": "0.21.2", "torch": "2.13.0"}}
-    limits = dict.fromkeys(PERMITTED, 1.0)
+    limits = dict(PERMITTED)
     questions = [{"tokens": [[1, 2]]}]
     golden = Golden(NAME, manifest_of(version).digest, "", BASE, recorded, questions, answer, {}, limits)
     path = golden_path(str(directory), NAME, release_of(version))
