@@ -16,6 +16,7 @@ import re
 import typing as t
 
 from .._errors import DeliveryError
+from .._formats.safetensors import MAX_TENSORS
 from .._formats.strict_json import is_integer, parse_object
 from .._forms import FORMS
 from .._hashing import SHORT, release_digest
@@ -197,6 +198,9 @@ class Manifest:
                     f"has schema {data['schema']}; this collection reads schema {SCHEMA}.",
                     "Use the same version of lorafleet.delivery on both sides.",
                 )
+            if len(data["tensors"]) > MAX_TENSORS:
+                problem = f"has {len(data['tensors'])} tensors; at most {MAX_TENSORS} are accepted."
+                raise DeliveryError.of(f"manifest of {data['name']}", problem, "Deliver a smaller adapter.")
             manifest = cls(
                 name=check_name(data["name"]),
                 files=tuple(

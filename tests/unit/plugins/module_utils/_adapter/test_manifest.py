@@ -13,6 +13,7 @@ import re
 import typing as t
 
 import pytest
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter import manifest as module
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import (
     MAX_TEXT,
     FileEntry,
@@ -208,6 +209,14 @@ def test_from_text_invalid_json_is_rejected(text: str) -> None:
 def test_from_text_what_readers_understand_differently_is_rejected(text: str, problem: str) -> None:
     with pytest.raises(DeliveryError, match=re.escape(problem)):
         Manifest.from_text(text)
+
+
+def test_from_json_too_many_tensors_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = manifest_of(1)
+    assert Manifest.from_json(manifest.to_json()) == manifest
+    monkeypatch.setattr(module, "MAX_TENSORS", 3)
+    with pytest.raises(DeliveryError, match="has 4 tensors; at most 3 are accepted"):
+        Manifest.from_json(manifest.to_json())
 
 
 @pytest.mark.parametrize("schema", [True, 1.0, "1"])
