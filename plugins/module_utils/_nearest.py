@@ -8,11 +8,17 @@
 
 from __future__ import annotations
 
-import difflib
 import typing as t
 
 
 def nearest(name: str, known: t.Iterable[str]) -> str | None:
     """Return the known name that is most like another one, if any is."""
-    found = difflib.get_close_matches(name, sorted(known), n=1)
-    return found[0] if found else None
+    return next(iter(near(name, known, 1)), None)
+
+
+def near(name: str, known: t.Iterable[str], most: int) -> list[str]:
+    """Return the known names that are like another one, the most similar first."""
+    # It takes milliseconds to load, and only mistakes need it.
+    import difflib
+
+    return difflib.get_close_matches(name, sorted(known), n=most)

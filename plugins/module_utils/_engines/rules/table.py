@@ -8,9 +8,8 @@
 
 from __future__ import annotations
 
-import difflib
-
 from ..._errors import DeliveryError
+from ..._nearest import near
 from . import (
     ctranslate2,
     llama_cpp,
@@ -62,7 +61,6 @@ def rules_of(name: str) -> EngineRules:
     """
     rules = _BY_NAME.get(_plain(name))
     if rules is None:
-        near = difflib.get_close_matches(_plain(name), sorted(_BY_NAME), n=3)
-        meant = dict.fromkeys([_BY_NAME[alias].name for alias in near] or ENGINES)
+        meant = dict.fromkeys([_BY_NAME[alias].name for alias in near(_plain(name), _BY_NAME, 3)] or ENGINES)
         raise DeliveryError.of(f"engine {name}", "has no rules.", f"Use the name of a known engine: {', '.join(meant)}.")
     return rules
