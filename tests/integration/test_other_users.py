@@ -104,14 +104,16 @@ def test_deploy_becoming_a_user_by_su_with_password_is_refused(fleet: Fleet, acc
     home, operator = accounts.home, accounts.operator
     fleet.hosts[host].update(ansible_become=True, ansible_become_method="su", ansible_become_user=operator)
     fleet.hosts[host]["ansible_become_password"] = SECRET
-    node = accounts.directory("node", operator)
+    # It belongs to the user that modules run as on the node.
+    node = accounts.directory("node", operator if host == "jw2-1" else "root")
     accounts.directory("node/models", operator)
+    cache = accounts.directory("cache", operator)
     fleet.hosts["jw2-1"].update(agent_models_dir=str(node / "models"), agent_store=str(node / ".lorafleet"))
     fleet.groups["all"]["ansible_python_interpreter"] = "/usr/bin/python3"
     for name in (CLEANER_3B, CLEANER_8B):
         fleet.offer(name, into=home / "source")
         (home / "source" / name / WEIGHTS).chmod(0o644)
-    fleet.hosts["sbs29"].update(training_models_dir=str(home / "source"), training_cache_dir=str(node / "cache"))
+    fleet.hosts["sbs29"].update(training_models_dir=str(home / "source"), training_cache_dir=str(cache))
     done = fleet.run("deploy", "--limit", "jw2")
     assert done.rc == 2
     assert f"{host}: has no terminal for a transfer, but become method su requires one" in done.failures("jw2-1")[0]
