@@ -199,7 +199,7 @@ def _reasons(rules: EngineRules, ranges: tuple[Range, ...] | None, read: Source 
             if named and (rule.kind, rule.versions, rule.source) == (kind, ranges, read):
                 figure = f" {rule.figure:g}" if rule.figure is not None else ""
                 condition = f", if {rule.when.text}" if rule.when else ""
-                what = (f"{rule.state}{figure}", readable(rule.does), readable(", or ".join(rule.remedies)))
+                what = (f"{rule.state}{figure}", readable(rule.does), readable(", or ".join(rule.clauses)))
                 rows.setdefault((condition, *what), []).append(kind_text(kind))
     ordered = sorted(rows.items(), key=lambda row: len(row[1]) > _FEW)
     lines = [[_listed(kinds) + condition, *what] for (condition, *what), kinds in ordered]

@@ -120,9 +120,9 @@ def _judge(engine: Engine, rules: EngineRules, adapter: Adapter, kind: str) -> _
     does = rule.does.format(**adapter.values)
     end = "" if does.endswith('."') else "."
     if fitting:
-        return _Judged(kind, rule.state, rule.state, f"{title} {does}{end}", rule.figure, rule.remedies)
+        return _Judged(kind, rule.state, rule.state, f"{title} {does}{end}", rule.figure, rule.clauses)
     message = f"{title} was not examined; {(rule.source or rules.source).what} {does}{end}"
-    return _Judged(kind, UNKNOWN, rule.state, message, rule.figure, rule.remedies)
+    return _Judged(kind, UNKNOWN, rule.state, message, rule.figure, rule.clauses)
 
 
 def _holds(condition: Condition | None, engine: Engine, adapter: Adapter) -> bool:

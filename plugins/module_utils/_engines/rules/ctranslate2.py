@@ -8,12 +8,27 @@
 
 from __future__ import annotations
 
-from .form import BOOLEAN, KINDS, MERGE, BoundRule, EngineRules, Range, Source, Switching, refused, right, states
+from .form import (
+    BOOLEAN,
+    CORRECT,
+    KINDS,
+    MERGE,
+    NOT_MERGED,
+    BoundRule,
+    EngineRules,
+    Range,
+    Source,
+    Switching,
+    refused,
+    right,
+    states,
+)
 
 # Kinds of the engine and of the base.
 _OTHERS = ("rank", "rope_parameters")
-# PEFT cannot merge an Activated LoRA, which depends on the input.
-_MERGEABLE = [kind for kind in KINDS if kind not in ("alora", *_OTHERS)]
+# PEFT cannot merge an Activated LoRA, which depends on the input, nor load one with other ranks.
+_NOT_MERGEABLE = ("alora", "rank_mismatch", *NOT_MERGED)
+_MERGEABLE = [kind for kind in KINDS if kind not in (*_NOT_MERGEABLE, *_OTHERS)]
 _DOES = 'takes no adapters: "Unrecognized model in ... Should have a model_type key in its config.json."'
 
 RULES = EngineRules(
@@ -28,6 +43,8 @@ RULES = EngineRules(
         *right(*_MERGEABLE, when=states("merged", True)),
         *refused(_MERGEABLE, _DOES, f"{MERGE}, and state merged: true in agent_engine"),
         *refused(["alora"], _DOES),
+        *refused(["rank_mismatch"], _DOES, CORRECT),
+        *refused(NOT_MERGED, _DOES, MERGE),
         *right("rope_parameters"),
     ),
     switching=Switching(),

@@ -158,6 +158,11 @@ class Rule(t.NamedTuple):
     versions: tuple[Range, ...] | None = None
     source: Source | None = None
 
+    @property
+    def clauses(self) -> tuple[str, ...]:
+        """The remedies, with that in the place of a merge that adapters of this kind need."""
+        return tuple(NOT_MERGED.get(self.kind, one) if one == MERGE else one for one in self.remedies)
+
 
 class RankLimit(t.NamedTuple):
     """The largest rank of an engine: the value of ``setting``, which is ``default`` if not stated.
@@ -262,6 +267,13 @@ NO_MAGNITUDES = "drops the magnitudes and answers as plain LoRA does"
 # Remedies that several engines share.
 FOLD = "deliver the folded form (agent_form: folded)"
 MERGE = "merge it into its base in float32 and serve the merged model"
+# What PEFT cannot merge, or not without changing the head that is tied to the embeddings.
+NOT_MERGED = {
+    "lora_bias": "train it without lora_bias",
+    "replicated": "train it without layer_replication",
+    "embeddings": "merge it into its base in float32, if the base has a head of its own, and serve the merged model",
+    "head": "merge it into its base in float32, if the base has a head of its own, and serve the merged model",
+}
 CORRECT = "save the adapter again with PEFT"
 ADD_LINES = "add to the base's config.json: {lines}"
 

@@ -82,6 +82,23 @@ def test_verdict_remedy_helps_kinds_that_the_message_does_not_name() -> None:
     assert (found.state, found.kinds, found.remedy) == (REFUSED, ("dora",), "Save the adapter again with PEFT.")
 
 
+@pytest.mark.parametrize(
+    "config, remedy",
+    [
+        ({"lora_bias": True}, "Train it without lora_bias."),
+        ({"layer_replication": [[0, 1]]}, "Train it without layer_replication."),
+        ({"use_dora": True}, "Merge it into its base in float32 and serve the merged model."),
+    ],
+)
+def test_verdict_offers_no_merge_that_peft_cannot_make(config: dict[str, t.Any], remedy: str) -> None:
+    assert verdict(Engine("vllm"), adapter(**config)).remedy == remedy
+
+
+def test_verdict_offers_merge_of_embeddings_into_untied_base() -> None:
+    shapes = {**pairs(), **pairs(["lm_head"], prefix="base_model.model.")}
+    assert "if the base has a head of its own" in verdict(Engine("mistral.rs"), adapter(shapes)).remedy
+
+
 def test_verdict_of_engine_that_refuses_is_not_that_it_answers_wrongly() -> None:
     found = verdict(Engine("llama.cpp"), adapter(lora_alpha=32, use_rslora=True, use_dora=True))
     assert (found.state, found.kinds, found.figure) == (REFUSED, ("dora",), None)
