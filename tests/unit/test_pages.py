@@ -99,4 +99,5 @@ def test_security_page_names_tests_that_exist() -> None:
     named = re.findall(r"`(\w+/test_\w+)`", text)
     assert len(named) > 8
     for name in named:
-        assert [*CHECKOUT.glob(f"tests/{name}.py"), *CHECKOUT.glob(f"tests/unit/plugins/*/{name}.py")], name
+        places = (f"tests/{name}.py", f"tests/unit/plugins/{name}.py", f"tests/unit/plugins/*/{name}.py")
+        assert any(list(CHECKOUT.glob(place)) for place in places), name
