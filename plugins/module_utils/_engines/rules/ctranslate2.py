@@ -14,9 +14,11 @@ from .form import (
     KINDS,
     MERGE,
     NOT_MERGED,
+    WRONG,
     BoundRule,
     EngineRules,
     Range,
+    Rule,
     Source,
     Switching,
     refused,
@@ -31,6 +33,8 @@ _NOT_MERGEABLE = ("alora", "rank_mismatch", *NOT_MERGED)
 _MERGEABLE = [kind for kind in KINDS if kind not in (*_NOT_MERGEABLE, *_OTHERS)]
 _DOES = 'takes no adapters: "Unrecognized model in ... Should have a model_type key in its config.json."'
 
+_MERGED = states("merged", True)
+
 RULES = EngineRules(
     name="ctranslate2",
     title="CTranslate2",
@@ -40,10 +44,14 @@ RULES = EngineRules(
     source=Source("ctranslate2 4.8.5", "2026-11-28"),
     settings={"merged": BOOLEAN},
     rules=(
-        *right(*_MERGEABLE, when=states("merged", True)),
+        *right(*_MERGEABLE, when=_MERGED),
         *refused(_MERGEABLE, _DOES, f"{MERGE}, and state merged: true in agent_engine"),
         *refused(["alora"], _DOES),
         *refused(["rank_mismatch"], _DOES, CORRECT),
+        *(
+            Rule(kind, WRONG, "has a merged model in which head and embeddings, which are one tensor, both changed", when=_MERGED)
+            for kind in ("embeddings", "head")
+        ),
         *refused(NOT_MERGED, _DOES, MERGE),
         *right("rope_parameters"),
     ),

@@ -138,8 +138,8 @@ bias        X      X       R            W0.142   R        ?         ?         R 
 saved_head  X      X       R            X        X        X         X         W1.95  ?     X      X         X   R
 saved_embed X      X       R            W2.71    W2.71    X         X         W1.087 ?     X      X         X   R
 saved_norm  X      X       ?            W0.142   ?        ?         ?         ?      ?     X      X         X   R
-embed       R      X       R            W0.069   W0.069   X         X         W0.069 ?     X      X         X   X
-head        R      X       R            W0.142   R        X         X         X      ?     X      X         X   X
+embed       R      X       R            W0.069   W0.069   X         X         W0.069 ?     X      X         X   W-
+head        R      X       R            W0.142   R        X         X         X      ?     X      X         X   W-
 tokens      X      X       R            W0.69    W0.69    X         X         X      ?     X      X         X   R
 bf16        R      R       R            W0.142   R        R         R         R      R     X      ?         X   R
 fp16        R      R       R            W0.142   R        R         R         R      R     X      ?         X   R
