@@ -47,6 +47,14 @@ def contradiction(cell: Cell, verdict: t.Any) -> str:
     return f"the rule says {verdict.state} ({verdict.message}), found {cell} {cell.message}".rstrip()
 
 
+def stale(cell: Cell, answer: t.Any) -> str:
+    """Return how a stale answer contradicts the rule about that kind of change, or nothing.
+
+    A right answer contradicts no rule: those about stale ones name conditions.
+    """
+    return f"the rule says right, found {cell}" if (answer.state, cell.state) == (RIGHT, WRONG) else ""
+
+
 def table(columns: list[str], rows: dict[str, list[str]]) -> str:
     """Return a Markdown table, aligned."""
     lines = [["kind", *columns], *([name, *cells] for name, cells in rows.items())]

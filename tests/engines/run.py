@@ -27,7 +27,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._engines.rules.
 from ansible_collections.lorafleet.delivery.plugins.module_utils._engines.verdicts import Engine, verdicts  # noqa: E402
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError  # noqa: E402
 
-from tests.engines import environments, kinds, matrix  # noqa: E402
+from tests.engines import environments, folded, kinds, matrix  # noqa: E402
 from tests.support.manifests import read_manifest  # noqa: E402
 from tests.support.tiny_adapters import PEFT_PYTHON  # noqa: E402
 
@@ -45,7 +45,7 @@ OLDER_BASE = {"mistralrs", "mlx_lm"}
 SWITCHING = {"switch": "after a switch", "unload": "after unload", "reuse": "after reuse of a name"}
 HOUR = 3600
 # One thread: on a busy machine several spend most of their time waiting for each other.
-QUIET = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+QUIET = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "RUST_BACKTRACE": "0"}
 
 
 class Setup(t.NamedTuple):
@@ -134,7 +134,8 @@ def judge(setup: Setup, lines: list[dict[str, t.Any]], adapters: Kinds) -> Resul
             truth, last = numpy.load(answers[f"{kind.rpartition(' ')[2]}.long"]), True
         else:
             # PEFT rejects some damaged files. Then the undamaged adapter is the truth.
-            truth, last = numpy.load(answers.get(kind or kinds.BASE) or answers[kinds.CHANGED[kind]]), False
+            original = kind.removesuffix(folded.SUFFIX) or kinds.BASE
+            truth, last = numpy.load(answers.get(original) or answers[kinds.CHANGED[kind]]), False
         cell = matrix.judged(line, lambda position, token, truth=truth, last=last: float(truth[0 if last else position, token]))
         row = SWITCHING.get(question, kind or kinds.BASE)
         # Several questions of the switching test are one row: the worst counts.
@@ -146,13 +147,16 @@ def judge(setup: Setup, lines: list[dict[str, t.Any]], adapters: Kinds) -> Resul
 def contradictions(results: Results, adapters: Kinds) -> list[str]:
     """Return one line for each answer that contradicts the rules."""
     config = json.loads((adapters.base_of(results.setup) / "config.json").read_text(encoding="utf-8"))
-    engine = Engine(results.setup.engine, results.version or None, results.setup.settings)
+    engine, rules = Engine(results.setup.engine, results.version or None, results.setup.settings), rules_of(results.setup.engine)
     found = []
     for kind, directory in adapters.asked(results.setup, list(results.cells)).items():
         (verdict,) = verdicts([engine], read_manifest(directory), config)
         if problem := matrix.contradiction(results.cells[kind], verdict):
-            found.append(f"{results.setup.title} {results.version}: {kind}: {problem}")
-    return found
+            found.append(f"{kind}: {problem}")
+    for change, row in SWITCHING.items():
+        if row in results.cells and (problem := matrix.stale(results.cells[row], getattr(rules.switching, change))):
+            found.append(f"{row}: {problem}")
+    return [f"{results.setup.title} {results.version}: {problem}" for problem in found]
 
 
 def show(all_results: list[Results]) -> None:
@@ -185,6 +189,7 @@ def main() -> int:
     arguments = parser.parse_args()
     base: pathlib.Path = arguments.base.resolve()
     adapters = Kinds(base, kinds.made(base, PEFT_PYTHON))
+    folded.make(adapters.made / "adapters")
     all_results, failed = [], []
     environments.CACHE.mkdir(parents=True, exist_ok=True)
     for engine in arguments.engines:

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.paths import CHECKOUT
 
-QUICK = ["transformers", "onnxruntime_genai", "openvino_genai"]
+QUICK = ["transformers", "onnxruntime_genai", "openvino_genai", "mistralrs"]
 
 
 @pytest.mark.slow

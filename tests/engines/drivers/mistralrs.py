@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import pathlib
 import typing as t
 
 os.environ["MISTRALRS_CPU_KV_F32"] = "1"
@@ -22,7 +23,9 @@ class Engine:
         self.job, self.loaded = job, set[str]()
         self.version = importlib.metadata.version("mistralrs")
         which = mistralrs.Which.Lora(job.base, dtype=mistralrs.ModelDType.F32)
-        self.runner = mistralrs.Runner(which=which, jinja_explicit=PLAIN)
+        template = pathlib.Path(job.scratch, "plain.jinja")
+        template.write_text(PLAIN)
+        self.runner = mistralrs.Runner(which=which, jinja_explicit=str(template))
 
     def load(self, name: str, directory: str) -> None:
         self.runner.load_lora_adapter(name, directory)

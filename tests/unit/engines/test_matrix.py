@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._engines import verdicts
+from ansible_collections.lorafleet.delivery.plugins.module_utils._engines.rules.form import Answer
 
-from tests.engines.matrix import BOUND, Cell, contradiction, judged, table
+from tests.engines.matrix import BOUND, Cell, contradiction, judged, stale, table
 
 ANSWERS = [(0, 7, -1.5), (1, 3, -0.25)]
 EXPECTED = {(0, 7): -1.5, (1, 3): -0.25}
@@ -48,6 +49,13 @@ def test_contradiction_other_state_than_the_rule_is_reported(state: str) -> None
 
 def test_contradiction_unknown_kind_is_not_reported() -> None:
     assert not contradiction(Cell("wrong", 0.5), verdict("unknown"))
+
+
+def test_stale_answer_contradicts_only_a_rule_that_it_is_right() -> None:
+    assert "found WRONG" in stale(Cell("wrong", 0.1), Answer("right"))
+    assert not stale(Cell("right", 1e-5), Answer("right"))
+    assert not stale(Cell("right", 1e-5), Answer("wrong", "up to version 0.30"))
+    assert not stale(Cell("wrong", 0.1), Answer("unknown"))
 
 
 def test_table_has_a_row_for_each_kind() -> None:
