@@ -156,6 +156,7 @@ def test_training_server_that_answers_in_another_form_is_named(fleet: Fleet) -> 
     assert is_served(fleet, "jw2-1", CLEANER_3B)
 
 
+# Without ``rc`` and ``exception``: for ansible-core 2.21, a module that returns them has failed.
 STEERING = """
     steering = {
         "add_host": {"host_name": "evil", "groups": ["agents"], "host_vars": {"ansible_connection": "local"}},
@@ -165,12 +166,10 @@ STEERING = """
         "_ansible_notify": ["evil"],
         "unreachable": True,
         "skipped": True,
-        "rc": 1,
         "results": [{"failed": True}],
         "ansible_job_id": "1.1",
         "include": "/etc/passwd",
         "invocation": {"module_args": {"x": "{{ 1 }}"}},
-        "exception": "x",
         "deprecations": [{"msg": "x", "version": "1"}],
     }
     return {**result, **steering}
