@@ -7,10 +7,11 @@
 """Refuse directories that another user could exchange, like StrictModes of sshd.
 
 Whoever owns a directory, or may write to it, can exchange what is in it for a link while a delivery
-works there, perhaps as root. So every directory on the way to the models directory and the store
-has to belong to root or the user of the run, and nobody else may write to it. This holds for the
-store and its directories too. The models directory itself may be anybody's: names in it are used
-without following links.
+works there. As root, it could so be made to change any file of the node. So for root, every
+directory on the way to the models directory and the store has to belong to root, and nobody else
+may write to it. An ordinary user may share these directories with others. In either case, the store
+and its directories have to belong to root or the user of the run. The models directory itself may
+be anybody's: names in it are used without following links.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ _MOST_LINKS = 40
 
 
 def check_way_to_models_dir(models_dir: str) -> None:
-    """Raise DeliveryError if another user could exchange the models directory."""
-    place = f"Put the models directory, which itself may belong to any user, below directories that only {_us()} can change"
+    """Raise DeliveryError if root runs and another user could exchange the models directory."""
+    place = "Put the models directory, which itself may belong to any user, below directories that only root can change"
     _check_way(models_dir, f"the models directory {models_dir}", f"{place}, and set the option models_dir to it.")
 
 
 def check_way_to_store(store: str) -> None:
-    """Raise DeliveryError if another user could exchange the store."""
-    place = f"Set the option store to a place below directories that only {_us()} can change"
+    """Raise DeliveryError if root runs and another user could exchange the store."""
+    place = "Set the option store to a place below directories that only root can change"
     _check_way(store, f"the store {store}", f"{place}, on the file system of the models directory.")
 
 
@@ -62,12 +63,14 @@ def check_owned(directory: str) -> None:
 
 
 def _check_way(path: str, what: str, remedy: str) -> None:
+    if os.geteuid() != 0:
+        return
     try:
         way = [*_way(path)]
     except OSError as exc:
         raise _unknown(path, exc) from exc
     for directory, status, inner in way:
-        who, other = _other_owner(status), f"give that directory to {_us()}"
+        who, other = _other_owner(status), "give that directory to root"
         # In a sticky directory, users can exchange only what is their own.
         sticky = status.st_mode & stat.S_ISVTX and (inner is None or _is_trusted(inner.st_uid))
         if who is None and not sticky:
@@ -110,10 +113,6 @@ def _way(path: str) -> t.Iterator[tuple[str, os.stat_result, os.stat_result | No
         target = os.readlink(inner)
         current = "/" if os.path.isabs(target) else current
         pending += target.split("/")[::-1]
-
-
-def _us() -> str:
-    return "root" if os.geteuid() == 0 else f"root or {_user(os.geteuid())}"
 
 
 def _is_trusted(uid: int) -> bool:
