@@ -35,8 +35,10 @@ class Engine:
         return target
 
     def opened(self, adapter: str | None = None) -> t.Any:
-        # Flash attention rounds to float16: it hides differences below 1e-2.
-        return llama_cpp.Llama(self.base, lora_path=adapter, n_ctx=512, logits_all=True, flash_attn_type=0, verbose=True)
+        # The default cache rounds to float16, and so does flash attention, which is off by default
+        # here: that would hide differences below 1e-2.
+        cache = {"type_k": llama_cpp.GGML_TYPE_F32, "type_v": llama_cpp.GGML_TYPE_F32}
+        return llama_cpp.Llama(self.base, lora_path=adapter, n_ctx=512, logits_all=True, verbose=True, **cache)
 
     def load(self, name: str, directory: str) -> None:
         adapter = self.converted("convert_lora_to_gguf.py", directory, name, "--base", self.job.base)
