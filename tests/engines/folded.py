@@ -24,13 +24,10 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 def make(adapters: pathlib.Path) -> None:
-    """Fold the adapters of ``KINDS`` as a training server does, unless that is done already."""
+    """Fold the adapters of ``KINDS`` as a training server does."""
     for kind in KINDS:
         target = adapters / f"{kind}{SUFFIX}"
-        if (target / CONFIG).is_file():
-            continue
-        target.mkdir(exist_ok=True)
-        (target / WEIGHTS).unlink(missing_ok=True)
+        target.mkdir()
         source = str(adapters / kind / WEIGHTS)
         manifest = dataclasses.replace(read_manifest(adapters / kind), files=(FileEntry(WEIGHTS, 0, ""),))
         plan = plan_fold(manifest, FOLDED)

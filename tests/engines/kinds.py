@@ -7,7 +7,7 @@
 ``made`` returns their directory, and makes it first if it does not exist. The work is done by the
 PEFT interpreter, which runs this file as a program. The directory contains:
 
-- ``adapters/KIND``: the adapter;
+- ``adapters/KIND``: the adapter, and for some kinds ``KIND_folded`` (see ``folded``);
 - ``answers/KIND.npy``: PEFT's log-probabilities of every token after each position of the prompt,
   in float32, shape (positions, vocabulary); missing if PEFT cannot load the adapter;
 - ``answers/KIND.long.npy``: the same after the last position of the long prompt, for the adapters
@@ -81,8 +81,6 @@ CHANGED = {
     "keys_without_model": "factor_1",
     "keys_of_other_model": "factor_1",
 }
-# Kinds of which a folded form exists and differs.
-FOLDED = ["plain", "rslora", "alpha_pattern", "rank_pattern", "patterns_of_one_ratio"]
 SWITCHED = ["factor_1", "factor_1_other"]
 BASE = "base"
 
@@ -117,6 +115,10 @@ def made(base: pathlib.Path, python: str) -> pathlib.Path:
                 done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
                 if done.returncode:
                     raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
+                # Not above: the PEFT interpreter runs this file without the collection.
+                from tests.engines import folded
+
+                folded.make(into / "adapters")
                 into.rename(target)
     return target
 

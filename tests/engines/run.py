@@ -189,7 +189,6 @@ def main() -> int:
     arguments = parser.parse_args()
     base: pathlib.Path = arguments.base.resolve()
     adapters = Kinds(base, kinds.made(base, PEFT_PYTHON))
-    folded.make(adapters.made / "adapters")
     all_results, failed = [], []
     environments.CACHE.mkdir(parents=True, exist_ok=True)
     for engine in arguments.engines:
