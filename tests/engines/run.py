@@ -40,6 +40,8 @@ SETTINGS: dict[str, list[dict[str, t.Any]]] = {
     "ctranslate2": [{}, {"merged": True}],
     "vllm": [{"max_lora_rank": 32}],
 }
+# Kinds that an engine is not asked about: its converter takes them, but the engine cannot use them.
+LEFT_OUT = {"llama_cpp": {"embeddings"}}
 # Engines that cannot read the rotary settings of a base that transformers 5 has saved.
 OLDER_BASE = {"mistralrs", "mlx_lm"}
 SWITCHING = {"switch": "after a switch", "unload": "after unload", "reuse": "after reuse of a name"}
@@ -89,7 +91,8 @@ class Kinds(t.NamedTuple):
         found = {path.name: path for path in sorted((self.made / "adapters").iterdir())}
         if setup.engine in OLDER_BASE and not setup.older_base:
             only = ["plain"]
-        return {name: path for name, path in found.items() if not only or name in only}
+        left_out = LEFT_OUT.get(setup.engine, set())
+        return {name: path for name, path in found.items() if (not only or name in only) and name not in left_out}
 
 
 def ask(setup: Setup, adapters: Kinds, only: t.Collection[str], kept: pathlib.Path) -> list[dict[str, t.Any]]:
@@ -114,10 +117,9 @@ def ask(setup: Setup, adapters: Kinds, only: t.Collection[str], kept: pathlib.Pa
         log = RESULTS / f"{setup.title}.log"
         with log.open("w") as stderr:
             done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=stderr, timeout=2 * HOUR, check=False)
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
-    if done.returncode and not lines:
+    if done.returncode:
         raise RuntimeError(f"The driver of {setup.title} failed; see {log}:\n{log.read_text(errors='replace')[-2000:]}")
-    return lines
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def judge(setup: Setup, lines: list[dict[str, t.Any]], adapters: Kinds) -> Results:
