@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pathlib
 import subprocess
@@ -38,7 +39,16 @@ class Engine:
         # The default cache rounds to float16, and so does flash attention, which is off by default
         # here: that would hide differences below 1e-2.
         cache = {"type_k": llama_cpp.GGML_TYPE_F32, "type_v": llama_cpp.GGML_TYPE_F32}
-        return llama_cpp.Llama(self.base, lora_path=adapter, n_ctx=512, logits_all=True, verbose=True, **cache)
+        model = llama_cpp.Llama(self.base, n_ctx=512, logits_all=True, verbose=True, **cache)
+        if adapter is not None:
+            # Not lora_path=: the package does not notice that the engine refuses the adapter.
+            loaded = llama_cpp.llama_adapter_lora_init(model.model, adapter.encode())
+            if not loaded:
+                raise RuntimeError("llama_adapter_lora_init cannot load it")
+            adapters, scales = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(loaded), (ctypes.c_float * 1)(1.0)
+            if llama_cpp.llama_set_adapters_lora(model.ctx, adapters, 1, scales):
+                raise RuntimeError("llama_set_adapters_lora cannot use it")
+        return model
 
     def load(self, name: str, directory: str) -> None:
         adapter = self.converted("convert_lora_to_gguf.py", directory, name, "--base", self.job.base)
