@@ -25,7 +25,6 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store import (
     activate,
     compare,
-    displaced,
     permissions,
     plan,
     prediction,
@@ -36,7 +35,6 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._store import (
     transaction,
     trash,
 )
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store.compare import Difference
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.paths import AdapterPaths
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan import ActivationOptions, Plan
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.state import Intent
@@ -211,18 +209,6 @@ def nothing_is_flushed(patch: pytest.MonkeyPatch) -> None:
 @mutant(wrong_content, "I1", "I9")
 def content_is_not_hashed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(compare, "_content_differences", lambda *_: [])
-
-
-@mutant(_by_fault(faults.KILL, "next_release", "exchange"), "I9")
-def hard_links_instead_of_copies(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(activate, "copy_file", os.link)
-    differences = compare.differences
-
-    def lenient(*arguments: t.Any, **more: t.Any) -> list[Difference]:
-        return [found for found in differences(*arguments, **more) if "hard links" not in found.detail]
-
-    for module in (plan, permissions, displaced):
-        patch.setattr(module, "differences", lenient)
 
 
 @mutant(second_run, "I7")

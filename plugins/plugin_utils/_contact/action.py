@@ -13,6 +13,7 @@ import typing as t
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.plugins.action.normal import ActionModule as NormalAction
+from ansible.utils.display import Display
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
 from ansible_collections.lorafleet.delivery.plugins.module_utils._text import escaped, shown
 
@@ -47,7 +48,7 @@ class GatedAction(ActionBase):
             raise DeliveryError.of(host, f"gave an answer that Ansible cannot read: {shown(str(exc))}.", remedy) from exc
         module = str(kwargs.get("module_name") or self._task.action).rpartition(".")[2]
         answer = answer_of(module, host, found, bool(self._task.delegate_to))
-        if self._display.verbosity >= 3:
+        if Display().verbosity >= 3:
             # Ansible shows the arguments then. What the host says of them is not let through.
             answer["invocation"] = {"module_args": dict(arguments)}
         return answer

@@ -114,7 +114,8 @@ class Output:
     def read(self, value: t.Any, key: str) -> str:
         if not isinstance(value, str):
             raise UnexpectedForm(key, "is not text")
-        text = str.__str__(value)
+        # On a terminal, which sudo may need, lines end like this.
+        text = str.__str__(value).replace("\r\n", "\n")
         return escaped(text if len(text) <= 2 * self.kept else f"{text[: self.kept]}\n...\n{text[-self.kept :]}")
 
 

@@ -12,7 +12,8 @@ import typing as t
 
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._files import read_json, write_json
-from ansible_collections.lorafleet.delivery.plugins.module_utils._golden.golden import PERMITTED, Golden
+from ansible_collections.lorafleet.delivery.plugins.module_utils._golden.comparison import permitted
+from ansible_collections.lorafleet.delivery.plugins.module_utils._golden.golden import Golden
 from ansible_collections.lorafleet.delivery.plugins.module_utils._release_info import release_info, unexpected
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.permissions import Permissions, permissions_of
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.receipt import write_receipt
@@ -144,7 +145,7 @@ def test_release_info_of_interrupted_activation_lacks_time(node: Node) -> None:
 def test_summary_of_golden_level_has_distance(node: Node) -> None:
     node.deploy(1)
     manifest = manifest_of(1)
-    limits = {**dict.fromkeys(PERMITTED, 1.0), "on": 0.1}
+    limits = permitted([])
     answer = {"on": [[[-1.0, -2.0]]], "off": [[[-2.0, -1.0]]]}
     golden = Golden(NAME, manifest.digest, "", {}, {}, [{"tokens": [[1, 2]]}], answer, {}, limits)
     receipt = {"level": "golden", "device": "cuda:0", "device_name": "NVIDIA H200", "versions": {}, "distances": {"on": 0.0123}}
@@ -152,7 +153,7 @@ def test_summary_of_golden_level_has_distance(node: Node) -> None:
     assert summary(node, "golden")[2:] == ["golden distance 0.012"]
     write_json(node.paths.manifest(manifest.release), dataclasses.replace(manifest, golden=golden.to_json()).to_json())
     assert summary(node, "golden")[1].startswith("level golden on cuda:0 NVIDIA H200 verified ")
-    assert summary(node, "golden")[2:] == ["golden distance 0.012, permitted 0.100"]
+    assert summary(node, "golden")[2:] == [f"golden distance 0.012, permitted {limits['on']:.3f}"]
 
 
 def test_unexpected_adapters_are_found_in_models_dir_and_store(node: Node) -> None:
