@@ -26,9 +26,9 @@ from tests.support.paths import PLUGINS
 # Modules whose action plugin never contacts a host.
 ON_CONTROLLER = {"adapter_selection_info", "fleet_info"}
 MODULES = sorted({path.stem for path in (PLUGINS / "modules").glob("*.py")} - ON_CONTROLLER)
-# What only the action plugin gets of a module, and what it adds to the result.
 # Imported before a test installs Ansible's importer, which would need the collection's metadata.
-PLUGINS = {name: importlib.import_module(f"ansible_collections.lorafleet.delivery.plugins.action.{name}") for name in MODULES}
+ACTIONS_OF = {name: importlib.import_module(f"ansible_collections.lorafleet.delivery.plugins.action.{name}") for name in MODULES}
+# What only the action plugin gets of a module, and what it adds to the result.
 INTERNAL = {
     "adapter_sync": {"zstd", "adapters.staging", "adapters.staged_bytes"},
     "preflight_info": {"user", "time"},
@@ -108,7 +108,7 @@ def test_gate_knows_exactly_what_module_documents(module: str) -> None:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_action_plugin_of_every_module_passes_the_gate(module: str) -> None:
-    plugin = PLUGINS[module]
+    plugin = ACTIONS_OF[module]
     assert issubclass(plugin.ActionModule, GatedAction)
     # Ansible would fetch the answer of such a task with an action plugin of its own.
     assert not plugin.ActionModule._supports_async
