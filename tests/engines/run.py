@@ -128,7 +128,7 @@ def judge(setup: Setup, lines: list[dict[str, t.Any]], adapters: Kinds) -> Resul
     cells: dict[str, matrix.Cell] = {}
     version = ""
     for line in lines:
-        question, _, kind = line["question"].partition(" ")
+        question, _space, kind = line["question"].partition(" ")
         if question == "version":
             version = line["version"]
             continue

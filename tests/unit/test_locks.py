@@ -44,8 +44,8 @@ def test_lock_states_version_and_hashes_of_every_package(path: pathlib.Path) -> 
 
 
 def test_locked_torch_has_hashes_of_cuda_and_cpu_builds() -> None:
-    ((_, both),) = entries(ROLE / "requirements-torch.txt").items()
-    ((_, cpu),) = entries(REQUIREMENTS / "torch-cpu.txt").items()
+    (both,) = entries(ROLE / "requirements-torch.txt").values()
+    (cpu,) = entries(REQUIREMENTS / "torch-cpu.txt").values()
     assert set(cpu) < set(both)
     (version,) = pinned(ROLE / "requirements-torch.txt")["torch"]
     assert pinned(REQUIREMENTS / "torch-cpu.txt")["torch"] == {f"{version}+cpu"}
