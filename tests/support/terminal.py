@@ -10,18 +10,30 @@ import contextlib
 import fcntl
 import os
 import pty
+import select
 import struct
 import termios
+import time
 import typing as t
 
 import pyte
 
+# Seconds.
+_LIMIT = 300
+
 
 class Terminal:
-    """A pseudo-terminal. ``program`` is the descriptor of the end for a program's streams."""
+    """A pseudo-terminal. ``program`` is the descriptor of the end for a program's streams.
+
+    It can be read for five minutes: a program that waits for a test may redraw a line forever.
+    """
 
     def __init__(self, columns: int = 80, rows: int = 24) -> None:
         self._user, self.program = pty.openpty()
+        # Each read then begins with a byte that tells, among others, of input thrown away.
+        fcntl.ioctl(self._user, termios.TIOCPKT, struct.pack("i", 1))
+        self._answer = b""
+        self._deadline = time.monotonic() + _LIMIT
         self._screen = pyte.HistoryScreen(columns, rows, history=10_000)
         self._stream = pyte.ByteStream(self._screen)
         self.resize(columns, rows)
@@ -37,14 +49,35 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self._user, text.encode())
 
+    def answer(self, text: str) -> None:
+        """Type, and again whenever the program throws away unread input.
+
+        Ansible does so between showing a prompt and reading the answer.
+        """
+        self._answer = text.encode()
+        self.type(text)
+
     def read(self) -> bytes:
-        """Wait for output, display and return it. Return nothing once no process can write."""
-        data = b""
+        """Wait for output, display and return it. Return nothing once no process can write.
+
+        Raises AssertionError when the time is up.
+        """
+        packet = self._read_packet()
+        while packet and packet[0] != termios.TIOCPKT_DATA:
+            if packet[0] & termios.TIOCPKT_FLUSHREAD and self._answer:
+                os.write(self._user, self._answer)
+            packet = self._read_packet()
+        self._stream.feed(packet[1:])
+        return packet[1:]
+
+    def _read_packet(self) -> bytes:
+        left = self._deadline - time.monotonic()
+        ready = left > 0 and select.select([self._user], [], [], left)[0]
+        assert ready, "the program has not ended in time; it shows:\n" + "\n".join(self.visible)
         # On Linux, reading fails once no process has the program's end open.
         with contextlib.suppress(OSError):
-            data = os.read(self._user, 1 << 16)
-        self._stream.feed(data)
-        return data
+            return os.read(self._user, 1 << 16)
+        return b""
 
     def read_all(self) -> bytes:
         """Display and return all output up to now."""
