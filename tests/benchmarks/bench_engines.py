@@ -19,7 +19,7 @@ CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(CHECKOUT / ".collections"), str(CHECKOUT)]
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import FileEntry, Manifest  # noqa: E402
-from ansible_collections.lorafleet.delivery.plugins.module_utils._engines.rules.table import ENGINES  # noqa: E402
+from ansible_collections.lorafleet.delivery.plugins.module_utils._engines.rules.table import ALIASES  # noqa: E402
 from ansible_collections.lorafleet.delivery.plugins.module_utils._engines.verdicts import Engine, verdicts  # noqa: E402
 
 from tests.benchmarks import true_size  # noqa: E402
@@ -38,7 +38,7 @@ def main() -> None:
     files = tuple(FileEntry(name, 1, _SHA256) for name in ("adapter_config.json", "adapter_model.safetensors"))
     tensors = tuple(tensor.__class__(tensor.name, tensor.dtype, tensor.shape, _SHA256) for tensor in header.tensors)
     manifest = Manifest("adapter", files, tensors, header.config, {})
-    one, every = [Engine("vllm")], [Engine(name) for name in ENGINES]
+    one, every = [Engine("vllm")], [Engine(name) for name in ALIASES]
     measure(
         f"Engines: an adapter of {len(tensors)} tensors, {TIMES} times",
         {

@@ -114,7 +114,7 @@ def kinds(tiny: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> Kinds
     folding = Folding(tiny_adapters.PEFT_PYTHON, str(work / "cache"), str(work / "scratch"), True)
     folded = {name: fold(folding, work / name, base, name, form) for name, (_own, _dtype, form) in KINDS.items()}
     problems: list[Problem] = []
-    assert folding.compare_new(list(folded.values()), problems) == list(folded.values())
+    assert folding.compare_new(list(folded.values()), problems, []) == list(folded.values())
     assert problems == []
     pairs = {name: (str(work / name), one.place.path) for name, one in folded.items()}
     return Kinds(folded, json.loads(peft(COMPARE, str(base), json.dumps(pairs))))
@@ -156,6 +156,6 @@ def test_compare_folded_adapter_with_another_factor_is_rejected(kinds: Kinds, ti
     folded = fold(folding, tmp_path / name, tiny / "base", name, "folded")
     change_tensors(pathlib.Path(folded.place.path), scale("layers.1.mlp.down_proj.lora_B", 0.5))
     problems: list[Problem] = []
-    assert folding.compare_new([folded], problems) == []
+    assert folding.compare_new([folded], problems, []) == []
     [problem] = problems
     assert problem.problem.startswith("answers otherwise when it is folded: logits differ by")

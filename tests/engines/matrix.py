@@ -48,11 +48,13 @@ def contradiction(cell: Cell, verdict: t.Any) -> str:
 
 
 def stale(cell: Cell, answer: t.Any) -> str:
-    """Return how a stale answer contradicts the rule about that kind of change, or nothing.
+    """Return how the answer after a change of adapters contradicts the rule about it, or nothing.
 
-    A right answer contradicts no rule: those about stale ones name conditions.
+    Rules about stale answers name conditions, so that a right one does not contradict them.
     """
-    return f"the rule says right, found {cell}" if (answer.state, cell.state) == (RIGHT, WRONG) else ""
+    if answer.state not in (RIGHT, REFUSED) or cell.state == answer.state:
+        return ""
+    return f"the rule says {answer.state}, found {cell} {cell.message}".rstrip()
 
 
 def table(columns: list[str], rows: dict[str, list[str]]) -> str:

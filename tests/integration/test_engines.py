@@ -96,6 +96,18 @@ def test_engine_that_is_declared_after_the_delivery_fails_the_next_deploy(rslora
     assert rslora.deploy("--limit", "jw3").changed() == []
     assert verdicts(rslora.reported("jw3-1", DESCRIBER_3B)) == [("openvino_genai", "2026.4.1.0", "right", False)]
 
+    # The release before it has another factor.
+    served = identity(rslora.home("jw3-1") / "models")
+    back = rslora.run("rollback", "--limit", "jw3")
+    assert back.rc == 2, back.output
+    [message] = back.failures("jw3-1")
+    assert documented("rollback to a release that the engine misreads").fullmatch(message), message
+    assert identity(rslora.home("jw3-1") / "models") == served
+    back = rslora.run("rollback", "--limit", "jw3", "-e", "agent_engine_policy=report")
+    assert back.rc == 0, back.output
+    reported = rslora.reported("jw3-1", DESCRIBER_3B)
+    assert (reported["state"], verdicts(reported)) == ("rolled_back", [("openvino_genai", "2026.4.1.0", "wrong", False)])
+
 
 def test_deploy_for_two_engines_fails_for_the_one_that_answers_wrongly(rslora: Fleet) -> None:
     rslora.groups["jw3"]["agent_engine"] = [{"name": "vllm", "version": "0.32.0"}, "llama.cpp"]

@@ -14,6 +14,7 @@ import typing as t
 from .._errors import DeliveryError, Problem
 from .._nearest import nearest
 from .._text import shown
+from .endpoint import KEYS, Endpoint, endpoint_of, endpoint_problems
 from .installed import installed_version
 from .rules.table import rules_of
 from .verdicts import Engine
@@ -23,13 +24,14 @@ class DeclaredEngine(t.NamedTuple):
     """An engine of a node.
 
     ``version`` is the one that the inventory states, ``python`` the interpreter that the engine is
-    installed for.
+    installed for. ``endpoint`` is where it serves adapters, None for an engine without ``url``.
     """
 
     name: str
     version: str | None
     python: str | None
     settings: dict[str, t.Any]
+    endpoint: Endpoint | None = None
 
     def on_this_host(self) -> tuple[Engine, Problem | None]:
         """Return the engine with the version that is installed, or else the declared one.
@@ -59,8 +61,10 @@ def declared_engines(value: t.Any, option: str) -> list[DeclaredEngine]:
     return [_engine(**form) for form in forms]
 
 
-def _engine(name: str, version: str | None = None, python: str | None = None, **settings: t.Any) -> DeclaredEngine:
-    return DeclaredEngine(name, version, python, {key: value for key, value in settings.items() if value is not None})
+def _engine(name: str, version: str | None = None, python: str | None = None, **others: t.Any) -> DeclaredEngine:
+    stated = {key: value for key, value in others.items() if value is not None}
+    settings = {key: value for key, value in stated.items() if key not in KEYS}
+    return DeclaredEngine(name, version, python, settings, endpoint_of(stated))
 
 
 def _problems(form: dict[str, t.Any], option: str) -> t.Iterator[Problem]:
@@ -75,7 +79,7 @@ def _problems(form: dict[str, t.Any], option: str) -> t.Iterator[Problem]:
         [unknown] = exc.problems
         yield Problem(option, f"names {unknown.subject}, which {unknown.problem}", unknown.remedy)
         return
-    known = ["name", "version", "python", *settings]
+    known = ["name", "version", "python", *settings, *KEYS]
     for key, value in form.items():
         if key not in known:
             meant = nearest(str(key), known)
@@ -91,3 +95,4 @@ def _problems(form: dict[str, t.Any], option: str) -> t.Iterator[Problem]:
         elif key in settings and not settings[key].fits(value):
             form_of = settings[key].form
             yield Problem(option, f"has {key} {shown(value)} for engine {name}, which is not {form_of}.", f"Write {form_of}.")
+    yield from endpoint_problems(form, name, option)

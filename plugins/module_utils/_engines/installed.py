@@ -17,7 +17,10 @@ import os
 import re
 import typing as t
 
+from .._files import open_linked
+
 _RECORD = ".dist-info"
+_MOST_SETTINGS = 1 << 16
 _PYTHON = re.compile(r"python3\.\d+")
 # Debian has the packages of pip in local/lib, before its own.
 _LIBRARIES = ("local/lib", "lib", "lib64")
@@ -79,10 +82,12 @@ def _prefixes(python: str) -> t.Iterator[str]:
 
 def _venv_settings(prefix: str) -> dict[str, str] | None:
     try:
-        with open(os.path.join(prefix, "pyvenv.cfg"), encoding="utf-8", errors="replace") as stream:
-            pairs = [line.partition("=") for line in stream]
+        # It may be another user's, and this process root's.
+        with open_linked(os.path.join(prefix, "pyvenv.cfg")) as stream:
+            lines = stream.read(_MOST_SETTINGS).decode(errors="replace").splitlines()
     except OSError:
         return None
+    pairs = (line.partition("=") for line in lines)
     return {key.strip().lower(): value.strip() for key, _equals, value in pairs}
 
 

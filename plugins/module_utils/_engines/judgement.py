@@ -37,9 +37,12 @@ class Judgement:
     def holds_back(self, verdict: Verdict) -> bool:
         return self.enforced and verdict.state in (REFUSED, WRONG)
 
-    def problems(self) -> list[Problem]:
-        """Return a problem for each engine that holds the adapter back."""
-        anyway = "To deliver it nevertheless, set engine_policy to report."
+    def problems(self, wish: str = "deliver it") -> list[Problem]:
+        """Return a problem for each engine that holds the adapter back.
+
+        ``wish`` completes the sentence on how to have one's way.
+        """
+        anyway = f"To {wish} nevertheless, set engine_policy to report."
         return [self._problem(verdict, anyway) for verdict in self.verdicts if self.holds_back(verdict)]
 
     def warnings(self) -> list[str]:
@@ -56,11 +59,16 @@ class Judgement:
 
 
 class Judge:
-    """Judges adapters for the engines of this node. ``missing`` are those that are not found."""
+    """Judges adapters for the engines of this node.
+
+    ``missing`` are those that are not found. ``serves`` says whether any has an endpoint.
+    """
 
     def __init__(self, params: dict[str, t.Any]) -> None:
         """Take the options ``engines`` and ``engine_policy``. Raises DeliveryError for bad ones."""
-        found = [declared.on_this_host() for declared in declared_engines(params["engines"], "engines")]
+        declared = declared_engines(params["engines"], "engines")
+        self.serves = any(one.endpoint is not None for one in declared)
+        found = [one.on_this_host() for one in declared]
         self._engines = [engine for engine, _missing in found]
         self.missing = [missing for _engine, missing in found if missing]
         self._enforces = params["engine_policy"] == ENFORCE

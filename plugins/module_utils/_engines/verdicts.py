@@ -14,8 +14,8 @@ from string import Formatter
 
 from .._adapter.manifest import Manifest
 from .kinds import kinds_of
-from .rules.form import KINDS, REFUSED, RIGHT, UNKNOWN, WRONG, Adapter, Condition, EngineRules, Range, RankLimit
-from .rules.table import ENGINES, rules_of
+from .rules.form import KINDS, REFUSED, RIGHT, UNKNOWN, WRONG, Adapter, Condition, EngineRules, Range, RankLimit, remedies_of
+from .rules.table import all_rules, rules_of
 
 __all__ = ["REFUSED", "RIGHT", "UNKNOWN", "WRONG", "Engine", "Verdict", "common_notes", "verdicts"]
 
@@ -80,7 +80,7 @@ def common_notes(manifest: Manifest, base_config: dict[str, t.Any] | None) -> li
     for kind in adapter.kinds:
         if kind in ("factor", "rope_parameters"):
             continue
-        judged = {rules.title: _judge(Engine(name), rules, adapter, kind) for name, rules in ENGINES.items()}
+        judged = {rules.title: _judge(Engine(rules.name), rules, adapter, kind) for rules in all_rules()}
         titles = [title for title, one in judged.items() if one.state == WRONG]
         if titles:
             notes.append(
@@ -105,7 +105,7 @@ def _verdict(engine: Engine, rules: EngineRules, adapter: Adapter) -> Verdict:
         kinds=tuple(one.kind for one in judged if one.state == worst.state),
         message=worst.message,
         figure=worst.figure if worst.state == WRONG else None,
-        remedy=_sentence(remedies, adapter),
+        remedy=_sentence(remedies_of(remedies, adapter.kinds), adapter),
     )
 
 
@@ -120,9 +120,9 @@ def _judge(engine: Engine, rules: EngineRules, adapter: Adapter, kind: str) -> _
     does = rule.does.format(**adapter.values)
     end = "" if does.endswith('."') else "."
     if fitting:
-        return _Judged(kind, rule.state, rule.state, f"{title} {does}{end}", rule.figure, rule.clauses)
+        return _Judged(kind, rule.state, rule.state, f"{title} {does}{end}", rule.figure, rule.remedies)
     message = f"{title} was not examined; {(rule.source or rules.source).what} {does}{end}"
-    return _Judged(kind, UNKNOWN, rule.state, message, rule.figure, rule.clauses)
+    return _Judged(kind, UNKNOWN, rule.state, message, rule.figure, rule.remedies)
 
 
 def _holds(condition: Condition | None, engine: Engine, adapter: Adapter) -> bool:

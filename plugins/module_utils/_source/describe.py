@@ -24,7 +24,9 @@ from .._errors import DeliveryError, Problem, collected
 from .._forms import AS_TRAINED
 from .._golden.attach import STALE, attach_golden
 from .._store.source import identify_source
-from .fold import FoldedAdapter, Folding
+
+if t.TYPE_CHECKING:
+    from .fold import FoldedAdapter, Folding
 
 
 @dataclasses.dataclass
@@ -78,7 +80,7 @@ def describe_adapters(
     ``write_cache``, neither hashes nor folded adapters are kept.
     """
     found = Descriptions()
-    folding = Folding(params["python"], params["cache_dir"], scratch, write_cache)
+    folding = _folding(params, scratch, write_cache)
     for row in params["adapters"]:
         with collected(found.problems, row["name"]):
             base = bases.get(row["base"], {})
@@ -93,7 +95,7 @@ def describe_adapters(
                 raise DeliveryError(problem)
             if problem and golden == STALE:
                 found.warnings.append(str(problem))
-            if declared.form == AS_TRAINED:
+            if folding is None or declared.form == AS_TRAINED:
                 found.manifests.append(manifest)
             else:
                 found.folded.append(folding.fold(manifest, described, directory, declared))
@@ -106,8 +108,8 @@ def describe_adapters(
             found.warnings += filter(None, [tokenizer_above(params["models_dir"], declared, files)])
             if described.cached:
                 found.cached.append(declared.name)
-    if write_cache:
-        found.folded = folding.compare_new(found.folded, found.problems)
+    if folding is not None and write_cache:
+        found.folded = folding.compare_new(found.folded, found.problems, found.warnings)
     for folded in found.folded:
         found.manifests.append(folded.manifest)
         found.notes[folded.declared.name] = [*found.notes[folded.declared.name], *folded.notes]
@@ -115,3 +117,13 @@ def describe_adapters(
     names = [row["name"] for row in params["adapters"]]
     found.manifests.sort(key=lambda manifest: names.index(manifest.name))
     return found
+
+
+def _folding(params: dict[str, t.Any], scratch: str, write_cache: bool) -> Folding | None:
+    """Return what folds adapters, or None if all are delivered as trained."""
+    if all((row.get("form") or AS_TRAINED) == AS_TRAINED for row in params["adapters"]):
+        return None
+    # It needs the load test, whose import takes milliseconds.
+    from .fold import Folding
+
+    return Folding(params["python"], params["cache_dir"], scratch, write_cache)

@@ -27,6 +27,7 @@ from .._formats.safetensors import open_header
 from .._hashing import sha256_of_all
 from .._load_test.child import INSTALL_PEFT, private_directory, run_python
 from .._load_test.launch import WorkerRun, run_worker
+from .._load_test.loading_user import LOADED_AS_ROOT
 from .._load_test.program import write_program
 from .._load_test.worker import fold as worker
 from .._load_test.worker.protocol import Comparison, Original, Target
@@ -145,11 +146,12 @@ class Folding:
         except OSError as exc:
             raise _not_written(place, exc) from exc
 
-    def compare_new(self, folded: t.Sequence[FoldedAdapter], problems: list[Problem]) -> list[FoldedAdapter]:
+    def compare_new(self, folded: t.Sequence[FoldedAdapter], problems: list[Problem], warnings: list[str]) -> list[FoldedAdapter]:
         """Compare each adapter that was not compared yet with its original.
 
         One process of the interpreter loads them all. Returns the adapters without those that
-        differ, or that are rounded and could not be compared, and adds the problems of these.
+        differ, or that are rounded and could not be compared, and adds the problems of these, and
+        warnings.
         """
         new = [one for one in folded if one.record.made_of.difference is None]
         obstacles = {id(one): self._obstacle(one) for one in new}
@@ -163,6 +165,8 @@ class Folding:
                 if one in new:
                     _complete(one, obstacles[id(one)] or t.cast(WorkerRun, outcome))
                 accepted.append(one)
+        if targets and os.geteuid() == 0:
+            warnings.append(LOADED_AS_ROOT)
         return accepted
 
     def _obstacle(self, folded: FoldedAdapter) -> str | None:

@@ -49,6 +49,11 @@ _UNFIT_KEYS = {
     "use_qalora": "QALoRA",
     "velora_config": "VeLoRA",
 }
+# PEFT does not merge Activated LoRA, nor biases into layers without one, as nearly all are. It does
+# not save a merged model whose layers share weights.
+_UNMERGEABLE_KEYS = ("alora_invocation_tokens", "layer_replication", "lora_bias")
+# The embeddings are often the head, too, which a merge then changes as well.
+_MAYBE_TIED = re.compile(r"\.(embed_tokens|lm_head)\.lora_")
 # Keys that keep their values, where the file has them.
 _KEPT = (*KEYS_OF_MODULES, "auto_mapping", "base_model_name_or_path", "fan_in_fan_out", "peft_version", "revision", "task_type")
 # Keys that get the value of plain LoRA, where the file has them: old versions of PEFT reject a
@@ -62,10 +67,12 @@ _SET: Config = {
     "modules_to_save": None,
     "peft_type": "LORA",
 }
+_AS_TRAINED = "Deliver it as trained."
 _MERGE = (
-    "Deliver it as trained, or merge it into the base in float32. A merge in bfloat16 was measured to change"
+    "Deliver it as trained, or merge it into the base in float32{condition}. A merge in bfloat16 was measured to change"
     " log-probabilities by up to 0.35, one in float32 by 1.5e-5."
 )
+_IF_UNTIED = ", if the base has a head of its own"
 
 
 class _Name(t.NamedTuple):
@@ -173,12 +180,20 @@ def _unfit(manifest: Manifest) -> t.Iterator[Problem]:
     keys = [key for key in _UNFIT_KEYS if not is_empty(manifest.config.get(key))]
     if keys:
         what = first(f"{_UNFIT_KEYS[key]} ({key})" for key in keys)
-        yield Problem("", f"cannot be folded: it has {what}.", _MERGE)
+        yield Problem("", f"cannot be folded: it has {what}.", _remedy(manifest))
         return
     others = [shown(tensor.name) for tensor in manifest.tensors if not _TENSOR.fullmatch(tensor.name)]
     if others:
         problem = f"cannot be folded: only lora_A and lora_B of linear layers can, and it has {first(others)}."
-        yield Problem("", problem, _MERGE)
+        yield Problem("", problem, _remedy(manifest))
+
+
+def _remedy(manifest: Manifest) -> str:
+    """Return what helps an adapter that has no folded form."""
+    if any(not is_empty(manifest.config.get(key)) for key in _UNMERGEABLE_KEYS):
+        return _AS_TRAINED
+    tied = any(_MAYBE_TIED.search(f".{tensor.name}") for tensor in manifest.tensors)
+    return _MERGE.format(condition=_IF_UNTIED if tied else "")
 
 
 def _wrong_shapes(tensors: t.Sequence[TensorEntry], found: dict[str, Scaling]) -> t.Iterator[Problem]:

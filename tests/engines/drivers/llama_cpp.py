@@ -23,8 +23,12 @@ class Engine:
     def __init__(self, job: t.Any) -> None:
         self.job = job
         (self.converters,) = pathlib.Path(sys.prefix, "source").glob("*/vendor/llama.cpp")
-        self.base = self.converted("convert_hf_to_gguf.py", job.base, "base")
-        self.models = {"base": self.opened()}
+        base = self.converted("convert_hf_to_gguf.py", job.base, "base")
+        # The default cache rounds to float16, and so does flash attention, which is off by default
+        # here: that would hide differences below 1e-2.
+        cache = {"type_k": llama_cpp.GGML_TYPE_F32, "type_v": llama_cpp.GGML_TYPE_F32}
+        self.model = llama_cpp.Llama(base, n_ctx=512, logits_all=True, verbose=True, **cache)
+        self.adapters: dict[str, t.Any] = {}
 
     def converted(self, program: str, directory: str, name: str, *options: str) -> str:
         target = os.path.join(self.job.scratch, f"{name}.gguf")
@@ -35,36 +39,45 @@ class Engine:
             raise RuntimeError(done.stdout.strip().rpartition("\n")[2])
         return target
 
-    def opened(self, adapter: str | None = None) -> t.Any:
-        # The default cache rounds to float16, and so does flash attention, which is off by default
-        # here: that would hide differences below 1e-2.
-        cache = {"type_k": llama_cpp.GGML_TYPE_F32, "type_v": llama_cpp.GGML_TYPE_F32}
-        model = llama_cpp.Llama(self.base, n_ctx=512, logits_all=True, verbose=True, **cache)
-        if adapter is not None:
-            # Not lora_path=: the package does not notice that the engine refuses the adapter.
-            loaded = llama_cpp.llama_adapter_lora_init(model.model, adapter.encode())
-            if not loaded:
-                raise RuntimeError("llama_adapter_lora_init cannot load it")
-            adapters, scales = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(loaded), (ctypes.c_float * 1)(1.0)
-            if llama_cpp.llama_set_adapters_lora(model.ctx, adapters, 1, scales):
-                raise RuntimeError("llama_set_adapters_lora cannot use it")
-        return model
-
     def load(self, name: str, directory: str) -> None:
         adapter = self.converted("convert_lora_to_gguf.py", directory, name, "--base", self.job.base)
-        self.models[name] = self.opened(adapter)
+        # Llama has an option for one adapter only, and does not notice if the engine refuses it.
+        loaded = llama_cpp.llama_adapter_lora_init(self.model.model, adapter.encode())
+        if not loaded:
+            raise RuntimeError("llama_adapter_lora_init cannot load it")
+        self.adapters[name] = loaded
+
+    def unload(self, name: str) -> None:
+        self.choose(None)
+        llama_cpp.llama_adapter_lora_free(self.adapters.pop(name))
 
     def fresh(self) -> None:
-        for name in set(self.models) - {"base"}:
-            self.models.pop(name).close()
+        for name in list(self.adapters):
+            self.unload(name)
+        self.model.reset()
+
+    def choose(self, name: str | None) -> None:
+        """Let the model use an adapter, or none."""
+        chosen = [self.adapters[name]] if name else []
+        adapters = (llama_cpp.llama_adapter_lora_p_ctypes * len(chosen))(*chosen)
+        if llama_cpp.llama_set_adapters_lora(self.model.ctx, adapters, len(chosen), (ctypes.c_float * 1)(1.0)):
+            raise RuntimeError("llama_set_adapters_lora cannot use it")
 
     def prompt(self, name: str | None) -> list[tuple[int, int, float]]:
         tokens = self.job.short
-        model = self.models[name or "base"]
-        model.reset()
-        model.eval(tokens)
-        found = torch.log_softmax(torch.from_numpy(model.scores[: len(tokens)].copy()).float(), -1)
+        self.choose(name)
+        self.model.reset()
+        self.model.eval(tokens)
+        found = torch.log_softmax(torch.from_numpy(self.model.scores[: len(tokens)].copy()).float(), -1)
         return [(i, token, found[i, token].item()) for i, token in enumerate(tokens[1:])]
+
+    def next_token(self, name: str | None) -> list[tuple[int, int, float]]:
+        tokens = self.job.long
+        self.choose(name)
+        # What create_completion calls. It keeps the cache of the last prompt.
+        next(self.model.generate(tokens, temp=0))
+        top = torch.log_softmax(torch.from_numpy(self.model.scores[len(tokens) - 1].copy()).float(), -1).topk(5)
+        return [(len(tokens) - 1, token, value) for token, value in zip(top.indices.tolist(), top.values.tolist())]
 
 
 open_engine = Engine

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from ansible_collections.lorafleet.delivery.plugins.module_utils._engines.rules.table import ENGINES
+from ansible_collections.lorafleet.delivery.plugins.module_utils._engines.rules.table import ALIASES
 
 from tests.support.paths import CHECKOUT
 
@@ -19,7 +19,7 @@ REQUIREMENTS = CHECKOUT / "requirements" / "engines"
 
 @pytest.mark.parametrize("engine", DRIVERS)
 def test_driver_engine_has_rules(engine: str) -> None:
-    assert engine in ENGINES
+    assert engine in ALIASES
 
 
 @pytest.mark.parametrize("engine", DRIVERS)

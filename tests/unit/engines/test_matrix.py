@@ -51,8 +51,12 @@ def test_contradiction_unknown_kind_is_not_reported() -> None:
     assert not contradiction(Cell("wrong", 0.5), verdict("unknown"))
 
 
-def test_stale_answer_contradicts_only_a_rule_that_it_is_right() -> None:
-    assert "found WRONG" in stale(Cell("wrong", 0.1), Answer("right"))
+def test_stale_answer_contradicts_a_rule_that_it_is_right_or_refused() -> None:
+    assert "says right, found WRONG 0.1" in stale(Cell("wrong", 0.1), Answer("right"))
+    assert stale(Cell("refused", message="no"), Answer("right")) == "the rule says right, found refused no"
+    # Such as a new version of a package that lets the engine switch.
+    assert "says refused, found right" in stale(Cell("right", 1e-5), Answer("refused", "without PEFT 0.22"))
+    assert not stale(Cell("refused", message="no"), Answer("refused"))
     assert not stale(Cell("right", 1e-5), Answer("right"))
     assert not stale(Cell("right", 1e-5), Answer("wrong", "up to version 0.30"))
     assert not stale(Cell("wrong", 0.1), Answer("unknown"))

@@ -38,7 +38,6 @@ _MERGED = states("merged", True)
 RULES = EngineRules(
     name="ctranslate2",
     title="CTranslate2",
-    aliases=("ct2",),
     packages=("ctranslate2",),
     versions=(Range("4.8", "4.9"),),
     source=Source("ctranslate2 4.8.5", "2026-11-28"),

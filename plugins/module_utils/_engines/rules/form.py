@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import typing as t
 
 from ..._formats.strict_json import is_integer
@@ -160,8 +161,8 @@ class Rule(t.NamedTuple):
 
     @property
     def clauses(self) -> tuple[str, ...]:
-        """The remedies, with that in the place of a merge that adapters of this kind need."""
-        return tuple(NOT_MERGED.get(self.kind, one) if one == MERGE else one for one in self.remedies)
+        """The remedies for an adapter of this kind only."""
+        return remedies_of(self.remedies, [self.kind])
 
 
 class RankLimit(t.NamedTuple):
@@ -177,6 +178,30 @@ class RankLimit(t.NamedTuple):
     remedy: str
 
 
+class Places(t.NamedTuple):
+    """A limit on the adapters that an engine has at once: the value of ``setting``, 0 for no limit.
+
+    During a switch, two releases of one adapter are loaded side by side. So there must be one place
+    more than adapters, or two for each with ``twice``; with ``base``, the base takes one, too.
+    ``does`` completes a sentence about an engine with fewer places. ``fails`` is whether it then
+    does not serve all adapters rightly. With ``in_memory``, an adapter at such a place takes memory
+    of the host.
+    """
+
+    setting: str
+    does: str
+    fails: bool
+    twice: bool = False
+    base: bool = False
+    in_memory: bool = False
+    when: Condition | None = None
+    versions: tuple[Range, ...] | None = None
+
+    def needed(self, adapters: int) -> int:
+        """Return how many places a number of adapters needs."""
+        return (2 * adapters if self.twice else adapters + 1) + self.base
+
+
 class Setting(t.NamedTuple):
     """A setting of an engine that the inventory may state; ``form`` says what its values are."""
 
@@ -185,7 +210,7 @@ class Setting(t.NamedTuple):
 
 
 class Answer(t.NamedTuple):
-    """Whether an answer is right, wrong or unknown, and when or why."""
+    """Whether an answer is right, refused, wrong or unknown, and when or why."""
 
     state: str = UNKNOWN
     why: str = ""
@@ -217,6 +242,8 @@ class BoundRule(t.NamedTuple):
 class EngineRules:
     """The rules of one engine, of which the first that applies to a kind counts.
 
+    Of ``places``, the first that applies to a setting counts.
+
     ``versions`` and ``source`` are those of rules without their own. ``packages`` are the Python
     packages that it comes in, whose version is that of the engine. ``settings`` are those that the
     inventory may state. The first of ``bounds`` whose condition holds counts. ``notes`` are
@@ -225,13 +252,13 @@ class EngineRules:
 
     name: str
     title: str
-    aliases: tuple[str, ...]
     versions: tuple[Range, ...]
     source: Source
     rules: tuple[Rule, ...]
     switching: Switching
     bounds: tuple[BoundRule, ...]
     limit: RankLimit | None = None
+    places: tuple[Places, ...] = ()
     packages: tuple[str, ...] = ()
     settings: t.Mapping[str, Setting] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -258,6 +285,7 @@ def untried(kinds: t.Iterable[str], when: Condition) -> tuple[Rule, ...]:
 
 
 # What several engines do.
+OTHERS_WAIT = "lets requests of some adapters wait for those of others"
 AS_BASE = "ignores the tensors and answers as the base does, like PEFT"
 APPLIED = "applies the tensors, which PEFT ignores"
 AT_ONCE = "applies it from the first token on, not from the invocation on"
@@ -278,11 +306,18 @@ CORRECT = "save the adapter again with PEFT"
 ADD_LINES = "add to the base's config.json: {lines}"
 
 
+def remedies_of(remedies: t.Iterable[str], kinds: t.Iterable[str]) -> tuple[str, ...]:
+    """Return the remedies, with what adapters of these kinds need in the place of a merge."""
+    merge = next((NOT_MERGED[kind] for kind in kinds if kind in NOT_MERGED), MERGE)
+    return tuple(merge if one == MERGE else one for one in remedies)
+
+
 def _is_number(value: t.Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 TEXT = Setting("text", lambda value: isinstance(value, str))
+ABSOLUTE_PATH = Setting("an absolute path", lambda value: isinstance(value, str) and os.path.isabs(value))
 INTEGER = Setting("an integer", is_integer)
 BOOLEAN = Setting("true or false", lambda value: isinstance(value, bool))
 # The word stands for the right number of each adapter.

@@ -9,11 +9,13 @@
 from __future__ import annotations
 
 from .form import (
+    ABSOLUTE_PATH,
     ALPHA,
     APPLIED,
     BOOLEAN,
     CORRECT,
     FOLD,
+    INTEGER,
     MERGE,
     ONE_ALPHA,
     UNKNOWN,
@@ -23,6 +25,7 @@ from .form import (
     BoundRule,
     Condition,
     EngineRules,
+    Places,
     Range,
     Rule,
     Source,
@@ -43,16 +46,14 @@ _REWRITE = (
     "set lora_alpha to {alpha:.6g} before the conversion, which makes it adapter.lora.alpha of the GGUF file, and state"
     " alpha: {alpha:.6g} in agent_engine"
 )
-
 RULES = EngineRules(
     name="llama_cpp",
     title="llama.cpp",
-    aliases=("llama.cpp", "llama-cpp-python", "llama-server"),
     packages=("llama-cpp-python",),
     # The versions of llama-cpp-python and of llama-server --version.
     versions=(Range("0.3.36", "0.4"), Range("0.5", "0.6")),
     source=Source("llama-cpp-python 0.3.36", "2026-11-28"),
-    settings={"alpha": ALPHA, "flash_attention": BOOLEAN},
+    settings={"alpha": ALPHA, "flash_attention": BOOLEAN, "preset": ABSOLUTE_PATH, "models_max": INTEGER},
     rules=(
         *right("plain", "factor", "rank_pattern", "some_layers", "regex", "fan_in_fan_out", "bf16", "fp16", "rope_parameters"),
         *right("rank_mismatch", does="divides by the rank of the tensors, whatever r is"),
@@ -79,18 +80,42 @@ RULES = EngineRules(
         *refused(["head"], 'converts it, but does not load it: "LoRA tensor ... does not exist in base model"', MERGE),
         *refused(["embeddings"], "converts it, but cannot use it", MERGE),
         *refused(["unpaired"], "does not convert it: AssertionError", CORRECT),
+        *refused(["replicated"], 'does not convert it: "Can not map tensor ..."', MERGE),
         *wrong(["prefix_missing", "prefix_headless", "prefix_multimodal"], APPLIED, CORRECT),
         Rule(
             "alora",
             UNKNOWN,
-            "converts it together with its invocation tokens, which llama-server reads; nobody has compared its answers",
+            "converts it together with its invocation tokens, which llama-server reads, but nobody has compared its answers;"
+            " llama-cpp-python ignores them and was 0.24 away",
             source=Source("llama.cpp at commit 0b03adaa", "2026-11-28", "convert_lora_to_gguf.py"),
         ),
     ),
+    places=(
+        Places(
+            "models_max",
+            "ends the process of the release that was used least recently",
+            fails=True,
+            base=True,
+            when=Condition("`preset` is stated", lambda _adapter, settings: "preset" in settings),
+        ),
+    ),
     switching=Switching(
-        switch=Answer(WRONG, "in llama-server, after a change of the global scales, and without `lora` after a request with it"),
-        unload=Answer(WRONG, "in llama-server, after all scales were set to 0; a file cannot be unloaded"),
-        remedy="start llama-server with --no-cache-prompt, or send cache_prompt: false",
+        # llama-cpp-python was run: it was up to 0.12 away after a switch, 0.05 after unloading.
+        switch=Answer(
+            WRONG,
+            "in llama-server, after a change of the global scales, and without `lora` after a request with it; in"
+            " llama-cpp-python, whose Llama keeps the cache of the last prompt when llama_set_adapters_lora changes the adapter",
+        ),
+        reuse=Answer(WRONG, "in llama-cpp-python, for the same reason"),
+        unload=Answer(
+            WRONG,
+            "in llama-server, after all scales were set to 0; a file cannot be unloaded there; in llama-cpp-python, for the same"
+            " reason as after a switch",
+        ),
+        remedy=(
+            "start llama-server with --no-cache-prompt, or send cache_prompt: false; in llama-cpp-python, call reset() of Llama"
+            " after each change"
+        ),
     ),
     bounds=(
         BoundRule(1e-3, "without flash attention it was within 3e-5", states("flash_attention", False)),

@@ -32,7 +32,6 @@ _NAME = "fails at its start with an AssertionError: it takes no tensors but lora
 RULES = EngineRules(
     name="lmdeploy",
     title="LMDeploy",
-    aliases=(),
     packages=("lmdeploy",),
     versions=(Range("0.16", "0.19"),),
     source=Source(

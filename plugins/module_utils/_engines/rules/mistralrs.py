@@ -19,6 +19,7 @@ from .form import (
     Answer,
     BoundRule,
     EngineRules,
+    Places,
     Range,
     RankLimit,
     Source,
@@ -35,11 +36,10 @@ _READ = Source("mistral.rs 0.9.2", "2026-11-28", "mistralrs-quant/src/lora/mod.r
 RULES = EngineRules(
     name="mistralrs",
     title="mistral.rs",
-    aliases=("mistral.rs", "mistral-rs"),
     packages=("mistralrs", "mistralrs-cuda"),
     versions=(Range("0.9.5", "0.10"),),
     source=Source("mistralrs 0.9.5", "2026-11-28"),
-    settings={"max_lora_rank": INTEGER, "dtype": TEXT, "kv_cache": TEXT},
+    settings={"max_lora_rank": INTEGER, "max_adapters": INTEGER, "dtype": TEXT, "kv_cache": TEXT},
     rules=(
         *right("plain", "factor", "rslora", "alpha_pattern", "rank_pattern", "some_layers", "regex", "fan_in_fan_out"),
         *right("bf16", "fp16"),
@@ -64,6 +64,7 @@ RULES = EngineRules(
         "refuses ranks above its limit, {limit}, and the adapter has {rank}",
         "raise the limit of its start to {rank} or more, and state max_lora_rank in agent_engine",
     ),
+    places=(Places("max_adapters", "refuses the next release", fails=True),),
     switching=Switching(switch=Answer(RIGHT), reuse=Answer(RIGHT), unload=Answer(RIGHT)),
     bounds=(
         BoundRule(

@@ -49,7 +49,6 @@ _DEFAULT_BASE = Condition("the rotary base is 10000", lambda adapter, _settings:
 RULES = EngineRules(
     name="mlx_lm",
     title="mlx-lm",
-    aliases=("mlx",),
     packages=("mlx-lm",),
     versions=(Range("0.32", "0.33"),),
     source=Source("mlx-lm 0.32.2 and mlx 0.32.4", "2026-11-28"),

@@ -45,7 +45,6 @@ _READ = Source("olive-ai 0.13.0", "2026-11-28", "olive/cli/convert_adapters.py")
 RULES = EngineRules(
     name="olive",
     title="Olive",
-    aliases=("olive-ai",),
     packages=("olive-ai",),
     versions=(Range("0.13", "0.14"),),
     source=Source("olive-ai 0.13.0", "2026-11-28"),
@@ -69,7 +68,8 @@ RULES = EngineRules(
     bounds=(BoundRule(1e-3, "float32 in ONNX Runtime GenAI was within 3e-5"),),
     notes=(
         "These are the answers of ONNX Runtime GenAI with adapters that `olive convert-adapters` has made.",
-        "The base must be a graph that Olive has made, whose LoRA inputs have the same names. ONNX Runtime GenAI's builder"
-        " names them otherwise.",
+        "The base must be a graph whose LoRA inputs have the same names. ONNX Runtime GenAI's builder names them otherwise. With"
+        " transformers 5.24, `olive capture-onnx-graph` fails for models with a KV cache, and without one it names them"
+        " otherwise, too (`lora_A.default`).",
     ),
 )

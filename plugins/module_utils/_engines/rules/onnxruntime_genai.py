@@ -29,7 +29,6 @@ from .form import (
 RULES = EngineRules(
     name="onnxruntime_genai",
     title="ONNX Runtime GenAI",
-    aliases=("onnxruntime", "ort-genai"),
     packages=("onnxruntime-genai", "onnxruntime-genai-cuda", "onnxruntime-genai-directml"),
     versions=(Range("0.18", "0.19"),),
     source=Source("onnxruntime-genai 0.18.0", "2026-11-28"),

@@ -48,7 +48,6 @@ _ONE = (
 RULES = EngineRules(
     name="openvino_genai",
     title="OpenVINO GenAI",
-    aliases=("openvino",),
     packages=("openvino-genai",),
     versions=(Range("2026.4", "2026.5"),),
     source=Source("openvino-genai 2026.4.1.0", "2026-11-28"),

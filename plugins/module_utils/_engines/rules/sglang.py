@@ -16,10 +16,12 @@ from .form import (
     MERGE,
     NOT_RUN,
     ONE_ALPHA,
+    OTHERS_WAIT,
     RIGHT,
     TEXT,
     Answer,
     EngineRules,
+    Places,
     Range,
     RankLimit,
     Source,
@@ -32,13 +34,12 @@ from .form import (
 RULES = EngineRules(
     name="sglang",
     title="SGLang",
-    aliases=("sgl",),
     packages=("sglang",),
     versions=(Range("0.5.23", "0.6"),),
     source=Source(
         "sglang 0.5.23", "2026-11-28", "sglang/srt/lora/lora.py, lora_config.py, lora_manager.py, mem_pool.py, utils.py"
     ),
-    settings={"max_lora_rank": INTEGER, "dtype": TEXT},
+    settings={"max_lora_rank": INTEGER, "max_loras_per_batch": INTEGER, "max_loaded_loras": INTEGER, "dtype": TEXT},
     rules=(
         *right("plain", "factor", "some_layers", "fan_in_fan_out", "bf16", "fp16", "embeddings", "head"),
         *wrong(["rslora"], "ignores use_rslora and divides alpha by r; PEFT divides it by the square root of r", FOLD),
@@ -70,11 +71,18 @@ RULES = EngineRules(
         "refuses ranks above its --max-lora-rank, {limit}, and the adapter has {rank}",
         "start it with --max-lora-rank {rank} or more, and state max_lora_rank in agent_engine",
     ),
+    places=(
+        Places("max_loras_per_batch", OTHERS_WAIT, fails=False),
+        Places("max_loaded_loras", "unloads the adapter that was used least recently", fails=True, in_memory=True),
+    ),
     switching=Switching(
         switch=Answer(RIGHT, "the key of its prefix cache has an id of the adapter"),
         reuse=Answer(RIGHT, "each load has a new id"),
         unload=Answer(RIGHT, "the key of its prefix cache has an id of the adapter"),
     ),
     bounds=NOT_RUN,
-    notes=("Without --max-lora-rank, the adapters of the start set the limit for all later ones.",),
+    notes=(
+        "Without --max-lora-rank, the adapters of the start set the limit for all later ones.",
+        "A request for a name that was unloaded loads it again, from the directory that it had last.",
+    ),
 )

@@ -32,7 +32,6 @@ _SKIPS = "skips tensors with embed_tokens or lm_head in their names"
 RULES = EngineRules(
     name="tensorrt_llm",
     title="TensorRT-LLM",
-    aliases=("trtllm", "trt-llm"),
     packages=("tensorrt-llm",),
     versions=(Range("1.2", "1.4"),),
     source=Source("NVIDIA/TensorRT-LLM at commit 30e6fb55", "2026-11-28", "tensorrt_llm/lora_manager.py"),

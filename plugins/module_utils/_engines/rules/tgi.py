@@ -33,7 +33,6 @@ _WHOLE = "leaves out a module in all layers if one layer does not have it, witho
 RULES = EngineRules(
     name="tgi",
     title="Text Generation Inference",
-    aliases=("text-generation-inference", "text-generation-server"),
     packages=("text-generation-server",),
     versions=(Range("3.3.7", "3.4"),),
     source=Source(
@@ -65,5 +64,6 @@ RULES = EngineRules(
     notes=(
         "If it pads the rank of the first modules that it loads, it computes the factor of the others with the padded rank.",
         "Adapters are loaded at its start only, so there is no reuse of a name and no unload.",
+        "It has no list of its adapters, and the base answers a request for one that it does not have, without an error.",
     ),
 )

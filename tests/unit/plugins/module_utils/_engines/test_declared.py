@@ -44,7 +44,8 @@ FORM = "Write the name of an engine, a dictionary with name, or a list of these.
         (
             {"name": "openvino", "tensor_parallel_size": 2},
             "has the unknown key tensor_parallel_size for engine openvino."
-            " The keys of this engine are name, version, python, alpha, kv_cache_precision.",
+            " The keys of this engine are name, version, python, alpha, kv_cache_precision, url, api_key_file, allow_remote,"
+            " base, public_name, drain_timeout, start_timeout, probe_timeout, restart, convert.",
         ),
         ({"name": "vllm", "version": 0.3}, "has version 0.3 for engine vllm, which is not text. Put it in quotes."),
         (

@@ -138,3 +138,19 @@ def test_installed_version_after_interrupted_installations_is_none(tmp_path: pat
     [old] = (tmp_path / "usr" / site).glob("*-1.0.dist-info")
     os.unlink(old / "METADATA")
     assert installed_version(python, [PACKAGE]) == "2.0"
+
+
+def make_giant(path: pathlib.Path) -> None:
+    path.write_text("include-system-site-packages = false\n")
+    os.truncate(path, 1 << 40)
+
+
+@pytest.mark.parametrize(("make", "version"), [(os.mkfifo, None), (make_giant, "1.2.3")])
+def test_installed_version_settings_of_another_user_do_not_hold_up_root(
+    venv: t.Callable[..., pathlib.Path], make: t.Callable[[pathlib.Path], None], version: str | None
+) -> None:
+    python = venv()
+    settings = python.parent.parent / "pyvenv.cfg"
+    settings.unlink()
+    make(settings)
+    assert installed_version(str(python), [PACKAGE]) == version

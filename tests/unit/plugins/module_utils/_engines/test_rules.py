@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
 import typing as t
 from string import Formatter
@@ -24,19 +26,18 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._engines.rules.
     EngineRules,
     Rule,
 )
-from ansible_collections.lorafleet.delivery.plugins.module_utils._engines.rules.table import ENGINES, rules_of
+from ansible_collections.lorafleet.delivery.plugins.module_utils._engines.rules.table import ALIASES, all_rules, rules_of
 from ansible_collections.lorafleet.delivery.plugins.module_utils._engines.verdicts import Engine
 from ansible_collections.lorafleet.delivery.plugins.module_utils._versions import numbers
 
+from tests.support.loaded_modules import loaded_by
 from tests.support.paths import PLUGINS
 from tests.tools.engines_page import ORDER, PAGE, page
 
 RULES = [
-    pytest.param(rules, rule, id=f"{name}-{rule.kind}-{i}")
-    for name, rules in ENGINES.items()
-    for i, rule in enumerate(rules.rules)
+    pytest.param(rules, rule, id=f"{rules.name}-{rule.kind}-{i}") for rules in all_rules() for i, rule in enumerate(rules.rules)
 ]
-ENGINE = pytest.mark.parametrize("rules", ENGINES.values(), ids=ENGINES)
+ENGINE = pytest.mark.parametrize("rules", all_rules(), ids=ALIASES)
 # What every adapter has, however odd.
 ALWAYS = set(Adapter(()).values)
 
@@ -81,7 +82,7 @@ def test_engine_has_versions_source_and_names(rules: EngineRules) -> None:
     assert all(numbers(one.since) < numbers(one.before) for one in ranges)
     sources = [rules.source, *(rule.source for rule in rules.rules if rule.source)]
     assert all(re.fullmatch(r"20\d\d-\d\d-\d\d", one.date) and one.what for one in sources)
-    assert all(rules_of(name) is rules for name in (rules.name, *rules.aliases))
+    assert all(rules_of(name) is rules for name in (rules.name, *ALIASES[rules.name]))
     # The version of the run is one that the rules apply to.
     found = re.search(r" v?(\d+(?:\.\d+)+)", rules.source.what)
     assert found is None or any(one.has(found[1]) for one in rules.versions)
@@ -89,14 +90,31 @@ def test_engine_has_versions_source_and_names(rules: EngineRules) -> None:
 
 def test_engines_are_the_files_of_the_room() -> None:
     files = {path.stem for path in (PLUGINS / "module_utils" / "_engines" / "rules").glob("*.py")}
-    assert files == {*ENGINES, "form", "table"}
+    assert files == {*ALIASES, "form", "table"}
+    assert [rules.name for rules in all_rules()] == [*ALIASES]
     # No name stands for two engines.
-    assert len(table._BY_NAME) == sum(1 + len(rules.aliases) for rules in ENGINES.values())
+    assert len(table._NAMES) == sum(1 + len(aliases) for aliases in ALIASES.values())
+
+
+def test_table_imports_the_rules_of_every_engine() -> None:
+    """Ansible would not send the others to a node."""
+    [imported] = [
+        node
+        for node in ast.walk(ast.parse(inspect.getsource(table)))
+        if isinstance(node, ast.ImportFrom) and (node.level, node.module) == (1, None)
+    ]
+    assert {alias.name for alias in imported.names} == {*ALIASES}
+
+
+def test_rules_of_engine_load_no_other_rules() -> None:
+    """It would cost time on every node, although most have one engine."""
+    loaded = loaded_by(f"from {table.__name__} import rules_of; rules_of('vllm')")
+    assert {name.rpartition(".")[2] for name in loaded if "._engines.rules." in name} == {"form", "table", "vllm"}
 
 
 @pytest.mark.parametrize("value, fits", [(8, True), (0.5, True), ("factor", True), (True, False), ("8", False), ([8], False)])
 def test_alpha_is_a_number_or_the_word_factor(value: t.Any, fits: bool) -> None:
-    assert ENGINES["openvino_genai"].settings["alpha"].fits(value) is fits
+    assert rules_of("openvino").settings["alpha"].fits(value) is fits
 
 
 @ENGINE

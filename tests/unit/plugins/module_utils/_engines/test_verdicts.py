@@ -88,6 +88,8 @@ def test_verdict_remedy_helps_kinds_that_the_message_does_not_name() -> None:
         ({"lora_bias": True}, "Train it without lora_bias."),
         ({"layer_replication": [[0, 1]]}, "Train it without layer_replication."),
         ({"use_dora": True}, "Merge it into its base in float32 and serve the merged model."),
+        # The remedy of DoRA alone would not help.
+        ({"use_dora": True, "lora_bias": True}, "Train it without lora_bias."),
     ],
 )
 def test_verdict_offers_no_merge_that_peft_cannot_make(config: dict[str, t.Any], remedy: str) -> None:
@@ -96,7 +98,8 @@ def test_verdict_offers_no_merge_that_peft_cannot_make(config: dict[str, t.Any],
 
 def test_verdict_offers_merge_of_embeddings_into_untied_base() -> None:
     shapes = {**pairs(), **pairs(["lm_head"], prefix="base_model.model.")}
-    assert "if the base has a head of its own" in verdict(Engine("mistral.rs"), adapter(shapes)).remedy
+    for config in ({}, {"use_dora": True}):
+        assert "if the base has a head of its own" in verdict(Engine("mistral.rs"), adapter(shapes, **config)).remedy
 
 
 def test_verdict_of_engine_that_refuses_is_not_that_it_answers_wrongly() -> None:

@@ -296,7 +296,7 @@ def test_fold_new_releases_leave_two_directories(server: Server) -> None:
 
 def test_compare_new_exact_adapter_without_base_is_accepted_with_a_note(server: Server) -> None:
     problems: list[Problem] = []
-    [folded] = server.folding().compare_new([server.fold()], problems)
+    [folded] = server.folding().compare_new([server.fold()], problems, [])
     assert problems == []
     assert folded.notes == [
         f"The folded adapter was not compared with the original: base {tiny_adapters.BASE_NAME} has no path on this host."
@@ -315,7 +315,7 @@ def test_compare_new_interpreter_without_peft_rejects_rounded_adapter(
     server.reconfigure(lora_alpha=alpha)
     folded = server.fold(alpha=float(alpha), base_path=str(tiny / "base"))
     problems: list[Problem] = []
-    found = server.folding("/usr/bin/python3").compare_new([folded], problems)
+    found = server.folding("/usr/bin/python3").compare_new([folded], problems, [])
     assert found == ([folded] if accepted else [])
     messages = [*map(str, problems), *(note for one in found for note in one.notes)]
     assert [("/usr/bin/python3 has no torch." in message, "not compared" in message) for message in messages] == [(True, True)]
@@ -345,7 +345,7 @@ def test_compare_new_rounded_adapter_needs_base_until_it_was_compared(server: Se
         server.fold(alpha=24.0, write=False)
     made_of = dataclasses.replace(folded.record.made_of, difference=1e-6)
     folded.place.write(dataclasses.replace(folded.record, made_of=made_of))
-    [found] = server.folding(None).compare_new([server.fold(alpha=24.0)], [])
+    [found] = server.folding(None).compare_new([server.fold(alpha=24.0)], [], [])
     assert found.manifest.made_of == made_of
 
 

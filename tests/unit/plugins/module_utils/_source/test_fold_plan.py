@@ -139,7 +139,26 @@ def test_plan_fold_is_exact_for_powers_of_two_but_in_float16(dtype: str, alpha: 
 )
 def test_plan_fold_kind_without_folded_form_is_refused_by_name(key: str, value: t.Any, what: str) -> None:
     message = refusal(manifest(**{key: value}))
-    assert message.startswith(f": cannot be folded: it has {what} ({key}). Deliver it as trained, or merge it")
+    assert message.startswith(f": cannot be folded: it has {what} ({key}). Deliver it as trained")
+
+
+@pytest.mark.parametrize(
+    ("options", "more", "remedy"),
+    [
+        ({"use_dora": True}, [], "Deliver it as trained, or merge it into the base in float32. A merge in bfloat16"),
+        # PEFT cannot merge them, so there is no other way.
+        ({"lora_bias": True}, [], "Deliver it as trained."),
+        ({"alora_invocation_tokens": [5, 6]}, [], "Deliver it as trained."),
+        ({"use_dora": True, "layer_replication": [[0, 2], [1, 2]]}, [], "Deliver it as trained."),
+        # On a base whose head is its embeddings, the merged model would be another one.
+        ({}, ["base_model.model.model.embed_tokens.lora_embedding_A"], "float32, if the base has a head of its own. A merge"),
+        ({"use_dora": True}, ["base_model.model.lm_head.lora_A.weight"], "float32, if the base has a head of its own. A merge"),
+    ],
+)
+def test_plan_fold_refusal_advises_a_merge_only_where_it_helps(options: dict[str, t.Any], more: list[str], remedy: str) -> None:
+    message = refusal(manifest(more=more, **options))
+    assert remedy in message
+    assert ("merge" in message) is ("merge" in remedy)
 
 
 @pytest.mark.parametrize(
