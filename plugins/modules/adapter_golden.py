@@ -158,7 +158,10 @@ problems:
       remedy: Add prompts of the kind that it was trained for to prompts.
 """
 
+import os
+
 from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import BASES, DECLARED, DEVICE, LOADING, SOURCE
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.loading_user import LOADED_AS_ROOT
 from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.recording import RecordingOptions, record_goldens
 from ansible_collections.lorafleet.delivery.plugins.module_utils._module import DeliveryModule
 
@@ -182,6 +185,8 @@ def main() -> None:
     with module.failing_on_error():
         options = RecordingOptions.from_params(module.params)
     results, problems = record_goldens(options, module.tmpdir, module.check_mode)
+    if results["seconds"] and os.geteuid() == 0:
+        module.warn(LOADED_AS_ROOT)
     if problems:
         module.fail(problems, **results)
     module.exit_json(**results)

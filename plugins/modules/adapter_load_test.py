@@ -189,6 +189,13 @@ adapters:
       description: Why no higher level was tested. Not set when nothing limited the level.
       type: str
       sample: Its base has no path on this host.
+    isolation:
+      description:
+        - What the load test was isolated by. V(user) is a throw-away user, the others are namespaces - V(network) without any
+          interface but loopback, V(ipc), and V(pids) with its own C(/proc) and home directory. Not set when nothing was loaded.
+      type: list
+      elements: str
+      sample: [user, network, ipc, pids]
     from_receipt:
       description: Whether a receipt was valid, so that the adapter was not loaded.
       type: bool

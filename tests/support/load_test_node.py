@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import pwd
 import shutil
 import typing as t
 
@@ -25,6 +26,9 @@ from tests.support.tiny_adapters import PEFT_PYTHON
 # Names of the adapters on the node, each with its tiny adapter and rank.
 ADAPTERS = {"grammar.3b_lora": ("adapter", 16), "grammar.8b_lora": ("adapter_b", 32)}
 BASE = "tiny/Llama-64"
+
+# No throw-away user of a load test could enter the directories of tests, which pytest makes.
+OWN_USER = pwd.getpwuid(os.geteuid()).pw_name
 
 Options = t.Dict[str, t.Any]
 
@@ -78,6 +82,7 @@ class LoadTestNode:
             "store": str(self.store),
             "python": PEFT_PYTHON,
             "device": "cpu",
+            "user": OWN_USER,
             "manifests": [manifest.to_text() for manifest in self.manifests],
             **changes,
         }

@@ -21,7 +21,10 @@ def in_use(directories: t.Iterable[str]) -> set[str]:
     opened: dict[tuple[int, int], str] = {}
     mapped: dict[tuple[int, bytes], str] = {}
     for directory in directories:
-        for top, _names, files in os.walk(directory):
+        for top, names, files in os.walk(directory):
+            if top != directory:
+                # A release is not deeper. Whoever owned the directory may have nested thousands.
+                names.clear()
             for path in (top, *(os.path.join(top, name) for name in files)):
                 with contextlib.suppress(FileNotFoundError):
                     status = os.lstat(path)

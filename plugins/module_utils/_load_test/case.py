@@ -18,7 +18,6 @@ from .._adapter.permitted_files import file_problems
 from .._base.config import base_fingerprint, with_config
 from .._errors import DeliveryError, Problem, collected
 from .._forms import AS_TRAINED
-from .._golden.golden import Golden, golden_of
 from .._hashing import digest_of
 from .._levels import reaches
 from .._store.owners import check_way_to_store
@@ -26,7 +25,10 @@ from .._store.paths import AdapterPaths, check_owners
 from .._store.receipt import read_receipt
 from .._store.state import read_state
 from .options import LoadTestOptions
-from .worker.protocol import Target
+
+if t.TYPE_CHECKING:
+    from .._golden.golden import Golden
+    from .worker.protocol import Target
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +88,9 @@ class Case:
 
     def target(self, directory: str) -> Target:
         """Return what the worker has to load."""
+        # A node that is up to date needs none.
+        from .worker.protocol import Target
+
         return Target(
             name=self.name,
             directory=directory,
@@ -160,13 +165,20 @@ def _case_of(options: LoadTestOptions, row: dict[str, t.Any], manifests: dict[st
         manifest=manifest,
         required=required,
         minimum=minimum,
-        golden=golden_of(manifest) if required == "golden" else None,
+        golden=_golden_of(manifest) if required == "golden" else None,
         directory=next((directory for directory in directories if os.path.isdir(directory)), None),
         # With the binding, so that a base that was only reported does not pass where it is
         # enforced.
         base_digest=digest_of([base_fingerprint(base), manifest.base, options.base_binding]),
         receipt=read_receipt(paths, manifest.release),
     )
+
+
+def _golden_of(manifest: Manifest) -> Golden:
+    # The other levels need none.
+    from .._golden.golden import golden_of
+
+    return golden_of(manifest)
 
 
 def _manifest_of(paths: AdapterPaths, manifests: dict[str, Manifest] | None) -> Manifest:

@@ -166,7 +166,12 @@ def check_base(attempt: Attempt, identities: Identities, enforce: bool) -> None:
     if case.manifest.base is None:
         result.notes.append("The manifest does not identify the base of the training, so it was not compared.")
         return
-    wrong, notes = differences(case.manifest.base, t.cast("dict[str, t.Any]", identities.at(path)))
+    here = t.cast("dict[str, t.Any]", identities.at(path))
+    try:
+        wrong, notes = differences(case.manifest.base, here)
+    except (KeyError, TypeError, AttributeError) as exc:
+        remedy = "Describe it again, and inspect the host that described it."
+        raise case.error("has a manifest that identifies its base in another form.", remedy) from exc
     if wrong:
         problem = f"was trained on another base than the one at {path}: {'; '.join(wrong)}."
         if enforce:

@@ -9,24 +9,23 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import dataclasses
-import functools
 import os
 import re
-import resource
 import signal
 import subprocess
 import tempfile
 import typing as t
 
 from .._errors import DeliveryError
+from .._isolation import PIDS
+from .._linux import prctl
+from .confinement import Confinement, available_isolation
 
 if t.TYPE_CHECKING:
-    from .serving_user import ServingUser
+    from .loading_user import LoadingUser
 
 INSTALL_PEFT = "Install the PEFT environment on this host, or set python to an interpreter that has it."
-
 
 # The variables that the child inherits: no secrets, no settings of Python, PEFT or the Hub.
 _INHERITED = re.compile(r"PATH|LANG|LD_LIBRARY_PATH|TMPDIR|CUDA_.*|NVIDIA_.*")
@@ -34,10 +33,6 @@ _TAIL_LINES = 12
 # Far more than a golden or the messages of a test have.
 LARGEST_FILE = 256 << 20
 _ROUNDS = 1000
-_LIBC = ctypes.CDLL(None)
-# Linux, prctl(2).
-_PR_SET_CHILD_SUBREAPER = 36
-_PR_SET_NO_NEW_PRIVS = 38
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,11 +59,15 @@ class Child:
 
 
 @contextlib.contextmanager
-def private_directory(scratch: str | None, user: ServingUser | None) -> t.Iterator[str]:
+def private_directory(scratch: str | None, user: LoadingUser | None) -> t.Iterator[str]:
     """Yield an empty temporary directory that the child's user can reach."""
     # Another user has no access to Ansible's own directory, which contains scratch.
-    with tempfile.TemporaryDirectory(dir=None if user is not None and user.is_other else scratch) as directory:
+    directory = tempfile.mkdtemp(dir=None if user is not None and user.is_other else scratch)
+    try:
         yield directory
+    finally:
+        # Unlike shutil.rmtree, it can remove directories of any depth.
+        subprocess.run(["rm", "-rf", "--", directory], stdin=subprocess.DEVNULL, check=False)
 
 
 def run_python(
@@ -76,19 +75,33 @@ def run_python(
     arguments: list[str],
     directory: str,
     timeout: int,
-    user: ServingUser | None = None,
+    user: LoadingUser | None = None,
     largest_file: int | None = LARGEST_FILE,
+    result: t.BinaryIO | None = None,
 ) -> Child:
-    """Run an interpreter in ``directory`` with a minimal environment. Raises DeliveryError.
+    """Run an interpreter on programs in ``directory``, confined, with a minimal environment.
 
-    It gets no new privileges, from before it starts, and cannot write files longer than
-    ``largest_file``, its messages included. Every process that it has started ends with it.
+    ``user`` can read ``directory`` afterwards, but not change it. The child inherits the descriptor
+    of ``result``. It cannot write files longer than ``largest_file``, its messages included. Every
+    process that it has started ends with it. Raises DeliveryError.
     """
-    inherited = {name: value for name, value in os.environ.items() if _INHERITED.fullmatch(name)}
-    identity: dict[str, t.Any] = {}
-    if user is not None and user.is_other:
-        identity = {"user": user.uid, "group": user.gid, "extra_groups": user.groups}
-        user.own(directory)
+    other = user if user is not None and user.is_other else None
+    isolation = available_isolation()
+    # Nobody else than the child may write to its home directory: libraries keep programs there.
+    home = os.path.join(directory, "home")
+    os.mkdir(home, 0o700)
+    writable = other is None or other.throw_away or PIDS in isolation
+    if other is not None:
+        other.let_read(directory)
+        if other.throw_away:
+            os.chown(home, other.uid, other.gid)
+            os.chmod(home, 0o700)
+    environment = {name: value for name, value in os.environ.items() if _INHERITED.fullmatch(name)}
+    environment["HOME"] = home
+    if writable:
+        environment["TMPDIR"] = home
+    # Threads that spin while they wait take the cores from the serving processes.
+    environment["OMP_WAIT_POLICY"] = "PASSIVE"
     # Unnamed files, so that the child cannot replace them.
     with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr, _ending_orphans():
         try:
@@ -97,18 +110,20 @@ def run_python(
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
-                cwd=directory,
-                # Threads that spin while they wait take the cores from the serving processes.
-                env={**inherited, "HOME": directory, "OMP_WAIT_POLICY": "PASSIVE"},
+                cwd=home,
+                env=environment,
                 start_new_session=True,
-                preexec_fn=functools.partial(_confine, largest_file),
-                **identity,
+                pass_fds=() if result is None else (result.fileno(),),
+                preexec_fn=Confinement(other, home, isolation, largest_file).enter,
             )
         except FileNotFoundError:
             raise DeliveryError.of(python, "does not exist.", INSTALL_PEFT) from None
-        except OSError as exc:
-            by = f" by user {user.name}" if user is not None and user.is_other else ""
-            raise DeliveryError.of(python, f"cannot be executed{by}: {exc.strerror}.", INSTALL_PEFT) from exc
+        except (OSError, subprocess.SubprocessError) as exc:
+            by = f" by {other}" if other is not None else ""
+            # The reason of a confinement that failed does not get here.
+            why = exc.strerror if isinstance(exc, OSError) else "it cannot be confined"
+            remedy = other.remedy(INSTALL_PEFT) if other is not None else INSTALL_PEFT
+            raise DeliveryError.of(python, f"cannot be executed{by}: {why}.", remedy) from exc
         timed_out = False
         try:
             child.wait(timeout)
@@ -121,13 +136,6 @@ def run_python(
         return Child(child.returncode, timed_out, timeout, _end_of(stdout), _end_of(stderr))
 
 
-def _confine(largest_file: int | None) -> None:
-    """Run in the child, as its user, before the interpreter starts."""
-    _LIBC.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    if largest_file is not None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
-
-
 @contextlib.contextmanager
 def _ending_orphans() -> t.Iterator[None]:
     """End all processes that are started in the block and do not end in it, daemons too.
@@ -135,7 +143,7 @@ def _ending_orphans() -> t.Iterator[None]:
     The kernel gives this process the orphans among its descendants, whatever session they are in.
     """
     before = _children()
-    _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    prctl.adopt_orphans(True)
     try:
         yield
     finally:
@@ -150,7 +158,7 @@ def _ending_orphans() -> t.Iterator[None]:
             for pid in orphans:
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(pid, 0)
-        _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+        prctl.adopt_orphans(False)
 
 
 def _children() -> set[int]:

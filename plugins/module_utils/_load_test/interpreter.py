@@ -22,7 +22,7 @@ from .child import INSTALL_PEFT, private_directory, run_python
 from .worker import nvidia
 
 if t.TYPE_CHECKING:
-    from .serving_user import ServingUser
+    from .loading_user import LoadingUser
 
 PACKAGES = ("torch", "safetensors", "transformers", "peft")
 
@@ -50,13 +50,16 @@ class Environment:
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
-def read_environment(python: str, device: str, user: ServingUser | None, warn: t.Callable[[str], None]) -> Environment:
+def read_environment(python: str, device: str, user: LoadingUser | None, warn: t.Callable[[str], None]) -> Environment:
     """Return the environment of an interpreter and warn about vulnerable packages.
 
     Raises DeliveryError if nothing can be loaded with the interpreter.
     """
     versions = library_versions(python, user)
     missing = [package for package in PACKAGES if package not in versions]
+    if missing and user is not None and user.throw_away:
+        # Packages that cannot be read look like missing ones.
+        raise DeliveryError.of(python, f"has no {', '.join(missing)} that {user} can read.", f"{INSTALL_PEFT} {user.remedy('')}")
     if missing:
         raise DeliveryError.of(python, f"has no {', '.join(missing)}.", INSTALL_PEFT)
     vulnerable = version_problems(python, versions)
@@ -67,13 +70,14 @@ def read_environment(python: str, device: str, user: ServingUser | None, warn: t
     return Environment(digest_of(facts(versions, device, user)), versions)
 
 
-def facts(versions: dict[str, str], device: str, user: ServingUser | None = None) -> dict[str, t.Any]:
+def facts(versions: dict[str, str], device: str, user: LoadingUser | None = None) -> dict[str, t.Any]:
     """Return what the digest of an environment covers.
 
     Any other form would invalidate all receipts.
     """
     found: dict[str, t.Any] = {"versions": versions, "device": device}
-    if user is not None and user.is_other:
+    # A throw-away user is another one each time, and proves nothing about the one that serves.
+    if user is not None and user.is_other and not user.throw_away:
         found["user"] = user.name
     if device != "cpu":
         found["driver"] = nvidia.driver_lines()
@@ -81,7 +85,7 @@ def facts(versions: dict[str, str], device: str, user: ServingUser | None = None
     return found
 
 
-def library_versions(python: str, user: ServingUser | None = None) -> dict[str, str]:
+def library_versions(python: str, user: LoadingUser | None = None) -> dict[str, str]:
     """Return the versions of an interpreter and its packages of ``PACKAGES``, as far as installed.
 
     Raises DeliveryError if it cannot be started or is no Python.

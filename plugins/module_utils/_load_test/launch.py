@@ -13,15 +13,17 @@ import dataclasses
 import json
 import os
 import signal
+import tempfile
 import typing as t
 
 from .._errors import DeliveryError, Problem
-from .._files import open_regular
+from .._isolation import USER
 from .child import INSTALL_PEFT, Child, private_directory, run_python
+from .confinement import available_isolation
 from .interpreter import PACKAGES
+from .loading_user import LoadingUser
 from .program import write_program
 from .result_form import check_form
-from .serving_user import ServingUser
 from .worker.protocol import OpenedDevice, Report, Request, RunError, RunResult, Target
 
 # Bytes: far more than the answers of all adapters of a node.
@@ -32,13 +34,15 @@ _LONGEST_RESULT = 64 << 20
 class WorkerRun:
     """The outcome of a worker: reports by adapter, and problems of the run as a whole.
 
-    ``device`` is None if the worker did not get as far as using it.
+    ``device`` is None if the worker did not get as far as using it. ``isolation`` has words
+    of ``_isolation``.
     """
 
     reports: dict[str, Report]
     seconds: float
     problems: tuple[Problem, ...]
     device: OpenedDevice | None = None
+    isolation: tuple[str, ...] = ()
 
 
 def run_worker(
@@ -47,7 +51,7 @@ def run_worker(
     targets: t.Sequence[Target],
     timeout: int,
     scratch: str,
-    user: ServingUser | None = None,
+    user: LoadingUser | None = None,
     memory_limit: int | None = None,
     dtype: str | None = None,
     attention: str | None = None,
@@ -60,32 +64,36 @@ def run_worker(
     Never raises DeliveryError: a failure of the whole run is among the problems, and the reports of
     the adapters tested before it are kept.
     """
-    with private_directory(scratch, user) as directory:
+    with private_directory(scratch, user) as directory, tempfile.TemporaryFile() as written:
         program = write_program(directory)
-        request_path, result_path = (os.path.join(directory, name) for name in ("request.json", "result.json"))
+        request_path = os.path.join(directory, "request.json")
         request = Request(device, PACKAGES, tuple(targets), memory_limit, dtype, attention)
         with open(request_path, "w", encoding="utf-8") as stream:
             json.dump(dataclasses.asdict(request), stream)
+        arguments = ["-I", "-B", program, request_path, str(written.fileno())]
         try:
-            child = run_python(python, ["-I", "-B", program, request_path, result_path], directory, timeout, user)
+            child = run_python(python, arguments, directory, timeout, user, result=written)
         except DeliveryError as exc:
             return WorkerRun({}, 0.0, exc.problems)
-        result = _read_result(result_path)
+        result = _read_result(written)
     problem = _problem(python, device, child, result.current, result.error)
     unfinished = any(target.name not in result.reports for target in targets) or (result.device is None and not targets)
     if problem is None and unfinished:
         problem = Problem(python, f"ended without a result ({child.ending}).{child.stderr_tail}", INSTALL_PEFT)
-    return WorkerRun(result.reports, result.seconds, (problem,) if problem else (), result.device)
+    own = (USER,) if user is not None and user.throw_away else ()
+    isolation = (*own, *available_isolation())
+    return WorkerRun(result.reports, result.seconds, (problem,) if problem else (), result.device, isolation)
 
 
-def _read_result(path: str) -> RunResult:
+def _read_result(written: t.BinaryIO) -> RunResult:
     """Return what the worker has written so far; an empty result if there is none."""
-    # Another user can put anything there: only a regular file is read, and only of the right form.
-    errors = (DeliveryError, OSError, ValueError, RecursionError, AttributeError, KeyError, TypeError)
-    with contextlib.suppress(*errors), open_regular(path) as stream:
-        text = stream.read(_LONGEST_RESULT + 1)
+    written.seek(0)
+    text = written.read(_LONGEST_RESULT + 1)
+    # What has taken over the worker can write anything: only the right form is accepted.
+    errors = (ValueError, RecursionError, AttributeError, KeyError, TypeError)
+    with contextlib.suppress(*errors):
         if len(text) <= _LONGEST_RESULT:
-            result = RunResult.from_json(json.loads(text))
+            result = RunResult.from_lines(text)
             check_form(result)
             return result
     return RunResult()

@@ -9,12 +9,16 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import typing as t
 
 from .._errors import DeliveryError
+from .._levels import LEVELS
 from .._store.permissions import permissions_of
-from .serving_user import ServingUser, check_readable
+
+if t.TYPE_CHECKING:
+    from .loading_user import LoadingUser
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +38,7 @@ class LoadTestOptions:
     level: str
     minimum_level: str | None
     base_binding: str
-    user: ServingUser | None = None
+    user: LoadingUser | None = None
     memory_limit: int | None = None
     timeout: int = 900
     force: bool = False
@@ -47,11 +51,32 @@ class LoadTestOptions:
         Raises DeliveryError if they cannot work.
         """
         check_device(params["device"])
-        user = ServingUser.named(params["user"]) if params["user"] else None
-        if user is not None:
+        user = node_user(params)
+        if user is not None and not user.throw_away:
+            from .loading_user import check_readable
+
             check_readable(user, permissions_of(params))
         names = {field.name for field in dataclasses.fields(cls)}
         return cls(**{**{name: value for name, value in params.items() if name in names}, "user": user})
+
+
+def node_user(params: dict[str, t.Any]) -> LoadingUser | None:
+    """Return the user that loads adapters with these parameters, None for that of this process.
+
+    Root loads nothing unless that is set. Raises DeliveryError.
+    """
+    # Level structure needs neither of these files.
+    if params["user"]:
+        from .loading_user import LoadingUser
+
+        return LoadingUser.named(params["user"])
+    if os.geteuid() != 0 or params["level"] == LEVELS[0]:
+        return None
+    bases = [params["bases"].get(row["base"]) for row in params["adapters"]]
+    paths = [base["path"] for base in bases if isinstance(base, dict) and isinstance(base.get("path"), str)]
+    from .throw_away import throw_away_user
+
+    return throw_away_user({params["python"], *paths})
 
 
 def check_device(name: str) -> None:

@@ -16,6 +16,7 @@ from .. import _text, _versions
 from .._adapter import files, patterns, tensor_names
 from .._base import remote_code
 from .._base import weights as base_weights
+from .._linux import prctl
 from .worker import (
     adapter_level,
     device,
@@ -34,16 +35,18 @@ from .worker import (
 
 # The package that replaces module_utils there; the files have the same paths below it.
 _PACKAGE = "delivery_worker"
-# With -I, Python does not search the script's directory.
+# With -I, Python does not search the script's directory. The first call keeps others out.
 _START = """
 import os, sys
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from {} import forbid_attaching
+forbid_attaching()
 from {} import main
 main()
 """
 PROGRAM = (
     *(main, protocol, levels, weights, tokenizer, adapter_level, model_level, golden_level, errors, device, nvidia),
-    *(fold, original, files, patterns, tensor_names, base_weights, remote_code, _text, _versions),
+    *(fold, original, files, patterns, tensor_names, base_weights, remote_code, prctl, _text, _versions),
 )
 
 
@@ -58,7 +61,7 @@ def write_program(directory: str, start: types.ModuleType = main) -> str:
         # On a node the module runs from a zip file, so these files have no path.
         _write(path, inspect.getsource(part))
     script = os.path.join(directory, "load.py")
-    _write(script, _START.format(_inside(start)))
+    _write(script, _START.format(_inside(prctl), _inside(start)))
     return script
 
 

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import typing as t
 
 from .._base.identity import Identities
@@ -16,9 +15,8 @@ from .._errors import DeliveryError, Problem, collected
 from .attempt import Attempt, Verdict, describe_receipt, receipts_diff
 from .case import find_cases
 from .checks import check_before_loading
-from .evaluation import evaluate_report, not_loaded
+from .evaluation import not_loaded
 from .interpreter import Environment, read_environment
-from .launch import run_worker
 from .options import LoadTestOptions
 
 Warn = t.Callable[[str], None]
@@ -49,7 +47,10 @@ def run_load_test(options: LoadTestOptions, scratch: str, check_mode: bool, warn
         if environment.digest is None:
             problems.extend(not_loaded(attempt, options.device) for attempt in to_load)
         else:
-            seconds, found = _load_all(to_load, options, scratch, warn)
+            # Level structure needs no worker, whose files take longer to load than all the rest.
+            from .loading import load_all
+
+            seconds, found = load_all(to_load, options, scratch, warn)
             problems.extend(found)
     for attempt in pending:
         for note in attempt.result.notes:
@@ -83,27 +84,6 @@ def _check_all(
             if attempt.verdict is not Verdict.FROM_RECEIPT:
                 pending.append(attempt)
     return pending, problems
-
-
-def _load_all(attempts: list[Attempt], options: LoadTestOptions, scratch: str, warn: Warn) -> tuple[float, list[Problem]]:
-    """Load adapters with PEFT in one worker process; returns its seconds and the problems."""
-    targets = [attempt.case.target(attempt.case.directory) for attempt in attempts if attempt.case.directory is not None]
-    # Only the active release is readable for the serving user; staged files are not yet.
-    directories = [target.directory for target in targets]
-    with options.user.may_read(directories) if options.user else contextlib.nullcontext():
-        outcome = run_worker(
-            options.python, options.device, targets, options.timeout, scratch, options.user, options.memory_limit
-        )
-    problems = list(outcome.problems)
-    for attempt in attempts:
-        report = outcome.reports.get(attempt.case.name)
-        if report is None:
-            problems.append(not_loaded(attempt, options.device))
-            continue
-        problems.extend(evaluate_report(attempt, report))
-        for warning in report.warnings:
-            warn(f"adapter {attempt.case.name}: {warning}")
-    return outcome.seconds, problems
 
 
 def _new_receipts(pending: list[Attempt], environment: Environment, options: LoadTestOptions, check_mode: bool) -> list[Attempt]:

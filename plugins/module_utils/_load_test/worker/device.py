@@ -150,6 +150,11 @@ def free_memory(device: t.Any) -> int | None:
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + int(unused)
+    return available_memory()
+
+
+def available_memory() -> int | None:
+    """Return how many bytes of memory this host can still give to processes, None if unknown."""
     available = first_match("/proc/meminfo", r"MemAvailable:\s*(\d+) kB")
     return int(available) * 1024 if available else None
 

@@ -22,7 +22,7 @@ import struct
 import sys
 import typing as t
 
-from .main import confine, die_with_parent
+from .main import limit_memory
 
 # Values in a block. Small enough for a CPU's cache, in which several passes are made over a block.
 _BLOCK = 1 << 16
@@ -256,11 +256,10 @@ def _bits(values: t.Any, dtype: str) -> t.Any:
 
 
 def main() -> None:
-    die_with_parent()
     request_path, result_path = sys.argv[1:]
     with open(request_path, encoding="utf-8") as stream:
         request = FoldRequest.from_json(json.load(stream))
-    confine(())
+    limit_memory(())
     try:
         import numpy  # noqa: F401
 

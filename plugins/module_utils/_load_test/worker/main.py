@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""The load test's worker: reads a request.json and writes a result.json (see ``protocol``).
+"""The load test's worker: reads a request and writes a result (see ``protocol``).
 
 It runs in the PEFT interpreter, so it uses neither Ansible nor the rest of this collection, and
 imports torch, transformers, peft and safetensors only inside functions. ``launch`` starts it and
@@ -14,25 +14,22 @@ reads its result; ``levels`` tests one adapter.
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import dataclasses
 import faulthandler
 import json
 import os
 import platform
 import resource
-import signal
 import sys
 import time
 import typing as t
 
 # Relative imports, because the worker is a package of its own where it runs.
 from ..._base.weights import base_weights
-from .device import GIB, first_match, open_device, opened_device
+from .device import GIB, available_memory, open_device, opened_device
 from .errors import CannotRun
 from .levels import run_levels
 from .model_level import LoadedBase
-from .protocol import LoadTestResult, Report, Request, RunError, RunResult, Target
+from .protocol import Lines, LoadTestResult, Report, Request, RunError, RunResult, Target
 
 
 def go_offline(home: str) -> None:
@@ -109,26 +106,13 @@ def run(request: Request, save: t.Callable[[RunResult], None]) -> None:
     save(result)
 
 
-def die_with_parent() -> None:
-    """Have the kernel end this process with its parent; an orphan would keep the GPU's memory."""
-    set_parent_death_signal = 1
-    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
-
-
-def confine(targets: t.Sequence[Target]) -> None:
-    """Drop privileges and limit memory, to protect the processes that serve on this host."""
-    set_no_new_privileges = 38
-    ctypes.CDLL(None).prctl(set_no_new_privileges, 1, 0, 0, 0)
-    # A core dump would be as large as the base.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as stream:
-        # When memory runs out, the kernel ends this process first, whichever process used it up.
-        stream.write("1000")
-    available = first_match("/proc/meminfo", r"MemAvailable:\s*(\d+) kB")
+def limit_memory(targets: t.Sequence[Target]) -> None:
+    """Limit the memory of this process, to protect the processes that serve on this host."""
+    available = available_memory()
     if available:
         # Not the address space: CUDA reserves far more of it than there is memory. Mapped files of
         # weights count.
-        most = int(available) * 1024 + sum(map(_size, targets)) + 2 * GIB
+        most = available + sum(map(_size, targets)) + 2 * GIB
         for base in {target.base_path for target in targets if target.base_path}:
             # An unreadable base is reported when it is loaded.
             with contextlib.suppress(PermissionError):
@@ -138,21 +122,14 @@ def confine(targets: t.Sequence[Target]) -> None:
 
 
 def main() -> None:
-    die_with_parent()
     faulthandler.enable()
-    request_path, result_path = map(os.path.abspath, sys.argv[1:])
-    go_offline(os.path.join(os.path.dirname(result_path), "huggingface"))
+    request_path, descriptor = sys.argv[1:]
+    go_offline(os.path.join(os.environ["HOME"], "huggingface"))
     with open(request_path, encoding="utf-8") as stream:
         request = Request.from_json(json.load(stream))
-    confine(request.targets)
-
-    def save(result: RunResult) -> None:
-        temporary = f"{result_path}.new"
-        with open(temporary, "w", encoding="utf-8") as opened:
-            json.dump(dataclasses.asdict(result), opened)
-        os.replace(temporary, result_path)
-
-    run(request, save)
+    limit_memory(request.targets)
+    with open(int(descriptor), "w", encoding="utf-8") as stream:
+        run(request, Lines(stream).write)
 
 
 def _size(target: Target) -> int:

@@ -6,13 +6,15 @@
 
 """The messages to and from the load test's worker process.
 
-The node and the worker both import this file, so it needs the standard library only. Both files
-between them, ``request.json`` and ``result.json``, hold these classes as JSON.
+The node and the worker both import this file, so it needs the standard library only. These classes
+travel as JSON: the request in the file ``request.json``, the result as lines in a file without a
+name, whose descriptor the worker inherits.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import typing as t
 
 
@@ -103,6 +105,8 @@ class LoadTestResult:
     notes: list[str] = dataclasses.field(default_factory=list)
     limited_by: str | None = None
     checks: list[str] = dataclasses.field(default_factory=list)
+    # The node knows it; what the worker says does not count.
+    isolation: list[str] | None = None
 
     def to_json(self) -> dict[str, t.Any]:
         """Return the facts as a dictionary."""
@@ -180,7 +184,7 @@ class RunError:
 
 @dataclasses.dataclass
 class RunResult:
-    """The result of the worker, in the form of ``result.json``.
+    """The result of the worker.
 
     ``reports`` has the adapters that were tested, by name. ``current`` is the adapter under test,
     for the message about a crash. ``device`` is set once the device has computed something.
@@ -201,3 +205,30 @@ class RunResult:
         reports = {name: Report.from_json(report) for name, report in data["reports"].items()}
         device = data.get("device") and OpenedDevice(**data["device"])
         return cls(**{**data, "reports": reports, "error": data["error"] and RunError(**data["error"]), "device": device})
+
+    @classmethod
+    def from_lines(cls, text: bytes) -> RunResult:
+        """Build a result from the lines of ``Lines``, of which the last one may be incomplete.
+
+        Raises ValueError for what is not JSON, and see ``from_json``.
+        """
+        result = cls()
+        for line in text.split(b"\n")[:-1]:
+            newer = cls.from_json(json.loads(line))
+            result = dataclasses.replace(newer, reports={**result.reports, **newer.reports})
+        return result
+
+
+class Lines:
+    """Writes the result again and again, each time as a line without the reports written before."""
+
+    def __init__(self, stream: t.TextIO) -> None:
+        self._stream = stream
+        self._written: dict[str, Report] = {}
+
+    def write(self, result: RunResult) -> None:
+        new = {name: report for name, report in result.reports.items() if self._written.get(name) is not report}
+        json.dump(dataclasses.asdict(dataclasses.replace(result, reports=new)), self._stream)
+        self._stream.write("\n")
+        self._stream.flush()
+        self._written.update(new)

@@ -11,14 +11,17 @@ import json
 import os
 import pathlib
 import shutil
+import tempfile
 import typing as t
 
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._golden.comparison import PERMITTED
+from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.confinement import available_isolation
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.receipt import write_receipt
 
 from tests.support import tiny_adapters
 from tests.support.load_test_node import ADAPTERS, BASE, LoadTestNode, Options, of_all
+from tests.support.loaded_modules import loaded_by_module
 
 Run = t.Callable[..., Options]
 
@@ -60,6 +63,7 @@ def test_load_test_at_level_structure_returns_whole_result(node: LoadTestNode, r
                 "versions": {},
                 "notes": [],
                 "limited_by": "Level structure was requested.",
+                "isolation": None,
                 "checks": checks,
             }
         ],
@@ -276,6 +280,70 @@ def test_load_test_user_without_read_access_is_an_error(node: LoadTestNode, run:
     assert not run(check=True, level="structure", user="nobody", file_mode="0640", group="nogroup").get("failed")
 
 
+@pytest.fixture
+def open_node() -> t.Iterator[LoadTestNode]:
+    """A node whose directories every user can enter, but not the staged ones."""
+    tiny = tiny_adapters.cached()
+    with tempfile.TemporaryDirectory() as directory:
+        root = pathlib.Path(directory)
+        root.chmod(0o755)
+        shutil.copytree(tiny, root / "tiny")
+        node = LoadTestNode(root, root / "tiny")
+        node.stage()
+        for manifest in node.manifests:
+            staged = pathlib.Path(node.paths(manifest.name).staged(manifest.release))
+            staged.chmod(0o700)
+            for path in staged.iterdir():
+                path.chmod(0o600)
+        yield node
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has a throw-away user load adapters")
+def test_load_test_as_root_has_a_throw_away_user_load(open_node: LoadTestNode, run_module: t.Callable[..., Options]) -> None:
+    node = open_node
+    options = node.options(user="")
+    result = run_module("adapter_load_test", options)
+    if of_all(result, "level")[0] != "model":
+        # Python below a directory of root's, for instance.
+        assert "throw-away user" in result["msg"], result
+        pytest.skip(result["msg"])
+    isolation = ["user", *available_isolation()]
+    assert of_all(result, "level") == ["model"] * 2
+    assert of_all(result, "isolation") == [isolation] * 2
+    assert [receipt and receipt["isolation"] for receipt in node.receipts()] == [isolation] * 2
+    for manifest in node.manifests:
+        staged = pathlib.Path(node.paths(manifest.name).staged(manifest.release))
+        assert {path.stat().st_mode & 0o777 for path in staged.iterdir()} == {0o600}
+        assert {(path.stat().st_uid, path.stat().st_gid) for path in (staged, *staged.iterdir())} == {(0, 0)}
+    # It is valid for every throw-away user, and for root: a receipt from before stays valid.
+    for user in ("", "root"):
+        again = run_module("adapter_load_test", node.options(user=user))
+        assert of_all(again, "from_receipt") == [True] * 2
+        assert of_all(again, "isolation") == [isolation] * 2
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has a throw-away user load adapters")
+@pytest.mark.parametrize("closed", ["base", "store", "interpreter"])
+def test_load_test_by_throw_away_user_who_cannot_read_is_an_error(
+    open_node: LoadTestNode, run_module: t.Callable[..., Options], closed: str
+) -> None:
+    python = open_node.tmp_path / "bin" / "python"
+    python.parent.mkdir(mode=0o755)
+    versions = json.dumps({"python": "3.11", "torch": "2.13", "safetensors": "0.8", "transformers": "5.24", "peft": "0.21.2"})
+    real = 'case $3 in *unreadable*) exec /usr/bin/python3 "$@" ;; esac'
+    python.write_text(f"#!/bin/sh\n{real}\necho '{versions}'\n", encoding="utf-8")
+    python.chmod(0o755)
+    directory = {"base": open_node.base, "store": open_node.store, "interpreter": python.parent}[closed]
+    directory.chmod(0o700)
+    result = run_module("adapter_load_test", open_node.options(user="", python=str(python)))
+    first = result["problems"][0]
+    assert "throw-away user" in first["problem"]
+    assert str(directory) in first["problem"] or closed == "interpreter"
+    assert "set user (variable agent_load_test_user) to one that can read it, or to root" in first["remedy"]
+    assert open_node.receipts() == [None, None]
+
+
 def test_load_test_check_mode_on_clean_host_predicts(node: LoadTestNode, run: Run) -> None:
     clean = run(check=True)
     assert clean["changed"]
@@ -362,3 +430,9 @@ def test_load_test_missing_interpreter_fails_except_in_check_mode(node: LoadTest
     assert "/nonexistent/python: does not exist. Install the PEFT environment on this host, or set python" in result["msg"]
     assert "adapter grammar.3b_lora: was not tested at level model on cpu" in result["msg"]
     assert node.receipts() == [None, None]
+
+
+@pytest.mark.parametrize("part", ["_load_test.worker.levels", "_load_test.program", "_golden.attach", "_engines"])
+def test_module_loads_no_part_of_the_worker_until_it_loads_an_adapter(part: str) -> None:
+    """It would cost time on every node of level structure, and where all receipts are valid."""
+    assert [name for name in loaded_by_module("adapter_load_test") if f".{part}" in name] == []

@@ -39,7 +39,7 @@ def test_write_receipt_keeps_the_keys_on_disk(case: Case) -> None:
     written = json.loads(pathlib.Path(case.paths.receipt(case.manifest.release)).read_text(encoding="utf-8"))
     assert set(written) == {
         *("schema", "name", "release", "at", "level", "device", "device_name", "capability", "dtype", "versions", "checks"),
-        *("load_seconds", "peak_memory_bytes", "effect", "distances", "permitted", "notes", "why_not_more"),
+        *("load_seconds", "peak_memory_bytes", "effect", "distances", "permitted", "notes", "why_not_more", "isolation"),
         *("environment", "base", "golden"),
     }
     assert written["why_not_more"] == "the reason"

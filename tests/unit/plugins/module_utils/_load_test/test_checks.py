@@ -111,6 +111,16 @@ def test_check_other_base_is_an_error_or_a_note(case: Case, tmp_path: pathlib.Pa
     assert not any(text.startswith("The base matches that") for text in result.checks)
 
 
+@pytest.mark.parametrize(
+    "changed", [{"config": 5}, {"weights": 5}, {"config": {"rope_scaling": "x"}}, {"config": {"rope_parameters": [1]}}]
+)
+def test_check_base_identified_in_another_form_is_rejected(case: Case, tiny: pathlib.Path, changed: dict[str, t.Any]) -> None:
+    trained = {**t.cast("dict[str, t.Any]", Identities().at(str(tiny / "base"))), **changed}
+    case = dataclasses.replace(case, manifest=dataclasses.replace(case.manifest, base=trained))
+    with pytest.raises(DeliveryError, match="has a manifest that identifies its base in another form"):
+        check(case)
+
+
 def test_check_unknown_training_versions_and_base_are_noted(case: Case) -> None:
     case = dataclasses.replace(case, manifest=dataclasses.replace(case.manifest, versions={}, base=None))
     notes = check(case).result.notes

@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""The user that serves the adapters: switching to it, and its temporary read access."""
+"""The user that loads adapters, often the one that serves them: its temporary read access."""
 
 from __future__ import annotations
 
@@ -19,21 +19,36 @@ from .._errors import DeliveryError
 from .._files import DIRECTORY
 from .._store.permissions import Permissions
 
+LET_READ = (
+    "Let every user read it, or set user (variable agent_load_test_user) to one that can read it, or to root: then"
+    " adapters are loaded as root."
+)
+
+LOADED_AS_ROOT = (
+    "adapters were loaded as root, because this host's modules run as root. Code in an adapter could change this host:"
+    " have its modules run as the user that owns the adapters, without become."
+)
+
 # O_NONBLOCK, so that a FIFO that took the file's place does not stop this process.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 @dataclasses.dataclass(frozen=True)
-class ServingUser:
-    """A user of this host with all its groups, such as those that may use the GPU."""
+class LoadingUser:
+    """A user of this host with all its groups, such as those that may use the GPU.
+
+    One that is to be thrown away has no name but its number; the ``lock`` reserves it.
+    """
 
     name: str
     uid: int
     gid: int
     groups: tuple[int, ...]
+    throw_away: bool = False
+    lock: t.BinaryIO | None = dataclasses.field(default=None, repr=False, compare=False)
 
     @classmethod
-    def named(cls, name: str) -> ServingUser:
+    def named(cls, name: str) -> LoadingUser:
         """Raises DeliveryError for an unknown user, or one that this process cannot switch to."""
         try:
             found = pwd.getpwnam(name)
@@ -49,12 +64,20 @@ class ServingUser:
     def is_other(self) -> bool:
         return self.uid != os.geteuid()
 
-    def own(self, directory: str) -> None:
-        """Give this user a directory and everything in it, regardless of the umask."""
-        # The directory last: until then, nobody else can exchange what is in it.
-        for path, _directories, files in os.walk(directory, topdown=False):
-            for name in (*files, "."):
-                os.chown(os.path.join(path, name), self.uid, self.gid, follow_symlinks=False)
+    def __str__(self) -> str:
+        return f"the throw-away user {self.name}" if self.throw_away else f"user {self.name}"
+
+    def remedy(self, otherwise: str) -> str:
+        """Return the remedy for what it cannot read; ``otherwise`` if somebody has chosen it."""
+        return LET_READ if self.throw_away else otherwise
+
+    def let_read(self, directory: str) -> None:
+        """Let this user read a directory of this process, and what is in it, whatever the umask."""
+        for path, _directories, files in os.walk(directory):
+            for name, mode in ((".", 0o750), *((name, 0o640) for name in files)):
+                inside = os.path.join(path, name)
+                os.chown(inside, -1, self.gid)
+                os.chmod(inside, mode)
 
     def may(self, bits: int, mode: int, uid: int, gid: int) -> bool:
         """Return whether a mode with this owner and group grants this user the permission bits."""
@@ -68,7 +91,7 @@ class ServingUser:
         return _temporary_read_access(list(directories), self) if self.is_other else contextlib.nullcontext()
 
 
-def check_readable(user: ServingUser, permissions: Permissions) -> None:
+def check_readable(user: LoadingUser, permissions: Permissions) -> None:
     """Raises DeliveryError unless a user can read active releases with these permissions."""
     # Without a configured owner or group, files get those of this process.
     uid = os.geteuid() if permissions.uid is None else permissions.uid
@@ -83,7 +106,7 @@ def check_readable(user: ServingUser, permissions: Permissions) -> None:
 
 
 @contextlib.contextmanager
-def _temporary_read_access(directories: list[str], user: ServingUser) -> t.Iterator[None]:
+def _temporary_read_access(directories: list[str], user: LoadingUser) -> t.Iterator[None]:
     with contextlib.ExitStack() as undo:
         for directory in directories:
             # Another run may have removed it, which the load test will report.
@@ -92,7 +115,7 @@ def _temporary_read_access(directories: list[str], user: ServingUser) -> t.Itera
         yield
 
 
-def _lend_directory(path: str, above: int | None, user: ServingUser, undo: contextlib.ExitStack) -> None:
+def _lend_directory(path: str, above: int | None, user: LoadingUser, undo: contextlib.ExitStack) -> None:
     """Lend read access to a directory with its plain files and subdirectories.
 
     ``above`` is the descriptor of the directory that it is in, None for the first one.
@@ -116,7 +139,7 @@ def _lend_directory(path: str, above: int | None, user: ServingUser, undo: conte
         _set(descriptor, user.gid, mode | 0o050)
 
 
-def _lend_file(path: str, directory: int, status: os.stat_result, user: ServingUser, undo: contextlib.ExitStack) -> None:
+def _lend_file(path: str, directory: int, status: os.stat_result, user: LoadingUser, undo: contextlib.ExitStack) -> None:
     if status.st_nlink > 1:
         raise DeliveryError.of(
             path,
