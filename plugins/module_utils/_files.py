@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -43,7 +44,36 @@ def open_regular(path: str, directory: int | None = None) -> t.BinaryIO:
     return os.fdopen(descriptor, "rb", buffering=0)
 
 
+def open_linked(path: str) -> t.BinaryIO:
+    """Open a plain file for reading, also through links. Raises OSError for anything else.
+
+    A FIFO would block this process, and a device may do anything when it is opened.
+    """
+    if stat.S_ISREG(os.stat(path).st_mode):
+        stream = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+        if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            return stream
+        stream.close()
+    raise OSError(errno.EINVAL, "is not a plain file", path)
+
+
+@contextlib.contextmanager
+def opened(directory: str, subdirectories: t.Iterable[str]) -> t.Iterator[dict[str, int]]:
+    """Yield descriptors of a directory, named "", and of subdirectories. Follows no links.
+
+    Raises OSError. Without links, nobody can lead root elsewhere who owns the directory.
+    """
+    with contextlib.ExitStack() as held:
+        found = {"": os.open(directory, DIRECTORY)}
+        held.callback(os.close, found[""])
+        for name in subdirectories:
+            found[name] = os.open(name, DIRECTORY, dir_fd=found[""])
+            held.callback(os.close, found[name])
+        yield found
+
+
 _UNFINISHED = ".new"
+_MOST_JSON = 1 << 28
 
 
 def read_json(path: str, remedy: str = "Move it aside and deploy again: it will be written again.") -> t.Any:
@@ -53,11 +83,14 @@ def read_json(path: str, remedy: str = "Move it aside and deploy again: it will 
     one for files that the store has written itself.
     """
     try:
-        with open(path, encoding="utf-8") as stream:
-            return json.load(stream)
+        with open_linked(path) as stream:
+            data = stream.read(_MOST_JSON + 1)
+        if len(data) > _MOST_JSON:
+            raise ValueError(f"it has more than {_MOST_JSON} bytes")
+        return json.loads(data.decode("utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, RecursionError) as exc:
         raise DeliveryError.of(path, f"cannot be read: {exc}.", remedy) from exc
 
 
@@ -98,13 +131,14 @@ def fsync_directory(path: str) -> None:
 _FICLONE = 0x80049409 if platform.machine().startswith("ppc") else 0x40049409
 
 
-def copy_file(source: str, target: str) -> None:
+def copy_file(source: str, target: str, directory: int | None = None) -> None:
     """Copy a plain file to ``target``, which must not exist, with mode 0600. Follows no links.
 
-    Raises OSError, and DeliveryError when ``source`` is not a plain file.
+    ``directory`` is that of ``open_regular`` for ``source``. Raises OSError, and DeliveryError when
+    ``source`` is not a plain file.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    with open_regular(source) as original, os.fdopen(os.open(target, flags, 0o600), "wb") as copy:
+    with open_regular(source, directory) as original, os.fdopen(os.open(target, flags, 0o600), "wb") as copy:
         with contextlib.suppress(OSError):
             fcntl.ioctl(copy.fileno(), _FICLONE, original.fileno())
             return

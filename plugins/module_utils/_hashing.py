@@ -65,4 +65,9 @@ def release_digest(files: t.Iterable[tuple[str, int, str]]) -> str:
 
 def digest_of(value: t.Any) -> str:
     """Return the sha256 of a JSON value, independent of the order of its keys."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(canonical(value)).hexdigest()
+
+
+def canonical(value: t.Any) -> bytes:
+    """Return the one text of a JSON value that ``digest_of`` hashes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()

@@ -25,6 +25,8 @@ from ._store.owners import check_way_to_store
 from ._store.paths import STATE_FILE, AdapterPaths, check_owners
 from ._store.permissions import Permissions
 
+_MOST_OTHERS = 1000
+
 
 def release_info(
     models_dir: str,
@@ -34,25 +36,34 @@ def release_info(
     required_level: str,
     permissions: Permissions | None,
     judge: t.Callable[[Manifest], list[dict[str, t.Any]]] | None = None,
+    inspect_signed: t.Callable[[AdapterPaths, Manifest], tuple[dict[str, t.Any] | None, str]] | None = None,
 ) -> dict[str, t.Any]:
     """Return the active release of each adapter, as module adapter_release_info returns it.
 
     With ``permissions``, hash every file and compare modes and owners. Without, compare names and
     sizes only. ``judge`` returns the verdicts of the node's engines on a release, if the engines
-    are known. Raises DeliveryError where the store or the models directory may not be read.
+    are known. ``inspect_signed`` is ``Acceptance.inspect`` on a node that trusts signers. Raises
+    DeliveryError where the store or the models directory may not be read.
     """
     try:
-        found = {name: _inspect(AdapterPaths(models_dir, store, name), required_level, permissions) for name in names}
+        all_paths = {name: AdapterPaths(models_dir, store, name) for name in names}
+        found = {name: _inspect(paths, required_level, permissions) for name, paths in all_paths.items()}
+        signed: dict[str, dict[str, t.Any] | None] = dict.fromkeys(names)
+        for name, active in found.items():
+            if inspect_signed is not None and active.manifest is not None:
+                signed[name], found[name] = _inspect_signed(inspect_signed, all_paths[name], active, active.manifest)
         others = unexpected(models_dir, store, expected)
     except OSError as exc:
         raise DeliveryError.of(str(exc.filename), f"cannot be read: {exc.strerror}.", "Run with become.") from exc
     lines = {name: [difference.line() for difference in active.wrong] for name, active in found.items()}
     engines = {name: judge(active.manifest) if judge and active.manifest else [] for name, active in found.items()}
-    summary = {name: [*summary_of(active), *map(line_of, engines[name]), *lines[name]] for name, active in found.items()}
+    summary = {
+        name: [*summary_of(active, signed[name]), *map(line_of, engines[name]), *lines[name]] for name, active in found.items()
+    }
     summary.update({name: [Difference(EXTRA, "", "not expected on this node").line()] for name in others})
     return {
         "adapters": [
-            {"name": name, **active.to_json(), "engines": engines[name], "differences": lines[name]}
+            {"name": name, **active.to_json(), "signed": signed[name], "engines": engines[name], "differences": lines[name]}
             for name, active in found.items()
         ],
         "active": [name for name, active in found.items() if active.release],
@@ -89,7 +100,22 @@ def _inspect(paths: AdapterPaths, required_level: str, permissions: Permissions 
     return dataclasses.replace(found, wrong=tuple(wrong))
 
 
-def summary_of(found: Active) -> list[str]:
+def _inspect_signed(
+    inspect: t.Callable[[AdapterPaths, Manifest], tuple[dict[str, t.Any] | None, str]],
+    paths: AdapterPaths,
+    active: Active,
+    manifest: Manifest,
+) -> tuple[dict[str, t.Any] | None, Active]:
+    """Return by whom an active release is signed. That it is not accepted is a difference."""
+    try:
+        signed, problem = inspect(paths, manifest)
+    except DeliveryError as exc:
+        signed, problem = None, str(exc)
+    wrong = (Difference(CHANGED, "", f"release {active.release} {problem}"),) if problem else ()
+    return signed, dataclasses.replace(active, wrong=(*active.wrong, *wrong))
+
+
+def summary_of(found: Active, signed: dict[str, t.Any] | None = None) -> list[str]:
     """Describe an active release in a few lines."""
     lines = []
     made_of = found.manifest and found.manifest.made_of
@@ -102,6 +128,8 @@ def summary_of(found: Active) -> list[str]:
         lines.append(f"level {found.receipt['level']}{place} verified {found.receipt.get('at')}")
         if found.receipt.get("distances"):
             lines.append(f"golden distance {found.receipt['distances']['on']:.3f}{_permitted(found)}")
+    if signed is not None:
+        lines.append(f"signed by {', '.join(signed['signers'])}, serial {signed['serial']}, until {signed['expires']}")
     if found.previous is not None:
         lines.append(f"previous release {found.previous}")
     return lines
@@ -116,14 +144,16 @@ def _permitted(found: Active) -> str:
 
 
 def unexpected(models_dir: str, store: str, expected: t.Collection[str]) -> list[str]:
-    """Return the adapters in the models directory or the store that are not among ``expected``."""
+    """Return the adapters in the models directory or the store that are not among ``expected``.
+
+    At most ``_MOST_OTHERS``: anybody may own the models directory.
+    """
     marks = ((models_dir, CONFIG_FILE), (store, STATE_FILE))
-    return sorted(
-        {
-            name
-            for directory, mark in marks
-            if os.path.isdir(directory)
-            for name in os.listdir(directory)
-            if name not in expected and os.path.lexists(os.path.join(directory, name, mark))
-        }
-    )
+    names = {
+        name
+        for directory, mark in marks
+        if os.path.isdir(directory)
+        for name in os.listdir(directory)
+        if name not in expected and os.path.lexists(os.path.join(directory, name, mark))
+    }
+    return sorted(names)[:_MOST_OTHERS]

@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.fleet import CLEANER_3B, DESCRIBER_3B, Fleet, contents, travelling
 from tests.support.hostile import rewrite_answers
+from tests.support.troubleshooting import documented
 
 # ``offer`` is the manifest of the describer's adapter, ``add`` puts a file into its directory.
 LIE = """
@@ -73,6 +74,8 @@ def test_offer_that_the_inventory_does_not_permit_reaches_no_node(fleet: Fleet, 
     [message] = done.failures("jw3-1")
     assert message.startswith("sbs29: described adapters that it should have refused.")
     assert problem in message
+    if what == "code":
+        assert documented("offer that the inventory does not permit").fullmatch(message), message
     assert not fleet.served("jw3-1", DESCRIBER_3B).exists()
     assert not (fleet.home("jw3-1") / ".lorafleet").exists()
     assert fleet.reported("jw3-1", DESCRIBER_3B)["state"] == "failed"

@@ -25,7 +25,7 @@ _CHANGE = (
     *("ftruncate", "fchmod", "fchmodat", "chmod", "chown", "fchown", "fchownat", "unlink", "unlinkat", "rmdir"),
 )
 _READ = ("read", "getdents64", "flock", "close")
-_CALLS = (*_CHANGE, *_FLUSH, *_READ)
+CALLS = (*_CHANGE, *_FLUSH, *_READ)
 
 
 def violations(stage: Stage, fault: str, every: bool = False) -> t.Iterator[list[str]]:
@@ -36,7 +36,7 @@ def violations(stage: Stage, fault: str, every: bool = False) -> t.Iterator[list
     """
     stage.save()
     stage.prelude()
-    ended, calls = calls_of(stage.run, _CALLS, stage.node.base)
+    ended, calls = calls_of(stage.run, CALLS, stage.node.base)
     found = stage.violations(ended)
     if ended.code != 0:
         found.append(f"failed without a fault: {ended.message}")

@@ -259,13 +259,13 @@ def foreign_files_are_deleted(patch: pytest.MonkeyPatch) -> None:
 
 @mutant(_by_fault(faults.EIO, "next_release", "exchange"), "I4")
 def failure_does_not_name_active_release(patch: pytest.MonkeyPatch) -> None:
-    def apply(plan: Plan, options: ActivationOptions) -> t.Optional[str]:
+    def attempt(step: t.Callable[..., t.Optional[str]], plan: Plan, options: ActivationOptions) -> t.Optional[str]:
         try:
-            return activate.apply_plan(plan, state.read_state(plan.request.paths), options)
+            return step(plan, state.read_state(plan.request.paths), options)
         except OSError as exc:
             raise DeliveryError.of(plan.request.paths.name, f"failed: {exc.strerror}.") from exc
 
-    patch.setattr(transaction, "_apply", apply)
+    patch.setattr(transaction, "_attempt", attempt)
 
 
 @mutant(_by_fault(faults.EIO, "first", "symlink"), "no clean error")

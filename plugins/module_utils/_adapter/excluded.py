@@ -13,7 +13,7 @@ import fnmatch
 import os
 import typing as t
 
-from .._text import first, printable
+from .._text import count, first, printable
 from .files import CODE_SUFFIXES, CONFIG_FILE, PICKLE_FILE
 
 
@@ -29,10 +29,11 @@ class Excluded:
     usual: bool = True
 
     def to_json(self) -> dict[str, str]:
-        """As adapter_info returns it in ``excluded``."""
         return {"path": printable(self.path), "reason": self.reason}
 
 
+# A directory can have any number of names.
+_MOST = 1000
 _TRAINING = "state or log of the training"
 _REASONS: tuple[tuple[tuple[str, ...], str], ...] = (
     ((PICKLE_FILE,), "the weights as a pickle; their safetensors file is delivered"),
@@ -68,6 +69,13 @@ def excluded(directory: str, name: str) -> Excluded:
     if os.path.isdir(path):
         return Excluded(name, "a directory that neither PEFT nor transformers reads", usual=False)
     return Excluded(name, "neither PEFT nor transformers reads it", usual=False)
+
+
+def listed(items: t.Sequence[Excluded]) -> list[dict[str, str]]:
+    """Return what is not delivered as adapter_info returns it in ``excluded``, up to a limit."""
+    more = len(items) - _MOST
+    last = [] if more <= 0 else [{"path": "...", "reason": f"and {count(more, 'more name')}"}]
+    return [item.to_json() for item in items[:_MOST]] + last
 
 
 def unusual(name: str, items: t.Iterable[Excluded]) -> list[str]:

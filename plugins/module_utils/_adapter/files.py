@@ -49,6 +49,11 @@ def is_tokenizer_file(name: str) -> bool:
     return is_chat_template(name) or name in TOKENIZER_FILES or _TOKENIZER_PATTERN.fullmatch(name) is not None
 
 
+def is_always_delivered(name: str) -> bool:
+    """Return whether a file of this name is delivered without being listed in extra_files."""
+    return name in (CONFIG_FILE, SAFETENSORS_FILE, PICKLE_FILE) or is_tokenizer_file(name)
+
+
 # Suffixes of code, and of pickles, which can carry code. Optimizer states and training arguments
 # are pickles.
 CODE_SUFFIXES = (".py", ".pyc", ".so", ".sh", ".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")

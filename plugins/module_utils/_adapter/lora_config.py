@@ -64,6 +64,9 @@ def config_problems(config: Config, declared: Declaration) -> list[Problem]:
     def report(key: str, problem: str, remedy: str) -> None:
         problems.append(Problem(f"{key} in {CONFIG_FILE}", problem, remedy, declared.name))
 
+    if len(config) > MAX_NAMES:
+        problem = f"has {len(config)} keys; at most {MAX_NAMES} are accepted."
+        return [Problem(CONFIG_FILE, problem, _SAVE_AGAIN, declared.name)]
     method = config.get("peft_type")
     if isinstance(method, str) and method in OTHER_METHODS:
         # The other keys are that method's.
@@ -98,7 +101,9 @@ def config_problems(config: Config, declared: Declaration) -> list[Problem]:
     if config.get("task_type") == _SEQUENCES and (declared.base_config or {"is_encoder_decoder": True}).get("is_encoder_decoder"):
         report("task_type", f"is {shown(_SEQUENCES)}; expected {_FORMS['task_type'][1]}.", _FORM_REMEDIES["task_type"])
     base = config.get("base_model_name_or_path")
-    if base and base not in declared.base_names and not (_PATH.fullmatch(base) and declared.base_config):
+    # The tensors show which base it is, here or, on the controller, where the base is.
+    compared = declared.base_config or declared.base_path
+    if base and base not in declared.base_names and not (_PATH.fullmatch(base) and compared):
         names = " or ".join(sorted(declared.base_names))
         remedy = "If this is another name of the same base, add it to the base's aliases. Otherwise: " + _CORRECT
         report("base_model_name_or_path", f"is {shown(base)}; the inventory declares {names}.", remedy)
@@ -295,7 +300,7 @@ def _are_numbers(value: t.Any) -> bool:
 
 
 def _are_patterns_of(value: t.Any, fits: t.Callable[[t.Any], bool]) -> bool:
-    return isinstance(value, dict) and all(map(fits, value.values()))
+    return isinstance(value, dict) and len(value) <= MAX_NAMES and all(map(fits, value.values()))
 
 
 def _same(one: t.Any, other: t.Any) -> bool:
@@ -355,8 +360,14 @@ _FORMS: dict[str, Form] = {
     "exclude_modules": _MODULES,
     "layers_to_transform": (lambda value: value is None or _is_count(value, 0) or _are_numbers(value), "layer numbers"),
     "layers_pattern": _MODULES,
-    "rank_pattern": (lambda value: _are_patterns_of(value, _is_count), "ranks of at least 1 by module name or pattern"),
-    "alpha_pattern": (lambda value: _are_patterns_of(value, _is_number), "numbers by module name or pattern"),
+    "rank_pattern": (
+        lambda value: _are_patterns_of(value, _is_count),
+        f"ranks of at least 1 by at most {MAX_NAMES} module names or patterns",
+    ),
+    "alpha_pattern": (
+        lambda value: _are_patterns_of(value, _is_number),
+        f"numbers by at most {MAX_NAMES} module names or patterns",
+    ),
     "alora_invocation_tokens": (lambda value: value is None or (value != [] and _are_numbers(value)), "token ids"),
     "trainable_token_indices": (
         lambda value: value in (None, {}) or (bool(value) and (_are_numbers(value) or _are_patterns_of(value, _are_numbers))),

@@ -16,8 +16,8 @@ import re
 import typing as t
 
 from .._errors import DeliveryError
-from .._formats.safetensors import MAX_TENSORS
 from .._formats.strict_json import is_integer, parse_object
+from .._formats.tensor_limits import LONGEST, MAX_TENSORS, is_long
 from .._forms import FORMS
 from .._hashing import SHORT, release_digest
 from .._names import check_name, check_path
@@ -27,6 +27,8 @@ from .files import PICKLE_FILE, SAFETENSORS_FILE
 SCHEMA = 1
 # A manifest of 100 000 tensors has about 25 MB.
 MAX_TEXT = 1 << 25
+# An adapter can have as many as patterns, and one more.
+_MOST_FACTORS = 2000
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -91,6 +93,8 @@ class MadeOf:
         if data["form"] not in FORMS[1:]:
             raise ValueError(f"{data['form']!r} is not a folded form")
         factors = tuple(float(factor) for factor in data["factors"])
+        if len(factors) > _MOST_FACTORS:
+            raise ValueError(f"made_of has {len(factors)} factors, more than {_MOST_FACTORS}")
         if not all(map(math.isfinite, factors)):
             raise ValueError("a factor is not finite")
         return cls(_sha256(data["digest"]), data["form"], factors, _natural(data["rounded"]), _magnitude(data["difference"]))
@@ -211,7 +215,7 @@ class Manifest:
                 ),
                 tensors=tuple(
                     TensorEntry(
-                        name=str(entry["name"]),
+                        name=_tensor_name(entry["name"]),
                         dtype=str(entry["dtype"]),
                         shape=tuple(map(_natural, entry["shape"])),
                         sha256=_sha256(entry["sha256"]),
@@ -244,6 +248,12 @@ class Manifest:
                 "It was changed after it was made. Run adapter_info again.",
             )
         return manifest
+
+
+def _tensor_name(value: t.Any) -> str:
+    if not isinstance(value, str) or is_long(value):
+        raise ValueError(f"a tensor has no name of at most {LONGEST}")
+    return value
 
 
 def _natural(value: t.Any) -> int:

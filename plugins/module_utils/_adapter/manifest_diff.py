@@ -24,13 +24,17 @@ _NOT_SET = "not set"
 _PARAMETER = re.compile(r"^base_model\.model\.|\.lora_(A|B|embedding_A|embedding_B|magnitude_vector)\b.*$|\.(weight|bias)$")
 # Smaller changes are not reported by number: a norm is accurate to about one percent.
 _NOISE = 0.05
+# The answer of a module with more would not pass the controller's gate.
+_MOST_NAMES = 1000
+_LONG_CONFIG, _DEEP_CONFIG = 8000, 5
 
 
 def manifest_diff(before: Manifest | None, after: Manifest | None, complete: bool = False) -> dict[str, dict[str, t.Any]]:
     """Return ``before`` and ``after`` as short dictionaries, as ``--diff`` shows them.
 
-    They are equal for the same release, and empty for None. With ``complete``, they also name every
-    tensor and file that changed, and do not shorten long values of the configuration.
+    They are equal for the same release, and empty for None. With ``complete``, they also name the
+    tensors and files that changed, up to a thousand of each kind, and do not shorten the values of
+    a configuration that is not very long.
     """
     described = {"before": _describe(before), "after": _describe(after)}
     if after is not None and (before is None or before.digest != after.digest):
@@ -51,7 +55,7 @@ def _describe(manifest: Manifest | None) -> dict[str, t.Any]:
 def _config(manifest: Manifest, keys: t.Collection[str], complete: bool) -> dict[str, t.Any]:
     config = _normalized(manifest.config)
     values = {key: config.get(key, _NOT_SET) for key in sorted(keys)}
-    if not complete:
+    if not complete or _is_long(json.dumps(values)):
         values = {key: _short(value) for key, value in values.items()}
     return {"config": values} if values else {}
 
@@ -61,9 +65,18 @@ def _normalized(config: dict[str, t.Any]) -> dict[str, t.Any]:
     return {key: sorted(value, key=str) if isinstance(value, list) else value for key, value in config.items()}
 
 
+def _is_long(text: str) -> bool:
+    """Return whether a JSON text has more values or levels than an answer may have."""
+    depth = deepest = 0
+    for sign in re.findall(r"[\[\]{}]", text):
+        depth += 1 if sign in "[{" else -1
+        deepest = max(deepest, depth)
+    return len(text) > _LONG_CONFIG or deepest > _DEEP_CONFIG
+
+
 def _short(value: t.Any) -> t.Any:
     text = json.dumps(value, sort_keys=True, ensure_ascii=False)
-    return value if cut(text) == text else cut(text)
+    return value if cut(text) == text and not _is_long(text) else cut(text)
 
 
 def _changes(before: Manifest | None, after: Manifest, complete: bool) -> dict[str, t.Any]:
@@ -80,9 +93,9 @@ def _changes(before: Manifest | None, after: Manifest, complete: bool) -> dict[s
     words += [f"{len(names)} {what}" for names, what in ((added, "added"), (removed, "removed")) if names]
     lists = {"tensors_changed": changed, "tensors_added": added, "tensors_removed": removed}
     lists["files_changed"] = sorted(_changed(_sha256s(before), _sha256s(after)))
-    named: dict[str, t.Any] = {name: names for name, names in lists.items() if names and complete}
+    named: dict[str, t.Any] = {name: names[:_MOST_NAMES] for name, names in lists.items() if names and complete}
     if norms and complete:
-        named["norms"] = {module: _percent(change) for module, change in sorted(norms.items())}
+        named["norms"] = {module: _percent(change) for module, change in sorted(norms.items())[:_MOST_NAMES]}
     if norms:
         most = max(norms, key=lambda module: (abs(norms[module]), module))
         significant = abs(norms[most]) >= _NOISE

@@ -47,11 +47,8 @@ def matches_any(names: t.Collection[str] | None, module: str) -> bool:
 
 def saves(config: Config, module: str) -> bool:
     """Return whether the adapter has a copy of ``module`` or of a module that contains it."""
-    parts = module.split(".")
-    above = [".".join(parts[: length + 1]) for length in range(len(parts))]
     # PEFT compares the ends of names as texts: norm also means input_layernorm.
-    ends = tuple(config.get("modules_to_save") or ())
-    return any(path.endswith(ends) for path in above)
+    return any(f"{name}." in f"{module}." for name in config.get("modules_to_save") or ())
 
 
 def select(config: Config, modules: Modules) -> Selection:
@@ -106,6 +103,6 @@ def _in_layers(config: Config, names: list[str]) -> set[str]:
     wanted = set(layers) if isinstance(layers, list) else {layers}
     numbers: dict[str, str | None] = {}
     for matches in found:
-        for name, groups in matches.items():
-            numbers.setdefault(name, groups["number"])
+        for name, number in matches.items():
+            numbers.setdefault(name, number)
     return {name for name, number in numbers.items() if number is not None and int(number) in wanted}

@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Regular expressions of adapter_config.json, evaluated with a bound on time.
+"""Regular expressions of adapter_config.json, evaluated with bounds on time and memory.
 
 PEFT treats several values as regular expressions over the names of modules. Some expressions take
 longer than the age of the universe, so all but plain names are evaluated in a child process. Part
@@ -22,10 +22,13 @@ import typing as t
 
 # Thousands of names take a few hundredths of a second.
 _SECONDS = 10
+# More comparisons than these are bounded, too: a few seconds.
+_MOST_AT_ONCE = 1_000_000
 # Without repetition, an expression cannot take long.
 _HARMLESS = re.compile(r"[\^\w.]*")
 _PROGRAM = """
-import json, re, sys
+import json, re, resource, sys
+resource.setrlimit(resource.RLIMIT_AS, (1 << 29, 1 << 29))
 expressions, whole, names = json.load(sys.stdin)
 found = []
 for expression in expressions:
@@ -35,12 +38,13 @@ for expression in expressions:
         found = [expression, str(exc)]
         break
     matches = [(name, (compiled.fullmatch if whole else compiled.match)(name)) for name in names]
-    found.append({name: match.groupdict() for name, match in matches if match})
+    found.append({name: match.groupdict().get("number") for name, match in matches if match})
 print(json.dumps(found))
 """
 
 # The named groups of each name that matches.
-Matches = t.Dict[str, t.Dict[str, t.Optional[str]]]
+# The names that match, each with the group ``number`` of the match, if the pattern has one.
+Matches = t.Dict[str, t.Optional[str]]
 
 
 class PatternError(Exception):
@@ -59,11 +63,11 @@ def matching(patterns: t.Sequence[str], names: t.Sequence[str], frame: str = "{}
 @functools.lru_cache(maxsize=64)
 def _matching(patterns: tuple[str, ...], names: tuple[str, ...], frame: str, whole: bool) -> list[Matches]:
     expressions = [frame.replace("{}", pattern) for pattern in patterns]
-    if all(map(_HARMLESS.fullmatch, patterns)):
+    if all(map(_HARMLESS.fullmatch, patterns)) and len(patterns) * len(names) <= _MOST_AT_ONCE:
         found = []
         for expression in map(re.compile, expressions):
             matches = [(name, (expression.fullmatch if whole else expression.match)(name)) for name in names]
-            found.append({name: match.groupdict() for name, match in matches if match})
+            found.append({name: match.groupdict().get("number") for name, match in matches if match})
         return found
     try:
         child = subprocess.run(

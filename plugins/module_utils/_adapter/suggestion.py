@@ -29,6 +29,8 @@ _ORDER = (
     *("name", "agent", "variant", "default", "base", "rank", "alpha", "target_modules", "peft_config", "subdirectory"),
     *("extra_files", "allow_pickle", "form", "dataset", "quality"),
 )
+_LONGEST = 8000
+_TEMPLATE = re.compile(r"\{[{%#]")
 # Text that YAML takes as it is, also within braces.
 _PLAIN = re.compile(r"(?!(?:true|false|yes|no|on|off|null|y|n)\Z)[A-Za-z][A-Za-z0-9_./-]*", re.IGNORECASE)
 
@@ -36,7 +38,8 @@ _PLAIN = re.compile(r"(?!(?:true|false|yes|no|on|off|null|y|n)\Z)[A-Za-z][A-Za-z
 def suggested_row(config: Config, declared: Declaration, row: Row) -> Row | None:
     """Return ``row`` changed so that it declares the adapter with this ``config``.
 
-    ``declared`` is made from ``row``. Returns None if no row would make the adapter acceptable.
+    ``declared`` is made from ``row``. Returns None if no row would make the adapter acceptable, and
+    for a row that is very long or has a template.
     """
     if not is_well_formed(config):
         return None
@@ -61,7 +64,10 @@ def suggested_row(config: Config, declared: Declaration, row: Row) -> Row | None
     if config_problems(config, intended):
         return None
     merged = {**row, **changes}
-    return {key: merged[key] for key in _ORDER if merged.get(key) not in (None, False, "", [], {}, AS_TRAINED)}
+    suggested = {key: merged[key] for key in _ORDER if merged.get(key) not in (None, False, "", [], {}, AS_TRAINED)}
+    text = json.dumps(suggested)
+    # In an inventory, Ansible evaluates templates, whoever wrote them.
+    return None if _TEMPLATE.search(text) or len(text) > _LONGEST else suggested
 
 
 def contradiction(config: Config, declared: Declaration, row: Row) -> list[Problem]:

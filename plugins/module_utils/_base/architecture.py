@@ -52,6 +52,9 @@ _MODEL_TYPES: dict[str, frozenset[str]] = {
 }
 
 # The norms of a layer beside those that every supported model has.
+# No base has more than a few hundred.
+_MOST_LAYERS = 1000
+
 _HEAD_NORMS = ("self_attn.q_norm", "self_attn.k_norm")
 _FEEDFORWARD_NORMS = ("pre_feedforward_layernorm", "post_feedforward_layernorm")
 _NORMS: dict[str, tuple[str, ...]] = {
@@ -113,6 +116,10 @@ def base_modules(config: dict[str, t.Any], subject: str) -> dict[str, Module]:
     layers, heads = number("num_hidden_layers"), number("num_attention_heads")
     head_dim = derivable(_HEAD_DIM, hidden // heads)
     queries, keys = heads * head_dim, derivable(_KV_HEADS, heads) * head_dim
+    if layers > _MOST_LAYERS:
+        # Its config may come from another host.
+        problem = f"key 'num_hidden_layers' is {shown(layers)}; at most {_MOST_LAYERS} are accepted."
+        problems.append(Problem(subject, problem, "Copy it from the config.json of the base."))
     if problems:
         raise DeliveryError(*problems)
 

@@ -13,12 +13,15 @@ import os
 import typing as t
 
 from .._errors import DeliveryError
-from .._files import read_json
+from .._files import open_linked, read_json
 from .._formats.file_kinds import FETCH_LFS, is_lfs_pointer
 from .._text import shown
 from .weights import base_weights
 
 PROVIDE_BASE = "Copy the complete base to this host, make it readable, or correct its path in bases."
+
+
+_MOST_CONFIG = 1 << 28
 
 
 def read_base_json(path: str, name: str) -> t.Any:
@@ -39,8 +42,8 @@ def base_fingerprint(base: dict[str, t.Any]) -> dict[str, t.Any]:
     if not path:
         return {"config": base.get("config")}
     try:
-        with open(os.path.join(path, "config.json"), "rb") as stream:
-            config = hashlib.sha256(stream.read()).hexdigest()
+        with open_linked(os.path.join(path, "config.json")) as stream:
+            config = hashlib.sha256(stream.read(_MOST_CONFIG)).hexdigest()
         stats = [(os.path.basename(weights), os.stat(weights)) for weights in base_weights(path)]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
         raise DeliveryError.of(f"base {path}", f"is incomplete: {exc}.", PROVIDE_BASE) from exc

@@ -11,6 +11,9 @@ from __future__ import annotations
 import json
 import os
 
+# Characters of an index. Those of the largest bases have a few million.
+_MOST_INDEX = 1 << 26
+
 
 def base_weights(path: str) -> list[str]:
     """Return the paths of the safetensors files that transformers would load."""
@@ -21,4 +24,5 @@ def base_weights(path: str) -> list[str]:
     if not os.path.isfile(index):
         return []
     with open(index, encoding="utf-8") as stream:
-        return sorted({os.path.join(path, name) for name in json.load(stream)["weight_map"].values()})
+        index_data = json.loads(stream.read(_MOST_INDEX))
+    return sorted({os.path.join(path, name) for name in index_data["weight_map"].values()})

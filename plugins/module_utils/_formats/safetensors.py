@@ -25,12 +25,11 @@ from .._files import open_regular
 from .._text import count, shown
 from .file_kinds import kind_of
 from .strict_json import is_integer, parse_object
+from .tensor_limits import LONGEST, MAX_TENSORS, is_long
 
 # The format allows 100 MB. The header of an adapter for a base of 8B parameters has 60 kB. Parsed
 # JSON takes many times its size in memory.
 MAX_HEADER = 1 << 24
-# An adapter of all experts of Qwen3-235B-A22B has 72 192 tensors.
-MAX_TENSORS = 100_000
 # Names and texts together. Tools write some lines, such as the commit of the training.
 MAX_METADATA = 1 << 20
 
@@ -151,6 +150,8 @@ def _tensor(path: str, name: str, entry: t.Any) -> TensorInfo:
 
     if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= set(entry) or _is_deep(entry):
         raise wrong("is not described by dtype, shape and data_offsets.")
+    if is_long(name):
+        raise wrong(f"has a name of {len(name)} characters and {name.count('.')} dots; at most {LONGEST} are accepted.")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in _BITS:
         raise wrong(f"has the unknown dtype {shown(dtype)}.")

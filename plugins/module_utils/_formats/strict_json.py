@@ -21,7 +21,8 @@ from .file_kinds import kind_of
 # Real configurations are a few kB.
 MAX_CONFIG = 1 << 20
 # The largest tokenizer.json, of Gemma 3, has 33 MB.
-MAX_DATA = 1 << 28
+# The largest tokenizers have about 40 MB. Parsed, JSON takes up to twenty times its size.
+MAX_DATA = 1 << 26
 _ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 

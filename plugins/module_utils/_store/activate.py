@@ -6,7 +6,8 @@
 
 """Carry out a plan in a crash-safe order.
 
-First the release in the store, then the served path, then the recorded state.
+First the releases of all adapters enter the store, and their served copies are prepared. Then, for
+each adapter, the served path and the recorded state follow.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import typing as t
 from .._activation import EXCHANGE, SYMLINK
 from .._adapter.manifest import Manifest
 from .._errors import DeliveryError
-from .._files import copy_file, fsync_directory, write_json
+from .._files import copy_file, fsync_directory, opened, write_json
 from .._linux.rename import exchange, is_unsupported, rename_noreplace
 from .displaced import dispose
 from .paths import AdapterPaths
@@ -37,16 +38,16 @@ from .plan import (
 from .recovery import finish_swap, inode_of, pending_path
 from .retention import drop_staging, forget_absent, prune
 from .served import ABSENT, LINK, link_target
-from .state import ACTIVATE, PROMOTE, ROLL_BACK, Intent, State, write_state
+from .state import ACTIVATE, PROMOTE, RETURN, ROLL_BACK, Intent, State, write_state
 from .trash import empty_trash, remove
 
 
-def apply_plan(plan: Plan, state: State, options: ActivationOptions) -> str | None:
-    """Carry out a plan. Returns the path of what was quarantined, if anything was.
+def prepare(plan: Plan, state: State, options: ActivationOptions) -> str | None:
+    """Bring the release into the store and prepare what will replace the served path.
 
-    ``state`` is the state after recovery. The caller holds the lock. After an OSError or
-    DeliveryError, ``recover`` makes the adapter consistent again, with the old or the new release
-    served.
+    What is served stays as it is. ``state`` is the state after recovery. The caller holds the lock.
+    Returns the path of what was quarantined, if anything was. After an OSError or DeliveryError,
+    ``recover`` makes the adapter consistent again.
     """
     paths = plan.request.paths
     # First, so that a later run can recognize a displaced copy of this release.
@@ -58,10 +59,23 @@ def apply_plan(plan: Plan, state: State, options: ActivationOptions) -> str | No
     elif plan.set_release_permissions:
         _set_verified(paths.release(plan.release), plan, options)
     _take_over_others(plan, options)
+    if plan.replace_served:
+        _prepare_served(plan, options)
+    return adopted
+
+
+def activate(plan: Plan, state: State, options: ActivationOptions) -> str | None:
+    """Serve the release of a plan that was prepared, and record that.
+
+    ``state``, the lock and the result are those of ``prepare``. After an OSError or DeliveryError,
+    ``recover`` makes the adapter consistent again, with the old or the new release served.
+    """
+    paths, adopted = plan.request.paths, None
+    options.before_swap(plan)
     if plan.set_served_permissions:
         set_permissions(paths.served, plan.manifest, options.permissions)
     if plan.replace_served:
-        adopted = _replace_served(plan, state, options) or adopted
+        adopted = _replace_served(plan, state)
     after = plan.after.without(plan.expired)
     # A replaced served path has left an intent in the recorded state, which must be cleared even if
     # nothing else changes.
@@ -99,7 +113,7 @@ def _set_verified(directory: str, plan: Plan, options: ActivationOptions) -> Non
     if found:
         raise DeliveryError.of(
             f"release {plan.release}",
-            f"changed in {directory} after it was checked: {found[0].line()}.",
+            f"does not match its manifest in {directory}: {found[0].line()}.",
             "Deploy it again from the training server.",
         )
 
@@ -141,11 +155,8 @@ def _replace_release(paths: AdapterPaths, release: str, state: State) -> str | N
     return adopted
 
 
-def _replace_served(plan: Plan, state: State, options: ActivationOptions) -> str | None:
-    """Make the served path hold or lead to the release.
-
-    Returns the path of what was quarantined, if anything was.
-    """
+def _prepare_served(plan: Plan, options: ActivationOptions) -> None:
+    """Create the copy of the release, or the link to it. ``recover`` deletes it if it is unused."""
     paths, release = plan.request.paths, plan.release
     prepared = pending_path(paths, release)
     if plan.method == SYMLINK:
@@ -153,7 +164,16 @@ def _replace_served(plan: Plan, state: State, options: ActivationOptions) -> str
     else:
         copy_release(paths.release(release), prepared, plan.manifest, options.permissions)
     fsync_directory(paths.root)
-    step = ROLL_BACK if plan.action == ROLLED_BACK else ACTIVATE
+
+
+def _replace_served(plan: Plan, state: State) -> str | None:
+    """Make the served path hold or lead to the release.
+
+    Returns the path of what was quarantined, if anything was.
+    """
+    paths, release = plan.request.paths, plan.release
+    prepared = pending_path(paths, release)
+    step = RETURN if plan.request.refused else ROLL_BACK if plan.action == ROLLED_BACK else ACTIVATE
     intent = _begin(paths, state, step, release, prepared, plan.method)
     if plan.served.kind == ABSENT:
         _rename_to_free(prepared, paths.served)
@@ -213,8 +233,11 @@ def copy_release(source: str, target: str, manifest: Manifest, permissions: Perm
     os.mkdir(target, 0o700)
     for subdirectory in manifest.directories:
         os.mkdir(os.path.join(target, subdirectory), 0o700)
-    for entry in manifest.files:
-        copy_file(os.path.join(source, entry.path), os.path.join(target, entry.path))
+    # What is served may belong to another user, who could lead root elsewhere.
+    with opened(source, manifest.directories) as directories:
+        for entry in manifest.files:
+            path = os.path.join(source, entry.path)
+            copy_file(path, os.path.join(target, entry.path), directories[os.path.dirname(entry.path)])
     set_permissions(target, manifest, permissions)
     found = permissions.differences(target, manifest)
     if found:

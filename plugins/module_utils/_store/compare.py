@@ -25,6 +25,8 @@ CHANGED = "changed"
 MODE = "mode"
 # The release was verified at a lower level than required.
 LOWER = "lower"
+# Whoever owns a served directory can put any number of files into it.
+_MOST_EXTRA = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +63,8 @@ def differences(
 ) -> list[Difference]:
     """Return all differences between a directory and a manifest, sorted by path.
 
-    Modes and owners are compared if given. Without ``content`` no file is opened. With ``fsync``
+    Of the paths that should not be there, only the first hundred are named. Modes and owners are
+    compared if given. Without ``content`` no file is opened. With ``fsync``
     the content of all files is on disk when this returns; a file that cannot be read or flushed
     then raises (OSError, DeliveryError) instead of being a difference.
     """
@@ -74,7 +77,7 @@ def differences(
         return [Difference(CHANGED, ".", f"{_kind(status.st_mode)} instead of a directory")]
     found = _permission_differences(".", status, directory_mode, uid, gid)
     wanted = {entry.path: entry for entry in manifest.files}
-    to_hash = []
+    to_hash, extra = [], []
     for name in present.keys() | wanted.keys():
         if name not in present:
             found.append(Difference(MISSING, name, ""))
@@ -86,7 +89,7 @@ def differences(
             else:
                 found.append(Difference(CHANGED, name, f"{_kind(status.st_mode)} instead of a directory"))
         elif name not in wanted:
-            found.append(Difference(EXTRA, name, "" if stat.S_ISREG(status.st_mode) else _kind(status.st_mode)))
+            extra.append(Difference(EXTRA, name, "" if stat.S_ISREG(status.st_mode) else _kind(status.st_mode)))
         elif not stat.S_ISREG(status.st_mode):
             found.append(Difference(CHANGED, name, f"{_kind(status.st_mode)} instead of a plain file"))
         else:
@@ -98,6 +101,10 @@ def differences(
             else:
                 to_hash.append(wanted[name])
             found += _permission_differences(name, status, file_mode, uid, gid)
+    extra.sort(key=lambda difference: difference.path)
+    found += extra[:_MOST_EXTRA]
+    if len(extra) > _MOST_EXTRA:
+        found.append(Difference(EXTRA, ".", f"{len(extra) - _MOST_EXTRA} more"))
     if content:
         found += _content_differences(directory, to_hash, fsync)
     return sorted(found, key=lambda difference: (difference.path, difference.kind, difference.detail))

@@ -89,7 +89,8 @@ def _way(path: str) -> t.Iterator[tuple[str, os.stat_result, os.stat_result | No
     Links are followed, the last one too. The status is None for a name that does not exist, which
     ends the way. Raises OSError.
     """
-    current, pending, links = "/", os.path.abspath(path).split("/")[::-1], 0
+    # Not abspath: it takes ".." after a link for the directory that the link is in.
+    current, pending, links = "/", os.path.join(os.getcwd(), path).split("/")[::-1], 0
     while pending:
         name = pending.pop()
         if name in ("", "."):

@@ -15,6 +15,7 @@ STORE/NAME/adopted-TIME/              quarantined content of MODELS/NAME, never 
 STORE/NAME/incoming-DIGEST12/         swapped in next; after the swap, what was swapped out
 STORE/NAME/trash-.../                 a replaced directory that a process may still read
 STORE/NAME/state.json                 active and previous release
+STORE/NAME/accepted.json              signed releases that were accepted
 STORE/NAME/lock                       locked with flock, never unlinked
 """
 
@@ -45,6 +46,7 @@ class AdapterPaths:
         self.receipts = os.path.join(self.root, "receipts")
         self.staging = os.path.join(self.root, "staging")
         self.state = os.path.join(self.root, STATE_FILE)
+        self.accepted = os.path.join(self.root, "accepted.json")
         self.lock = os.path.join(self.root, "lock")
         # With their modes. Root and staging can be traversed but not listed: an unprivileged
         # transfer user needs only its own directory.

@@ -17,7 +17,7 @@ import typing as t
 
 from .._adapter.manifest import Manifest
 from .._errors import DeliveryError
-from .._files import DIRECTORY, open_regular
+from .._files import open_regular, opened
 from .compare import Difference, differences
 
 # The leading zero is required: YAML turns an unquoted 0644 into 420.
@@ -92,17 +92,10 @@ def set_permissions(directory: str, manifest: Manifest, permissions: Permissions
     Raises OSError, and DeliveryError for anything that is not a plain file with one name. No link
     below ``directory`` is followed, nor is ``directory`` itself if it is one.
     """
-    top = os.open(directory, DIRECTORY)
-    try:
-        for subdirectory in manifest.directories:
-            descriptor = os.open(subdirectory, DIRECTORY, dir_fd=top)
-            try:
-                _set_files(descriptor, directory, manifest, subdirectory, permissions)
-            finally:
-                os.close(descriptor)
-        _set_files(top, directory, manifest, "", permissions)
-    finally:
-        os.close(top)
+    with opened(directory, manifest.directories) as directories:
+        # The directory itself last.
+        for subdirectory in (*manifest.directories, ""):
+            _set_files(directories[subdirectory], directory, manifest, subdirectory, permissions)
 
 
 def _set_files(descriptor: int, directory: str, manifest: Manifest, subdirectory: str, permissions: Permissions) -> None:

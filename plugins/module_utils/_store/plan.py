@@ -49,8 +49,10 @@ UNCHANGED = "unchanged"
 class ActivationOptions:
     """The options that apply to all adapters of a transaction.
 
-    ``required_level`` is the level that a receipt must reach. Raises DeliveryError unless ``keep``
-    is positive.
+    ``required_level`` is the level that a receipt must reach. ``in_engines`` returns the releases
+    of an adapter that engines use, or None if that is not known: then none of its releases expires.
+    ``before_swap`` gets each plan that was prepared, before the served path changes.
+    Raises DeliveryError unless ``keep`` is positive.
     """
 
     required_level: str
@@ -59,6 +61,8 @@ class ActivationOptions:
     permissions: Permissions
     run: str = ""
     lock_timeout: float = 0
+    in_engines: t.Callable[[str], frozenset[str] | None] = lambda _name: frozenset()
+    before_swap: t.Callable[[Plan], None] = lambda _plan: None
 
     def __post_init__(self) -> None:
         check_keep(self.keep)
@@ -74,12 +78,14 @@ def check_keep(keep: int) -> None:
 class Request:
     """A request to activate ``manifest`` or, without one, to roll back.
 
-    The target of a rollback is ``release``, by default the previous one.
+    The target of a rollback is ``release``, by default the previous one. ``refused`` is whether an
+    engine has refused the active release, so that no rollback must lead back to it.
     """
 
     paths: AdapterPaths
     manifest: Manifest | None = None
     release: str | None = None
+    refused: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +154,7 @@ def make_plan(
         action = ACTIVATED if request.manifest is not None else ROLLED_BACK
     else:
         action = REPAIRED if drift else UNCHANGED
-    after = state.activated(release, method)
+    after = state.activated(release, method, request.refused)
     return Plan(
         request=request,
         manifest=manifest,
@@ -166,8 +172,16 @@ def make_plan(
         served=served,
         drift=drift,
         adopted=_adopted(paths, manifest, in_store, served, replace_served),
-        expired=tuple(expired_releases(paths, after, options.keep, served.release, release)),
+        expired=_expired(paths, after, options, served.release, release),
     )
+
+
+def _expired(paths: AdapterPaths, after: State, options: ActivationOptions, linked: str | None, target: str) -> tuple[str, ...]:
+    """Return the releases to prune: none that an engine uses, whatever the store's state says."""
+    used = options.in_engines(paths.name)
+    if used is None:
+        return ()
+    return tuple(name for name in expired_releases(paths, after, options.keep, linked, target) if name not in used)
 
 
 def _recorded_manifest(paths: AdapterPaths, release: str) -> Manifest | None:
@@ -259,10 +273,13 @@ def _source(
     paths, release = request.paths, manifest.release
     if not in_content(in_store):
         return IN_STORE
-    staged = in_content(differences(paths.staged(release), manifest))
+    is_served = served.kind == DIRECTORY and not in_content(in_served)
+    # The staged files are hashed when they enter the store, before anything served changes. Here
+    # only if the served ones could be used instead, and where nothing enters the store.
+    staged = in_content(differences(paths.staged(release), manifest, content=is_served or check_mode))
     if not staged:
         return IN_STAGING
-    if served.kind == DIRECTORY and not in_content(in_served):
+    if is_served:
         return SERVED
     if check_mode and request.manifest is not None:
         return NOT_STAGED

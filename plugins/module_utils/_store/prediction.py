@@ -53,7 +53,9 @@ class AdapterResult:
         }
 
 
-def predict(requests: t.Sequence[Request], options: ActivationOptions) -> list[AdapterResult]:
+def predict(
+    requests: t.Sequence[Request], options: ActivationOptions, check: t.Callable[[Plan], None] | None = None
+) -> list[AdapterResult]:
     """Return the results that the transaction would have now. Raises DeliveryError.
 
     A probe of the file system would write, so exchange counts as supported, as it nearly always is.
@@ -63,7 +65,7 @@ def predict(requests: t.Sequence[Request], options: ActivationOptions) -> list[A
     for request in requests:
         with about(request.paths.name):
             before.append(read_state(request.paths))
-    plans = plan_all(requests, options, before, lambda _paths: True, check_mode=True)
+    plans = plan_all(requests, options, before, lambda _paths: True, True, check)
     return [AdapterResult(plan, plan.adopted) for plan in plans]
 
 
@@ -92,6 +94,7 @@ def plan_all(
     before: t.Sequence[State],
     can_exchange: t.Callable[[AdapterPaths], bool],
     check_mode: bool,
+    check: t.Callable[[Plan], None] | None = None,
 ) -> list[Plan]:
     """Plan all requests. Raises DeliveryError with the problems of all of them."""
     plans: list[Plan] = []
@@ -99,7 +102,10 @@ def plan_all(
     for request, state in zip(requests, before):
         with collected(problems, request.paths.name), os_errors(request.paths, "cannot be inspected"):
             probe = functools.partial(can_exchange, request.paths)
-            plans.append(make_plan(request, options, state, probe, check_mode))
+            plan = make_plan(request, options, state, probe, check_mode)
+            if check is not None:
+                check(plan)
+            plans.append(plan)
     if problems:
         raise DeliveryError(*problems)
     return plans

@@ -17,8 +17,8 @@ import os
 from .._files import fsync_directory, unfinished
 from .displaced import dispose
 from .paths import AdapterPaths
-from .state import PROMOTE, Intent, State, read_state, write_state
-from .trash import empty_trash, list_trash, remove
+from .state import PROMOTE, RETURN, Intent, State, read_state, write_state
+from .trash import discard, empty_trash, list_trash
 
 _PENDING = "incoming-"
 
@@ -41,7 +41,7 @@ def recovered(paths: AdapterPaths, state: State) -> State:
     if intent is None:
         return state
     if intent.step != PROMOTE and inode_of(paths.served) == intent.inode:
-        return state.activated(intent.release, intent.method)
+        return state.activated(intent.release, intent.method, refused=intent.step == RETURN)
     return dataclasses.replace(state, intent=None)
 
 
@@ -73,7 +73,7 @@ def recover(paths: AdapterPaths) -> tuple[State, str | None]:
     # An intent is on disk before any swap and until the old directory has been disposed of.
     # Without an intent, a pending directory is an unfinished copy.
     for path in _pending(paths):
-        remove(path)
+        discard(paths, path)
     # Not the receipts: they are written without the lock, and their leftovers are deleted with the
     # release.
     for directory in (paths.root, paths.manifests):
@@ -101,5 +101,5 @@ def finish_swap(paths: AdapterPaths, intent: Intent) -> str | None:
         os.rename(pending, paths.staged(intent.release))
         fsync_directory(paths.staging)
     else:
-        remove(pending)
+        discard(paths, pending)
     return None

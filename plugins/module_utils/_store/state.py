@@ -24,6 +24,8 @@ _METHOD = "way"
 # The steps that swap directories, and so need recovery after a crash.
 ACTIVATE = "activate"
 ROLL_BACK = "roll_back"
+# A rollback from a release that has been refused.
+RETURN = "return"
 PROMOTE = "promote"
 
 
@@ -66,13 +68,18 @@ class State:
     history: tuple[Activation, ...] = ()
     intent: Intent | None = None
 
-    def activated(self, release: str, method: str) -> State:
-        """Return the state after the activation of ``release``, with no unfinished step."""
+    def activated(self, release: str, method: str, refused: bool = False) -> State:
+        """Return the state after the activation of ``release``, with no unfinished step.
+
+        ``refused`` is whether an engine has refused the active release: it does not become the
+        previous one, which a rollback would return to.
+        """
         if release == self.active:
             return dataclasses.replace(self, method=method, intent=None)
+        others = [entry.release for entry in self.history if entry.release not in (release, self.active)]
         return State(
             active=release,
-            previous=self.active or self.previous,
+            previous=next(reversed(others), None) if refused else self.active or self.previous,
             method=method,
             history=(*self._history_without([release]), Activation(release, now())),
         )
@@ -105,7 +112,7 @@ def read_state(paths: AdapterPaths) -> State:
             intent=None
             if intent is None
             else Intent(
-                step=str(_one_of((ACTIVATE, ROLL_BACK, PROMOTE), intent["step"])),
+                step=str(_one_of((ACTIVATE, ROLL_BACK, RETURN, PROMOTE), intent["step"])),
                 release=str(_release(intent["release"])),
                 inode=int(intent["inode"]),
                 method=str(_one_of((EXCHANGE, SYMLINK), intent[_METHOD])),

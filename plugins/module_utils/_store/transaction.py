@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""The node's transaction: lock all adapters, recover, check them, then activate one by one."""
+"""The node's transaction: lock all adapters, recover, plan, prepare all, then activate each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import typing as t
 from .._adapter.manifest_diff import manifest_diff
 from .._errors import DeliveryError
 from .._linux.rename import can_exchange
-from .activate import apply_plan
+from .activate import activate, prepare
 from .lock import locked
 from .paths import AdapterPaths, make_store
 from .plan import ActivationOptions, Plan, Request
@@ -23,14 +23,21 @@ from .recovery import recover, recovered
 from .state import State, read_state
 
 
-def carry_out(requests: t.Sequence[Request], options: ActivationOptions, check_mode: bool, done: list[AdapterResult]) -> None:
+def carry_out(
+    requests: t.Sequence[Request],
+    options: ActivationOptions,
+    check_mode: bool,
+    done: list[AdapterResult],
+    check: t.Callable[[Plan], None] | None = None,
+) -> None:
     """Carry out all requests, appending each result to ``done`` as soon as it is known.
 
-    All adapters are checked before the first one changes; the first failure after that stops the
-    transaction with a DeliveryError. Check mode predicts the results and writes nothing.
+    All adapters are planned and prepared before the first served path changes; the first failure
+    after planning stops the transaction with a DeliveryError. ``check`` gets each plan, and raises
+    DeliveryError if it must not be carried out. Check mode predicts the results and writes nothing.
     """
     if check_mode:
-        done += predict(requests, options)
+        done += predict(requests, options, check)
         return
     check_requests(requests)
     before: list[State] = []
@@ -45,9 +52,11 @@ def carry_out(requests: t.Sequence[Request], options: ActivationOptions, check_m
             with os_errors(request.paths, "recovery of an earlier run failed"):
                 before.append(read_state(request.paths))
                 quarantined.append(recover(request.paths)[1])
-        plans = plan_all(requests, options, before, _can_exchange, check_mode)
-        for plan, adopted in zip(plans, quarantined):
-            done.append(AdapterResult(plan, _apply(plan, options) or adopted))
+        plans = plan_all(requests, options, before, _can_exchange, check_mode, check)
+        with _recovering(requests):
+            displaced = [_attempt(prepare, plan, options) for plan in plans]
+            for plan, by_recovery, by_promotion in zip(plans, quarantined, displaced):
+                done.append(AdapterResult(plan, _attempt(activate, plan, options) or by_promotion or by_recovery))
 
 
 def diff_of(result: AdapterResult, complete: bool = False) -> dict[str, t.Any]:
@@ -64,14 +73,25 @@ def _can_exchange(paths: AdapterPaths) -> bool:
     return can_exchange(paths.root, paths.models_dir, paths.name)
 
 
-def _apply(plan: Plan, options: ActivationOptions) -> str | None:
+@contextlib.contextmanager
+def _recovering(requests: t.Sequence[Request]) -> t.Iterator[None]:
+    """Recover all adapters after an error, not only in the next run: a full disk needs space."""
+    try:
+        yield
+    except DeliveryError:
+        for request in requests:
+            with contextlib.suppress(OSError, DeliveryError):
+                recover(request.paths)
+        raise
+
+
+def _attempt(
+    step: t.Callable[[Plan, State, ActivationOptions], t.Optional[str]], plan: Plan, options: ActivationOptions
+) -> str | None:
     paths = plan.request.paths
     try:
-        return apply_plan(plan, recovered(paths, read_state(paths)), options)
+        return step(plan, recovered(paths, read_state(paths)), options)
     except (OSError, DeliveryError) as exc:
-        # Recover now, not only in the next run: a full disk needs its space back.
-        with contextlib.suppress(OSError, DeliveryError):
-            recover(paths)
         raise DeliveryError.of(
             f"release {plan.release}",
             f"activation failed: {reason(exc)}. {_active_release(paths)}",

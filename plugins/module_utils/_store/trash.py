@@ -8,11 +8,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
 import shutil
 import time
 
-from .._files import fsync_directory
+from .._files import DIRECTORY, fsync_directory
 from .._linux.open_files import in_use, sees_all_processes
 from .paths import AdapterPaths, unused_path
 
@@ -35,7 +37,8 @@ def list_trash(paths: AdapterPaths) -> list[str]:
 def empty_trash(paths: AdapterPaths) -> None:
     """Delete the trash.
 
-    What a process reads, or may have just begun to read, is left for the next run.
+    What a process reads, or may have just begun to read, is left for the next run. So is what
+    cannot be deleted: whoever owned it may have mounted something there.
     """
     trash = list_trash(paths)
     if not sees_all_processes():
@@ -43,12 +46,47 @@ def empty_trash(paths: AdapterPaths) -> None:
         # back, is ignored.
         trash = [path for path in trash if not 0 <= time.time() - os.lstat(path).st_ctime < _GRACE]
     for path in set(trash) - in_use(trash):
+        with contextlib.suppress(OSError, RecursionError):
+            remove(path)
+
+
+def discard(paths: AdapterPaths, path: str) -> None:
+    """Delete a directory or link in the store, or move it to the trash if that is not possible."""
+    try:
         remove(path)
+    except (OSError, RecursionError):
+        move_to_trash(paths, path)
 
 
 def remove(path: str) -> None:
     """Delete a directory with all of its contents, or a single file or link."""
     if os.path.isdir(path) and not os.path.islink(path):
+        _flatten(path)
         shutil.rmtree(path)
     else:
         os.unlink(path)
+
+
+def _flatten(path: str) -> None:
+    """Move all directories below subdirectories up into ``path``.
+
+    Whoever owned it may have nested thousands, for each of which ``rmtree`` needs a call and a
+    descriptor.
+    """
+    top = os.open(path, DIRECTORY)
+    try:
+        pending = _directories(top)
+        while pending:
+            inner = os.open(pending.pop(), DIRECTORY, dir_fd=top)
+            try:
+                for name in _directories(inner):
+                    pending.append(secrets.token_hex(16))
+                    os.rename(name, pending[-1], src_dir_fd=inner, dst_dir_fd=top)
+            finally:
+                os.close(inner)
+    finally:
+        os.close(top)
+
+
+def _directories(descriptor: int) -> list[str]:
+    return [entry.name for entry in os.scandir(descriptor) if entry.is_dir(follow_symlinks=False)]

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import typing as t
 
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
@@ -15,37 +16,46 @@ from ansible.plugins.action import ActionBase
 from ansible.plugins.action.normal import ActionModule as NormalAction
 from ansible.utils.display import Display
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
-from ansible_collections.lorafleet.delivery.plugins.module_utils._text import escaped, shown
+from ansible_collections.lorafleet.delivery.plugins.module_utils._text import escaped, human_bytes, shown
 
 from .._kept_manifests import with_texts
-from .answers import answer_of
+from .._signing.signature_files import with_signed
+from .answers import INSPECT, answer_of
 from .failures import Account, Failure, explain
+from .memory import MAX_MEMORY, bounded_memory
 
 
 class GatedAction(ActionBase):
     """Lets only known keys in known forms pass from a host, see ``answers``.
 
-    Replaces references to manifests with their texts.
+    Replaces references to manifests with their texts, and adds the statements that people have
+    signed about them.
     """
 
     def _execute_module(self, *args: t.Any, **kwargs: t.Any) -> dict[str, t.Any]:
         """Run a module of this collection. Raises DeliveryError for an answer of another form."""
         arguments = kwargs.get("module_args") or self._task.args
         if "manifests" in arguments:
-            kwargs["module_args"] = with_texts(arguments)
+            kwargs["module_args"] = with_signed(with_texts(arguments))
         host = host_of(self, kwargs.get("task_vars") or {})
+        # Modules on this machine would inherit the limit, and hosts behind other connections too.
+        bounded = bounded_memory(MAX_MEMORY) if self._connection.transport == "ssh" else contextlib.nullcontext()
         try:
-            found: dict[str, t.Any] = super()._execute_module(*args, **kwargs)
+            with bounded:
+                found: dict[str, t.Any] = super()._execute_module(*args, **kwargs)
         except AnsibleConnectionFailure as exc:
             message = str(exc)
             if escaped(message) == message:
                 raise
             # Without the cause, which has the same text.
             raise AnsibleConnectionFailure(escaped(message)) from None
+        except MemoryError:
+            # Without the cause, which holds on to what was read.
+            problem = f"gave an answer that takes more than {human_bytes(MAX_MEMORY)} of memory."
+            raise DeliveryError.of(host, problem, INSPECT) from None
         except (TypeError, ValueError, RecursionError) as exc:
             # JSON, but with objects of ansible-core in it, or too deep.
-            remedy = "Inspect that host and the interpreter of Ansible's modules on it before you trust what it serves."
-            raise DeliveryError.of(host, f"gave an answer that Ansible cannot read: {shown(str(exc))}.", remedy) from exc
+            raise DeliveryError.of(host, f"gave an answer that Ansible cannot read: {shown(str(exc))}.", INSPECT) from exc
         module = str(kwargs.get("module_name") or self._task.action).rpartition(".")[2]
         answer = answer_of(module, host, found, bool(self._task.delegate_to))
         if Display().verbosity >= 3:

@@ -20,8 +20,18 @@ import typing as t
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import MAX_TEXT
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._forms import FORMS
+from ansible_collections.lorafleet.delivery.plugins.module_utils._isolation import ISOLATION
 from ansible_collections.lorafleet.delivery.plugins.module_utils._levels import LEVELS
 from ansible_collections.lorafleet.delivery.plugins.module_utils._preflight.checklist import FAILED, OK, UNKNOWN, WARNING
+from ansible_collections.lorafleet.delivery.plugins.module_utils._serving.actions import ACTIONS
+from ansible_collections.lorafleet.delivery.plugins.module_utils._serving.contract import (
+    PROVES_BYTES,
+    PROVES_NAME,
+    PROVES_NOTHING,
+    PROVES_PATH,
+)
+from ansible_collections.lorafleet.delivery.plugins.module_utils._serving.desired import SERVED, UNPROVED
+from ansible_collections.lorafleet.delivery.plugins.module_utils._serving.evidence import STATES
 from ansible_collections.lorafleet.delivery.plugins.module_utils._text import escaped
 
 from .forms import (
@@ -37,19 +47,25 @@ from .forms import (
     Number,
     Output,
     Record,
+    Rows,
     Text,
     Time,
     UnexpectedForm,
+    size_of,
 )
+
+INSPECT = "Inspect that host and the interpreter of Ansible's modules on it before you trust what it serves."
 
 _FLAG, _INTEGER, _NUMBER, _TEXT, _TIME = Flag(), Integer(), Number(), Text(), Time()
 _TEXTS, _LINES, _NAME = ListOf(_TEXT), Text(lines=True), Text(256)
 _RELEASE = Exact(12, re.compile("[0-9a-f]{12}"), "the 12 digits of a release")
 _SHA256 = Exact(64, re.compile("[0-9a-f]{64}"), "a sha256")
-_PATH = Exact(4096, re.compile(r"/[^\x00-\x1f\x7f]*"), "an absolute path without control characters")
+# Python has half a surrogate pair for each byte of a path that is not UTF-8: \udc80 to \udcff.
+_CONTROLS = r"\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udc7f\udd00-\udfff"
+_PATH = Exact(4096, re.compile(f"/[^{_CONTROLS}]*"), "an absolute path without control characters")
 _FILES = ListOf(Record({"path": _NAME, "size": _INTEGER, "sha256": _SHA256}))
 _HISTORY = ListOf(Record({"release": _RELEASE, "at": _TIME}))
-_DISTANCES = Nullable(Record({"on": _NUMBER}, dict.fromkeys(("off", "direction", "strength", "top1"), _NUMBER)))
+_DISTANCES = Nullable(Record(dict.fromkeys(("on", "off", "direction", "strength"), _NUMBER), {"top1": _NUMBER}))
 _MANIFESTS = ListOf(Exact(MAX_TEXT), 1000)
 _PROBLEMS = ListOf(Record({"adapter": Nullable(_NAME), "subject": _TEXT, "problem": _LINES, "remedy": _LINES}))
 # What receipts and load tests have in common.
@@ -68,6 +84,7 @@ _LOAD_TEST: dict[str, Form] = {
     "notes": _TEXTS,
     "limited_by": Nullable(_TEXT),
     "checks": _TEXTS,
+    "isolation": Nullable(ListOf(Choice(ISOLATION), len(ISOLATION))),
 }
 _RECEIPT = Nullable(
     Record(
@@ -97,7 +114,8 @@ _ENGINES = ListOf(
             "remedy": _TEXT,
             "held_back": _FLAG,
         }
-    )
+    ),
+    100,
 )
 _CONTENT: dict[str, Form] = {"digest": Nullable(_SHA256), "size": Nullable(_INTEGER), "files": _FILES}
 _ACTIVE: dict[str, Form] = {
@@ -110,6 +128,7 @@ _ACTIVE: dict[str, Form] = {
     "activation": Nullable(_TEXT),
     "receipt": _RECEIPT,
 }
+_SIGNED = Nullable(Record({"signers": ListOf(_NAME), "serial": _INTEGER, "expires": _TIME}))
 _DIFF: dict[str, Form] = dict.fromkeys(("before_header", "after_header", "before", "after"), Text(1 << 20, lines=True))
 _PLACE: dict[str, Form] = {
     "path": _PATH,
@@ -134,6 +153,9 @@ _TRANSFER: dict[str, Form] = {
     "staging": _PATH,
     "staged_bytes": _INTEGER,
 }
+# An adapter in an engine.
+_IN_ENGINE: dict[str, Form] = {"name": _NAME, "engine": _NAME, "url": _TEXT}
+_FIGURES = Nullable(Record({"distances": _DISTANCES, "permitted": DictOf(_NUMBER), "tokens": _INTEGER}))
 # Not of the phase that verifies.
 _JUDGED: dict[str, Form] = {"engines": _ENGINES, "engine_notes": _TEXTS}
 
@@ -164,7 +186,7 @@ _RESULTS: dict[str, dict[str, Form]] = {
         "notes": DictOf(_TEXTS),
         "cached": ListOf(_NAME),
         "folded": ListOf(_NAME),
-        "suggested_rows": DictOf(_LINES),
+        "suggested_rows": DictOf(Rows()),
     },
     "adapter_load_test": {
         "adapters": ListOf(
@@ -188,6 +210,7 @@ _RESULTS: dict[str, dict[str, Form]] = {
                     "action": Choice(("activated", "rolled_back", "repaired", "unchanged")),
                     "path": _TEXT,
                     "served": _TEXT,
+                    "engines": _ENGINES,
                     "adopted": Nullable(_TEXT),
                     "pruned": _TEXTS,
                     "drift": _TEXTS,
@@ -196,21 +219,88 @@ _RESULTS: dict[str, dict[str, Form]] = {
         ),
     },
     "adapter_release_info": {
-        "adapters": ListOf(Record({**_ACTIVE, "since": Nullable(_TIME), "engines": _ENGINES, "differences": _TEXTS})),
+        "adapters": ListOf(
+            Record({**_ACTIVE, "since": Nullable(_TIME), "signed": _SIGNED, "engines": _ENGINES, "differences": _TEXTS})
+        ),
         "active": ListOf(_NAME),
         "differences": _TEXTS,
         "others": ListOf(_TEXT),
         "summary": DictOf(_TEXTS),
     },
+    "adapter_serve": {
+        "adapters": ListOf(
+            Record(
+                {
+                    **_IN_ENGINE,
+                    "release": _RELEASE,
+                    "version": Nullable(_NAME),
+                    "action": Choice(ACTIONS),
+                    "served": Nullable(_RELEASE),
+                    "names": ListOf(_NAME),
+                    "root": Nullable(_PATH),
+                    "proof": Nullable(Choice((SERVED, UNPROVED))),
+                    "why_unproved": Nullable(_TEXT),
+                    "why": Nullable(_LINES),
+                    "previous": Nullable(_RELEASE),
+                    "figures": _FIGURES,
+                    "seconds": DictOf(_NUMBER),
+                    "notes": _TEXTS,
+                }
+            )
+        ),
+        "notes": _TEXTS,
+        "rolled_back": ListOf(_NAME),
+    },
+    "adapter_serve_info": {
+        "adapters": ListOf(
+            Record(
+                {
+                    **_IN_ENGINE,
+                    "state": Choice(STATES),
+                    "why": _LINES,
+                    "active": Nullable(_RELEASE),
+                    "served": Nullable(_RELEASE),
+                    "listed": Nullable(_NAME),
+                    "root": Nullable(_TEXT),
+                    "figures": _FIGURES,
+                    "proved": Nullable(_TIME),
+                }
+            )
+        ),
+        "engines": ListOf(
+            Record(
+                {
+                    "engine": _NAME,
+                    "url": _TEXT,
+                    "version": Nullable(_NAME),
+                    "base": Nullable(_TEXT),
+                    "proves": Choice((PROVES_NOTHING, PROVES_NAME, PROVES_PATH, PROVES_BYTES)),
+                    "problem": _LINES,
+                    "strangers": _TEXTS,
+                }
+            )
+        ),
+        "differences": ListOf(_LINES),
+        "critical": ListOf(_NAME),
+        "summary": DictOf(ListOf(_LINES)),
+    },
     "adapter_sync": {
         "adapters": ListOf(Record(_TRANSFER, _JUDGED)),
         "rsync": Text(64),
         "zstd": _FLAG,
+        "python": _PATH,
     },
     "adapter_up_to_date_info": {
         "up_to_date": _FLAG,
         "reasons": _TEXTS,
         "adapters": ListOf(Record({**_ACTIVE, "path": _TEXT, "required_level": Choice(LEVELS), "engines": _ENGINES})),
+    },
+    "node_trust": {
+        "fleet": _NAME,
+        "required": _FLAG,
+        "threshold": _INTEGER,
+        "version": _INTEGER,
+        "signers": ListOf(_NAME),
     },
     "preflight_info": {
         "checks": ListOf(
@@ -222,6 +312,7 @@ _RESULTS: dict[str, dict[str, Form]] = {
         "download_bytes": Nullable(_INTEGER),
         "user": Text(256),
         "time": _NUMBER,
+        "python": _PATH,
     },
 }
 # Of a module that has failed, as far as they are of another form.
@@ -232,11 +323,12 @@ _PARTIAL: dict[str, dict[str, Form]] = {
 _DIFFS: dict[str, Form] = {
     "adapter_golden": Record(_DIFF),
     "adapter_load_test": Record(_DIFF),
-    "adapter_release": ListOf(Record({**_DIFF, "before": Data(), "after": Data()})),
+    "adapter_release": ListOf(Record({**_DIFF, "before": DictOf(Data()), "after": DictOf(Data())})),
     "adapter_sync": Record(_DIFF),
+    "node_trust": Record(_DIFF),
 }
 # The keys that are not always there when a module succeeds.
-_SOMETIMES = frozenset({"rsync", "zstd", "manifests", "directories", "tokenizer_classes", "download_bytes"})
+_SOMETIMES = frozenset({"rsync", "zstd", "python", "manifests", "directories", "tokenizer_classes", "download_bytes"})
 # The results of every module.
 _COMMON: dict[str, Form] = {
     "changed": _FLAG,
@@ -247,6 +339,9 @@ _COMMON: dict[str, Form] = {
 }
 # What Ansible returns about a module that did not end with a result.
 _BROKEN: dict[str, Form] = {"module_stdout": Output(), "module_stderr": Output(), "rc": _INTEGER}
+# The characters of an answer, without the manifests. The main process of Ansible keeps it, prints
+# some of it, and the report has it in five forms.
+_MOST_TEXT = 1 << 24
 # Of the facts, only what Ansible found out on this host itself.
 _INTERPRETER = "discovered_interpreter_python"
 _INTERPRETER_PATH = re.compile(r"/[\w./+-]{1,255}", re.ASCII)
@@ -276,11 +371,13 @@ def answer_of(module: str, host: str, found: c.Mapping[str, t.Any], delegated: b
             answer["diff"] = _DIFFS[module].read(found["diff"], "diff")
         if failed and "problems" not in answer:
             answer.update(Record({}, _BROKEN).read(found))
+        if size_of({key: value for key, value in answer.items() if key != "manifests"}) > _MOST_TEXT:
+            raise UnexpectedForm("the answer", f"has more than {_MOST_TEXT} characters")
     except UnexpectedForm as exc:
         raise DeliveryError.of(
             host,
             f"gave an answer that module {module} does not give: {escaped(exc.key)[:200]} {exc.problem}.",
-            "Inspect that host and the interpreter of Ansible's modules on it before you trust what it serves.",
+            INSPECT,
         ) from exc
     if not answer["warnings"]:
         del answer["warnings"]

@@ -15,10 +15,12 @@ from __future__ import annotations
 import collections.abc as c
 import dataclasses
 import datetime
+import json
 import math
 import re
 import typing as t
 
+import yaml  # type: ignore[import-untyped]
 from ansible_collections.lorafleet.delivery.plugins.module_utils._text import escaped
 
 
@@ -200,6 +202,15 @@ class Record:
         return {name: form.read(value[name], f"{prefix}{name}") for name, form in known.items() if name in value}
 
 
+def size_of(value: t.Any) -> int:
+    """Return how many characters plain data has, with one for every value."""
+    if isinstance(value, str):
+        return len(value) + 1
+    if isinstance(value, dict):
+        return sum(size_of(key) + size_of(one) for key, one in value.items()) + 1
+    return sum(map(size_of, value)) + 1 if isinstance(value, list) else 1
+
+
 @dataclasses.dataclass(frozen=True)
 class Data:
     """Any JSON value with at most ``limit`` values in it, at most ``depth`` levels deep."""
@@ -224,3 +235,21 @@ class Data:
         if value is None or isinstance(value, bool):
             return value
         return Number().read(value, key)
+
+
+_TEMPLATE = re.compile(r"\{[{%#]")
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """Rows to paste into an inventory: YAML without templates, which Ansible would evaluate."""
+
+    def read(self, value: t.Any, key: str) -> str:
+        text = Text(lines=True).read(value, key)
+        try:
+            rows = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError, RecursionError):
+            raise UnexpectedForm(key, "is not YAML") from None
+        if _TEMPLATE.search(json.dumps(Data().read(rows, key))):
+            raise UnexpectedForm(key, "has a template")
+        return text

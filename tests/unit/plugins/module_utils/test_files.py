@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import collections.abc as c
 import json
 import os
 import pathlib
@@ -13,6 +14,7 @@ import stat
 import typing as t
 
 import pytest
+from ansible_collections.lorafleet.delivery.plugins.module_utils import _files
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._files import fsync_directory, read_json, unfinished, write_json
 
@@ -21,6 +23,44 @@ def test_read_json_missing_file_is_none(tmp_path: pathlib.Path) -> None:
     assert read_json(str(tmp_path / "missing.json")) is None
     with pytest.raises(DeliveryError, match="cannot be read"):
         read_json(str(tmp_path))
+
+
+def make_fifo(path: pathlib.Path) -> None:
+    os.mkfifo(path)
+
+
+def make_giant(path: pathlib.Path) -> None:
+    path.touch()
+    os.truncate(path, 1 << 40)
+
+
+def make_deep(path: pathlib.Path) -> None:
+    path.write_text("[" * 100_000 + "]" * 100_000)
+
+
+@pytest.mark.parametrize("make", [make_fifo, make_giant, make_deep])
+@pytest.mark.parametrize("linked", [False, True])
+def test_read_json_file_of_another_user_does_not_hold_up_root(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, make: c.Callable[[pathlib.Path], None], linked: bool
+) -> None:
+    monkeypatch.setattr(_files, "_MOST_JSON", 1 << 20)
+    path = tmp_path / "config.json"
+    make(tmp_path / "target" if linked else path)
+    if linked:
+        path.symlink_to("target")
+    with pytest.raises(DeliveryError, match="cannot be read"):
+        read_json(str(path))
+
+
+def test_read_json_does_not_open_a_device(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+    # To open a watchdog is to start it.
+    (tmp_path / "config.json").symlink_to("/dev/zero")
+    seen: list[t.Any] = []
+    opened = os.open
+    monkeypatch.setattr(os, "open", lambda *args, **kwargs: seen.append(args) or opened(*args, **kwargs))
+    with pytest.raises(DeliveryError, match="is not a plain file"):
+        read_json(str(tmp_path / "config.json"))
+    assert seen == []
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o600])

@@ -11,7 +11,7 @@ import pathlib
 import typing as t
 
 import pytest
-from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.excluded import Excluded, unusual
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.excluded import Excluded, listed, unusual
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.file_selection import (
     Selection,
     select_files,
@@ -293,3 +293,9 @@ def test_tokenizer_above_the_subdirectory_is_warned_of(tmp_path: pathlib.Path, d
     assert f"without the tokenizer in {tmp_path}/adapter" in warning
     assert tokenizer_above(str(tmp_path), declared, [CONFIG, "tekken.json"]) is None
     assert tokenizer_above(str(tmp_path), declare(), [CONFIG]) is None
+
+
+def test_listed_names_a_thousand_of_any_number_of_other_files() -> None:
+    items = [Excluded(f"file{number}", "documentation") for number in range(10_001)]
+    assert listed(items[:1000]) == [item.to_json() for item in items[:1000]]
+    assert listed(items) == [*listed(items[:1000]), {"path": "...", "reason": "and 9001 more names"}]

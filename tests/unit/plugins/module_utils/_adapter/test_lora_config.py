@@ -265,7 +265,8 @@ UNSUPPORTED: list[tuple[str, t.Any, str]] = [
     ("layers_to_transform", [-1], "layer numbers"),
     ("rank_pattern", None, "ranks of at least 1"),
     ("rank_pattern", {"q_proj": 0}, "loads neither null nor a rank of 0"),
-    ("alpha_pattern", {"q_proj": "8"}, "numbers by module name or pattern"),
+    ("alpha_pattern", {"q_proj": "8"}, "numbers by at most 1000 module names or patterns"),
+    ("alpha_pattern", {f"m{number}": 8 for number in range(1001)}, "numbers by at most 1000 module names or patterns"),
     ("auto_mapping", {"parent_library": "antigravity"}, "import Python modules"),
     ("auto_mapping", {"parent_library": "transformers_modules.evil"}, "import Python modules"),
     ("megatron_config", {"a": 1}, "import Python modules"),
@@ -288,6 +289,13 @@ def test_config_problems_unsupported_value_is_rejected(
     assert f"{key} in adapter_config.json: " in message or "One of its patterns" in message
     assert words in message
     assert messages({**config, key: value}, declare(peft_config={key: value}))
+
+
+def test_config_problems_too_many_keys_are_one_problem(config: Config, declare: Declare) -> None:
+    # A newer PEFT may have all of these keys, so each of them would be a problem.
+    many = {**config, "peft_version": "99.0", **{f"key{number}": number for number in range(1000)}}
+    [message] = messages(many, declare())
+    assert f"has {len(many)} keys; at most 1000 are accepted." in message
 
 
 @pytest.mark.parametrize("revision", ["refs/pr/7", "v2", "", 7, ["main"]])

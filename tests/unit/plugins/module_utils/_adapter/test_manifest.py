@@ -145,6 +145,7 @@ TAMPERED = {
     "made of text": _set("made_of", value="folded"),
     "made of nothing": _set("made_of", value={}),
     "another key of made_of": _set("made_of", value={**MADE_OF, "host": "sbs29"}),
+    "made of too many factors": _set("made_of", value={**MADE_OF, "factors": [1.0] * 2001}),
     "made of a short digest": _set("made_of", value={**MADE_OF, "digest": "1" * 12}),
     "made as trained": _set("made_of", value={**MADE_OF, "form": "as_trained"}),
     "infinite factor": _set("made_of", value={**MADE_OF, "factors": [float("inf")]}),
@@ -217,6 +218,14 @@ def test_from_json_too_many_tensors_are_rejected(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(module, "MAX_TENSORS", 3)
     with pytest.raises(DeliveryError, match="has 4 tensors; at most 3 are accepted"):
         Manifest.from_json(manifest.to_json())
+
+
+@pytest.mark.parametrize("name", ["a" * 513, "a." * 41, 5, None])
+def test_from_json_tensor_with_another_name_is_rejected(name: t.Any) -> None:
+    data = manifest_of(1).to_json()
+    data["tensors"][0]["name"] = name
+    with pytest.raises(DeliveryError, match="a tensor has no name of at most 512 characters and 40 dots"):
+        Manifest.from_json(data)
 
 
 @pytest.mark.parametrize("schema", [True, 1.0, "1"])

@@ -13,6 +13,7 @@ import typing as t
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import FileEntry, Manifest, TensorEntry
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest_diff import manifest_diff
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.forms import Data, DictOf
 
 from tests.support.releases import manifest_of
 
@@ -120,3 +121,23 @@ def test_diff_without_norm_reports_no_change(norm: float | None) -> None:
 def test_diff_norm_with_infinite_square_is_left_out() -> None:
     diff = manifest_diff(with_norms(q_proj=1e200), with_norms(q_proj=1e200, k_proj=1.0))["after"]
     assert "largest_change_of_norm" not in diff
+
+
+@pytest.mark.parametrize(
+    "config", [{"layers_to_transform": [*range(20_000)]}, {"auto_mapping": {"a": [[[[[[[[1]]]]]]]]}}, {"rank_pattern": {"q": 4}}]
+)
+def test_diff_complete_of_any_adapter_passes_the_gate_of_the_controller(config: dict[str, t.Any]) -> None:
+    def tensors(sha256: str) -> tuple[TensorEntry, ...]:
+        # More than an answer may have values.
+        return tuple(
+            TensorEntry(f"{number}.lora_A.weight", "F32", (1, 1), sha256, norm=float(number + 1)) for number in range(12_000)
+        )
+
+    before, after = changed(tensors=tensors("0" * 64)), changed(config, {"new": "1" * 64}, tensors=tensors("1" * 64))
+    assert DictOf(DictOf(Data())).read(manifest_diff(before, after), "diff")
+    diff = manifest_diff(before, after, complete=True)
+    assert {side: DictOf(Data()).read(of_side, side).keys() for side, of_side in diff.items()} == {
+        side: of_side.keys() for side, of_side in diff.items()
+    }
+    assert len(diff["after"]["tensors_changed"]) == 1000
+    assert diff["after"]["tensors"] == "12000 of 12000 tensors changed"

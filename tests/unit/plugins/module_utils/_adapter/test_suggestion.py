@@ -61,6 +61,30 @@ def test_suggested_row_of_unacceptable_adapter_is_none(
     assert contradiction(config, declare(), ROW) == []
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"base_model_name_or_path": "{{ lookup('ansible.builtin.pipe', 'id') }}"},
+        {"target_modules": ["q_proj", "{% if true %}"]},
+        {"use_rslora": True, "rank_pattern": {"{# a": 4}},
+    ],
+)
+def test_suggested_row_never_has_a_template_which_ansible_would_evaluate(
+    adapter: pathlib.Path, declare: Declare, changes: dict[str, t.Any]
+) -> None:
+    config = config_of(adapter, **changes)
+    declared = {"target_modules": ["q_proj"]} if "target_modules" in changes else {}
+    assert suggested_row(config, declare(**declared), {**ROW, **declared}) is None
+    harmless = json.loads(json.dumps(config).replace("{{", "").replace("{%", "").replace("{#", ""))
+    assert suggested_row(harmless, declare(**declared), {**ROW, **declared}) is not None
+
+
+def test_suggested_row_that_no_message_can_have_is_none(adapter: pathlib.Path, declare: Declare) -> None:
+    patterns = {f"layers.{number}.self_attn.q_proj": 8 for number in range(300)}
+    assert suggested_row(config_of(adapter, rank_pattern=dict([*patterns.items()][:100])), declare(), ROW) is not None
+    assert suggested_row(config_of(adapter, rank_pattern=patterns), declare(), ROW) is None
+
+
 def test_contradiction_shows_the_row_on_one_line(adapter: pathlib.Path, declare: Declare) -> None:
     [problem] = contradiction(config_of(adapter), declare(rank=8), ROW)
     assert problem.problem == (

@@ -86,6 +86,12 @@ def test_base_modules_missing_keys_are_all_reported() -> None:
     assert named == set(SIZES)
 
 
+def test_base_modules_are_not_made_for_any_number_of_layers() -> None:
+    # Ten million layers take gigabytes, and this config can come from another host.
+    [problem] = problems_of({"model_type": "llama", **dict.fromkeys(SIZES, 8), "num_hidden_layers": 10**15})
+    assert "key 'num_hidden_layers' is 1000000000000000; at most 1000 are accepted." in problem
+
+
 @pytest.mark.parametrize(
     ("label", "key"),
     [

@@ -268,7 +268,7 @@ def is_exception(content: bytes) -> bool:
         header = json.loads(content[8 : 8 + length], object_pairs_hook=unique)
     except (ValueError, RecursionError):
         return False
-    return not all(keys) or any(isinstance(found, list) for found in header.values())
+    return isinstance(header, dict) and (not all(keys) or any(isinstance(found, list) for found in header.values()))
 
 
 def test_read_header_beyond_bounds_is_rejected(weights: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,6 +282,8 @@ def test_read_header_beyond_bounds_is_rejected(weights: pathlib.Path, monkeypatc
     assert len(read_header(weights).tensors) == 10
     weights.write_bytes(build(empty(11)))
     assert "(header): has 11 tensors; at most 10 are accepted" in error_of(weights)
+    weights.write_bytes(build({"a." * 257: entry("U8", (0,), (0, 0))}))
+    assert "has a name of 514 characters and 257 dots; at most 512 characters and 40 dots" in error_of(weights)
     weights.write_bytes(build({"__metadata__": {"k" * 10: "v" * 11}}))
     assert "has 21 characters of __metadata__; at most 20 are accepted" in error_of(weights)
     # Before anything is parsed: this is no JSON.

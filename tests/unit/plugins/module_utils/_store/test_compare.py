@@ -138,3 +138,15 @@ def test_differences_include_file_with_read_error(release: pathlib.Path) -> None
         subprocess.run(["umount", weights], check=True)
     assert broken == Difference("changed", WEIGHTS, "cannot be read: Input/output error")
     assert changed.line().startswith("changed  adapter_config.json  sha256 ")
+
+
+def test_differences_names_a_hundred_of_any_number_of_other_files(release: pathlib.Path) -> None:
+    for number in range(1000):
+        (release / f"other-{number:04}").touch()
+    (release / WEIGHTS).unlink()
+    lines = [(one.kind, one.path, one.detail) for one in differences(str(release), MANIFEST)]
+    assert lines == [
+        ("extra", ".", "900 more"),
+        ("missing", WEIGHTS, ""),
+        *(("extra", f"other-{number:04}", "") for number in range(100)),
+    ]

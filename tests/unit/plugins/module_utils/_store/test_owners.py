@@ -169,3 +169,18 @@ def test_prepare_empties_no_directory_of_another_users_choice(tmp_path: pathlib.
     with pytest.raises(DeliveryError, match="belongs to user nobody" if attack == "owner" else "cannot be staged in"):
         prepare(fetch)
     assert (victim / "precious").exists()
+
+
+@as_root
+def test_check_directories_with_dots_after_a_link_follows_the_link(tree: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """For the kernel, the directory above a link is that of its target."""
+    others = tmp_path / "others"
+    for path in (others, others / "inner", others / "models"):
+        path.mkdir(mode=0o755)
+    os.chown(others, NOBODY, NOBODY)
+    (tree / "link").symlink_to(others / "inner")
+    assert os.path.samefile(f"{tree}/link/../models", others / "models")
+    with pytest.raises(DeliveryError, match=f"{others}: belongs to user nobody .*, who could exchange the models directory"):
+        check_way_to_models_dir(f"{tree}/link/../models")
+    with pytest.raises(DeliveryError, match=f"{others}: belongs to user nobody .*, who could exchange the store"):
+        check_way_to_store(f"{tree}/link/../.lorafleet")

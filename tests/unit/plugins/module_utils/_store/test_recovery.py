@@ -17,6 +17,7 @@ import typing as t
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._linux.rename import exchange
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store import activate
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan import Request
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.recovery import pending_path, recover, recovered
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.state import read_state
 
@@ -75,6 +76,23 @@ def test_roll_back_after_interrupted_rollback_finishes_it(node: Node) -> None:
     assert (outcome["action"], outcome["release"], outcome["previous"]) == ("rolled_back", release_of(1), release_of(3))
     assert version_at(node.served) == 1
     assert node.roll_back()["release"] == release_of(3)
+
+
+def test_recover_interrupted_return_from_refused_release_finishes_it(node: Node) -> None:
+    for version in (1, 2, 3):
+        node.deploy(version)
+    with killed(swapped=True):
+        node.carry_out_all([Request(node.paths, release=release_of(2), refused=True)])
+    state, _adopted = recover(node.paths)
+    assert (state.active, state.previous) == (release_of(2), release_of(1))
+
+
+def test_return_from_refused_second_release_leaves_no_previous_one(node: Node) -> None:
+    for version in (1, 2):
+        node.deploy(version)
+    node.carry_out_all([Request(node.paths, release=release_of(1), refused=True)])
+    state = read_state(node.paths)
+    assert (state.active, state.previous) == (release_of(1), None)
 
 
 def test_recover_quarantines_unknown_displaced_directory(node: Node) -> None:

@@ -13,6 +13,7 @@ import stat
 
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.activate import copy_release
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.compare import differences
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.displaced import DISCARD, QUARANTINE, disposition_of
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.permissions import Permissions, set_permissions
@@ -168,3 +169,24 @@ def test_manifest_file_that_is_also_a_directory_is_rejected() -> None:
     data["files"].append({**data["files"][0], "path": DIRECTORY})
     with pytest.raises(DeliveryError, match=f"has {DIRECTORY} as a file and as a directory"):
         type(manifest_of(1)).from_json(data)
+
+
+@pytest.mark.parametrize("linked", ["directory", "subdirectory", "file"])
+def test_copy_release_is_not_led_elsewhere_by_the_owner_of_what_is_served(
+    release: pathlib.Path, tmp_path: pathlib.Path, linked: str
+) -> None:
+    # The owner exchanges something for a link after the directory was compared.
+    manifest = manifest_of(1)
+    elsewhere = tmp_path / "elsewhere"
+    release.rename(elsewhere)
+    if linked == "directory":
+        release.symlink_to(elsewhere)
+    else:
+        name = DIRECTORY if linked == "subdirectory" else TEMPLATE
+        shutil.copytree(elsewhere, release)
+        (shutil.rmtree if linked == "subdirectory" else os.unlink)(release / name)  # type: ignore[operator]
+        (release / name).symlink_to(elsewhere / name)
+    target = tmp_path / "target"
+    with pytest.raises((OSError, DeliveryError)):
+        copy_release(str(release), str(target), manifest, PERMISSIONS)
+    assert not (target / TEMPLATE).exists()

@@ -13,6 +13,7 @@ import shutil
 import typing as t
 
 import pytest
+from ansible_collections.lorafleet.delivery.plugins.module_utils import _hashing
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store import activate
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.lock import locked
@@ -463,6 +464,52 @@ def test_carry_out_checks_all_adapters_first(node: Node) -> None:
     assert os.listdir(node.models) == []
     outcomes = node.carry_out_all([other.request(1), node.request(1)], level="structure")
     assert [outcome["name"] for outcome in outcomes] == ["other_lora", NAME]
+
+
+@pytest.mark.parametrize("fault", ["changed after its test", "no space for its copy"])
+def test_carry_out_prepares_all_adapters_before_the_first_is_activated(
+    node: Node, method: Method, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Node(node.base, "other_lora")
+    for adapter in (node, other):
+        adapter.deploy(1, method)
+        stage(adapter.paths, 2)
+    if fault == "changed after its test":
+        weights = pathlib.Path(other.paths.staged(release_of(2)), WEIGHTS)
+        weights.write_bytes(bytes(weights.stat().st_size))
+        message = f"does not match its manifest in {weights.parent}"
+    else:
+        message = "No space left on device"
+        fsync_directory = activate.fsync_directory
+
+        def full(path: str) -> None:
+            if path == other.paths.root:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+            fsync_directory(path)
+
+        # It is called for this directory when the copy has been made.
+        monkeypatch.setattr(activate, "fsync_directory", full)
+    with pytest.raises(DeliveryError, match=f"{message}.* Release {release_of(1)} is active") as caught:
+        node.carry_out_all([node.request(2), other.request(2)], method)
+    assert [problem.adapter for problem in caught.value.problems] == ["other_lora"]
+    for adapter in (node, other):
+        assert version_at(adapter.served) == 1
+        assert list(adapter.root.glob("incoming-*")) == []
+
+
+def test_activation_hashes_what_was_staged_once(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage(node.paths, 1)
+    opened: list[str] = []
+    open_regular = _hashing.open_regular
+
+    def note(path: str, *arguments: t.Any) -> t.BinaryIO:
+        opened.append(path)
+        return open_regular(path, *arguments)
+
+    monkeypatch.setattr(_hashing, "open_regular", note)
+    node.carry_out(1)
+    staged, prepared = node.paths.staged(release_of(1)), f"{node.paths.root}/incoming-{release_of(1)}"
+    assert [path for path in opened if path.endswith(WEIGHTS)] == [f"{staged}/{WEIGHTS}", f"{prepared}/{WEIGHTS}"]
 
 
 def test_carry_out_with_repeated_name_is_error(node: Node) -> None:

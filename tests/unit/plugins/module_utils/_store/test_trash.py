@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pathlib
 import time
@@ -32,6 +33,45 @@ def test_move_to_trash_repeated_name_keeps_all(node: Node) -> None:
         move_to_trash(node.paths, str(path))
     assert sorted(path.name for path in node.root.glob("trash-name*/*")) == ["one", "three", "two"]
     empty_trash(node.paths)
+    assert node.junk() == []
+
+
+def nest(directory: pathlib.Path, levels: int) -> None:
+    """Nest directories, in more levels than a path may have characters, with a file in the last."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    for _level in range(levels):
+        os.mkdir("a", dir_fd=descriptor)
+        inner = os.open("a", os.O_RDONLY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = inner
+    os.close(os.open("file", os.O_WRONLY | os.O_CREAT, dir_fd=descriptor))
+    os.close(descriptor)
+
+
+def test_deploy_deletes_trash_of_any_depth(node: Node) -> None:
+    # What was served may belong to another user, who can write to it until it is deleted.
+    path = node.root / "releases" / "name"
+    path.mkdir()
+    nest(path, 3000)
+    move_to_trash(node.paths, str(path))
+    node.deploy(2)
+    assert node.junk() == []
+
+
+def test_deploy_leaves_trash_that_cannot_be_deleted(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    def busy(path: str) -> None:
+        # As for a directory in which a user has mounted something.
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), path)
+
+    left = ["trash-incoming-000000000000", "trash-name"]
+    for name in ("releases/name", "incoming-000000000000"):
+        (node.root / name).mkdir()
+    move_to_trash(node.paths, str(node.root / "releases" / "name"))
+    monkeypatch.setattr(trash, "remove", busy)
+    node.deploy(2)
+    assert {*left} <= {*node.junk()}
+    monkeypatch.undo()
+    node.carry_out(2)
     assert node.junk() == []
 
 

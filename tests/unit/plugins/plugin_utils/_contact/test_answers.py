@@ -19,21 +19,22 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import 
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact import forms
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.action import GatedAction
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.answers import answer_of, results_of
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.model import ACTIONS
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.states import ACTIONS
 
+from tests.support.answers import described
 from tests.support.paths import PLUGINS
 
 # Modules whose action plugin never contacts a host.
-ON_CONTROLLER = {"adapter_selection_info", "fleet_info"}
+ON_CONTROLLER = {"adapter_selection_info", "adapter_sign", "fleet_info"}
 MODULES = sorted({path.stem for path in (PLUGINS / "modules").glob("*.py")} - ON_CONTROLLER)
 # Imported before a test installs Ansible's importer, which would need the collection's metadata.
 ACTIONS_OF = {name: importlib.import_module(f"ansible_collections.lorafleet.delivery.plugins.action.{name}") for name in MODULES}
 # What only the action plugin gets of a module, and what it adds to the result.
 INTERNAL = {
-    "adapter_sync": {"zstd", "adapters.staging", "adapters.staged_bytes"},
-    "preflight_info": {"user", "time"},
+    "adapter_sync": {"zstd", "python", "adapters.staging", "adapters.staged_bytes"},
+    "preflight_info": {"user", "time", "python"},
 }
-ADDED = {"adapter_sync": {"wire_bytes", "seconds", "source_rsync", "commands"}}
+ADDED = {"adapter_sync": {"wire_bytes", "seconds", "source_rsync", "commands", "adapters.way", "adapters.not_taken"}}
 # The forms that a type of RETURN may have.
 FORMS = {
     "str": (forms.Text, forms.Exact, forms.Choice, forms.Time),
@@ -168,6 +169,7 @@ def test_unknown_key_within_a_value_is_dropped() -> None:
         ("reasons", "none", "reasons", "is not a list"),
         ("reasons", ["x"] * 10_001, "reasons", "is not a list of at most 10000 values"),
         ("reasons", ["x" * 20_000], "reasons[0]", "is longer than 16384 characters"),
+        ("reasons", ["x" * 16_000] * 1_050, "the answer", "has more than 16777216 characters"),
         ("adapters", {"name": "a"}, "adapters", "is not a list"),
         ("adapters", ["adapter"], "adapters[0]", "is not a dictionary"),
         ("adapters", [{}], "adapters[0].name", "is missing"),
@@ -188,6 +190,7 @@ def test_unknown_key_within_a_value_is_dropped() -> None:
         ("adapters.0.receipt.effect", float("nan"), "adapters[0].receipt.effect", "is not a finite number"),
         ("adapters.0.receipt.effect", float("inf"), "adapters[0].receipt.effect", "is not a finite number"),
         ("adapters.0.receipt.distances", {"off": 1}, "adapters[0].receipt.distances.on", "is missing"),
+        ("adapters.0.receipt.distances", {"on": 1}, "adapters[0].receipt.distances.off", "is missing"),
         ("adapters.0.receipt.versions", [1], "adapters[0].receipt.versions", "is not a dictionary"),
         ("adapters.0.receipt.versions", {"peft\x1b[2J": 1}, "adapters[0].receipt.versions.peft\\x1b[2J", "is not text"),
         ("warnings", "none", "warnings", "is not a list"),
@@ -234,7 +237,7 @@ def test_text_of_a_host_cannot_control_a_terminal_or_begin_a_line() -> None:
     assert gated({**ANSWER, "msg": "one\ntwo\x1b"})["msg"] == "one\ntwo\\x1b"
 
 
-@pytest.mark.parametrize("path", ["etc", "/a\nb", "/a\x1b[2J", "", "../x", "/\x7f"])
+@pytest.mark.parametrize("path", ["etc", "/a\nb", "/a\x1b[2J", "", "../x", "/\x7f", "/\x9b2J", "/\u202e", "/\ud800"])
 def test_place_at_source_that_is_no_plain_absolute_path_is_refused(path: str) -> None:
     directory = {"path": path, "machine": "m", "inodes": [[1, 2]], "mark": None, "shareable": False, "links": {}}
     results = {key: [] if isinstance(form, forms.ListOf) else {} for key, form in results_of("adapter_info").items()}
@@ -243,6 +246,35 @@ def test_place_at_source_that_is_no_plain_absolute_path_is_refused(path: str) ->
     for links in ({"tokenizer.json": path}, path, None, [path]):
         with pytest.raises(DeliveryError, match=r"give: directories\.a\.links"):
             gated({**results, "directories": {"a": {**directory, "path": "/a", "links": links}}}, "adapter_info")
+
+
+@pytest.mark.parametrize(
+    ("row", "wrong"),
+    [
+        ("- name: \"{{ lookup('ansible.builtin.pipe', 'id') }}\"", "has a template"),
+        ('- name: "\\x7b\\u007b 1 }}"', "has a template"),
+        ('- name: "{\\\n  {% 1 %}"', "has a template"),
+        ('- a: &a ["{%"]\n  b: *a', "has a template"),
+        ("- {'{#': 1}", "has a template"),
+        ("- name: !unsafe '{{ 1 }}'", "is not YAML"),
+        ("- name: [", "is not YAML"),
+        ("- &a [*a]", "has more than"),
+        ("- at: 2026-01-31", "is not an integer"),
+    ],
+)
+def test_row_to_paste_that_ansible_would_evaluate_is_refused(row: str, wrong: str) -> None:
+    with pytest.raises(DeliveryError, match=r"give: suggested_rows\.a.*" + wrong):
+        gated(described(suggested_rows={"a": row}), "adapter_info")
+
+
+def test_row_to_paste_is_kept() -> None:
+    row = '- name: a\n  rank: 16\n  alpha: 24.5\n  target_modules: ["q_proj"]\n  peft_config: {"use_dora": true}\n'
+    assert gated(described(suggested_rows={"a": row}), "adapter_info")["suggested_rows"] == {"a": row}
+
+
+def test_place_at_source_of_any_other_bytes_is_kept() -> None:
+    directory = {"path": "/a b/\udcff/日本", "machine": "m", "inodes": [[1, 2]], "mark": None, "shareable": False, "links": {}}
+    assert gated(described(directories={"a": directory}), "adapter_info")["directories"] == {"a": directory}
 
 
 def test_interpreter_that_ansible_found_on_the_host_is_kept() -> None:
