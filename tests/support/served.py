@@ -25,6 +25,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan imp
 from ansible_collections.lorafleet.delivery.plugins.module_utils._up_to_date import check_up_to_date
 
 from tests.support import tiny_adapters
+from tests.support.load_test_node import OWN_USER
 from tests.support.transactions import Node
 
 NAME = "adapter"
@@ -51,7 +52,7 @@ class Served(Node):
             "level": "structure",
             "minimum_level": None,
             "base_binding": "enforce",
-            "user": None,
+            "user": OWN_USER,
             "activation": "auto",
             "keep": 3,
             "owner": None,

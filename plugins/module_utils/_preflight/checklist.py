@@ -96,5 +96,8 @@ class Checklist:
     def problems(self) -> list[Problem]:
         return [one.problem() for one in self.checks if one.state == FAILED]
 
+    def warnings(self) -> list[Problem]:
+        return [one.problem() for one in self.checks if one.state == WARNING]
+
     def to_json(self) -> list[dict[str, str]]:
         return [one.to_json() for one in self.checks]

@@ -9,16 +9,25 @@
 from __future__ import annotations
 
 import platform
+import subprocess
 import sys
 import typing as t
 
 from .._base.config import with_config
 from .._base.identity import Identities
+from .._errors import DeliveryError
 from .._rsync import installed_rsync, no_zstd
+from .._text import escaped, shown
+from .._ways import RELAY, SWARM, ways_of
 from .checklist import Checklist
 
 ANSIBLE_PYTHON = "Ansible's Python"
 RSYNC = "rsync"
+LIBTORRENT = "libtorrent"
+_INSTALL_LIBTORRENT = (
+    "Install libtorrent for it (Debian's python3-libtorrent, or libtorrent from PyPI), or set"
+    " agent_transfer_swarm_python (agent_training_swarm_python) to a Python that has it."
+)
 MODELS_DIR = "models directory"
 INTERPRETER = "PEFT interpreter"
 
@@ -28,12 +37,31 @@ def check_python(checklist: Checklist) -> None:
     checklist.ok(ANSIBLE_PYTHON, f"{platform.python_version()}, {sys.executable}")
 
 
-def check_rsync(checklist: Checklist, compress: bool) -> None:
+def check_rsync(checklist: Checklist, params: t.Mapping[str, t.Any]) -> None:
+    """Add the rsync, unless nothing is relayed."""
+    if RELAY not in ways_of(params):
+        return
     with checklist.checking(RSYNC):
         rsync = installed_rsync()
-        if compress and not rsync.zstd:
+        if params["transfer_compress"] and not rsync.zstd:
             raise no_zstd(RSYNC, rsync.version)
         checklist.versions(RSYNC, rsync.version, {RSYNC: rsync.version})
+
+
+def check_libtorrent(checklist: Checklist, params: t.Mapping[str, t.Any], python: str) -> None:
+    """Add libtorrent if nothing but a swarm is permitted. By default, Ansible's Python has it."""
+    if ways_of(params) != [SWARM]:
+        return
+    with checklist.checking(LIBTORRENT):
+        argv = [python or sys.executable, "-I", "-c", "import libtorrent; print(libtorrent.__version__)"]
+        try:
+            done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        except OSError as exc:
+            raise DeliveryError.of(argv[0], f"cannot be run: {exc.strerror}.", _INSTALL_LIBTORRENT) from exc
+        if done.returncode:
+            why = shown(done.stderr.strip().rpartition("\n")[2])
+            raise DeliveryError.of(LIBTORRENT, f"cannot be imported by {argv[0]}: {why}.", _INSTALL_LIBTORRENT)
+        checklist.ok(LIBTORRENT, escaped(done.stdout.strip(), kept=""))
 
 
 def check_bases(

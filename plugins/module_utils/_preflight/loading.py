@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import typing as t
 
@@ -17,18 +16,19 @@ from .._base.identity import Identities
 from .._base.weights import base_weights
 from .._errors import DeliveryError
 from .._levels import LEVELS, reaches
+from .._load_test.access import base_files, check_files_readable
 from .._load_test.attempt import Attempt
 from .._load_test.case import Case, find_cases
 from .._load_test.checks import check_base, check_manifest, check_runtime
-from .._load_test.child import private_directory, run_python
+from .._load_test.confinement import available_isolation
 from .._load_test.interpreter import read_environment
 from .._load_test.launch import run_worker
-from .._load_test.options import LoadTestOptions, check_device
-from .._load_test.serving_user import ServingUser, check_readable
+from .._load_test.loading_user import LoadingUser, check_readable
+from .._load_test.options import LoadTestOptions, check_device, node_user
 from .._load_test.worker.device import loaded_dtype, model_need, shortage
 from .._load_test.worker.protocol import OpenedDevice
 from .._store.permissions import permissions_of
-from .._text import first, human_bytes
+from .._text import human_bytes
 from .checklist import FAILED, OK, WARNING, Checklist
 from .host import INTERPRETER, adapter_check, base_check, check_bases, versions_text
 
@@ -36,18 +36,6 @@ USER = "load test user"
 DEVICE = "device"
 
 _TIMEOUT = 300
-
-_LIST_UNREADABLE = """
-import json, sys
-def opens(path):
-    try:
-        open(path, "rb").close()
-        return True
-    except OSError:
-        return False
-unreadable = [path for path in sys.argv[1:] if not opens(path)]
-print(json.dumps(unreadable))
-"""
 
 
 def check_loading(checklist: Checklist, params: dict[str, t.Any], manifests: dict[str, Manifest], scratch: str) -> None:
@@ -60,7 +48,7 @@ def check_loading(checklist: Checklist, params: dict[str, t.Any], manifests: dic
 
     def check_readable_by_user(base: dict[str, t.Any]) -> None:
         if versions and user is not None and user.is_other and base.get("path"):
-            _check_base_readable(params["python"], user, base["path"])
+            check_files_readable(params["python"], user, base_files(base["path"]))
 
     bases = check_bases(checklist, params["bases"], names, identities, check_readable_by_user)
     cases = _find_cases(checklist, params, manifests, bases)
@@ -73,12 +61,16 @@ def check_loading(checklist: Checklist, params: dict[str, t.Any], manifests: dic
         _check_case(checklist, case, params, versions, identities)
 
 
-def _check_user(checklist: Checklist, params: dict[str, t.Any]) -> ServingUser | None:
-    if params["user"] is None:
-        return None
+def _check_user(checklist: Checklist, params: dict[str, t.Any]) -> LoadingUser | None:
     user = None
     with checklist.checking(USER):
-        user = ServingUser.named(params["user"])
+        user = node_user(params)
+        if user is None:
+            return None
+        if user.throw_away:
+            isolation = ", ".join(available_isolation()) or "nothing: this host permits no namespaces"
+            checklist.ok(USER, f"{user}, isolated from {isolation}")
+            return user
         try:
             permissions = permissions_of(params)
         except DeliveryError:
@@ -89,7 +81,7 @@ def _check_user(checklist: Checklist, params: dict[str, t.Any]) -> ServingUser |
     return user
 
 
-def _check_interpreter(checklist: Checklist, params: dict[str, t.Any], user: ServingUser | None) -> dict[str, str]:
+def _check_interpreter(checklist: Checklist, params: dict[str, t.Any], user: LoadingUser | None) -> dict[str, str]:
     """Return the versions of the PEFT interpreter, none if it cannot be used."""
     python = params["python"]
     with checklist.checking(INTERPRETER):
@@ -100,22 +92,8 @@ def _check_interpreter(checklist: Checklist, params: dict[str, t.Any], user: Ser
     return {}
 
 
-def _check_base_readable(python: str, user: ServingUser, path: str) -> None:
-    """Raise DeliveryError unless another user, who loads the base, can read it."""
-    files = [os.path.join(path, "config.json"), *base_weights(path)]
-    with private_directory(None, user) as directory:
-        child = run_python(python, ["-I", "-c", _LIST_UNREADABLE, *files], directory, timeout=60, user=user)
-    unreadable = json.loads(child.stdout) if child.code == 0 else files
-    if unreadable:
-        raise DeliveryError.of(
-            "",
-            f"cannot be read by user {user.name}: {first(unreadable)}.",
-            "Give this user read access to all files of the base and to the directories above them.",
-        )
-
-
 def _check_device(
-    checklist: Checklist, params: dict[str, t.Any], user: ServingUser | None, cases: list[Case], scratch: str
+    checklist: Checklist, params: dict[str, t.Any], user: LoadingUser | None, cases: list[Case], scratch: str
 ) -> None:
     name = params["device"]
     with checklist.checking(DEVICE):

@@ -31,11 +31,14 @@ from .._store.served import inspect_served
 from .._store.source import check_not_source
 from .._store.state import read_state
 from .._text import count, human_bytes
+from .._ways import COMMAND, RELAY, ways_of
 from .checklist import FAILED, OK, WARNING, Checklist
-from .host import MODELS_DIR, adapter_check, check_python, check_rsync
+from .host import MODELS_DIR, adapter_check, check_libtorrent, check_python, check_rsync
 from .loading import check_loading
+from .serving import check_serving
 
 FLOCK = "flock"
+COMMAND_PROGRAM = "transfer_command"
 STORE = "store"
 SOURCE = "source of the adapters"
 LOCKS = "locks"
@@ -66,8 +69,13 @@ def check_node(params: dict[str, t.Any], scratch: str, probe: bool) -> NodePrefl
     node = NodePreflight(Checklist())
     checklist = node.checklist
     check_python(checklist)
-    check_rsync(checklist, params["transfer_compress"])
-    _check_flock(checklist)
+    check_rsync(checklist, params)
+    check_libtorrent(checklist, params, params["transfer_swarm_python"])
+    if RELAY in ways_of(params):
+        _check_program(checklist, FLOCK, FLOCK, "Install the package util-linux on it.")
+    if COMMAND in ways_of(params) and params["transfer_command"]:
+        remedy = "Install it there, or correct transfer_command."
+        _check_program(checklist, COMMAND_PROGRAM, params["transfer_command"][0], remedy)
     exchange = _check_directories(checklist, params, probe)
     _check_activation(checklist, params, exchange)
     manifests = _check_training_server(checklist, params)
@@ -79,12 +87,12 @@ def check_node(params: dict[str, t.Any], scratch: str, probe: bool) -> NodePrefl
     return node
 
 
-def _check_flock(checklist: Checklist) -> None:
-    with checklist.checking(FLOCK):
-        program = shutil.which(FLOCK)
+def _check_program(checklist: Checklist, check: str, name: str, remedy: str) -> None:
+    with checklist.checking(check):
+        program = shutil.which(name)
         if program is None:
-            raise DeliveryError.of(FLOCK, "is not installed on this node.", "Install the package util-linux on it.")
-        checklist.ok(FLOCK, program)
+            raise DeliveryError.of(name, "is not installed on this node.", remedy)
+        checklist.ok(check, program)
 
 
 def _check_directories(checklist: Checklist, params: dict[str, t.Any], probe: bool) -> bool:
@@ -189,6 +197,7 @@ def _check_engines(checklist: Checklist, params: dict[str, t.Any], manifests: di
                 checklist.add(f"engine {verdict['engine']}", state, found, verdict["remedy"])
             for note in judgement.notes:
                 checklist.add(ENGINES, WARNING, f"adapter {name}: {note}")
+        check_serving(checklist, params, manifests.values())
 
 
 def _check_transfer(node: NodePreflight, params: dict[str, t.Any], manifests: dict[str, Manifest]) -> None:

@@ -27,6 +27,7 @@ from .host import (
     MODELS_DIR,
     adapter_check,
     check_bases,
+    check_libtorrent,
     check_python,
     check_rsync,
     versions_text,
@@ -57,7 +58,8 @@ def check_source(params: dict[str, t.Any], scratch: str) -> Source:
     source = Source(Checklist())
     checklist = source.checklist
     check_python(checklist)
-    check_rsync(checklist, params["transfer_compress"])
+    check_rsync(checklist, params)
+    check_libtorrent(checklist, params, params["transfer_swarm_source_python"])
     _check_models_dir(checklist, params["models_dir"])
     versions = _check_interpreter(checklist, params["python"])
     identities = Identities()

@@ -194,4 +194,4 @@ def test_check_loading_by_user_who_cannot_read_fails(tiny: pathlib.Path) -> None
         )
         assert found.failed() == {"load test user", "device", f"base {BASE}"}
         assert "cannot read the files of active releases" in found.one("load test user").found
-        assert found.one(f"base {BASE}").found == f"cannot be read by user nobody: {closed / 'model.safetensors'}."
+        assert found.one(f"base {BASE}").found == f"{closed / 'model.safetensors'}: cannot be read by user nobody."

@@ -9,12 +9,15 @@ from __future__ import annotations
 import os
 import pathlib
 import shutil
+import sys
 import tempfile
 import typing as t
 
+import libtorrent
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store import probe
 
+from tests.support.fake_engine.running import FakeEngine
 from tests.support.fleet import contents
 from tests.support.preflight import BASE, NOBODY, Site, as_user
 
@@ -109,6 +112,30 @@ def test_check_node_with_compression_requires_zstd(site: Site, path: pathlib.Pat
     assert "cannot compress with zstd" in found.one("rsync").found
 
 
+def test_check_node_with_swarm_needs_libtorrent_instead_of_rsync(site: Site, path: pathlib.Path) -> None:
+    swarm = {"transfer": "swarm", "transfer_swarm_ports": "8710", "source_checks": []}
+    found = site.check_node(**swarm)
+    assert not found.failed()
+    assert found.one("libtorrent").found == libtorrent.__version__
+    (path / "python").write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    (path / "python").chmod(0o755)
+    found = site.check_node(**swarm, transfer_swarm_python=str(path / "python"))
+    assert found.failed() == {"libtorrent"}
+    assert "No module named 'libtorrent'" in found.one("libtorrent").found
+    found = site.check_node(**swarm, transfer_swarm_python="/none")
+    assert found.one("libtorrent").found == "/none: cannot be run: No such file or directory."
+
+
+def test_check_node_with_command_needs_its_program_instead_of_rsync(site: Site, path: pathlib.Path) -> None:
+    found = site.check_node(transfer="command", transfer_command=["pull", "{files}"], source_checks=[])
+    assert found.failed() == {"transfer_command"}
+    assert found.one("transfer_command").found == "pull: is not installed on this node."
+    install(path, "pull")
+    found = site.check_node(transfer="command", transfer_command=["pull", "{files}"], source_checks=[])
+    assert not found.failed()
+    assert not {"rsync", "flock"} & {one.check for one in found.checks}
+
+
 def test_check_node_without_directories_fails_both_and_asks_the_rest(site: Site) -> None:
     found = site.check_node(models_dir=str(site.root / "no" / "models"), store=str(site.root / "no" / ".lorafleet"))
     assert found.failed() == {"models directory", "store"}
@@ -196,6 +223,7 @@ def test_check_node_with_unknown_owner_or_mode_fails(site: Site, options: dict[s
         ({"keep": 0}, "activation", "keep: is 0."),
         ({"transfer_streams": 0}, "transfer", "transfer_streams: is 0."),
         ({"transfer_bwlimit": "fast"}, "transfer", "transfer_bwlimit: is 'fast', which is not a valid value"),
+        ({"transfer": "command"}, "transfer", "transfer_command: is empty, but transfer is command."),
     ],
 )
 def test_check_node_with_invalid_option_fails(site: Site, options: dict[str, t.Any], check: str, message: str) -> None:
@@ -275,6 +303,13 @@ def test_check_node_says_what_its_engines_make_of_each_adapter(site: Site) -> No
     assert wrong.found.startswith("adapter grammar_3b: OpenVINO GenAI does not read adapter_config.json")
     assert wrong.found.endswith(" Log-probabilities were up to 0.142 away from PEFT's.")
     assert "AdapterConfig(adapter, 2)" in wrong.remedy
+
+
+def test_check_node_asks_the_engine_that_is_to_serve(site: Site, fake_engine: t.Callable[..., FakeEngine]) -> None:
+    fake = fake_engine("mistralrs", site.base, "0.9.5", max_loras=2, base_name=str(site.base))
+    found = site.check_node(engines={"name": "mistralrs", "url": fake.url, "version": "0.9.5"}, engine_policy="report")
+    one = found.one(f"engine mistralrs at {fake.url}")
+    assert (one.state, one.remedy) == ("warning", "Start it with max_adapters 3 or more.")
 
 
 def test_check_node_whose_engine_is_only_reported_is_ready(site: Site) -> None:

@@ -1,0 +1,28 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The controller's part of adapter_serve: explains why it did not run.
+
+Records that the engines of a node serve its releases.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.action import NodeAction
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._progress.events import Event, emit
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._rollout.record import record_served
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._steps import SERVE
+
+
+class ActionModule(NodeAction):
+    def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+        node = str((task_vars or {})["inventory_hostname"])
+        emit(Event(node, SERVE.running))
+        result: dict[str, t.Any] = super().run(tmp, task_vars)
+        # A module that has run returns its adapters, also in check mode.
+        if "adapters" in result and not (result.get("failed") or result.get("unreachable")):
+            record_served(node)
+        return result
