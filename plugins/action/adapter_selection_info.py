@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible.errors import AnsibleUndefinedVariable
 from ansible.plugins.action import ActionBase
-from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
 from ansible_collections.lorafleet.delivery.plugins.module_utils._forms import AS_TRAINED, FORMS
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.action import failed
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.fact_checks import findings_of, overriding_facts
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.findings import Finding, Findings
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.fleet import Node, variants_of
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.fleet import BACK, Node, variants_of
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.host_variables import HostVariables, as_json
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.node_checks import check_rows, no_such_host
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.rows import adapters_of, agents_of, rows_with_agents
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.selection import select
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._once import once_a_run
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._rollout.part import part_of
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._rollout.record import kept_plan
 
 _OPTIONS: dict[str, t.Any] = {
     "agent": {"type": "str"},
@@ -32,6 +36,19 @@ _OPTIONS: dict[str, t.Any] = {
     "training_host": {"type": "str"},
     "models_dir": {"type": "str"},
     "source_models_dir": {"type": "str"},
+    "turn": {"type": "int"},
+    "going_back": {"type": "bool", "default": False},
+}
+
+# Variables of the host, with the options that override them. Ansible would compile a template for
+# each option on each node.
+_FROM_VARIABLES = {
+    "ansible_host": "address",
+    "agent_purpose": "purpose",
+    "agent_notes": "notes",
+    "agent_models_dir": "models_dir",
+    "agent_source_models_dir": "source_models_dir",
+    "agent_engine": "",
 }
 
 
@@ -45,12 +62,13 @@ class ActionModule(ActionBase):
         _validated, given = self.validate_argument_spec(_OPTIONS)
         options = as_json(given)
         role_variables = {
-            "ansible_host": options["address"],
             "agent_name": options["agent"],
             "agent_adapters": options["adapters"],
+            "agent_form": options["form"],
+            "agent_training_host": options["training_host"],
             **{
-                f"agent_{name}": options[name]
-                for name in ("form", "purpose", "notes", "training_host", "models_dir", "source_models_dir")
+                name: self._variable(name, variables) if options.get(option) is None else options[option]
+                for name, option in _FROM_VARIABLES.items()
             },
         }
         node = Node.of(variables["inventory_hostname"], variables["group_names"], role_variables)
@@ -75,7 +93,35 @@ class ActionModule(ActionBase):
             )
         except DeliveryError as exc:
             return {**result, "failed": True, "msg": str(exc), "problems": exc.to_json()}
-        return {**result, "changed": False, "node": node.entry(rows), "adapters": adapters_of(rows)}
+        adapters = adapters_of(rows)
+        if options["turn"] is None and not options["going_back"]:
+            return {**result, "changed": False, "node": node.entry(rows), "adapters": adapters, "serves": node.serves}
+        try:
+            plan = kept_plan()
+        except FileNotFoundError:
+            if variables.get("agent_serial") is not None or variables.get("agent_on_failure") == BACK:
+                remedy = "Run the whole playbook, without --start-at-task."
+                return {
+                    **result,
+                    **failed(Problem("the rollout", "cannot be planned without the check of the inventory.", remedy)),
+                }
+            plan = None
+        names: dict[str, set[str]] = {}
+        for row in rows:
+            names.setdefault(row["agent"], set()).add(row["name"])
+        part = part_of(node.name, names, plan, options["turn"], variables["ansible_play_hosts"])
+        if part.problems:
+            return {**result, **failed(*part.problems), "held_back": True}
+        adapters = [adapter for adapter in adapters if adapter["name"] in part.adapters]
+        found = {"node": node.entry(rows), "adapters": adapters, "serves": node.serves, "rollout": part.rollout}
+        return {**result, "changed": False, **found}
+
+    def _variable(self, name: str, variables: dict[str, t.Any]) -> t.Any:
+        """Return a variable of the host, None if it is not set."""
+        try:
+            return as_json(self._templar.template(variables.get(name)))
+        except AnsibleUndefinedVariable:
+            return None
 
     @staticmethod
     def _check_rows(adapters: list[t.Any], agent: str | None) -> list[Finding]:

@@ -10,18 +10,23 @@ import typing as t
 
 from ansible.plugins.action import ActionBase
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
-from ansible_collections.lorafleet.delivery.plugins.module_utils._text import first
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.fleet import prompts_of, variants_of
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.inventory import Inventory
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.rollout_plan import plan_of
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.rows import Row, adapters_of
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.selection import SPECIAL_TAGS, check_selected, select
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._node_names import listed
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._once import once_a_run
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._rollout.plan import Plan
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._rollout.record import keep_plan
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._rollout.serial import NotSerial
 
 _OPTIONS: dict[str, t.Any] = {
     "hosts": {"type": "list", "elements": "str"},
     "runs_on": {"type": "str", "choices": ["agents", "training", "both"], "default": "agents"},
     "training": {"type": "bool", "default": False},
     "tags": {"type": "bool", "default": True},
+    "rollout": {"type": "bool", "default": False},
     "other_tags": {"type": "list", "elements": "str", "default": []},
 }
 
@@ -58,7 +63,10 @@ class ActionModule(ActionBase):
             except DeliveryError as exc:
                 return {"failed": True, "msg": str(exc), "problems": exc.to_json()}
 
-        return {**result, **(once_a_run("fleet_info", key, read) or read())}
+        fleet = once_a_run("fleet_info", key, read) or read()
+        if "rollout" in fleet:
+            keep_plan(Plan.from_json(fleet["rollout"]))
+        return {**result, **fleet}
 
     def _warn(self, unknown: dict[str, str]) -> None:
         """Name nodes whose adapters the role evaluates. A misspelt variable looks like a fact."""
@@ -67,7 +75,7 @@ class ActionModule(ActionBase):
             nodes.setdefault(reason, []).append(node)
         for reason, names in nodes.items():
             problem = f"cannot be evaluated yet, so only role agent checks it: {reason}"
-            self._display.warning(f"{first(names)}, agent_adapters: {problem}")
+            self._display.warning(f"{listed(names)}, agent_adapters: {problem}")
 
 
 def _fleet(inventory: Inventory, options: dict[str, t.Any], tags: tuple[list[str], ...], server: str) -> dict[str, t.Any]:
@@ -102,13 +110,24 @@ def _fleet(inventory: Inventory, options: dict[str, t.Any], tags: tuple[list[str
         problems = check_selected(selected, None if without_nodes else limit, tags[0], tags[1], unknown)
     if not problems and not on_nodes and limit is not None and not set(limit) & set(servers):
         problems = [Problem("--limit", "does not hold the training server.", f"Name it: {', '.join(servers)}.")]
+    covered = {name: rows if limit is None or name in limit else [] for name, rows in selected.items()}
+    rollout = {}
+    if options["rollout"]:
+        problems += inventory.unplanned()
+        try:
+            rollout = {"rollout": plan_of(nodes, covered).to_json()}
+        except DeliveryError as exc:
+            problems += exc.problems
+        except NotSerial:
+            # The checks of all variables have found it.
+            pass
     if problems:
         raise DeliveryError(*problems)
     # Nodes may have different training servers, each with its own adapters.
     offered = [node.name for node in nodes if server and node.training_host in (server, None)] or list(selected)
     first_server = next(iter(servers), "")
     return {
-        "nodes": [node.entry(selected[node.name] if limit is None or node.name in limit else []) for node in nodes],
+        "nodes": [node.entry(covered[node.name]) for node in nodes],
         "agents": agents,
         "adapters": adapters_of(row for name in offered for row in selected[name]),
         "prompts": prompts_of(nodes)[0],
@@ -118,4 +137,5 @@ def _fleet(inventory: Inventory, options: dict[str, t.Any], tags: tuple[list[str
         },
         "training": inventory.of_fleet("lorafleet_training") or {},
         "notes": inventory.of_fleet("lorafleet_notes") or [],
+        **rollout,
     }

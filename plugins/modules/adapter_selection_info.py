@@ -59,13 +59,19 @@ options:
     elements: str
     default: []
   purpose:
-    description: The purpose of the agent, or a dictionary of purposes by agent. For reports only.
+    description:
+      - The purpose of the agent, or a dictionary of purposes by agent. For reports only.
+      - The default is the node's variable C(agent_purpose).
     type: raw
   notes:
-    description: Notes about the agent, or a dictionary of lists by agent. For reports only.
+    description:
+      - Notes about the agent, or a dictionary of lists by agent. For reports only.
+      - The default is the node's variable C(agent_notes).
     type: raw
   address:
-    description: The address of the node. For reports only.
+    description:
+      - The address of the node. For reports only.
+      - The default is the node's variable C(ansible_host).
     type: str
   training:
     description: Whether the node needs its training server, so that O(training_host) must exist.
@@ -75,11 +81,30 @@ options:
     description: The inventory name of the training server.
     type: str
   models_dir:
-    description: The directory in which the node serves adapters. For reports only.
+    description:
+      - The directory in which the node serves adapters. For reports only.
+      - The default is the node's variable C(agent_models_dir).
     type: str
   source_models_dir:
-    description: The directory of the adapters on the training server. For reports only.
+    description:
+      - The directory of the adapters on the training server, for RV(node).
+      - The default is the node's variable C(agent_source_models_dir).
     type: str
+  turn:
+    description:
+      - The turn of a rollout that the run has reached. On a node whose turn it is not, no adapter is
+        selected. If an earlier wave of an agent of the node has not passed, the task fails.
+        O(lorafleet.delivery.fleet_info#module:rollout) must have planned the rollout.
+    type: int
+    version_added: 0.2.0
+  going_back:
+    description:
+      - Select the adapters that return to their previous releases now that the rollout has ended.
+        Those are the ones that this run changed on nodes with C(agent_on_failure=back), of agents of
+        which another node failed.
+    type: bool
+    default: false
+    version_added: 0.2.0
 seealso:
   - module: lorafleet.delivery.fleet_info
 """
@@ -110,6 +135,33 @@ node:
   returned: success
   type: dict
   sample: {"name": "jw2-1", "agents": ["cleaner"]}
+serves:
+  description: Whether an engine in the node's variable C(agent_engine) has a C(url).
+  returned: success
+  type: bool
+  sample: false
+rollout:
+  description: The part of the node in the rollout.
+  returned: success and (O(turn) or O(going_back))
+  type: dict
+  contains:
+    turn:
+      description: The turn of the node, or null if it is not selected.
+      type: int
+    turns:
+      description: The number of turns of the run.
+      type: int
+    waves:
+      description: The number of its wave and that of all waves, by agent. Empty if all nodes are delivered at once.
+      type: dict
+    back:
+      description: Whether any node of the run goes back if another one fails.
+      type: bool
+  sample: {"turn": 2, "turns": 2, "waves": {"cleaner": [2, 2]}, "back": false}
+held_back:
+  description: Set if the task failed because an earlier wave has not passed.
+  returned: failure
+  type: bool
 problems:
   description: What is wrong. RV(ignore:msg) has the same as text.
   returned: failure

@@ -65,6 +65,12 @@ options:
     type: list
     elements: str
     default: []
+  rollout:
+    description:
+      - Whether to plan in which waves the nodes are delivered, from the variables C(agent_serial) and
+        C(agent_on_failure). The plan holds until the next task with this option.
+    type: bool
+    default: false
 seealso:
   - module: lorafleet.delivery.adapter_selection_info
 """
@@ -171,6 +177,31 @@ notes:
   type: list
   elements: str
   sample: []
+rollout:
+  description: The plan of the delivery.
+  returned: success and O(rollout)
+  type: dict
+  contains:
+    waves:
+      description: The nodes of each wave of each agent that is delivered, by agent.
+      type: dict
+      sample: {"cleaner": [["jw2-1"], ["jw2-2", "jw2-3"]]}
+    turns:
+      description: >-
+        By node, when it is delivered, from 1. Later than its number of a wave only on nodes that serve
+        several agents.
+      type: dict
+      sample: {"jw2-1": 1, "jw2-2": 2, "jw2-3": 2}
+    back:
+      description: The nodes that return to their previous releases if another node of their agent fails.
+      type: list
+      elements: str
+      sample: []
+    serving:
+      description: The nodes that pass only once their engines serve the releases.
+      type: list
+      elements: str
+      sample: [jw2-1, jw2-2, jw2-3]
 problems:
   description: What is wrong. RV(ignore:msg) has the same as text.
   returned: failure

@@ -12,7 +12,8 @@ import collections.abc as c
 import dataclasses
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import Problem
-from ansible_collections.lorafleet.delivery.plugins.module_utils._text import first
+
+from .._node_names import listed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,4 +46,4 @@ class Findings:
         """The group of exactly these hosts, if there is one, and the hosts."""
         # A child comes after its parents.
         group = next((name for name, members in reversed(list(self._groups.items())) if members == set(hosts)), None)
-        return f"group {group} ({first(hosts)})" if group else first(hosts)
+        return f"group {group} ({listed(hosts)})" if group else listed(hosts)

@@ -16,6 +16,8 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import 
 
 from .rows import Row, agents_of, by_agent, rows_with_agents
 
+# The values of ``agent_on_failure``: what a node does when another node of its agent fails.
+STAY, BACK = "stay", "back"
 # Groups that say nothing about a node.
 _COMMON_GROUPS = frozenset({"all", "ungrouped", "agents"})
 
@@ -28,7 +30,11 @@ class Variables(t.Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Node:
-    """A node as its variables describe it. ``purpose``, ``notes`` and ``prompts`` are by agent."""
+    """A node as its variables describe it.
+
+    ``purpose``, ``notes``, ``prompts`` and ``serial`` are by agent. ``serial`` is None for all
+    agents where the variable is not set. ``serves`` is whether it has an engine with a URL.
+    """
 
     name: str
     address: str
@@ -40,21 +46,28 @@ class Node:
     training_host: str | None
     models_dir: str | None
     source_models_dir: str | None
+    serial: dict[str, t.Any]
+    serves: bool
+    goes_back: bool
 
     @classmethod
     def of(cls, name: str, groups: c.Iterable[str], variables: Variables) -> Node:
         agent = variables.get("agent_name")
+        rows = rows_with_agents(variables.get("agent_adapters"), agent, variables.get("agent_form"))
         return cls(
             name=name,
             address=str(variables.get("ansible_host") or name),
             groups=tuple(group for group in groups if group not in _COMMON_GROUPS),
-            rows=rows_with_agents(variables.get("agent_adapters"), agent, variables.get("agent_form")),
+            rows=rows,
             purpose=by_agent(variables.get("agent_purpose"), agent),
             notes={name: _as_list(notes) for name, notes in by_agent(variables.get("agent_notes"), agent).items()},
             prompts=by_agent(variables.get("agent_prompts"), agent),
             training_host=variables.get("agent_training_host"),
             models_dir=variables.get("agent_models_dir"),
             source_models_dir=variables.get("agent_source_models_dir"),
+            serial=_of_each(variables.get("agent_serial"), agents_of(rows)),
+            serves=_has_url(variables.get("agent_engine")),
+            goes_back=variables.get("agent_on_failure") == BACK,
         )
 
     @property
@@ -75,6 +88,16 @@ class Node:
             "source_models_dir": self.source_models_dir,
             "rows": [{**row, "selected": row in selected} for row in self.rows],
         }
+
+
+def _of_each(value: t.Any, agents: c.Iterable[str]) -> dict[str, t.Any]:
+    """Return a variable by agent. A value that is no dictionary holds for all agents of a node."""
+    return {str(name): of for name, of in value.items()} if isinstance(value, dict) else dict.fromkeys(agents, value)
+
+
+def _has_url(engines: t.Any) -> bool:
+    entries = engines if isinstance(engines, list) else [engines]
+    return any(isinstance(entry, dict) and entry.get("url") for entry in entries)
 
 
 def _as_list(value: t.Any) -> list[t.Any]:

@@ -38,12 +38,7 @@ import posixpath
 import re
 import typing as t
 
-from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.files import (
-    CONFIG_FILE,
-    PICKLE_FILE,
-    SAFETENSORS_FILE,
-    is_tokenizer_file,
-)
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.files import is_always_delivered
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._names import check_name
 
@@ -215,7 +210,7 @@ class _Reader(MarkdownReader):
         configuration, self.benchmarks, files, boxes = parts.values()
         server = self.server(facts)
         self.defaults = self.fields([item for item in configuration if item.key in _SHARED], self.notes)
-        names = [name for item in files for name in self.file_names(item) if not _is_known(name)]
+        names = [name for item in files for name in self.file_names(item) if not is_always_delivered(name)]
         self.extra_files = tuple(dict.fromkeys(names))
         delivered = self.delivered(boxes)
         headings = [self.heading(section) for section in sections if _is_agent(section.level, section.title)]
@@ -469,11 +464,6 @@ class _Reader(MarkdownReader):
         if found is None:
             raise self.error(known[key].line, f"has no LoRA {key} for variant {variant}.", form)
         return int(found) if found.is_integer() else found
-
-
-def _is_known(name: str) -> bool:
-    """Return whether a file is always delivered."""
-    return name in (CONFIG_FILE, SAFETENSORS_FILE, PICKLE_FILE) or is_tokenizer_file(name)
 
 
 def _is_agent(level: int, title: str) -> bool:

@@ -18,12 +18,13 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import 
 
 from .fact_checks import findings_of
 from .findings import Finding, Findings
-from .fleet import Node, prompts_of
+from .fleet import STAY, Node, prompts_of
 from .group_checks import check_agents, check_training
 from .group_declarations import GroupDeclarations, hidden_agents
 from .host_variables import HostVariables
 from .node_checks import check_agent_names, check_rows, no_such_host
 from .playbook_directories import unread_variables
+from .rollout_plan import unplanned
 from .variable_checks import VariableChecks
 
 
@@ -67,6 +68,11 @@ class Inventory:
         """Return why the adapters of nodes cannot be evaluated yet, by node."""
         unknown = {node.name: self._hosts[node.name].unknown for node in self.nodes}
         return {name: reasons["agent_adapters"] for name, reasons in unknown.items() if "agent_adapters" in reasons}
+
+    def unplanned(self) -> list[Problem]:
+        """Return why waves that the inventory asks for cannot be planned yet."""
+        reasons = {node.name: self._hosts[node.name].unknown for node in self.nodes}
+        return unplanned(reasons, lambda node, variable: self.value(node, variable) not in (None, STAY))
 
     def mistakes(self, training: bool, deploy: bool) -> list[Problem]:
         """Return all that is wrong with the inventory.

@@ -52,7 +52,7 @@ def check_rows(adapters: t.Any, agent: t.Any) -> list[Finding]:
 
 def check_agent_names(node: Node, agents: c.Collection[str]) -> c.Iterator[Finding]:
     """Find values by agent, such as prompts, of agents that no node of the fleet serves."""
-    for name in ("purpose", "notes", "prompts"):
+    for name in ("purpose", "notes", "prompts", "serial"):
         for agent in getattr(node, name).keys() - set(agents):
             meant = nearest(agent, agents)
             remedy = f"Write {meant}." if meant else f"The agents are {', '.join(sorted(agents))}."

@@ -14,6 +14,7 @@ import typing as t
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._text import shown
 
+from .._rollout.serial import wrong_serial
 from .fact_checks import OF_FLEET
 from .findings import Finding, Findings
 from .near_names import meant_variable
@@ -23,6 +24,7 @@ from .role_options import coerced, documented_variables
 # The rows are checked one by one.
 _ROWS = "agent_adapters"
 _ENGINES = "agent_engine"
+_SERIAL = "agent_serial"
 
 
 class Variables(t.Protocol):
@@ -68,7 +70,8 @@ class VariableChecks:
             return
         key = (name, json.dumps(value))
         if key not in self._wrong:
-            self._wrong[key] = _wrong_engines(name, value) if name == _ENGINES else _wrong_type(name, value)
+            check = {_ENGINES: _wrong_engines, _SERIAL: _wrong_waves}.get(name, _wrong_type)
+            self._wrong[key] = check(name, value)
         for finding in self._wrong[key]:
             self._findings.add(host, finding)
 
@@ -86,6 +89,11 @@ def _wrong_engines(name: str, value: t.Any) -> list[Finding]:
     except DeliveryError as exc:
         return [Finding(problem.subject, problem.problem, problem.remedy) for problem in exc.problems]
     return []
+
+
+def _wrong_waves(name: str, value: t.Any) -> list[Finding]:
+    wrong = wrong_serial(value)
+    return [Finding(name, *wrong)] if wrong else []
 
 
 def _wrong_type(name: str, value: t.Any) -> list[Finding]:

@@ -10,8 +10,6 @@ import typing as t
 
 import pytest
 from ansible import constants as C
-from ansible.plugins.loader import init_plugin_loader
-from ansible.utils.collection_loader import AnsibleCollectionConfig
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.fact_checks import findings_of, overriding_facts
 
 
@@ -19,8 +17,6 @@ from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.fact_che
 def injected(monkeypatch: pytest.MonkeyPatch) -> None:
     """The default of Ansible."""
     monkeypatch.setattr(C, "INJECT_FACTS_AS_VARS", True)
-    if AnsibleCollectionConfig.collection_finder is None:
-        init_plugin_loader()
 
 
 @pytest.mark.parametrize(

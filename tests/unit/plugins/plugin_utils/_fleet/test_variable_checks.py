@@ -4,11 +4,15 @@
 
 from __future__ import annotations
 
+import importlib
 import typing as t
 
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.findings import Findings
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._fleet.variable_checks import VariableChecks
+
+# Imported before a test installs Ansible's importer, which would need the collection's metadata.
+importlib.import_module("ansible_collections.lorafleet.delivery.plugins.module_utils._engines.declared")
 
 
 class Variables(t.Dict[str, t.Any]):
@@ -50,6 +54,23 @@ def test_variable_checks_list_is_no_misspelt_text() -> None:
     assert [text.split(":")[0] for text in found(agent_groups="web", agent_prompt=["a"])] == [
         "jw2-1, agent_groups",
         "jw2-1, agent_prompt",
+    ]
+
+
+def test_variable_checks_waves_are_numbers_and_percentages() -> None:
+    for value in (1, "2", "30%", [1, "50%"], {"cleaner": 1, "describer": "100%"}, None):
+        assert found(agent_serial=value, agent_on_failure="back") == []
+    assert found(agent_serial="0%", agent_on_failure="return") == [
+        'jw2-1, agent_on_failure: is "return", which is not one of stay, back. Write one of stay, back.',
+        'jw2-1, agent_serial: is "0%", which is not a number of nodes from 1, a percentage from 1% to 100%, or a list of these.'
+        " Write a number of nodes from 1, a percentage from 1% to 100%, or a list of these.",
+    ]
+
+
+def test_variable_checks_near_misses_of_waves_are_refused() -> None:
+    assert [text.split(" Write")[0] for text in found(agent_serials=1, agent_onfailure="back")] == [
+        "jw2-1, agent_onfailure: is not a variable of the roles, but agent_on_failure is.",
+        "jw2-1, agent_serials: is not a variable of the roles, but agent_serial is.",
     ]
 
 
