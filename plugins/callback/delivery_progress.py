@@ -17,10 +17,13 @@ description:
   - On a terminal, shows a line for each busy node below Ansible's own output. During a transfer, the line has the
     adapter, the percentage, the rate and the remaining time. Otherwise it has the current step (describing, waiting
     for a transfer slot, hashing, loading, activating) and its duration so far. The lines disappear at the end.
-  - The lines take up to half of the terminal. When there are more nodes, the last line counts the others.
-  - Without a terminal, prints a plain line at the start of each step and each transfer. The same happens on a
-    terminal that cannot move its cursor (E(TERM) is V(dumb)), under ansible-runner and AWX, and while the task
-    debugger is enabled.
+  - The lines take up to half of the terminal. When the run has more nodes, the first line counts those that are done,
+    have failed, are still to come and are busy, and the others show the nodes that have been in their step for the
+    longest time. Nodes that wait for a transfer slot come last.
+  - Without a terminal, prints a plain line at the start of each step and each transfer. For more than 20 nodes, it
+    prints the counts and the slowest nodes instead, every 30 seconds at most. The same happens on a terminal that
+    cannot move its cursor (E(TERM) is V(dumb)), under ansible-runner and AWX, and while the task debugger is enabled.
+  - Where an agent is delivered in waves (C(agent_serial)), names the wave of the node too.
   - Works with any stdout callback. With one that writes JSON, plain lines go to standard error.
   - Shows the modules of this collection only.
 requirements:
@@ -73,7 +76,13 @@ from ansible.template import Templar
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._progress.events import Event, Listener
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._progress.live_area import LiveArea
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._progress.tracker import Progress
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._steps import step_of
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._steps import (
+    COMPARE,
+    LAST_STEPS,
+    SHOWN_BY_ACTION,
+    module_of,
+    step_of,
+)
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._task_result import task_result
 
 # Where playbooks set defaults for a group of modules of this collection.
@@ -131,7 +140,7 @@ class CallbackModule(CallbackBase):
 
     def v2_runner_on_start(self, host: t.Any, task: t.Any) -> None:
         step = step_of(task)
-        if step and self._listener:
+        if step and step not in SHOWN_BY_ACTION and self._listener:
             phase = step.running
             if "{device}" in phase:
                 phase = phase.format(device=self._device(host, task))
@@ -139,22 +148,30 @@ class CallbackModule(CallbackBase):
             self._listener.wake()
 
     def v2_runner_on_ok(self, result: t.Any) -> None:
-        self._end(result)
+        ended = task_result(result)
+        step = step_of(ended.task)
+        self._end(result, finished=step in LAST_STEPS or (step == COMPARE and ended.data.get("up_to_date") is True))
+        with self._lock:
+            if module_of(ended.task) == "fleet_info":
+                selected = [node["name"] for node in ended.data.get("nodes", ()) if any(row["selected"] for row in node["rows"])]
+                self._progress.expect(selected)
+            elif module_of(ended.task) == "adapter_selection_info":
+                self._progress.place(ended.host, ended.data.get("rollout", {}).get("waves", {}))
 
     def v2_runner_on_failed(self, result: t.Any, ignore_errors: bool = False) -> None:
-        self._end(result)
+        self._end(result, failed=not ignore_errors)
 
     def v2_runner_on_skipped(self, result: t.Any) -> None:
         self._end(result)
 
     def v2_runner_on_unreachable(self, result: t.Any) -> None:
-        self._end(result)
+        self._end(result, failed=True)
 
-    def _end(self, result: t.Any) -> None:
+    def _end(self, result: t.Any, finished: bool = False, failed: bool = False) -> None:
         # The worker's events arrived before its result.
         self._add()
         with self._lock:
-            self._progress.end(task_result(result).host)
+            self._progress.end(task_result(result).host, finished, failed)
 
     def _add(self, *known: Event) -> None:
         """Add the events of the workers, then those of this process."""
@@ -163,10 +180,12 @@ class CallbackModule(CallbackBase):
             return
         with self._lock, contextlib.suppress(OSError):
             for event in (*listener.events(), *known):
-                begins = self._progress.add(event)
-                if begins and not self._area:
+                if self._area:
+                    self._progress.add(event)
+                    continue
+                for line in self._progress.add_plainly(event):
                     # In that case, a program reads standard output.
-                    self._display.display(begins, stderr="json" in C.DEFAULT_STDOUT_CALLBACK)
+                    self._display.display(line, stderr="json" in C.DEFAULT_STDOUT_CALLBACK)
                     # Ansible flushes only at the end, so a pipe would get all lines at once.
                     sys.stdout.flush()
 
@@ -184,7 +203,7 @@ class CallbackModule(CallbackBase):
         size = area.size
         with self._lock:
             # Some terminals wrap when the last column is written, so leave it free.
-            lines = self._progress.lines(size.columns - 1, max(size.lines // 2, 2))
+            lines = self._progress.lines(size.columns - 1, max(size.lines // 2, min(size.lines, 2)))
         area.draw(lines)
         return bool(lines)
 

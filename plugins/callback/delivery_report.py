@@ -41,10 +41,10 @@ options:
         key: directory
 """
 
-import json
 import os
 import secrets
 import shutil
+import stat
 import sys
 import time
 import typing as t
@@ -54,8 +54,10 @@ from ansible import context
 from ansible.plugins.callback import CallbackBase
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._preflight.checklist import FAILED, OK, UNKNOWN, WARNING
+from ansible_collections.lorafleet.delivery.plugins.module_utils._text import escaped
 from ansible_collections.lorafleet.delivery.plugins.module_utils._time import now
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.html import as_html
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.json import as_json
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.junit import as_junit
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.markdown import as_markdown
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.model import report_of
@@ -66,12 +68,19 @@ from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.preflig
 )
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.prometheus import as_prometheus
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.run import Run
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.table import as_table, failure_lines, note_lines
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.table import (
+    as_table,
+    duration_lines,
+    failure_lines,
+    note_lines,
+    wave_lines,
+)
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.words import BAD, GOOD
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._steps import (
     AUDIT,
     DESCRIBE,
     PREFLIGHT,
+    SERVE,
     STATUS,
     STEPS,
     Step,
@@ -85,7 +94,7 @@ _ROLE = "lorafleet.delivery.agent"
 _FLEET = "fleet_info"
 _SELECTION = "adapter_selection_info"
 # What the report uses of a result. The rest can be large: manifests, and the module's arguments.
-_KEYS = ("adapters", "diff", "wire_bytes", "problems", "msg", "unreachable")
+_KEYS = ("adapters", "diff", "rolled_back", "wire_bytes", "problems", "msg", "unreachable", "held_back")
 
 
 class CallbackModule(CallbackBase):
@@ -227,8 +236,10 @@ class CallbackModule(CallbackBase):
     def _show(self, report: dict[str, t.Any]) -> None:
         lines = as_table(report, self._width()) if self._started or not self._preflight.hosts else []
         table = [(text, _colour(state)) for text, state in lines]
+        waves = [(text, _colour(state)) for text, state in wave_lines(report)] if table else []
         notes = [(text, C.COLOR_WARN) for text in note_lines(report)]
-        self._print(table, notes, [(text, C.COLOR_ERROR) for text in failure_lines(report)])
+        slowest: list[tuple[str, str | None]] = [(text, None) for text in duration_lines(report)] if table else []
+        self._print(table, slowest, waves, notes, [(text, C.COLOR_ERROR) for text in failure_lines(report)])
 
     def _show_preflight(self) -> None:
         hosts = self._preflight.in_order(list(self._run.nodes))
@@ -248,14 +259,22 @@ class CallbackModule(CallbackBase):
 
     def _write(self, report: dict[str, t.Any]) -> None:
         """Write all files, or keep those of an earlier run when this one proves nothing."""
-        if report["check_mode"] or report["kind"] == "status":
+        if report["check_mode"] or report["kind"] in ("status", "serve"):
             return
         directory = os.path.abspath(self.get_option("directory"))
         try:
-            os.makedirs(directory, exist_ok=True)
+            os.makedirs(directory, 0o775, exist_ok=True)
             _check_owner(directory)
             for name, form in _FILES.items():
-                _replace(os.path.join(directory, name), form(report))
+                try:
+                    text = form(report)
+                except Exception as exc:
+                    # Nothing that a host has answered may take the other files with it.
+                    problem = f"cannot be made of this report: {type(exc).__name__} {escaped(str(exc))}."
+                    remedy = "Please report this with report.json. The other files are complete."
+                    self._display.warning(str(DeliveryError.of(name, problem, remedy)))
+                    continue
+                _replace(os.path.join(directory, name), text)
         except OSError as exc:
             remedy = "Set LORAFLEET_REPORT_DIR to another directory, or free disk space."
             error = DeliveryError.of("delivery_report", f"{exc.filename or directory} cannot be written: {exc.strerror}.", remedy)
@@ -265,7 +284,7 @@ class CallbackModule(CallbackBase):
 
 
 _FILES: dict[str, t.Callable[[dict[str, t.Any]], str]] = {
-    "report.json": lambda report: json.dumps(report, indent=1, ensure_ascii=False) + "\n",
+    "report.json": as_json,
     "MANIFEST.md": as_markdown,
     "report.html": as_html,
     "junit.xml": as_junit,
@@ -281,7 +300,7 @@ def _of_role(task: t.Any) -> bool:
 
 
 def _kind(step: Step, task: t.Any) -> str:
-    if step in (AUDIT, STATUS):
+    if step in (AUDIT, STATUS, SERVE):
         return step.key
     return "rollback" if task.args.get("state") == "rolled_back" else "deploy"
 
@@ -304,6 +323,13 @@ def _check_owner(directory: str) -> None:
                 f"{directory} belongs to the user with id {found.st_uid}, so nothing is written there.",
                 "Set LORAFLEET_REPORT_DIR to a directory of your own.",
             )
+    # In a sticky directory, users can exchange only what is their own.
+    if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
+        raise DeliveryError.of(
+            "delivery_report",
+            f"{directory} can be written by every user, so nothing is written there.",
+            f"Take the right to write away (chmod o-w {directory}), or set LORAFLEET_REPORT_DIR to another directory.",
+        )
 
 
 def _replace(path: str, text: str) -> None:

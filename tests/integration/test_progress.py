@@ -59,9 +59,10 @@ def displayed(log: pathlib.Path) -> list[str]:
 def test_progress_on_terminal_shows_a_line_per_node_and_leaves_nothing(fleet: Fleet) -> None:
     # In KiB per second: each transfer lasts for a second or more.
     fleet.hosts["jw2-1"]["agent_transfer_bwlimit"] = "120"
-    fleet.hosts["jw3-1"]["agent_transfer_bwlimit"] = "40"
-    # The first node starts its transfer only after the lines of both were seen.
-    barrier = Barrier(fleet, "jw2-1", "adapter_sync")
+    fleet.hosts["jw3-1"]["agent_transfer_bwlimit"] = "20"
+    # The second node starts its transfer only when the first one is about to, and the first one
+    # only after the lines of both were seen.
+    first, second = (Barrier(fleet, node, "adapter_sync") for node in ("jw2-1", "jw3-1"))
     log = fleet.root / "ansible.log"
     # Fewer rows than the output has lines, and wide enough for each of them.
     terminal = Terminal(200, 12)
@@ -69,13 +70,15 @@ def test_progress_on_terminal_shows_a_line_per_node_and_leaves_nothing(fleet: Fl
     with delivery(fleet, terminal, ANSIBLE_LOG_PATH=str(log)) as process:
         while terminal.read():
             lines = shown(terminal)
-            if barrier.closed and "hashing local files" in lines.get("jw2-1", "") and "% " in lines.get("jw3-1", ""):
+            if first.closed and second.closed and all("hashing" in lines.get(node, "") for node in ("jw2-1", "jw3-1")):
+                second.open()
+            if first.closed and "hashing local files" in lines.get("jw2-1", "") and "% " in lines.get("jw3-1", ""):
                 # The last two lines, in order.
                 assert terminal.visible[-2:] == [lines["jw2-1"], lines["jw3-1"]]
-                barrier.open()
+                first.open()
             seen.update(lines.values())
         assert process.wait(LIMIT) == 0, "\n".join(terminal.everything)
-    assert not barrier.closed
+    assert not first.closed
     assert [line.rstrip() for line in terminal.everything if line] == [line.rstrip() for line in displayed(log)]
     assert "PLAY RECAP" in "\n".join(terminal.visible)
 

@@ -16,7 +16,7 @@ from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.html im
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.support.reports import NAMES, hostile, load
+from tests.support.reports import NAMES, hostile, load, many, troubled
 
 PHONE, DESKTOP = 390, 1280
 
@@ -51,16 +51,46 @@ def opened(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "many nodes"])
 def test_page_is_complete_and_accessible(browser: Browser, tmp_path: pathlib.Path, name: str) -> None:
+    report = troubled(12) if name == "many nodes" else load(name)
     for width, scheme in ((PHONE, "dark"), (DESKTOP, "light")):
-        with opened(browser, tmp_path, load(name), width, scheme) as page:
+        with opened(browser, tmp_path, report, width, scheme) as page:
             for summary in page.locator("summary").all():
                 summary.click()
             found = Axe().run(page)
             assert found.violations_count == 0, found.generate_report()
             # Tables scroll, the page does not.
             assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+
+
+@pytest.mark.slow
+def test_page_of_many_nodes_shows_those_that_failed_by_keyboard(browser: Browser, tmp_path: pathlib.Path) -> None:
+    with opened(browser, tmp_path, troubled(200), DESKTOP) as page:
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.labels[0].innerText").strip() == "all 200 nodes"
+        rows, durations = page.locator(".matrix tbody tr:visible"), page.locator(".durations tbody tr:visible")
+        assert (rows.count(), durations.count()) == (26, 200)
+        page.keyboard.press("ArrowDown")
+        assert page.evaluate("document.activeElement.labels[0].innerText").strip() == "failed or different: 50"
+        assert (rows.count(), durations.count()) == (25, 50)
+        assert page.get_by_text("gpu-097, gpu-197").first.is_visible()
+        assert not page.get_by_role("link", name="gpu-098", exact=True).is_visible()
+        page.keyboard.press("ArrowDown")
+        assert page.evaluate("document.activeElement.labels[0].innerText").strip() == "OK: 150"
+        assert page.get_by_role("link", name="gpu-098", exact=True).is_visible()
+        # On paper, all of them.
+        page.emulate_media(media="print")
+        assert rows.count() == 26
+
+
+def test_page_of_many_nodes_unfolds_the_list_with_a_node_that_a_link_leads_to(browser: Browser, tmp_path: pathlib.Path) -> None:
+    with opened(browser, tmp_path, many(200), DESKTOP) as page:
+        name = page.locator('[id="node/gpu-123"]')
+        assert not name.is_visible()
+        page.get_by_role("link", name="gpu-123", exact=True).click()
+        page.wait_for_function("id => document.getElementById(id).getBoundingClientRect().top < innerHeight", arg="node/gpu-123")
+        assert name.is_visible()
 
 
 def test_page_works_with_the_keyboard(browser: Browser, tmp_path: pathlib.Path) -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import collections.abc as c
 import dataclasses
+import functools
+import json
 import pathlib
 import typing as t
 
@@ -17,9 +19,14 @@ import jinja2
 from ansible_collections.lorafleet.delivery.plugins.module_utils._engines.words import sentences
 from ansible_collections.lorafleet.delivery.plugins.module_utils._text import human_bytes
 
+from .._node_names import listed
 from .._steps import STEPS
-from .model import NOT_SELECTED, adapters_of
+from .alike import is_large, span, together
+from .model import adapters_of
 from .run import Data
+from .states import NOT_SELECTED
+from .table import duration_lines
+from .waves import wave_words
 from .words import BAD, GOOD, device, grouped, origin, state_words
 
 _TEMPLATE = pathlib.Path(__file__).with_name("page.html.j2")
@@ -30,69 +37,111 @@ _MEASURES: tuple[tuple[str, str, t.Callable[[float], float], str], ...] = (
     ("direction", "Direction of the effect", lambda value: 1 - value, "at least {:.3f}"),
     ("strength", "Strength of the effect", lambda value: abs(1 - value), "1 ± {:.3f}"),
 )
+# What a card shows of an adapter beside its facts.
+_OF_CARD = ("agent", "name", "variant", "default", "state", "release", "way")
 # Facts that always stay with their node.
 _OWN = frozenset({"problems", "drift"})
 
 
+# Of a node with adapters of several shapes, the one that the node is listed under.
+_SHAPES = ("bad", "waiting", "good", "none")
+
+
 @dataclasses.dataclass
 class _Card:
-    """What the page shows about one adapter on one node, or about a release on several nodes.
+    """What the page shows about one adapter on nodes that are alike, or about a release.
 
-    ``facts`` are its values by name. A fact that all nodes with the release share is only on the
-    card of that release, ``release``.
+    ``owner`` names these nodes, and ``facts`` are the adapter's values by name. A fact that all
+    nodes with the release share is only on the card of that release, ``release``.
     """
 
     id: str
-    node: Data
+    owner: str
+    nodes: tuple[str, ...]
     adapter: Data
     facts: Data
     release: _Card | None = None
-    nodes: int = 1
+
+
+@dataclasses.dataclass
+class _Group:
+    """Nodes that are alike, with the cards of their adapters. ``node`` is the first of them."""
+
+    name: str
+    nodes: list[Data]
+    cards: list[_Card]
+    shape: str
+
+    @property
+    def node(self) -> Data:
+        return self.nodes[0]
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    """Return the compiled page: a run writes it at its beginning and at its end."""
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters.update(words=state_words, shape=_shape, bytes=human_bytes, wave=wave_words, listed=listed, moment=_moment)
+    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
 
 
 def as_html(report: Data) -> str:
     """Return the page. Every value of the report is text in it, never markup."""
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-    )
-    environment.filters["words"] = lambda state: state_words(state, report["check_mode"])
-    environment.filters.update(shape=_shape, bytes=human_bytes)
     pairs = adapters_of(report)
-    cards = _cards(report)
-    releases = _releases([card for of_node in cards.values() for card in of_node])
-    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
+    groups = _groups(report)
+    releases = _releases([card for group in groups for card in group.cards])
     covered = [adapter for _node, adapter in pairs if adapter["state"] != NOT_SELECTED]
-    return template.render(
+    seconds = {node["node"]: sum(node["seconds"].values()) for node in report["nodes"]}
+    timed = [node for node in report["nodes"] if node["seconds"]]
+    return _template().render(
         report=report,
         failures=grouped(report["failures"]),
         # One column for each adapter, whatever the number of nodes that serve it.
         columns=list(dict.fromkeys(adapter["name"] for _node, adapter in pairs)),
-        cards=cards,
+        groups=groups,
+        large=is_large(report),
+        shapes={node["node"]: group.shape for group in groups for node in group.nodes},
         releases=releases,
         good=sum(adapter["state"] in GOOD for adapter in covered),
         covered=len(covered),
         steps={step.key: step.done for step in STEPS},
         # The steps of any node, in their order.
         durations=[step.key for step in STEPS if any(step.key in node["seconds"] for node in report["nodes"])],
-        longest=max((sum(node["seconds"].values()) for node in report["nodes"]), default=0.0),
+        # Of many nodes, the slowest are the ones to look at.
+        timed=sorted(timed, key=lambda node: -seconds[node["node"]]) if is_large(report) else timed,
+        slowest=duration_lines(report),
+        longest=max(seconds.values(), default=0.0),
     )
 
 
-def _cards(report: Data) -> dict[str, list[_Card]]:
-    """Return the cards of each node."""
-    found: dict[str, list[_Card]] = {}
-    for node in report["nodes"]:
-        names = [adapter["name"] for adapter in node["adapters"]]
-        found[node["node"]] = [
-            _Card(
-                # Two agents may serve the same adapter.
-                "/".join([node["node"], *([adapter["agent"]] if names.count(adapter["name"]) > 1 else []), adapter["name"]]),
-                node,
-                adapter,
-                _facts(report, node, adapter),
-            )
+def _groups(report: Data) -> list[_Group]:
+    """Return the nodes of the page, those that are alike together."""
+
+    def shown(node: Data) -> str:
+        about = [node["group"], node["agents"], node["purpose"], node["notes"]]
+        cards = [
+            ([adapter.get(key) for key in _OF_CARD], _unmeasured(_facts(report, [(node, adapter)])))
             for adapter in node["adapters"]
         ]
+        return json.dumps([about, cards])
+
+    found = []
+    for number, nodes in enumerate(together(report, report["nodes"], shown), 1):
+        node = nodes[0]
+        names = tuple(other["node"] for other in nodes)
+        place = node["node"] if len(nodes) == 1 else f"alike/{number}"
+        owner = node["node"] if len(nodes) == 1 else f"{node['node']} and {len(nodes) - 1} alike"
+        adapters = [adapter["name"] for adapter in node["adapters"]]
+        cards = []
+        for position, adapter in enumerate(node["adapters"]):
+            # Two agents may serve the same adapter.
+            name = [*([adapter["agent"]] if adapters.count(adapter["name"]) > 1 else []), adapter["name"]]
+            facts = _facts(report, [(other, other["adapters"][position]) for other in nodes])
+            cards.append(_Card("/".join([place, *name]), "/".join([owner, *name]), names, adapter, facts))
+        shapes = {_shape(adapter["state"]) for adapter in node["adapters"]}
+        found.append(_Group(listed(names), nodes, cards, next((shape for shape in _SHAPES if shape in shapes), "none")))
     return found
 
 
@@ -112,8 +161,9 @@ def _releases(cards: c.Iterable[_Card]) -> list[_Card]:
         ]
         if others and shared:
             facts = {name: fact if name in shared else None for name, fact in first.facts.items()}
-            nodes = len({card.node["node"] for card in of_release})
-            release = _Card(f"release/{len(releases) + 1}", first.node, first.adapter, facts, nodes=nodes)
+            nodes = tuple(dict.fromkeys(name for card in of_release for name in card.nodes))
+            owner = f"{first.adapter['name']} {first.adapter['release']}"
+            release = _Card(f"release/{len(releases) + 1}", owner, nodes, first.adapter, facts)
             releases.append(release)
             for card in of_release:
                 card.facts.update(dict.fromkeys(shared))
@@ -121,38 +171,47 @@ def _releases(cards: c.Iterable[_Card]) -> list[_Card]:
     return releases
 
 
-def _facts(report: Data, node: Data, adapter: Data) -> Data:
-    """Return what the page shows about an adapter. It does not show what is empty or None."""
-    test, changes = adapter["test"] or {}, adapter["changes"] or {"before": {}, "after": {}}
-    downloaded, reused, effect = adapter["downloaded_bytes"], adapter["reused_bytes"], test.get("effect")
+def _facts(report: Data, pairs: c.Sequence[tuple[Data, Data]]) -> Data:
+    """Return what the page shows about an adapter on nodes that are alike.
+
+    It does not show what is empty or None. Of measured values, it shows the lowest and the highest.
+    """
+    node, adapter = pairs[0]
+    adapters = [other for _node, other in pairs]
+    tests = [other["test"] or {} for other in adapters]
+    test, changes = tests[0], adapter["changes"] or {"before": {}, "after": {}}
+    downloaded = span((other["downloaded_bytes"] for other in adapters), human_bytes)
+    reused = span((other["reused_bytes"] or None for other in adapters), human_bytes)
     return {
         "origin": origin(adapter),
         "level": test.get("level"),
         "device": device(adapter),
-        "effect": None if effect is None else f"{100 * effect:.1f} %",
+        "effect": span((of.get("effect") for of in tests), lambda effect: f"{100 * effect:.1f} %"),
         "limited_by": test.get("limited_by"),
+        "isolation": test.get("isolation") and f"its own {', '.join(test['isolation'])}",
         "base": adapter["base"],
         "rank": f"{adapter['rank']} and {adapter['alpha']}" if adapter["rank"] else None,
         "training": adapter["dataset"],
         "quality": adapter["quality"],
         "size": human_bytes(adapter["size"]) if adapter["size"] else None,
-        "downloaded": None
-        if downloaded is None
-        else human_bytes(downloaded) + (f", {human_bytes(reused)} reused" if reused else ""),
+        "downloaded": downloaded
+        + (f" ({adapter['way']})" if downloaded and adapter.get("way") else "")
+        + (f", {reused} reused" if downloaded and reused else ""),
         "path": adapter["path"],
         "digest": adapter["digest"],
-        "verified": test.get("at") and {"at": test["at"], "earlier": test["from_receipt"]},
+        "verified": test.get("at") and {"at": span((of["at"] for of in tests), _moment), "earlier": test["from_receipt"]},
         "problems": [] if adapter["state"] in GOOD else _problems(report, node, adapter),
         "drift": adapter["drift"],
         "engines": [{**verdict, "sentences": sentences(verdict)} for verdict in adapter["engines"]],
         "engine_notes": adapter["engine_notes"],
-        "measures": _measures(test) if test.get("distances") and test.get("permitted") else None,
+        "serving": adapter["serving"],
+        "measures": _measures(tests) if test.get("distances") and test.get("permitted") else None,
         "changes": {
             key: (changes["before"].get(key), after)
             for key, after in changes["after"].items()
             if after != changes["before"].get(key)
         },
-        **_history(adapter),
+        **_history(adapters),
         "files": adapter["files"],
         "excluded": adapter.get("excluded"),
         "checks": {key: test.get(key) or [] for key in ("checks", "notes", "versions")}
@@ -161,14 +220,36 @@ def _facts(report: Data, node: Data, adapter: Data) -> Data:
     }
 
 
-def _history(adapter: Data) -> Data:
+def _unmeasured(facts: Data) -> Data:
+    """Return the facts in which nodes must be equal to be alike: all but times and measures."""
+    return {
+        **facts,
+        **{key: bool(facts[key]) for key in ("effect", "downloaded", "activated")},
+        "verified": facts["verified"] and [facts["verified"]["earlier"]],
+        # A value beyond its limit must not be with those within.
+        "measures": [(measure["permitted"], measure["within"]) for measure in facts["measures"] or []],
+        "history": [{**entry, "at": None} for entry in facts["history"]],
+    }
+
+
+def _history(adapters: c.Sequence[Data]) -> Data:
     """Return the releases in the store, or only the time if there is none but the active one."""
+    first = adapters[0]
     history = [
-        {**entry, "active": entry["release"] == adapter["release"], "previous": entry["release"] == adapter["previous"]}
-        for entry in reversed(adapter["history"])
+        {
+            "release": entries[0]["release"],
+            "at": span((entry["at"] for entry in entries), _moment),
+            "active": entries[0]["release"] == first["release"],
+            "previous": entries[0]["release"] == first["previous"],
+        }
+        for entries in zip(*(reversed(adapter["history"]) for adapter in adapters))
     ]
     alone = len(history) == 1 and history[0]["active"]
     return {"activated": history[0]["at"] if alone else None, "history": [] if alone else history}
+
+
+def _moment(at: str) -> str:
+    return at.replace("T", " ").replace("+00:00", " UTC")
 
 
 def _problems(report: Data, node: Data, adapter: Data) -> list[str]:
@@ -187,11 +268,15 @@ def _shape(state: str) -> str:
     return "good" if state in GOOD else "bad" if state in BAD else "waiting" if state != NOT_SELECTED else "none"
 
 
-def _measures(test: Data) -> list[Data]:
-    """Return the distances from the golden, their limits, and both in percent of the gauge."""
-    found, permitted = test["distances"], test["permitted"]
+def _measures(tests: c.Sequence[Data]) -> list[Data]:
+    """Return the distances from the golden, their limits, and both in percent of the gauge.
+
+    Of several tests, each measure is the one that is farthest from equality.
+    """
     gauges = []
     for key, name, distance, text in _MEASURES:
+        test = max(tests, key=lambda test: distance(test["distances"][key]))
+        found, permitted = test["distances"], test["permitted"]
         far, limit = distance(found[key]), distance(permitted[key]) if key == "direction" else permitted[key]
         scale = max(far, limit) * 1.25 or 1.0
         gauges.append(

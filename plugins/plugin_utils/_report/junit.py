@@ -16,13 +16,14 @@ from xml.etree import ElementTree
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._engines.words import line_of
 
-from .model import NOT_REACHED, NOT_SELECTED, SKIPPED
 from .run import Data
+from .states import NOT_REACHED, NOT_SELECTED, NOT_STARTED, SKIPPED
 from .words import BAD, device, sentence, state_words
 
 _SKIPPED = {
     NOT_SELECTED: "The run did not cover it.",
     NOT_REACHED: "The run ended before it.",
+    NOT_STARTED: "An earlier wave of its agent failed.",
     SKIPPED: "Another adapter of its node failed.",
 }
 # Characters that XML does not allow, not even escaped.

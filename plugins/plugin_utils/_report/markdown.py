@@ -13,23 +13,30 @@ The inventory plugin reads it as the same fleet. So evidence goes into tables an
 from __future__ import annotations
 
 import collections.abc as c
+import functools
 import pathlib
 import re
 import typing as t
 
 import jinja2
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.files import is_always_delivered
 from ansible_collections.lorafleet.delivery.plugins.module_utils._engines.words import sentences
+from ansible_collections.lorafleet.delivery.plugins.module_utils._hashing import release_digest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._text import human_bytes
 
+from .._node_names import listed
+from .alike import span, together
 from .model import adapters_of, place_of
 from .run import Data
+from .waves import wave_words
 from .words import device, grouped, origin, sentence, state_words
 
 _TEMPLATE = pathlib.Path(__file__).with_name("manifest.md.j2")
 
 
-def as_markdown(report: Data) -> str:
-    """Return the manifest. No value in the report can add a line, a box or a table cell to it."""
+@functools.cache
+def _template() -> jinja2.Template:
+    """Return the compiled manifest: a run writes it at its beginning and at its end."""
     # Autoescape is for HTML. Here ``finalize`` puts every value on one line.
     environment = jinja2.Environment(
         autoescape=False,  # noqa: S701
@@ -42,26 +49,29 @@ def as_markdown(report: Data) -> str:
     environment.filters.update(
         bytes=human_bytes,
         cell=_cell,
-        device=device,
         heading=_heading,
         line=_line,
+        listed=listed,
         node_name=_node_name,
         note=_note,
-        origin=origin,
-        sentences=sentences,
         sentence=sentence,
-        state=state_words,
+        wave=wave_words,
     )
+    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
+
+
+def as_markdown(report: Data) -> str:
+    """Return the manifest. No value in the report can add a line, a box or a table cell to it."""
     pairs = adapters_of(report)
-    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(
+    return _template().render(
         report=report,
         sections=_sections(pairs),
-        adapters=pairs,
+        evidence=_evidence(report, pairs),
+        engines=_rows(report, pairs, "engines", _verdict),
+        served=_rows(report, pairs, "serving", _service),
         failures=grouped(report["failures"]),
         files=list(dict.fromkeys(name for _node, adapter in pairs for name in _file_names(adapter))),
-        # Once for each release, whatever the number of nodes that have it.
-        releases=list({adapter["digest"]: adapter for _node, adapter in pairs if adapter["files"]}.values()),
+        releases=_releases(pairs),
     )
 
 
@@ -78,8 +88,68 @@ def _sections(pairs: c.Sequence[tuple[Data, Data]]) -> list[tuple[str, list[Data
     return [(agent, list(nodes.values()), adapters) for (agent, _group), (nodes, adapters) in found.items()]
 
 
+def _evidence(report: Data, pairs: c.Iterable[tuple[Data, Data]]) -> list[list[t.Any]]:
+    """Return the rows of the evidence, one for all nodes that are alike but for the time."""
+
+    def shown(pair: tuple[Data, Data]) -> tuple[t.Any, ...]:
+        _node, adapter = pair
+        made_of = origin(adapter)
+        release = f"{adapter['release']} ({made_of})" if made_of else adapter["release"]
+        level = (adapter["test"] or {}).get("level")
+        return (
+            adapter["agent"],
+            adapter["name"],
+            release,
+            state_words(adapter["state"]),
+            level,
+            device(adapter),
+            adapter["digest"],
+        )
+
+    rows = []
+    for alike in together(report, pairs, shown):
+        agent, *values, digest = shown(alike[0])
+        at = span((adapter["test"] or {}).get("at") for _node, adapter in alike)
+        rows.append([agent, listed(node["node"] for node, _adapter in alike), *values, at, digest])
+    return rows
+
+
+def _rows(
+    report: Data, pairs: c.Iterable[tuple[Data, Data]], key: str, shown: c.Callable[[Data], tuple[t.Any, ...]]
+) -> list[list[t.Any]]:
+    """Return a row for each entry below ``key`` of an adapter, with all nodes that have it."""
+    found = [(node["node"], (adapter["name"], *shown(entry))) for node, adapter in pairs for entry in adapter[key]]
+    return [[listed(name for name, _row in alike), *alike[0][1]] for alike in together(report, found, lambda pair: pair[1])]
+
+
+def _verdict(verdict: Data) -> tuple[t.Any, ...]:
+    return verdict["engine"], verdict["version"], verdict["state"], sentences(verdict)
+
+
+def _service(one: Data) -> tuple[t.Any, ...]:
+    return f"{one['engine']} at {one['url']}", one["state"], one["release"], one["why"]
+
+
+def _releases(pairs: c.Sequence[tuple[Data, Data]]) -> list[Data]:
+    """Return an adapter for each release, whatever the number of nodes that have it.
+
+    Of a node whose files do not give its digest, nothing is known. It must not change what is said
+    about the release of other nodes.
+    """
+    found: dict[tuple[str, str], Data] = {}
+    for _node, adapter in pairs:
+        files = [(entry["path"], entry["size"], entry["sha256"]) for entry in adapter["files"]]
+        if files and release_digest(files) == adapter["digest"]:
+            found.setdefault((adapter["name"], adapter["digest"]), adapter)
+    return list(found.values())
+
+
 def _file_names(adapter: Data) -> list[str]:
-    return [*(entry["path"] for entry in adapter["files"]), *adapter["extra_files"]]
+    """The files to transfer: the inventory plugin reads unknown ones as extra_files of all rows.
+
+    So a node cannot add names: those of its release are listed only if they are always delivered.
+    """
+    return [*filter(is_always_delivered, (entry["path"] for entry in adapter["files"])), *adapter["extra_files"]]
 
 
 def _node_name(node: Data) -> str:

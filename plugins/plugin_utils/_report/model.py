@@ -6,8 +6,8 @@
 
 """The report: what a run of role agent covered, what it did and what it proved, as data.
 
-``docs/report.schema.json`` describes its form. The files, the page and the table are made from this
-data alone.
+``docs/report.schema.json`` describes its form, which ``json`` shortens for a large fleet. The
+files, the page and the table are made from this data alone.
 """
 
 from __future__ import annotations
@@ -16,32 +16,31 @@ import collections.abc as c
 import dataclasses
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.worker.protocol import LoadTestResult
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan import (
-    ACTIVATED,
-    REPAIRED,
-    ROLLED_BACK,
-    UNCHANGED,
-)
+from ansible_collections.lorafleet.delivery.plugins.module_utils._serving.actions import SERVED_NOW
+from ansible_collections.lorafleet.delivery.plugins.module_utils._serving.desired import SERVED as PROVED
+from ansible_collections.lorafleet.delivery.plugins.module_utils._serving.evidence import BEHIND, NOT_LOADED
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan import ROLLED_BACK, UNCHANGED
 from ansible_collections.lorafleet.delivery.plugins.module_utils._text import escaped
 
-from .._steps import ACTIVATE, AUDIT, COMPARE, LOAD, STATUS, TRANSFER, Step
+from .._node_names import listed
+from .._steps import ACTIVATE, AUDIT, COMPARE, LOAD, SERVE, SERVED, STATUS, TRANSFER, Step
 from .run import Data, Failure, Node, Run
+from .states import (
+    ACTIVE,
+    AS_VERIFIED,
+    DIFFERS,
+    FAILED,
+    LOADED,
+    MISSING,
+    NOT_REACHED,
+    NOT_SELECTED,
+    NOT_STARTED,
+    SKIPPED,
+    UNREACHABLE,
+)
+from .waves import waves_of
 
-SCHEMA = 4
-
-# The states of an adapter in a report: the actions of adapter_release, and these.
-ACTIONS = (ACTIVATED, ROLLED_BACK, REPAIRED, UNCHANGED)
-# What an audit or a status found.
-AS_VERIFIED = "as_verified"
-DIFFERS = "differs"
-ACTIVE = "active"
-MISSING = "missing"
-# No module returned an adapter in these states.
-FAILED = "failed"
-SKIPPED = "skipped"
-UNREACHABLE = "unreachable"
-NOT_REACHED = "not_reached"
-NOT_SELECTED = "not_selected"
+SCHEMA = 5
 
 # What receipts and load tests have in common.
 _OF_TEST = tuple(field.name for field in dataclasses.fields(LoadTestResult))
@@ -90,6 +89,7 @@ def report_of(run: Run) -> Data:
         "training": {str(key): str(value) for key, value in run.training.items()},
         "notes": [str(note) for note in run.notes],
         "nodes": nodes,
+        "rollout": waves_of(run, nodes),
         "failures": failures,
         "boxes": _boxes(nodes),
     }
@@ -127,13 +127,15 @@ def _adapter(run: Run, node: Node, row: Data, failures: c.Sequence[Data]) -> Dat
     of = node.steps.get(name, {})
     # An up-to-date node ends with the comparison: nothing to transfer, and the receipts are valid.
     current = {} if ACTIVATE in of else of.get(COMPARE, {})
-    found = current or of.get(ACTIVATE) or of.get(AUDIT) or of.get(STATUS) or {}
+    found = current or of.get(ACTIVATE) or of.get(AUDIT) or of.get(STATUS) or _told(run, of)
     receipt = found.get("receipt") or {}
     if current:
         transferred: Data = {"downloaded_bytes": 0, "reused_bytes": 0}
         test: Data = {"from_receipt": True, "required_level": current["required_level"]}
     else:
-        transferred, test = of.get(TRANSFER) or {}, of.get(LOAD) or {}
+        # The load test was that of the release which the node left again.
+        went_back = found.get("action") == ROLLED_BACK
+        transferred, test = of.get(TRANSFER) or {}, {} if went_back else of.get(LOAD) or {}
     failed = any(failure["adapter"] == name for failure in failures)
     level = receipt.get("level") or test.get("level")
     drift = list(found.get("drift") or found.get("differences") or ())
@@ -162,9 +164,14 @@ def _adapter(run: Run, node: Node, row: Data, failures: c.Sequence[Data]) -> Dat
         "files": found.get("files") or [],
         "excluded": node.excluded.get(name, []),
         **_engines(of),
+        "served": bool(_serving(of)) and all(entry["state"] == PROVED for entry in _serving(of)),
+        "serving": _serving(of),
         "history": found.get("history") or [],
         "downloaded_bytes": transferred.get("downloaded_bytes"),
         "reused_bytes": transferred.get("reused_bytes"),
+        # None where the inventory permits the relay only.
+        "way": transferred.get("way"),
+        "not_taken": transferred.get("not_taken"),
         "test": _test(receipt, test),
         "changes": _changes(node.changes.get(name)),
         "drift": [str(line) for line in drift],
@@ -188,8 +195,32 @@ def _test(receipt: Data, test: Data) -> Data | None:
 
 def _engines(of: c.Mapping[Step, Data]) -> Data:
     """Return the verdicts of the node's engines, and notes where the engines are not known."""
-    found = next((of[step] for step in (TRANSFER, COMPARE, AUDIT, STATUS) if step in of), {})
+    found = next((of[step] for step in (TRANSFER, COMPARE, ACTIVATE, AUDIT, STATUS) if step in of), {})
     return {"engines": found.get("engines") or [], "engine_notes": found.get("engine_notes") or []}
+
+
+def _serving(of: c.Mapping[Step, Data]) -> list[Data]:
+    """Return what each engine really serves, as this run found or left it."""
+    told = (of.get(SERVE) or {}).get("engines", ())
+    found = [
+        {
+            "engine": entry["engine"],
+            "url": entry["url"],
+            "state": entry["proof"] or (BEHIND if entry["served"] else NOT_LOADED),
+            "release": entry["served"],
+            "why": entry["why_unproved"] or entry["why"] or "",
+        }
+        for entry in told
+    ]
+    asked = (of.get(SERVED) or {}).get("engines", ())
+    found += [{**{key: entry[key] for key in ("engine", "url", "state", "why")}, "release": entry["served"]} for entry in asked]
+    return found
+
+
+def _told(run: Run, of: c.Mapping[Step, Data]) -> Data:
+    """Return the active release, of a run that only told the engines."""
+    entries = (of.get(SERVE) or {}).get("engines", ()) if run.kind == "serve" else ()
+    return {"release": entries[0]["release"]} if entries else {}
 
 
 def _changes(diff: Data | None) -> Data | None:
@@ -198,10 +229,10 @@ def _changes(diff: Data | None) -> Data | None:
 
 
 def _state(node: Node, row: Data, of: c.Mapping[Step, Data], drift: c.Sequence[str], failures: c.Sequence[Data]) -> str:
-    if of.get(ACTIVATE):
+    if of.get(ACTIVATE) and of[ACTIVATE]["action"] != UNCHANGED:
         return str(of[ACTIVATE]["action"])
-    if of.get(COMPARE):
-        return UNCHANGED
+    if of.get(ACTIVATE) or of.get(COMPARE):
+        return _in_engines(of)
     if not row["selected"]:
         return NOT_SELECTED
     if found := of.get(AUDIT) or of.get(STATUS):
@@ -210,11 +241,21 @@ def _state(node: Node, row: Data, of: c.Mapping[Step, Data], drift: c.Sequence[s
         if any(failure["adapter"] == row["name"] and failure["step"] == LOAD.key for failure in failures):
             return FAILED
         return DIFFERS if drift else AS_VERIFIED if of.get(AUDIT) else ACTIVE
+    if any(failure.result.get("held_back") for failure in node.failures):
+        return NOT_STARTED
     if node.unreachable:
         return UNREACHABLE
     if failures:
         return FAILED
+    if of.get(SERVE):
+        return _in_engines(of)
     return SKIPPED if node.failures else NOT_REACHED
+
+
+def _in_engines(of: c.Mapping[Step, Data]) -> str:
+    """Return whether an engine got a release that was active already."""
+    told = (of.get(SERVE) or {}).get("engines", ())
+    return LOADED if any(entry["action"] == SERVED_NOW for entry in told) else UNCHANGED
 
 
 def _failures(node: Node) -> list[tuple[Data, frozenset[str] | None]]:
@@ -247,6 +288,9 @@ def _entries(node: Node | None, failure: Failure) -> list[Data]:
 
 
 def _failure(node: Node | None, failure: Failure, adapter: str | None, subject: str, problem: str, remedy: str) -> Data:
+    if node is not None and adapter not in {name for _agent, name in node.rows}:
+        # A node may name anything, and many things.
+        adapter = None
     return {
         "node": node.name if node else None,
         "host": failure.host,
@@ -278,18 +322,20 @@ def place_of(node: Data, adapter: Data) -> tuple[str, str]:
 
 
 def _boxes(nodes: c.Sequence[Data]) -> list[Data]:
-    """Return a box for each agent's delivery, one for the checksums and one for the tests."""
+    """Return a box for each agent's delivery, and one for checksums, tests and engines each."""
     pairs = [(node, adapter) for node in nodes for adapter in node["adapters"]]
 
     def box(text: str, evidence: str, lack: str, place: tuple[str, str] | None = None) -> Data:
         covered = [(node, adapter) for node, adapter in pairs if place in (None, place_of(node, adapter))]
-        reasons = [
-            f"{adapter['name']} on {node['node']}: {'differs' if adapter['drift'] and not adapter['verified'] else lack}"
-            for node, adapter in covered
-            if not adapter[evidence]
-        ]
+        lacking: dict[tuple[str, str], list[str]] = {}
+        for node, adapter in covered:
+            if not adapter[evidence]:
+                what = "differs" if adapter["drift"] and not adapter["verified"] else lack
+                lacking.setdefault((adapter["name"], what), []).append(node["node"])
+        reasons = [f"{name} on {listed(those)}: {what}" for (name, what), those in lacking.items()]
         # The role failed there before it knew the adapters.
-        reasons += [f"{node['node']}: {lack}" for node in nodes if place is None and not node["adapters"]]
+        without = [node["node"] for node in nodes if place is None and not node["adapters"]]
+        reasons += [f"{listed(without)}: {lack}"] if without else []
         return {"text": text, "ticked": bool(covered) and not reasons, "reasons": reasons or ([] if covered else ["no adapters"])}
 
     places = dict.fromkeys(place_of(node, adapter) for node, adapter in pairs)
@@ -297,4 +343,10 @@ def _boxes(nodes: c.Sequence[Data]) -> list[Data]:
         *(box(f"{agent.capitalize()} models → {group}", "verified", "not delivered", (agent, group)) for agent, group in places),
         box("All checksums verified", "verified", "not verified"),
         box("All nodes tested", "tested", "not tested"),
+        # Only of a fleet with engines that have a url.
+        *(
+            [box("All nodes serve what was verified", "served", "not served")]
+            if any(one["serving"] for _node, one in pairs)
+            else []
+        ),
     ]

@@ -9,15 +9,16 @@
 from __future__ import annotations
 
 import collections.abc as c
+import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._preflight.checklist import FAILED, OK, WARNING
-from ansible_collections.lorafleet.delivery.plugins.module_utils._text import count, cut, first
+from ansible_collections.lorafleet.delivery.plugins.module_utils._text import count, cut
 
+from .._node_names import listed
+from .alike import MOST_ONE_BY_ONE, cell_of, wrapped
 from .run import Data
 
 _HEADER = ("host", "check", "state", "found")
-# With more hosts, the checks that passed would bury the others.
-_MOST_IN_FULL = 10
 
 
 class Preflight:
@@ -56,19 +57,28 @@ def as_preflight(hosts: c.Mapping[str, c.Sequence[Data]], width: int | None = No
     """Return the lines of the table, each with its state, which is empty for the header.
 
     ``width``, that of a terminal, cuts the last column. The sentences below the table have all of
-    its text.
+    its text. Of many hosts, those with equal lines share them.
     """
-    rows = [
-        (host, check["check"], check["state"], " ".join(check["found"].split()))
-        for host, checks in hosts.items()
-        for check in (checks if len(hosts) <= _MOST_IN_FULL else _shortened(checks))
-    ]
-    widths = [max(map(len, column)) for column in zip(_HEADER, *rows)][:-1]
+    alike: dict[t.Any, list[str]] = {}
+    for host, checks in hosts.items():
+        many = len(hosts) > MOST_ONE_BY_ONE
+        shown = [
+            (check["check"], check["state"], " ".join(check["found"].split()))
+            for check in (_shortened(checks) if many else checks)
+        ]
+        alike.setdefault((tuple(shown), "" if many else host), []).append(host)
+    rows, below = [_HEADER], [""]
+    for (shown, _host), names in alike.items():
+        place, rest = cell_of(names, "host")
+        rows += [(place, *cells) for cells in shown]
+        below += [*[""] * (len(shown) - 1), rest]
+    widths = [max(map(len, column)) for column in zip(*rows)][:-1]
     lines = []
-    for row, state in [(_HEADER, ""), *((row, row[2]) for row in rows)]:
-        start = "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), ""])
+    for row, rest in zip(rows, below):
+        state = "" if row is _HEADER else row[2]
+        start = "  ".join([*(cell.ljust(size) for cell, size in zip(row, widths)), ""])
         found = row[-1] if width is None else cut(row[-1], max(width - len(start) - 3, 20))
-        lines.append(((start + found).rstrip(), state))
+        lines += [(text, state) for text in ((start + found).rstrip(), *wrapped(rest, width))]
     return lines
 
 
@@ -83,12 +93,12 @@ def preflight_lines(hosts: c.Mapping[str, c.Sequence[Data]]) -> list[tuple[str, 
                     found.setdefault((state, check["check"], text), []).append(host)
     lines = [
         # Only a line of this report begins in the first column.
-        (f"{'Warning: ' if state == WARNING else ''}{first(dict.fromkeys(on))}: {text}".replace("\n", "\n  "), state)
+        (f"{'Warning: ' if state == WARNING else ''}{listed(on)}: {text}".replace("\n", "\n  "), state)
         for (state, _check, text), on in found.items()
     ]
     unready = [host for host, checks in hosts.items() if any(check["state"] == FAILED for check in checks)]
     verdict = f"Ready for a delivery: {len(hosts) - len(unready)} of {count(len(hosts), 'host')}."
-    return [*lines, (f"{verdict} Not ready: {first(unready)}.", FAILED) if unready else (verdict, OK)]
+    return [*lines, (f"{verdict} Not ready: {listed(unready)}.", FAILED) if unready else (verdict, OK)]
 
 
 def _shortened(checks: c.Sequence[Data]) -> list[Data]:

@@ -15,8 +15,8 @@ from __future__ import annotations
 import collections.abc as c
 import datetime
 
-from .model import NOT_SELECTED
 from .run import Data
+from .states import NOT_SELECTED
 
 Series = c.Iterable[tuple[dict[str, str], float]]
 
@@ -77,6 +77,24 @@ def as_prometheus(report: Data) -> str:
                 for _node, adapter, labels in pairs
                 # Two engines of a node may differ in their settings only.
                 for engine, version, state in sorted(_verdicts(adapter))
+            ],
+        ),
+        (
+            "adapter_serving",
+            "What an engine really serves of the adapter. Always 1.",
+            [
+                (
+                    {
+                        **labels,
+                        "engine": one["engine"],
+                        "url": one["url"],
+                        "state": one["state"],
+                        "release": one["release"] or "",
+                    },
+                    1,
+                )
+                for _node, adapter, labels in pairs
+                for one in adapter["serving"]
             ],
         ),
         (

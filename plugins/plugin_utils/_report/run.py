@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
-from .._steps import ACTIVATE, COMPARE, DESCRIBE, LOAD, TRANSFER, Step
+from .._steps import ACTIVATE, COMPARE, DESCRIBE, LOAD, SERVE, SERVED, TRANSFER, Step
 
 Data = dict[str, t.Any]
 
@@ -102,7 +102,18 @@ class Node:
             for name in self.steps if self.current is None else self.current:
                 self.steps.get(name, {}).pop(COMPARE, None)
         for entry in result.get("adapters") or ():
-            self.steps.setdefault(entry["name"], {})[step] = entry
+            of = self.steps.setdefault(entry["name"], {})
+            if step in (SERVE, SERVED):
+                # An entry for each engine.
+                of.setdefault(step, {"engines": []})["engines"].append(entry)
+            else:
+                of[step] = entry
+        if step == SERVE:
+            # An engine does not serve them, so what was activated is not active any more.
+            for name in result.get("rolled_back") or ():
+                for undone in (COMPARE, ACTIVATE):
+                    self.steps.get(name, {}).pop(undone, None)
+                self.changes.pop(name, None)
         if step == ACTIVATE:
             # The module lists the differences in the order of the adapters.
             for entry, diff in zip(result.get("adapters") or (), result.get("diff") or ()):
@@ -118,13 +129,15 @@ class Node:
 class Run:
     """A run.
 
-    ``kind`` is deploy, rollback, audit or status. Times are ISO 8601; ``ended`` is None while the
-    run goes on. ``failures`` are those of tasks that belong to no node.
+    ``kind`` is deploy, rollback, serve, audit or status, ``rollout`` the plan of a deploy. Times
+    are ISO 8601; ``ended`` is None while the run goes on. ``failures`` are those of tasks that
+    belong to no node.
     """
 
     started: str
     kind: str = "deploy"
     check_mode: bool = False
+    rollout: Data = dataclasses.field(default_factory=dict)
     nodes: dict[str, Node] = dataclasses.field(default_factory=dict)
     server: Data = dataclasses.field(default_factory=dict)
     ended: str | None = None
@@ -140,6 +153,7 @@ class Run:
         """Add all nodes of a result of ``fleet_info``."""
         for entry in fleet["nodes"]:
             self.node(entry["name"]).declare(entry)
+        self.rollout = fleet.get("rollout") or {}
         self.server, self.training, self.notes = fleet["training_server"], fleet["training"], fleet["notes"]
 
     def fail(self, step: str, host: str, result: Data) -> None:

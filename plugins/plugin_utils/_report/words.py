@@ -12,14 +12,14 @@ import collections.abc as c
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._hashing import SHORT
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan import UNCHANGED
-from ansible_collections.lorafleet.delivery.plugins.module_utils._text import first
 
-from .model import ACTIONS, ACTIVE, AS_VERIFIED, DIFFERS, FAILED, MISSING, UNREACHABLE
+from .._node_names import listed
 from .run import Data
+from .states import ACTIVE, AS_VERIFIED, DIFFERS, DONE, FAILED, MISSING, UNREACHABLE
 
-GOOD = frozenset({*ACTIONS, AS_VERIFIED, ACTIVE})
+GOOD = frozenset({*DONE, AS_VERIFIED, ACTIVE})
 BAD = frozenset({DIFFERS, FAILED, UNREACHABLE, MISSING})
-_CHANGES = frozenset(ACTIONS) - {UNCHANGED}
+_CHANGES = frozenset(DONE) - {UNCHANGED}
 
 
 def state_words(state: str, check_mode: bool = False) -> str:
@@ -67,4 +67,4 @@ def grouped(failures: c.Iterable[Data]) -> list[tuple[str, Data]]:
 
 
 def _place(host: str | None, nodes: c.Iterable[str]) -> str:
-    return f"{host} (needed by {first(nodes)})" if host else first(nodes)
+    return f"{host} (needed by {listed(nodes)})" if host else listed(nodes)

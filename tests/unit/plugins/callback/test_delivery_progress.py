@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import pathlib
 import types
 import typing as t
@@ -104,3 +105,36 @@ ACTION = "lorafleet.delivery.adapter_load_test"
 def test_option_of_task_includes_module_defaults(args: dict[str, str], module_defaults: list[t.Any], device: str) -> None:
     task = types.SimpleNamespace(action=ACTION, args=args, module_defaults=module_defaults)
     assert _option(task, "device", default="cuda") == device
+
+
+def test_results_of_tasks_are_counted_in_a_large_fleet() -> None:
+    callback = CallbackModule()
+
+    def end(host: str, module: str, how: str = "ok", **data: t.Any) -> None:
+        task = types.SimpleNamespace(action=f"lorafleet.delivery.{module}", args={}, delegate_to=None)
+        ended = types.SimpleNamespace(host=types.SimpleNamespace(get_name=lambda: host), task=task, result=data)
+        getattr(callback, f"v2_runner_on_{how}")(ended)
+
+    names = [f"jw2-{number}" for number in range(1, 41)]
+    end("localhost", "fleet_info", nodes=[{"name": name, "rows": [{"selected": name != "jw2-40"}]} for name in names])
+    end("jw2-1", "adapter_up_to_date_info", up_to_date=True)
+    end("jw2-2", "adapter_up_to_date_info", up_to_date=False)
+    end("jw2-3", "adapter_release")
+    end("jw2-4", "adapter_sync")
+    end("jw2-5", "adapter_sync", "failed")
+    end("jw2-6", "adapter_sync", "unreachable")
+    callback._progress.add(events.Event("jw2-7", "activating"))
+    assert callback._progress.lines(79, 1) == ["2 done, 2 failed, 34 to come, 1 busy: 1 activating"]
+    # With no_log, Ansible hides what a task returned.
+    end("localhost", "fleet_info", censored="hidden")
+
+
+@pytest.mark.parametrize(("rows", "drawn"), [(1, 1), (2, 2), (3, 2), (24, 12)])
+def test_draw_never_needs_more_lines_than_the_terminal(rows: int, drawn: int) -> None:
+    callback = CallbackModule()
+    for number in range(50):
+        callback._progress.add(events.Event(f"jw2-{number}", "activating"))
+    lines: list[list[str]] = []
+    area = types.SimpleNamespace(size=os.terminal_size((80, rows)), draw=lines.append)
+    assert callback._draw(t.cast(t.Any, area))
+    assert [len(one) for one in lines] == [drawn]

@@ -16,6 +16,7 @@ import typing as t
 import pytest
 import yaml
 from ansible import constants as C
+from ansible_collections.lorafleet.delivery.plugins.callback import delivery_report
 from ansible_collections.lorafleet.delivery.plugins.callback.delivery_report import DOCUMENTATION, CallbackModule
 
 NAME = CallbackModule.CALLBACK_NAME
@@ -209,6 +210,45 @@ def test_directory_of_another_user_is_not_written_to(
     warning = " ".join(capsys.readouterr().err.split())
     assert "belongs to the user with id" in warning
     assert "Set LORAFLEET_REPORT_DIR to a directory of your own." in warning
+
+
+def test_directory_that_every_user_may_write_to_is_not_written_to(events: Events, capsys: pytest.CaptureFixture[str]) -> None:
+    events.directory.mkdir()
+    events.directory.chmod(0o777)
+    events.select("jw2", ("cleaner", "a"))
+    events.task("jw2", "adapter_release", activated("a"))
+    events.callback.v2_playbook_on_stats(None)
+    assert list(events.directory.iterdir()) == []
+    assert "can be written by every user, so nothing is written there." in " ".join(capsys.readouterr().err.split())
+    # There, nobody can exchange the files of others.
+    events.directory.chmod(0o1777)
+    assert events.report()["ended"]
+
+
+def test_directory_is_not_made_for_every_user_whatever_the_umask(events: Events) -> None:
+    before = os.umask(0)
+    try:
+        events.select("jw2", ("cleaner", "a"))
+        events.task("jw2", "adapter_release", activated("a"))
+        assert events.report()["ended"]
+    finally:
+        os.umask(before)
+
+
+def test_file_that_cannot_be_made_leaves_the_others(
+    events: Events, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(report: dict[str, t.Any]) -> str:
+        raise KeyError(report["kind"] + "\x1b[2J")
+
+    monkeypatch.setitem(delivery_report._FILES, "MANIFEST.md", fail)
+    events.select("jw2", ("cleaner", "a"))
+    events.task("jw2", "adapter_release", activated("a"))
+    assert events.report()["ended"]
+    assert {path.name for path in events.directory.iterdir()} == {*delivery_report._FILES} - {"MANIFEST.md"}
+    warning = " ".join(capsys.readouterr().err.split())
+    assert "MANIFEST.md: cannot be made of this report: KeyError" in warning
+    assert "\x1b" not in warning
 
 
 def test_files_have_modes_of_the_umask(events: Events) -> None:

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import html.parser
-import json
 import re
 import typing as t
 import urllib.parse
@@ -16,7 +15,7 @@ import pytest
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.html import as_html
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._steps import STEPS
 
-from tests.support.reports import NAMES, hostile, load
+from tests.support.reports import NAMES, hostile, in_waves, load, many, troubled
 
 
 class Page(html.parser.HTMLParser):
@@ -93,44 +92,76 @@ def test_as_html_hostile_text_is_escaped() -> None:
     assert report["nodes"][0]["agents"][0] in page.text
 
 
-def alike(number: int) -> dict[str, t.Any]:
-    """Return a report of nodes that differ in name, address, times and durations."""
-    report = load("deployed")
-    [node] = [node for node in report["nodes"] if node["node"] == "jw3-1"]
-    report["nodes"] = []
-    for second in range(number):
-        at = f"2026-11-22T12:{second // 60:02}:{second % 60:02}+00:00"
-        [adapter] = json.loads(json.dumps(node["adapters"]))
-        adapter["test"]["at"] = at
-        adapter["history"] = [{**entry, "at": at} for entry in adapter["history"]]
-        seconds = {step: duration + second / 100 for step, duration in node["seconds"].items()}
-        name = f"gpu-{second + 1:03}"
-        report["nodes"].append(
-            {**node, "node": name, "address": f"{name}.example.org", "seconds": seconds, "adapters": [adapter]}
-        )
-    return report
-
-
-def test_as_html_of_many_equal_nodes_is_small_and_complete() -> None:
-    report = alike(200)
+def test_as_html_of_many_equal_nodes_has_one_card_and_all_names() -> None:
+    report = many(200)
     text = as_html(report)
-    assert len(text.encode()) < 280_000
+    assert len(text.encode()) < 150_000
     page = Page(text)
     shared = report["nodes"][0]["adapters"][0]
     # Once for all nodes.
-    assert page.text.count(shared["digest"]) == 1
-    assert page.text.count(shared["files"][0]["sha256"]) == 1
+    assert page.text.count(shared["digest"]) == page.text.count(shared["files"][0]["sha256"]) == 1
+    assert "gpu-[001:200]" in page.text and "Verified2026-11-22 12:00:00 UTC to 2026-11-22 12:03:19 UTC" in page.text
+    assert [tag for tag, attributes in page.elements if attributes.get("class") == "card"] == ["article"]
     for node in report["nodes"]:
+        assert f"node/{node['node']}" in page.values("id")
+        assert f"{node['node']} {node['address']}" in page.text
+        # In the durations.
+        assert f"#node/{node['node']}" in page.values("href")
+    # The slowest first.
+    names = re.findall(r"(?<=#node/)gpu-\d+", text)
+    assert names == sorted(names, reverse=True)
+
+
+def test_as_html_of_many_nodes_and_adapters_that_fail_in_many_ways_is_small() -> None:
+    text = as_html(troubled(200))
+    assert len(text.encode()) < 350_000
+    page = Page(text)
+    assert page.text.count("fails in way 96.") == 2
+    assert "gpu-097, gpu-197" in page.text
+    assert {attributes["data-shape"] for _tag, attributes in page.elements if "data-shape" in attributes} == {"bad", "good"}
+
+
+def test_as_html_nodes_differing_in_one_fact_are_not_alike() -> None:
+    changes: list[dict[str, t.Any]] = [
+        {"digest": "0" * 64}, {"level": "structure"}, {"device_name": "another"}, {"checks": ["another"]}, {"drift": ["x"]},
+        {"state": "failed"}, {"release": None}, {"engines": []}, {"engine_notes": ["another"]}, {"path": "/another"},
+        {"way": "direct"}, {"history": []}, {"at": None}, {"from_receipt": True}, {"effect": None}, {"agent": "another"},
+        {"serving": [{"engine": "vllm", "url": "u", "state": "behind", "release": None, "why": ""}]},
+        {"excluded": [{"path": "x", "reason": "y"}]},
+        {"distances": {"on": 9.0, "off": 0.0, "direction": 1.0, "strength": 1.0}},
+    ]  # fmt: skip
+    report = many(40)
+    for node, change in zip(report["nodes"][1:], changes):
         [adapter] = node["adapters"]
-        assert f"{node['node']}/{adapter['name']}" in page.values("id")
-        assert adapter["test"]["at"].replace("T", " ").replace("+00:00", " UTC") in page.text
-        assert node["address"] in page.text
-    links = [link for link in page.values("href") if link.startswith("#release/")]
-    assert len(links) == 200 and set(map(urllib.parse.unquote, links)) <= {f"#{found}" for found in page.values("id")}
+        for key, value in change.items():
+            (adapter["test"] if key in adapter["test"] else adapter)[key] = value
+    names = re.findall(r'<tr data-shape="[a-z]+"><th scope="row">(.*?)<br>', as_html(report))
+    last = len(changes) + 1
+    assert names == [f"gpu-001, gpu-[{last + 1:03}:040]", *(f"gpu-{number:03}" for number in range(2, last + 1))]
+
+
+def test_as_html_of_few_equal_nodes_shows_them_one_by_one() -> None:
+    page = Page(as_html(many(10)))
+    assert "fieldset" not in {tag for tag, _attributes in page.elements}
+    assert [attributes["id"] for tag, attributes in page.elements if tag == "h3" and "id" in attributes] == [
+        f"node/gpu-{number:03}" for number in range(1, 11)
+    ]
+
+
+def test_as_html_nodes_that_are_alike_show_the_worst_measure_and_both_ends_of_the_effect() -> None:
+    report = many(12)
+    for number, node in enumerate(report["nodes"]):
+        [adapter] = node["adapters"]
+        distances = {"on": 0.01 * number, "off": 0.0, "direction": 1.0, "strength": 1.0, "top1": 1.0}
+        adapter["test"].update(distances=distances, effect=0.1 + number / 1000)
+        adapter["test"]["permitted"] = {"on": 0.2, "off": 0.1, "direction": 0.9, "strength": 0.1}
+    text = as_html(report)
+    assert '<th scope="row">With the adapter</th><td class="number">0.110</td>' in text
+    assert "10.0 % to 11.1 %" in text
 
 
 def test_as_html_facts_of_one_node_stay_with_it() -> None:
-    report = alike(3)
+    report = many(3)
     differing = report["nodes"][1]["adapters"][0]
     differing["test"]["device_name"] = "another processor"
     differing["drift"] = ["missing  /x"]
@@ -141,7 +172,7 @@ def test_as_html_facts_of_one_node_stay_with_it() -> None:
 
 
 def test_as_html_differences_that_all_nodes_have_stay_with_each_node() -> None:
-    report = alike(3)
+    report = many(3)
     for node in report["nodes"]:
         node["adapters"][0].update(state="differs", drift=["missing  /x"])
     assert Page(as_html(report)).text.count("missing  /x") == 3
@@ -171,6 +202,12 @@ def test_as_html_of_adapter_that_two_agents_serve_has_a_card_for_each() -> None:
     assert "cleaner (Grammar), corrector (Style)" in page.text
 
 
+def test_as_html_shows_the_way_of_the_files() -> None:
+    report = load("deployed")
+    report["nodes"][0]["adapters"][0].update(downloaded_bytes=97_300_000, reused_bytes=0, way="direct", not_taken=[])
+    assert "97.3 MB (direct)" in Page(as_html(report)).text
+
+
 def test_as_html_unfinished_run_without_results_renders() -> None:
     report = {**load("failed"), "ended": None, "seconds": None, "failures": []}
     for node in report["nodes"]:
@@ -179,6 +216,11 @@ def test_as_html_unfinished_run_without_results_renders() -> None:
             adapter.update(state="not_selected", test=None, release=None, files=[], history=[], changes=None, drift=[])
     assert "Unfinished run: deploy" in as_html(report)
     assert as_html({**report, "nodes": [], "boxes": []})
+
+
+def test_as_html_rollout_has_its_waves() -> None:
+    assert "not started: wave 1 failed (jw2-1)" in Page(as_html(in_waves(load("failed")))).text
+    assert "Rollout" not in Page(as_html(load("failed"))).text
 
 
 def test_as_html_gauges_show_distances_against_limits() -> None:

@@ -55,6 +55,12 @@ def test_as_junit_failure_has_problem_and_remedy() -> None:
     assert unreachable.type == "unreachable"
 
 
+def test_as_junit_adapter_that_was_held_back_is_skipped_with_the_reason() -> None:
+    report = load("deployed")
+    report["nodes"][0]["adapters"][0]["state"] = "not_started"
+    assert '<skipped message="An earlier wave of its agent failed." />' in as_junit(report)
+
+
 def test_as_junit_drift_fails_its_adapter_only() -> None:
     found = cases(as_junit(load("drifted")))
     assert [key for key, case in found.items() if not case.is_passed] == [("jw2-1", CLEANER_3B)]

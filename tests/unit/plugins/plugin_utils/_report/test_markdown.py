@@ -14,7 +14,7 @@ from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.model i
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.reports import NAMES, load
+from tests.support.reports import NAMES, in_waves, load, many
 
 BOXES = ["Cleaner models → jw2", "Describer models → jw3", "All checksums verified", "All nodes tested"]
 
@@ -46,6 +46,13 @@ def test_as_markdown_without_engines_has_no_section_for_them() -> None:
     assert "## Engines" not in as_markdown(report)
 
 
+def test_as_markdown_rollout_has_its_waves_and_reads_back_as_the_same_fleet() -> None:
+    text = as_markdown(in_waves(load("failed")))
+    assert "| cleaner | 2 of 2 | jw2-2, jw2-3 | not started: wave 1 failed (jw2-1) |" in text
+    assert parse(text, "MANIFEST.md") == parse(as_markdown(load("failed")), "MANIFEST.md")
+    assert "## Rollout" not in as_markdown(load("failed"))
+
+
 def test_as_markdown_folded_adapter_says_what_it_was_made_of() -> None:
     report = load("deployed")
     adapter = report["nodes"][0]["adapters"][0]
@@ -53,6 +60,20 @@ def test_as_markdown_folded_adapter_says_what_it_was_made_of() -> None:
     text = as_markdown(report)
     assert text.count(f"| {adapter['release']} (folded from 111111111111) |") == 1
     assert text.count("folded from") == 1
+
+
+def test_as_markdown_node_with_the_digest_of_another_does_not_change_its_files() -> None:
+    report = load("deployed")
+    adapters = [adapter for _node, adapter in adapters_of(report)]
+    text = as_markdown(report)
+    # The others keep their digest, so that the files of a node would be shown as those of another.
+    false = {"path": "false.json", "size": 1, "sha256": "f" * 64}
+    adapters[-1].update(digest=adapters[0]["digest"], release=adapters[0]["release"], files=[false], size=None)
+    changed = as_markdown(report)
+    assert "false.json | 1 |" not in changed
+    for entry in adapters[0]["files"]:
+        line = f"| {adapters[0]['name']} | {adapters[0]['release']} | {entry['path']} | {entry['size']} | {entry['sha256']} |"
+        assert text.count(line) == changed.count(line) == 1
 
 
 def test_as_markdown_failure_leaves_boxes_empty_with_reasons() -> None:
@@ -70,6 +91,15 @@ def test_as_markdown_recorded_reports_parse_as_inventory() -> None:
         assert fleet.training == {"epochs": "3", "precision": "bf16"}
         assert fleet.notes == ()
         assert [len(agent.adapters) for agent in fleet.agents] == [2, 1]
+
+
+def test_as_markdown_file_names_of_a_node_become_no_extra_files() -> None:
+    report = load("deployed")
+    adapter = report["nodes"][0]["adapters"][0]
+    adapter["extra_files"] = ["labels.json"]
+    adapter["files"] += [{"path": name, "size": 1, "sha256": "0" * 64} for name in ("labels.json", "evil.py", "notes.md")]
+    fleet = parse(as_markdown(report), "MANIFEST.md")
+    assert {file for agent in fleet.agents for row in agent.adapters for file in row.extra_files} == {"labels.json"}
 
 
 def test_as_markdown_of_node_with_two_agents_has_a_section_for_each() -> None:
@@ -127,3 +157,36 @@ def test_as_markdown_hostile_text_adds_no_box_and_no_cell(purpose: str, message:
     assert {len(cells(line)) for line in evidence} == {9}
     engines = text.split("\n## Engines\n")[1].split("\n## ")[0].strip().split("\n")
     assert {len(cells(line)) for line in engines} == {6}
+
+
+def table(text: str, heading: str) -> list[list[str]]:
+    """Return the rows of the table below a heading, without the header."""
+    section = text.split(f"\n## {heading}\n")[1].split("\n## ")[0].strip()
+    return [[cell.strip() for cell in cells(line)] for line in section.splitlines()[2:] if line.startswith("|")]
+
+
+def test_as_markdown_of_many_equal_nodes_has_one_row_for_them() -> None:
+    report = many(200)
+    [adapter] = report["nodes"][0]["adapters"]
+    report["nodes"][6]["adapters"][0]["test"]["level"] = "structure"
+    text = as_markdown(report)
+    [first, second] = table(text, "Evidence")
+    assert first[:4] == ["describer", "gpu-[001:006], gpu-[008:200]", adapter["name"], adapter["release"]]
+    assert first[-2:] == ["2026-11-22T12:00:00+00:00 to 2026-11-22T12:03:19+00:00", adapter["digest"]]
+    assert (second[1], second[5], second[7]) == ("gpu-007", "structure", "2026-11-22T12:00:06+00:00")
+    assert [row[:2] for row in table(text, "Engines")] == [["gpu-[001:200]", adapter["name"]]]
+    assert len(parse(text, "MANIFEST.md").agents[0].hosts) == 200
+    assert len(table(as_markdown(many(10)), "Evidence")) == 10
+
+
+def test_as_markdown_node_that_copies_answers_of_others_hides_none_of_them() -> None:
+    report = many(20)
+    for node in report["nodes"][4:6]:
+        node["adapters"][0].update(state="failed", release="0" * 12, engines=[])
+    # As another node that failed, and with text that would end a cell of it.
+    report["nodes"][7]["adapters"][0].update(state="failed", release="0" * 12)
+    report["nodes"][8]["adapters"][0].update(state="failed", release=f"{'0' * 12} | failed", engines=[])
+    rows = table(as_markdown(report), "Evidence")
+    assert [(row[1], row[3]) for row in rows if row[4] == "failed"] == [
+        ("gpu-005, gpu-006, gpu-008", "0" * 12), ("gpu-009", f"{'0' * 12} \\| failed"),
+    ]  # fmt: skip

@@ -14,7 +14,7 @@ import jsonschema
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import Problem
 from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.worker.protocol import LoadTestResult
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report import model
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report import states as all_states
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.model import groups_of, report_of
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.run import Data, Node, Run
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._steps import (
@@ -23,6 +23,8 @@ from ansible_collections.lorafleet.delivery.plugins.plugin_utils._steps import (
     COMPARE,
     DESCRIBE,
     LOAD,
+    SERVE,
+    SERVED,
     STATUS,
     STEPS,
     TRANSFER,
@@ -43,8 +45,8 @@ BOXES = [
 ]
 # The states that adapter_release does not return.
 STATES = (
-    model.AS_VERIFIED, model.DIFFERS, model.ACTIVE, model.MISSING, model.FAILED, model.SKIPPED, model.UNREACHABLE,
-    model.NOT_REACHED, model.NOT_SELECTED,
+    all_states.AS_VERIFIED, all_states.DIFFERS, all_states.ACTIVE, all_states.MISSING, all_states.FAILED, all_states.SKIPPED,
+    all_states.UNREACHABLE, all_states.NOT_REACHED, all_states.NOT_STARTED, all_states.NOT_SELECTED,
 )  # fmt: skip
 RECEIPT = {"level": "model", "device": "cuda", "device_name": "NVIDIA H200", "at": "2026-11-22T12:00:00+00:00"}
 
@@ -143,6 +145,27 @@ def test_report_of_started_run_has_empty_boxes() -> None:
     assert ticked(report) == dict.fromkeys(BOXES, False)
     assert {state for node in NODES for state in states(report, node)} == {"not_reached"}
     assert report["boxes"][0]["reasons"] == [f"llama_{variant}_cleaner_lora on jw2: not delivered" for variant in ("3b", "8b")]
+
+
+def test_report_of_nodes_with_the_same_reason_says_it_once() -> None:
+    made = run()
+    nodes = [entry(f"gpu-{number}", *rows("cleaner"), groups=["gpu"]) for number in range(1, 51)]
+    made.declare({"nodes": nodes, "training_server": {}, "training": {}, "notes": []})
+    for declared in nodes:
+        made.node(declared["name"]).select(declared)
+    follow(made.node("gpu-7"), (ACTIVATE, released("cleaner")))
+    [box] = [box for box in report_of(made)["boxes"] if box["text"] == "Cleaner models → gpu"]
+    assert box["reasons"] == [f"llama_{variant}_cleaner_lora on gpu-[1:6], gpu-[8:50]: not delivered" for variant in ("3b", "8b")]
+
+
+def test_report_names_the_way_of_files_where_others_than_the_relay_are_permitted() -> None:
+    name = rows("cleaner")[0]["name"]
+    way = {"way": "relay", "not_taken": [{"way": "direct", "why": "port 8700 of sbs29 cannot be reached: timed out."}]}
+    transferred = {"adapters": [{"name": name, "downloaded_bytes": 9, **way}], "wire_bytes": 10}
+    report = report_of(run(jw2=[(TRANSFER, transferred), (ACTIVATE, released("cleaner"))]))
+    [found, other] = next(node["adapters"] for node in report["nodes"] if node["node"] == "jw2")
+    assert {key: found[key] for key in way} == way
+    assert (other["way"], other["not_taken"]) == (None, None)
 
 
 def test_report_of_complete_delivery_ticks_all_boxes() -> None:
@@ -392,6 +415,28 @@ def test_report_of_failed_fleet_info_is_a_failure_of_the_run() -> None:
     assert (found["node"], found["subject"], found["step"]) == (None, "group agents", "Check the inventory")
 
 
+def test_report_of_node_that_was_held_back_was_not_started() -> None:
+    made = run(jw2=[("Select the adapters", {"msg": "...", "held_back": True, "problems": [problem("wave 2 of cleaner")]})])
+    report = report_of(made)
+    assert states(report, "jw2") == ["not_started", "not_started"]
+    [found] = report["failures"]
+    assert (found["node"], found["subject"]) == ("jw2", "wave 2 of cleaner")
+    assert not ticked(report)[BOXES[0]]
+
+
+def test_report_of_node_that_went_back_has_the_test_of_the_release_it_returned_to() -> None:
+    loaded = {"adapters": [{"name": row["name"], "level": "golden", "from_receipt": False} for row in rows("cleaner")]}
+    steps: list[Event] = [(LOAD, loaded), (ACTIVATE, released("cleaner")), (ACTIVATE, released("cleaner", action="rolled_back"))]
+    report = report_of(run(jw2=steps))
+    assert states(report, "jw2") == ["rolled_back", "rolled_back"]
+    test = report["nodes"][0]["adapters"][0]["test"]
+    assert (test["level"], test["from_receipt"]) == ("model", None)
+
+
+def test_report_of_run_without_waves_has_no_rollout() -> None:
+    assert report_of(run(**delivered("jw2")))["rollout"] == []
+
+
 def schema() -> Data:
     found: Data = json.loads((CHECKOUT / "docs" / "report.schema.json").read_text(encoding="utf-8"))
     return found
@@ -418,7 +463,7 @@ def test_schema_has_every_key_state_and_step() -> None:
     for name in NAMES:
         check(load(name), schema())
     states = schema()["$defs"]["adapter"]["properties"]["state"]["enum"]
-    assert set(states) == {*model.ACTIONS, *STATES}
+    assert set(states) == {*all_states.DONE, *STATES}
     steps = schema()["$defs"]["node"]["properties"]["seconds"]["propertyNames"]["enum"]
     assert steps == [step.key for step in STEPS]
     facts = {field.name for field in dataclasses.fields(LoadTestResult)}
@@ -455,3 +500,86 @@ def test_report_of_adapter_that_is_held_back_has_verdict_and_failure() -> None:
     [failure] = report["failures"]
     assert (failure["node"], failure["adapter"], failure["step"]) == ("jw2", first, "transfer")
     assert second == adapters[1]["name"]
+
+
+URL = "http://127.0.0.1:8000"
+
+
+def told(name: str, proof: str | None = "served", release: str | None = "a" * 12) -> Data:
+    """An entry of adapter_serve."""
+    why = "It has no golden." if proof == "unproved" else None
+    entry = {"name": name, "engine": "vllm", "url": URL, "proof": proof, "served": release, "why_unproved": why}
+    return {**entry, "action": "unchanged" if proof else "went back", "why": None if proof else "It answers wrongly."}
+
+
+@pytest.mark.parametrize(
+    ("entry", "state"),
+    [
+        ({}, "served"),
+        ({"proof": "unproved"}, "unproved"),
+        ({"proof": None, "release": "b" * 12}, "behind"),
+        ({"proof": None, "release": None}, "not loaded"),
+    ],
+)
+def test_report_has_box_for_what_is_served_and_ticks_it_only_with_a_proof(entry: Data, state: str) -> None:
+    first, second = (row["name"] for row in rows("cleaner"))
+    report = report_of(run(jw2=[(SERVE, {"adapters": [told(first), told(second, **entry)]})]))
+    node = report["nodes"][0]
+    assert [one["serving"][0]["state"] for one in node["adapters"]] == ["served", state]
+    [box] = [box for box in report["boxes"] if box["text"] == "All nodes serve what was verified"]
+    # Nothing is known of the other node.
+    assert not box["ticked"]
+    own = [reason for reason in box["reasons"] if node["node"] in reason]
+    assert own == ([] if state == "served" else [f"{second} on {node['node']}: not served"])
+
+
+def test_report_of_files_that_went_back_because_of_an_engine_does_not_have_them_as_activated() -> None:
+    first, second = (row["name"] for row in rows("cleaner"))
+    served = {
+        "adapters": [told(first, None, "b" * 12), told(second)],
+        "rolled_back": [first],
+        "problems": [{"adapter": first, "subject": "engine", "problem": "Wrong.", "remedy": "Look."}],
+        "msg": "Wrong.",
+    }
+    report = report_of(run(jw2=[(ACTIVATE, released("cleaner")), (SERVE, served)]))
+    back, stayed = report["nodes"][0]["adapters"]
+    assert [back[key] for key in ("state", "release", "verified", "changes")] == ["failed", None, False, None]
+    assert (stayed["state"], stayed["verified"]) == ("activated", True)
+
+
+def test_report_of_serve_alone_has_the_active_release() -> None:
+    entry = {**told(rows("cleaner")[0]["name"]), "release": "a" * 12}
+    adapter = report_of(run("serve", jw2=[(SERVE, {"adapters": [entry]})]))["nodes"][0]["adapters"][0]
+    assert (adapter["state"], adapter["release"], adapter["verified"]) == ("unchanged", "a" * 12, False)
+
+
+def test_report_of_release_that_an_engine_did_not_serve_says_why() -> None:
+    entry = {**told(rows("cleaner")[0]["name"], None), "release": "b" * 12}
+    [serving] = report_of(run(jw2=[(SERVE, {"adapters": [entry]})]))["nodes"][0]["adapters"][0]["serving"]
+    assert (serving["state"], serving["why"]) == ("behind", "It answers wrongly.")
+
+
+@pytest.mark.parametrize("action", ["served", "unchanged"])
+@pytest.mark.parametrize("steps", [[], [COMPARE], [ACTIVATE]])
+def test_report_of_release_that_an_engine_got_has_it_as_loaded(steps: list[Step], action: str) -> None:
+    entry = {**told(rows("cleaner")[0]["name"]), "release": "a" * 12, "action": action}
+    before = released("cleaner", action="unchanged", from_receipt=True, required_level="model")
+    made = run("deploy" if steps else "serve", jw2=[*((step, before) for step in steps), (SERVE, {"adapters": [entry]})])
+    assert report_of(made)["nodes"][0]["adapters"][0]["state"] == ("loaded" if action == "served" else "unchanged")
+
+
+def test_report_of_audit_has_what_each_engine_serves() -> None:
+    first = rows("cleaner")[0]["name"]
+    entry = {"name": first, "engine": "vllm", "url": URL, "state": "behind", "why": "Old.", "served": "b" * 12}
+    other = {**entry, "url": f"{URL}1", "state": "served", "why": "", "served": "a" * 12}
+    report = report_of(run(jw2=[(SERVED, {"adapters": [entry, other]})]))
+    asked, not_asked = report["nodes"][0]["adapters"]
+    assert [(one["url"], one["state"], one["release"]) for one in asked["serving"]] == [
+        (URL, "behind", "b" * 12),
+        (f"{URL}1", "served", "a" * 12),
+    ]
+    assert (asked["served"], not_asked["served"], not_asked["serving"]) == (False, False, [])
+
+
+def test_report_without_engines_that_are_told_to_serve_has_no_box_for_them() -> None:
+    assert "All nodes serve what was verified" not in [box["text"] for box in report_of(run(jw2=[]))["boxes"]]

@@ -51,14 +51,25 @@ def test_as_preflight_of_few_hosts_has_all_checks_of_all_hosts() -> None:
     assert len(starts) == 1
 
 
-def test_as_preflight_of_many_hosts_has_one_line_for_each_that_is_ready() -> None:
+def test_as_preflight_of_many_hosts_has_one_line_for_those_that_are_ready() -> None:
     nodes = [f"gpu-{number:03}" for number in range(200)]
     found = preflight(**{node: [RSYNC, SPACE] for node in nodes})
     found.hosts["gpu-007"] = [RSYNC, SPACE, NO_RSYNC]
     lines = [cells(line) for line, _state in as_preflight(found.in_order(nodes))]
-    assert len(lines) == 1 + 200 + 1
-    assert lines[1] == ["gpu-000", "2 checks", "ok"]
-    assert lines[8:10] == [["gpu-007", "rsync", "failed", "is not installed."], ["gpu-007", "2 other checks", "ok"]]
+    assert lines[1:] == [
+        ["gpu-[000:006], gpu-[008:199]", "2 checks", "ok"],
+        ["gpu-007", "rsync", "failed", "is not installed."],
+        ["gpu-007", "2 other checks", "ok"],
+    ]
+
+
+def test_as_preflight_long_list_of_hosts_is_below_their_lines() -> None:
+    nodes = [f"gpu-{number:03}" for number in range(40)]
+    found = preflight(**{node: [RSYNC, NO_RSYNC if number % 2 else SPACE] for number, node in enumerate(nodes)})
+    lines = [line for line, _state in as_preflight(found.in_order(nodes), 80)]
+    assert [cells(line)[0] for line in lines if line.startswith("20 hosts")] == ["20 hosts"] * 3
+    assert max(map(len, lines)) <= 80
+    assert all(f" {node}" in " ".join(lines) for node in nodes)
 
 
 def test_as_preflight_on_terminal_fits_its_width() -> None:
@@ -71,9 +82,9 @@ def test_as_preflight_on_terminal_fits_its_width() -> None:
 def test_preflight_lines_have_what_is_wrong_and_the_remedy() -> None:
     found = preflight(jw2=[OLD_TORCH, NO_RSYNC], jw3=[NO_RSYNC], jw4=[RSYNC], jw5=[NO_RSYNC], jw6=[NO_RSYNC])
     assert preflight_lines(found.hosts) == [
-        ("jw2, jw3, jw5 and 1 more: rsync: is not installed. Install rsync.", "failed"),
+        ("jw2, jw3, jw5, jw6: rsync: is not installed. Install rsync.", "failed"),
         ("Warning: jw2: versions: torch 2.0 is old. Update it.", "warning"),
-        ("Ready for a delivery: 1 of 5 hosts. Not ready: jw2, jw3, jw5 and 1 more.", "failed"),
+        ("Ready for a delivery: 1 of 5 hosts. Not ready: jw2, jw3, jw5, jw6.", "failed"),
     ]
 
 

@@ -67,6 +67,14 @@ def test_as_prometheus_engines_of_same_name_and_version_are_one_sample() -> None
     ]
 
 
+def test_as_prometheus_has_what_each_engine_serves() -> None:
+    report = load("deployed")
+    adapter = report["nodes"][0]["adapters"][0]
+    adapter["serving"] = [{"engine": "vllm", "url": "http://127.0.0.1:8000", "state": "behind", "release": None, "why": "Old."}]
+    [sample] = samples(as_prometheus(report))["lorafleet_adapter_serving"]
+    assert (sample.labels["state"], sample.labels["release"], sample.labels["adapter"]) == ("behind", "", adapter["name"])
+
+
 def test_as_prometheus_unfinished_run_has_no_end() -> None:
     report = {**load("deployed"), "ended": None}
     assert "lorafleet_run_end_timestamp_seconds" not in samples(as_prometheus(report))

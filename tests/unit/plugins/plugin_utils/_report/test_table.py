@@ -8,9 +8,15 @@ from __future__ import annotations
 
 import re
 
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.table import as_table, failure_lines, note_lines
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.table import (
+    as_table,
+    duration_lines,
+    failure_lines,
+    note_lines,
+    wave_lines,
+)
 
-from tests.support.reports import NAMES, load
+from tests.support.reports import NAMES, in_waves, load, many
 
 
 def test_as_table_columns_are_aligned_and_complete() -> None:
@@ -98,6 +104,15 @@ def test_note_lines_name_what_engines_make_of_an_adapter_that_is_delivered() -> 
     assert note_lines({**report, "kind": "status"}) == [line, note]
 
 
+def test_note_lines_name_what_is_served_without_a_proof() -> None:
+    report = load("deployed")
+    adapter = report["nodes"][0]["adapters"][0]
+    served = {"engine": "vllm", "url": "http://127.0.0.1:8000", "state": "served", "release": "a" * 12, "why": ""}
+    adapter["serving"] = [served, {**served, "state": "unproved", "why": "It has no golden."}]
+    about = f"note: jw2-1: adapter {adapter['name']}:"
+    assert note_lines(report) == [f"{about} engine vllm at http://127.0.0.1:8000: unproved: It has no golden."]
+
+
 def test_failure_lines_have_problem_and_remedy() -> None:
     report = load("failed")
     _alpha, row, lost = (failure["problem"] for failure in report["failures"])
@@ -134,10 +149,10 @@ def test_failure_lines_of_many_nodes_are_grouped() -> None:
     rejected = report["failures"][0]
     report["failures"] = [{**rejected, "node": f"jw2-{number}"} for number in range(1, 51)]
     [line] = failure_lines(report)
-    assert line.startswith(f"sbs29 (needed by jw2-1, jw2-2, jw2-3 and 47 more): {rejected['subject']}: is 64; ")
+    assert line.startswith(f"sbs29 (needed by jw2-[1:50]): {rejected['subject']}: is 64; ")
     report["failures"] = [{**rejected, "node": f"jw2-{number}", "host": f"jw2-{number}"} for number in range(1, 51)]
     [line] = failure_lines(report)
-    assert line.startswith(f"jw2-1, jw2-2, jw2-3 and 47 more: {rejected['subject']}: is 64; ")
+    assert line.startswith(f"jw2-[1:50]: {rejected['subject']}: is 64; ")
 
 
 def test_failure_lines_of_unreachable_training_server_name_it_once() -> None:
@@ -145,7 +160,7 @@ def test_failure_lines_of_unreachable_training_server_name_it_once() -> None:
     lost = {**report["failures"][2], "host": "sbs29", "subject": "sbs29"}
     report["failures"] = [{**lost, "node": f"jw2-{number}"} for number in range(1, 5)]
     [line] = failure_lines(report)
-    assert line.startswith("sbs29 (needed by jw2-1, jw2-2, jw2-3 and 1 more): is unreachable: ")
+    assert line.startswith("sbs29 (needed by jw2-[1:4]): is unreachable: ")
     assert line.count("sbs29") == 1
 
 
@@ -164,3 +179,75 @@ def test_as_table_of_node_with_two_agents_has_lines_for_both() -> None:
     assert (first.split()[:3], second.split()[:3]) == (
         ["describer", "jw3-1", node["adapters"][0]["name"]], ["corrector", "jw3-1", node["adapters"][0]["name"]],
     )  # fmt: skip
+
+
+def test_wave_lines_of_a_rollout_are_a_table() -> None:
+    assert [line for line, _state in wave_lines(in_waves(load("failed")))] == [
+        "agent    wave  nodes         result",
+        "cleaner  1/2   jw2-1         failed (jw2-1)",
+        "cleaner  2/2   jw2-2, jw2-3  not started: wave 1 failed (jw2-1)",
+    ]
+
+
+def test_wave_lines_without_waves_are_none() -> None:
+    assert wave_lines(load("failed")) == []
+
+
+def test_as_table_of_many_equal_nodes_has_one_line_for_them() -> None:
+    report = many(200)
+    report["nodes"][6]["adapters"][0]["state"] = "failed"
+    header, others, failed = as_table(report)
+    assert [re.split(r" {2,}", line)[1] for line, _state in (header, others, failed)] == [
+        "node", "gpu-[001:006], gpu-[008:200]", "gpu-007",
+    ]  # fmt: skip
+    sums = [sum(node["seconds"].values()) for node in report["nodes"]]
+    assert others[0].endswith(f"  {sums[0]:.1f} to {sums[-1]:.1f}")
+    assert (others[1], failed[1]) == ("unchanged", "failed")
+    assert len(as_table(many(10))) == 11
+
+
+def test_as_table_long_list_of_nodes_is_below_their_line() -> None:
+    report = many(200)
+    odd = report["nodes"][::2]
+    for node in odd:
+        node["adapters"][0]["state"] = "failed"
+    for width in (None, 60):
+        lines = [line for line, _state in as_table(report, width)]
+        assert max(map(len, lines)) <= 130
+        assert sum("100 nodes" in line for line in lines) == 2
+        listed = " ".join(lines)
+        # All of them: a node must not be hidden behind others.
+        assert all(f" {node['node']}" in listed for node in report["nodes"])
+
+
+def test_duration_lines_name_the_slowest_of_many_nodes() -> None:
+    assert duration_lines(many(10)) == []
+    report = many(200)
+    slowest = report["nodes"][6]
+    slowest["seconds"]["transfer"] = 900.25
+    total = sum(slowest["seconds"].values())
+    [line] = duration_lines(report)
+    usual = sum(report["nodes"][101]["seconds"].values())
+    last = [f"gpu-{number} {sum(report['nodes'][number - 1]['seconds'].values()):.1f} s" for number in (200, 199, 198, 197)]
+    assert line == f"Half of 200 nodes took at most {usual:.1f} s. The slowest: gpu-007 {total:.1f} s, {', '.join(last)}."
+
+
+def test_note_lines_of_a_talkative_node_leave_room_for_others() -> None:
+    report = many(20)
+    for node in report["nodes"]:
+        node["adapters"][0]["test"].update(from_receipt=False, notes=["Unusual."])
+    report["nodes"][0]["adapters"][0]["test"]["notes"] = [f"Note {number}." for number in range(50)]
+    lines = note_lines(report)
+    about = f"adapter {report['nodes'][0]['adapters'][0]['name']}"
+    assert lines[:2] == [f"note: gpu-001: {about}: Note 0.", f"note: gpu-[002:020]: {about}: Unusual."]
+    assert len(lines) == 11
+
+
+def test_failure_lines_of_nodes_with_too_many_are_counted_together() -> None:
+    report = load("failed")
+    one = {**report["failures"][2], "adapter": None, "step": "transfer"}
+    report["failures"] = [{**one, "node": f"jw2-{node}", "host": f"jw2-{node}", "problem": f"lacks {number}."}
+                          for node in range(1, 51) for number in range(7)]  # fmt: skip
+    lines = failure_lines(report)
+    assert len(lines) == 6
+    assert lines[-1] == "jw2-[1:50]: transfer: 2 more of this kind each, all in report.json."
