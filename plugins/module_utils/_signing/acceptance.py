@@ -1,0 +1,168 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# BSD-2-Clause (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+
+# This module util is PRIVATE to the collection: it may change or vanish in any release.
+
+"""Accepts or refuses releases on a node: reads its trust, verifies, decides and records."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import typing as t
+
+from .. import _trust_place
+from .._adapter.manifest import Manifest
+from .._errors import DeliveryError, Problem, collected
+from .._store.paths import AdapterPaths
+from .._store.state import read_state
+from .decision import Described, Offer, why_no_return, why_refused
+from .refusal import MALFORMED, NO_TRUST, Refusal
+from .serials import Accepted, Record, read_record, with_accepted, write_record
+from .ssh_signatures import SshSignatures, Verified
+from .statement import manifest_sha256, read_statement
+from .trust import Trust, read_trust
+
+
+@dataclasses.dataclass(frozen=True)
+class Signed:
+    """A statement and its signatures, as files of the controller have them."""
+
+    statement: str
+    signatures: tuple[str, ...]
+
+
+class Acceptance:
+    """Decides about the releases of one run.
+
+    ``signed`` has what was signed, by the name of the adapter. Raises DeliveryError if this node's
+    trust is damaged, or if there are signatures and nothing that the node trusts.
+    """
+
+    def __init__(self, signed: t.Mapping[str, Signed], now: datetime.datetime | None = None) -> None:
+        self._trust = read_trust(_trust_place.PLACE)
+        self._signed = signed
+        self._now = now or datetime.datetime.now(tz=datetime.timezone.utc).replace(microsecond=0)
+        if signed and self._trust is None:
+            problem = f"has no {_trust_place.PLACE.directory}, so it trusts no signature."
+            remedy = "Run playbooks/trust.yml, or deliver to it without signatures."
+            raise DeliveryError(Refusal("this node", problem, remedy, None, NO_TRUST))
+
+    @classmethod
+    def of_option(cls, signed: t.Iterable[dict[str, t.Any]]) -> Acceptance:
+        """Return the one for the option ``signed`` of a module. Raises DeliveryError as above."""
+        return cls({one["adapter"]: Signed(one["statement"], tuple(one["signatures"])) for one in signed})
+
+    def accept(self, manifest: Manifest, record: Record | None, active: bool) -> Accepted | None:
+        """Return what is accepted of a release that is to be served, or None if it is unsigned.
+
+        ``active`` is whether the node serves it already. Raises DeliveryError if it is refused.
+        """
+        if self._trust is None:
+            return None
+        described = _described(manifest, active)
+        signed = self._signed.get(manifest.name)
+        offer = signatures = None
+        if signed is not None:
+            offer, signatures = self._verified(signed, self._trust, manifest.name)
+        refusal = why_refused(described, offer, self._trust.policy, record, self._now)
+        if refusal is not None:
+            raise DeliveryError(refusal)
+        return None if offer is None or signatures is None else Accepted(offer.statement, signatures, self._now)
+
+    def accept_return(self, manifest: Manifest, record: Record | None) -> None:
+        """Raise DeliveryError if a rollback to a release is refused."""
+        if self._trust is None:
+            return
+        accepted = None if record is None else record.of(manifest.digest)
+        revoked: list[str] = []
+        if accepted is not None and self._trust.revoked:
+            text = accepted.statement.to_bytes()
+            with SshSignatures(self._trust.signers, self._trust.revoked, self._now) as ssh:
+                revoked = [name for name, one in accepted.signatures.items() if ssh.is_revoked(text, one.encode())]
+        refusal = why_no_return(_described(manifest, False), self._trust.policy, record, revoked)
+        if refusal is not None:
+            raise DeliveryError(refusal)
+
+    def inspect(self, paths: AdapterPaths, manifest: Manifest) -> tuple[dict[str, t.Any] | None, str]:
+        """Return by whom an active release is signed, and why a rollback to it would be refused.
+
+        The first has signers, serial and expires, or is None for an unsigned release. The second is
+        empty if it would not be. Raises DeliveryError if the record is damaged.
+        """
+        record = read_record(paths.accepted)
+        accepted = None if record is None else record.of(manifest.digest)
+        problem = ""
+        try:
+            self.accept_return(manifest, record)
+        except DeliveryError as exc:
+            problem = exc.problems[0].problem
+        if accepted is None:
+            return None, problem
+        statement = accepted.statement
+        entry = {
+            "signers": sorted(accepted.signatures),
+            "serial": statement.serial,
+            "expires": statement.expires.isoformat(),
+        }
+        return entry, problem
+
+    def check_all(self, manifests: t.Iterable[Manifest], models_dir: str, store: str) -> None:
+        """Raise DeliveryError with all problems if any of these releases is refused."""
+        problems: list[Problem] = []
+        for manifest in manifests:
+            with collected(problems, manifest.name):
+                paths = AdapterPaths(models_dir, store, manifest.name)
+                self.accept(manifest, read_record(paths.accepted), read_state(paths).active == manifest.release)
+        if problems:
+            raise DeliveryError(*problems)
+
+    def is_known(self, name: str, digest: str, record: Record | None) -> bool:
+        """Return whether the node has accepted an active release as it is offered now.
+
+        An unsigned one is known where signatures are not required.
+        """
+        if self._trust is None:
+            return True
+        accepted = None if record is None else record.of(digest)
+        signed = self._signed.get(name)
+        if accepted is None:
+            return signed is None and not self._trust.policy.required
+        return signed is None or accepted.statement.to_bytes().decode() == signed.statement
+
+    def _verified(self, signed: Signed, trust: Trust, adapter: str) -> tuple[Offer, dict[str, str]]:
+        """Return what is offered, and one signature of each signer."""
+        text = signed.statement.encode("utf-8", "replace")
+        try:
+            statement = read_statement(text)
+        except DeliveryError as exc:
+            first = exc.problems[0]
+            raise DeliveryError(Refusal(first.subject, first.problem, first.remedy, adapter, MALFORMED)) from exc
+        with SshSignatures(trust.signers, trust.revoked, self._now) as ssh:
+            outcomes = [ssh.verify(text, one.encode("utf-8", "replace")) for one in signed.signatures]
+        good = {one.signer: text for one, text in zip(outcomes, signed.signatures) if isinstance(one, Verified)}
+        return Offer(statement, tuple(outcomes)), good
+
+
+def record_accepted(path: str, new: Accepted, stored: t.Collection[str]) -> None:
+    """Record durably that a release was accepted, before it is served.
+
+    ``path`` is that of the adapter's record, ``stored`` are the releases in the store.
+    """
+    record = read_record(path)
+    known = None if record is None else record.of(new.statement.digest)
+    if known is None or (known.statement, known.signatures) != (new.statement, new.signatures):
+        write_record(path, with_accepted(record, new, stored))
+
+
+def _described(manifest: Manifest, active: bool) -> Described:
+    return Described(
+        adapter=manifest.name,
+        digest=manifest.digest,
+        manifest=manifest_sha256(manifest),
+        files=len(manifest.files),
+        size=manifest.size,
+        tensors=len(manifest.tensors),
+        active=active,
+    )

@@ -1,0 +1,127 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This plugin util is PRIVATE to the collection: it may change or vanish in any release.
+
+"""The directory with signed statements, made for git.
+
+SIGNATURES/NAME/DIGEST12.json           the statement
+SIGNATURES/NAME/DIGEST12.*.sig          its signatures, one file for each key
+SIGNATURES/NAME/DIGEST12.manifest       the manifest whose sha256 the statement has
+
+Nothing is verified here: the nodes do that, with the keys that they trust.
+"""
+
+from __future__ import annotations
+
+import collections.abc as c
+import contextlib
+import dataclasses
+import glob
+import os
+import typing as t
+
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import Manifest
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.ssh_formats import MAX_SIGNATURE
+from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.statement import (
+    MAX_BYTES,
+    Statement,
+    manifest_sha256,
+    read_statement,
+)
+
+# Of one statement: as many as a policy can require.
+_MOST_SIGNATURES = 16
+
+
+class SignatureFiles:
+    """The files about one release."""
+
+    def __init__(self, directory: str, name: str, release: str) -> None:
+        self.directory = os.path.join(directory, name)
+        self.statement = os.path.join(self.directory, f"{release}.json")
+        self.manifest = _manifest_path(self.directory, release)
+        self._signatures = os.path.join(self.directory, f"{release}.")
+
+    def signature(self, signer: str) -> str:
+        """Return the path of a signature. ``signer`` tells it from those of others."""
+        return f"{self._signatures}{signer}.sig"
+
+    def signatures(self) -> list[str]:
+        return sorted(glob.glob(f"{glob.escape(self._signatures)}*.sig"))
+
+    def manifest_of(self, statement: Statement) -> Manifest | None:
+        """Return the manifest of another release of the adapter, None without the signed one."""
+        with contextlib.suppress(OSError, DeliveryError), open(
+            _manifest_path(self.directory, statement.release), encoding="utf-8"
+        ) as stream:
+            manifest = Manifest.from_text(stream.read())
+            return manifest if manifest_sha256(manifest) == statement.manifest else None
+        return None
+
+    def read(self) -> dict[str, t.Any] | None:
+        """Return the statement and its signatures as texts, or None if there is no statement.
+
+        Raises DeliveryError for a file that cannot be one.
+        """
+        if not os.path.lexists(self.statement):
+            return None
+        paths = self.signatures()
+        if len(paths) > _MOST_SIGNATURES:
+            problem = f"has {len(paths)} signatures; at most {_MOST_SIGNATURES} are read."
+            raise DeliveryError.of(self.statement, problem, "Delete those that are no longer needed.")
+        return {"statement": _read(self.statement, MAX_BYTES), "signatures": [_read(path, MAX_SIGNATURE) for path in paths]}
+
+
+def statements_in(directory: str) -> list[Statement]:
+    """Return all statements about an adapter. Raises DeliveryError for a file that is not one."""
+    found = []
+    for path in sorted(glob.glob(os.path.join(glob.escape(directory), "*.json"))):
+        with _about_file(path):
+            found.append(read_statement(_read(path, MAX_BYTES).encode("utf-8", "replace")))
+    return found
+
+
+@contextlib.contextmanager
+def _about_file(path: str) -> c.Iterator[None]:
+    """Name the file in every DeliveryError that passes through."""
+    try:
+        yield
+    except DeliveryError as exc:
+        named = (dataclasses.replace(problem, subject=f"{path}: {problem.subject}") for problem in exc.problems)
+        raise DeliveryError(*named) from exc
+
+
+def with_signed(arguments: c.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """Return the arguments of a module with the statements about its manifests.
+
+    The manifests are given as texts. Raises DeliveryError.
+    """
+    directory = os.path.expanduser(str(arguments.get("signatures") or ""))
+    if not directory:
+        return dict(arguments)
+    if not os.path.isdir(directory):
+        remedy = "Sign releases with playbooks/sign.yml, or leave the option empty."
+        raise DeliveryError.of("signatures", f"is {directory}, which is no directory on the controller.", remedy)
+    found = []
+    for text in arguments.get("manifests") or []:
+        manifest = Manifest.from_text(str(text))
+        signed = SignatureFiles(directory, manifest.name, manifest.release).read()
+        if signed is not None:
+            found.append({"adapter": manifest.name, **signed})
+    return {**arguments, "signed": found}
+
+
+def _manifest_path(directory: str, release: str) -> str:
+    return os.path.join(directory, f"{release}.manifest")
+
+
+def _read(path: str, limit: int) -> str:
+    try:
+        with open(path, "rb") as stream:
+            # Too long for the node, too, which says so.
+            return stream.read(limit + 1).decode("utf-8", "replace")
+    except OSError as exc:
+        raise DeliveryError.of(path, f"cannot be read: {exc.strerror}.", "Restore it from git.") from exc

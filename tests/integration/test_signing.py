@@ -1,0 +1,151 @@
+# Copyright (c) 2026, The lorafleet.delivery authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Playbooks sign and trust, and deliveries to nodes that trust signers.
+
+A node has a directory /etc of its own: its interpreter mounts one over that of this machine.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import termios
+
+import pytest
+from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.serials import read_record
+
+from tests.support.fleet import CLEANER_3B, CLEANER_8B, DESCRIBER_3B, Fleet, contents
+from tests.support.playbooks import CHECKOUT, LIMIT, PLAYBOOK, Run, recording
+from tests.support.signing import Keys, signer_line
+from tests.support.terminal import Terminal
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="needs root, to mount"),
+]
+
+CONFIRMED = ("-e", "training_signing_confirmed=true")
+
+
+@pytest.fixture
+def keys(tmp_path: pathlib.Path) -> Keys:
+    (tmp_path / "keys").mkdir()
+    return Keys(tmp_path / "keys")
+
+
+@pytest.fixture
+def signing_fleet(fleet: Fleet, keys: Keys) -> Fleet:
+    """A fleet whose nodes will trust alice."""
+    trust, signatures = fleet.root / "trust", fleet.root / "signatures"
+    trust.mkdir()
+    signatures.mkdir()
+    policy = {"fleet": "lab", "required": True, "threshold": 1, "version": 1}
+    (trust / "policy.json").write_text(json.dumps(policy), encoding="utf-8")
+    (trust / "allowed_signers").write_text(signer_line("alice", keys.public("alice")), encoding="utf-8")
+    fleet.groups["agents"].update(agent_trust=str(trust), agent_signatures=str(signatures))
+    fleet.groups["training"]["training_signing_key"] = keys.private("alice")
+    for node in ("jw2-1", "jw3-1"):
+        own, python = fleet.root / f"{node}-etc", fleet.root / f"{node}-python"
+        (own / "upper").mkdir(parents=True)
+        (own / "work").mkdir()
+        mount = f"mount -t overlay -o lowerdir=/etc,upperdir={own}/upper,workdir={own}/work overlay /etc"
+        inner = f'{mount} && exec {sys.executable} "$@"'
+        python.write_text(f"#!/bin/sh\nexec unshare -m sh -c '{inner}' sh \"$@\"\n", encoding="utf-8")
+        python.chmod(0o755)
+        fleet.hosts[node]["ansible_python_interpreter"] = str(python)
+    return fleet
+
+
+def succeeded(done: Run) -> Run:
+    assert done.rc == 0, done.output
+    return done
+
+
+def refused(done: Run, node: str) -> str:
+    """Return the message of a node that refused."""
+    assert done.rc != 0
+    [message] = done.failures(node)
+    return message
+
+
+def test_fleet_serves_what_is_signed(signing_fleet: Fleet, keys: Keys) -> None:
+    fleet, served = signing_fleet, signing_fleet.served("jw3-1", DESCRIBER_3B)
+    signatures, installed = fleet.root / "signatures", fleet.root / "jw3-1-etc" / "upper" / "lorafleet"
+    succeeded(fleet.run("trust"))
+    assert sorted(os.listdir(installed / "trust")) == ["allowed_signers", "policy.json"]
+
+    # Nothing is signed yet, so nothing is transferred.
+    message = refused(fleet.run("deploy", "--limit", "jw3"), "jw3-1")
+    assert "is not signed; this node serves signed releases only. Sign it with playbooks/sign.yml." in message
+    assert not fleet.stored("jw3-1", DESCRIBER_3B).exists()
+
+    # Without a terminal and without confirmation, nothing is signed.
+    assert "Nothing was signed." in refused(fleet.run("sign"), "sbs29")
+    assert f"adapter {CLEANER_3B}, release" in succeeded(fleet.run("sign", "--check")).output
+    assert os.listdir(signatures) == []
+    succeeded(fleet.run("sign", *CONFIRMED))
+    assert {*os.listdir(signatures)} == {CLEANER_3B, CLEANER_8B, DESCRIBER_3B}
+
+    fleet.deploy()
+    record = read_record(str(fleet.stored("jw3-1", DESCRIBER_3B) / "accepted.json"))
+    assert record is not None
+    assert record.serial == 1
+    assert fleet.deploy().changed() == []
+
+    # Another release of the same form, which nobody has signed.
+    before, changed = contents(served), fleet.source / DESCRIBER_3B / "tokenizer_config.json"
+    changed.write_text(changed.read_text(encoding="utf-8") + " ", encoding="utf-8")
+    assert "is not signed" in refused(fleet.run("deploy", "--limit", "jw3"), "jw3-1")
+    assert contents(served) == before
+    succeeded(fleet.run("sign", *CONFIRMED, "--tags", "describer"))
+    fleet.deploy("--limit", "jw3")
+    assert contents(served) != before
+
+
+def test_node_refuses_what_a_lost_key_has_signed(signing_fleet: Fleet, keys: Keys) -> None:
+    fleet, trust = signing_fleet, signing_fleet.root / "trust"
+    succeeded(fleet.run("trust"))
+    succeeded(fleet.run("sign", *CONFIRMED, "--tags", "describer"))
+    (trust / "allowed_signers").write_text(signer_line("bob", keys.public("bob")), encoding="utf-8")
+    (trust / "revoked_keys").write_text(f"{keys.public('alice')}\n", encoding="utf-8")
+    policy = json.loads((trust / "policy.json").read_text(encoding="utf-8"))
+    (trust / "policy.json").write_text(json.dumps({**policy, "version": 2}), encoding="utf-8")
+    succeeded(fleet.run("trust"))
+    assert "which is revoked on this node" in refused(fleet.run("deploy", "--limit", "jw3"), "jw3-1")
+
+
+@pytest.mark.parametrize(("answer", "signs"), [("yes", True), ("y", False)])
+def test_sign_asks_once_on_a_terminal(signing_fleet: Fleet, answer: str, signs: bool) -> None:
+    fleet, terminal = signing_fleet, Terminal(columns=120)
+    process = subprocess.Popen(
+        [str(PLAYBOOK), "-i", str(fleet.write_inventory()), str(CHECKOUT / "playbooks" / "sign.yml")],
+        env={**recording(fleet.root / "record.jsonl"), "TERM": "xterm"},
+        cwd=fleet.root,
+        stdin=terminal.program,
+        stdout=terminal.program,
+        stderr=terminal.program,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    try:
+        terminal.close_program()
+        while not any("Sign this? Write yes" in line for line in terminal.visible):
+            assert terminal.read(), "\n".join(terminal.everything)
+        assert any(f"adapter {DESCRIBER_3B}, release" in line for line in terminal.everything)
+        terminal.answer(f"{answer}\r")
+        while terminal.read():
+            pass
+        process.wait(LIMIT)
+    finally:
+        process.kill()
+        process.wait()
+        terminal.close()
+    assert (process.returncode == 0) is signs, "\n".join(terminal.everything)
+    assert bool(os.listdir(fleet.root / "signatures")) is signs
