@@ -14,6 +14,7 @@ import subprocess
 import typing as t
 
 from ._errors import DeliveryError
+from ._ways import check_ways
 
 
 class Rsync(t.NamedTuple):
@@ -54,9 +55,13 @@ def no_zstd(host: str, version: str) -> DeliveryError:
 
 def check_transfer_options(params: dict[str, t.Any]) -> None:
     """Raise DeliveryError for values that stop every transfer or that rsync does not accept."""
+    check_ways(params)
     for name in ("transfer_timeout", "transfer_tries", "transfer_streams"):
         if params[name] < 1:
             raise DeliveryError.of(name, f"is {params[name]}.", "Set it to 1 or more.")
+    if params["transfer_minimum_rate"] < 0:
+        remedy = "Set it to a number of bytes per second, or to 0 for any rate."
+        raise DeliveryError.of("transfer_minimum_rate", f"is {params['transfer_minimum_rate']}.", remedy)
     if not re.fullmatch(r"(\d+(\.\d+)?[KMG]?)?", params["transfer_bwlimit"], re.IGNORECASE | re.ASCII):
         raise DeliveryError.of(
             "transfer_bwlimit",

@@ -15,6 +15,7 @@ import typing as t
 
 from tests.benchmarks import true_size
 from tests.support import sshd
+from tests.support.load_test_node import OWN_USER
 from tests.support.playbooks import Background, Run
 from tests.support.tiny_adapters import PEFT_PYTHON
 
@@ -117,6 +118,8 @@ class Loopback:
         agents = {
             "agent_python": PEFT_PYTHON,
             "agent_device": "cpu",
+            # No other user may enter the temporary directory.
+            "agent_load_test_user": OWN_USER,
             "agent_bases": bases,
         }
         inventory = {

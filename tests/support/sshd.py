@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A real ssh server for tests, on a free port of 127.0.0.1 and with its own keys."""
+"""A real ssh server for tests, on a free port of this machine and with its own keys."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LIMIT = 30
 # sshd uses the first value of a setting.
 _CONFIG = """\
 {settings}
-ListenAddress 127.0.0.1:{port}
+ListenAddress {address}:{port}
 HostKey {directory}/host_key
 AuthorizedKeysFile {directory}/authorized_keys
 PidFile none
@@ -51,6 +51,7 @@ class Server:
     private_key: pathlib.Path
     known_hosts: pathlib.Path
     log: list[str]
+    address: str = "127.0.0.1"
 
     @property
     def ssh_common_args(self) -> str:
@@ -60,7 +61,7 @@ class Server:
     def options(self, **overrides: t.Any) -> dict[str, t.Any]:
         """The options of ansible.builtin.ssh that connect to it."""
         return {
-            "host": "127.0.0.1",
+            "host": self.address,
             "password": None,
             "port": self.port,
             "private_key_file": str(self.private_key),
@@ -77,7 +78,7 @@ class Server:
         """The same options as variables of an inventory."""
         return {
             "ansible_connection": "ssh",
-            "ansible_host": "127.0.0.1",
+            "ansible_host": self.address,
             "ansible_port": self.port,
             "ansible_user": self.user,
             "ansible_ssh_private_key_file": str(self.private_key),
@@ -94,10 +95,13 @@ def lacking() -> str:
 
 
 @contextlib.contextmanager
-def running(directory: pathlib.Path, *settings: str) -> t.Iterator[Server]:
+def running(
+    directory: pathlib.Path, *settings: str, address: str = "127.0.0.1", within: t.Sequence[str] = ()
+) -> t.Iterator[Server]:
     """Run a server with its files in an empty ``directory``.
 
-    ``settings`` are lines of sshd_config.
+    ``settings`` are lines of sshd_config. ``within`` is a command that starts another one in the
+    network namespace of ``address``.
     """
     for name in ("host_key", "user_key"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", directory / name], check=True)
@@ -106,22 +110,22 @@ def running(directory: pathlib.Path, *settings: str) -> t.Iterator[Server]:
         # sshd's unprivileged part needs it. Distributions create it when their service starts.
         pathlib.Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     for _try in range(_TRIES):
-        port = _free_port()
-        process, log = _start(directory, port, settings)
+        port = free_port()
+        process, log = _start(directory, address, port, settings, within)
         if process.poll() is None:
             break
     else:
         raise RuntimeError("sshd does not start:\n" + "\n".join(log))
     host_key = (directory / "host_key.pub").read_text(encoding="utf-8")
-    (directory / "known_hosts").write_text(f"[127.0.0.1]:{port} {host_key}", encoding="utf-8")
+    (directory / "known_hosts").write_text(f"[{address}]:{port} {host_key}", encoding="utf-8")
     try:
-        yield Server(port, getpass.getuser(), directory / "user_key", directory / "known_hosts", log)
+        yield Server(port, getpass.getuser(), directory / "user_key", directory / "known_hosts", log, address)
     finally:
         process.terminate()
         process.wait(_LIMIT)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A port that is free now.
 
     If it is taken before sshd starts, sshd ends and another is tried.
@@ -132,12 +136,14 @@ def _free_port() -> int:
         return port
 
 
-def _start(directory: pathlib.Path, port: int, settings: tuple[str, ...]) -> tuple[subprocess.Popen[str], list[str]]:
+def _start(
+    directory: pathlib.Path, address: str, port: int, settings: tuple[str, ...], within: t.Sequence[str]
+) -> tuple[subprocess.Popen[str], list[str]]:
     """Start sshd and wait until it listens or has ended."""
-    config = _CONFIG.format(port=port, directory=directory, settings="\n".join(settings))
+    config = _CONFIG.format(address=address, port=port, directory=directory, settings="\n".join(settings))
     (directory / "sshd_config").write_text(config, encoding="utf-8")
     process = subprocess.Popen(
-        [str(_SSHD), "-D", "-e", "-f", str(directory / "sshd_config")],
+        [*within, str(_SSHD), "-D", "-e", "-f", str(directory / "sshd_config")],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -152,7 +158,7 @@ def _start(directory: pathlib.Path, port: int, settings: tuple[str, ...]) -> tup
         with process.stderr as lines:
             for line in lines:
                 log.append(line.rstrip())
-                if line.startswith("Server listening on 127.0.0.1"):
+                if line.startswith(f"Server listening on {address}"):
                     listening.set()
         process.wait()
         listening.set()

@@ -82,8 +82,10 @@ class Become:
             if ready.poll(1000 * (min(left, _POLL_INTERVAL) if password else left)):
                 byte = os.read(stdout, 1)
                 if not byte:
-                    if process.wait() not in _REGULAR_EXIT:
-                        return False
+                    # It may have closed its output only.
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        if process.wait(left) not in _REGULAR_EXIT:
+                            return False
                     break
                 line += byte
                 if byte == b"\n":

@@ -15,7 +15,7 @@ import tempfile
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 
-from .relay import End, start
+from .relay import End, printed_by, start, text_of
 from .rsync import CONNECTION_FAILED
 from .session import unclean_shell
 
@@ -37,12 +37,12 @@ def probe(host: str, end: End, programs: c.Sequence[str], source: bool = False) 
         running.callback(end.close)
         process = start(running, end, command, subprocess.PIPE, stderr)
         connected = end.become is None or end.become.wait(process, stderr, _TIMEOUT)
+        output = printed_by(process, _TIMEOUT)
         try:
-            output, _none = process.communicate(timeout=_TIMEOUT)
+            process.wait(_TIMEOUT)
         except subprocess.TimeoutExpired:
             raise DeliveryError.of(host, f"did not answer within {_TIMEOUT} seconds.", _REMEDY) from None
-        stderr.seek(0)
-        messages = " ".join(stderr.read().decode(errors="replace").split())[-600:]
+        messages = " ".join(text_of(stderr).split())[-600:]
     if not connected or process.returncode:
         what = "an ssh connection failed" if process.returncode == CONNECTION_FAILED else f"status {process.returncode}"
         raise DeliveryError.of(host, f"cannot be used for a transfer: {what}: {messages or 'no reason given'}", _REMEDY)

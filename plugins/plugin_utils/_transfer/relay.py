@@ -26,6 +26,7 @@ import contextlib
 import dataclasses
 import fcntl
 import os
+import resource
 import select
 import subprocess
 import tempfile
@@ -41,6 +42,8 @@ from .rsync import (
     CONSEQUENCES,
     END_OF_VERSION,
     EXCESS,
+    FLOOD,
+    SLOW,
     TIMEOUT,
     Offer,
     TransferOptions,
@@ -59,6 +62,10 @@ _CHUNK = 1 << 18
 _KEEPALIVE_BYTES = 1 << 10
 # What a login shell may print.
 _GREETING_SIZE = 1 << 16
+# The messages of an end over ssh, in a temporary file, and how much of either end of them is read.
+# ssh itself may write no longer file: it copies known_hosts when a host has further keys.
+_MAX_MESSAGES = 1 << 24
+_MESSAGES_READ = 1 << 16
 # Seconds to wait for a process that cannot be killed.
 _KILL_TIMEOUT = 10
 
@@ -92,17 +99,9 @@ class End:
     def greeting(self, timeout: int) -> str:
         """What this end prints before any command, for instance by a start-up file of its shell."""
         argv = dataclasses.replace(self, become=None).argv(["true"])
-        with self.environment(argv) as variables, contextlib.suppress(subprocess.TimeoutExpired):
-            done = subprocess.run(
-                argv,
-                env={**os.environ, **variables},
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=timeout,
-                check=False,
-            )
-            return done.stdout.decode(errors="replace")
-        return ""
+        with contextlib.ExitStack() as running:
+            process = start(running, self, argv, subprocess.DEVNULL, subprocess.DEVNULL)
+            return printed_by(process, timeout).decode(errors="replace")
 
     def close(self) -> None:
         """Close the shared connection, if there is one."""
@@ -162,29 +161,34 @@ def transfer(
                 codes = (0, server.wait())
             elif node.become and not node.become.wait(client, client_stderr, timeout):
                 codes = (client.wait(), 0)
-            elif not _has_begun(client, timeout):
-                codes = (_exit_status(client, _KILL_TIMEOUT), 0)
+            elif not has_begun(client, timeout):
+                codes = (exit_status(client, _KILL_TIMEOUT), 0)
             else:
                 _join(running, client.stdout, server.stdin)
                 # The node's requests go to the source directly. With this copy open, the source
                 # would not notice that the node has gone.
                 t.cast("t.IO[bytes]", client.stdout).close()
                 pipes = t.cast("t.IO[bytes]", server.stdout), t.cast("t.IO[bytes]", client.stdin)
+                least = options.minimum_rate * keepalive_timeout(timeout)
                 try:
-                    moved = _pump(*pipes, timeout, count_received)
-                    codes = (_exit_status(client, timeout), _exit_status(server, timeout)) if moved else (TIMEOUT, 0)
+                    failure = _pump(*pipes, timeout, count_received, least)
+                    codes = (failure, 0) if failure else (exit_status(client, timeout), exit_status(server, timeout))
                 except _Excess:
                     codes = (EXCESS, 0)
+        if any(
+            end.ssh is not None and _size(of) >= _MAX_MESSAGES for end, of in ((node, client_stderr), (source, server_stderr))
+        ):
+            codes = (FLOOD, 0)
         # A source whose partner has ended reports only that.
         is_consequence = codes[0] not in (0, *CONSEQUENCES) and codes[1] in CONSEQUENCES
         if is_consequence:
             codes = (codes[0], 0)
-        version, has_reported, server_messages = _text(server_stderr).rpartition(f"{END_OF_VERSION}\n")
+        version, has_reported, server_messages = text_of(server_stderr).rpartition(f"{END_OF_VERSION}\n")
         if not has_reported and not codes[1]:
             # It was ended when the node's end had failed.
             server_messages = ""
         stderr = [] if is_consequence else [server_messages]
-        client_messages = _text(client_stderr)
+        client_messages = text_of(client_stderr)
         stderr.append(node.become.without_prompt(client_messages) if node.become else client_messages)
     end = decisive_end(codes)
     return TransferResult(
@@ -198,12 +202,19 @@ def transfer(
 
 
 def start(
-    running: contextlib.ExitStack, end: End, command: list[str], stdin: t.Any, stderr: t.IO[bytes]
+    running: contextlib.ExitStack, end: End, command: list[str], stdin: t.Any, stderr: t.IO[bytes] | int
 ) -> subprocess.Popen[bytes]:
-    """Start a command at an end. It is stopped when ``running`` is closed."""
+    """Start a command at an end. It is stopped when ``running`` is closed.
+
+    ssh ends when the host has printed too many messages. Before it can be connected, it has this
+    limit, which the process that the commands share inherits.
+    """
     environment = {**os.environ, **running.enter_context(end.environment(command))}
     process = subprocess.Popen(command, env=environment, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr)
     running.callback(_stop, process)
+    if end.ssh is not None:
+        with contextlib.suppress(ProcessLookupError):
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (_MAX_MESSAGES, _MAX_MESSAGES))
     for pipe in filter(None, (process.stdin, process.stdout)):
         # Refused if the user has used up the kernel's limit for pipes. The transfer is merely
         # slower then.
@@ -212,7 +223,25 @@ def start(
     return process
 
 
-def _has_begun(client: subprocess.Popen[bytes], timeout: int) -> bool:
+def printed_by(process: subprocess.Popen[bytes], timeout: int) -> bytes:
+    """What a process prints until it closes its output, at most as much as a login shell may.
+
+    Waits for ``timeout`` seconds.
+    """
+    stdout = t.cast("t.IO[bytes]", process.stdout).fileno()
+    ready = select.poll()
+    ready.register(stdout, select.POLLIN)
+    deadline = time.monotonic() + timeout
+    printed = b""
+    while (left := deadline - time.monotonic()) > 0 and len(printed) < _GREETING_SIZE and ready.poll(1000 * left):
+        block = os.read(stdout, _GREETING_SIZE - len(printed))
+        if not block:
+            break
+        printed += block
+    return printed
+
+
+def has_begun(client: subprocess.Popen[bytes], timeout: int) -> bool:
     """Wait for the line with which the node's command begins; leave everything after it unread.
 
     What precedes it was printed by the login shell. Returns False if the command does not begin.
@@ -254,12 +283,12 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait(_KILL_TIMEOUT)
 
 
-def _pump(source: t.IO[bytes], node: t.IO[bytes], timeout: int, received: c.Callable[[int], None]) -> bool:
-    """Move data from source to node until either process ends. False if the time limit expired.
+def _pump(source: t.IO[bytes], node: t.IO[bytes], timeout: int, received: c.Callable[[int], None], least: int) -> int:
+    """Move data from source to node until either process ends. Returns TIMEOUT, SLOW or 0.
 
     rsync's own time limit does not suffice: its ends keep each other alive with empty messages
     while no file data moves. A stream of keepalives alone is accepted for ``keepalive_timeout``
-    seconds.
+    seconds, and so is one of fewer than ``least`` bytes.
     """
     with source, node:
         os.set_blocking(node.fileno(), False)
@@ -272,29 +301,29 @@ def _pump(source: t.IO[bytes], node: t.IO[bytes], timeout: int, received: c.Call
         while True:
             events = dict(readable.poll(timeout * 1000))
             if not events:
-                return False
+                return TIMEOUT
             if node.fileno() in events:
-                return True
+                return 0
             if not writable.poll(timeout * 1000):
-                return False
+                return TIMEOUT
             try:
                 # From pipe to pipe in the kernel, without copying the data into this process.
                 count = os.splice(source.fileno(), node.fileno(), _CHUNK)
             except BlockingIOError:
                 continue
             except BrokenPipeError:
-                return True
+                return 0
             if not count:
-                return True
+                return 0
             received(count)
             moved += count
-            if moved > _KEEPALIVE_BYTES:
+            if moved > max(_KEEPALIVE_BYTES, least):
                 moved, since = 0, time.monotonic()
             elif time.monotonic() - since > keepalive_timeout(timeout):
-                return False
+                return SLOW if moved > _KEEPALIVE_BYTES else TIMEOUT
 
 
-def _exit_status(process: subprocess.Popen[bytes], timeout: int) -> int:
+def exit_status(process: subprocess.Popen[bytes], timeout: int) -> int:
     """Wait for an end whose partner has gone, but not forever."""
     try:
         return process.wait(timeout)
@@ -302,6 +331,12 @@ def _exit_status(process: subprocess.Popen[bytes], timeout: int) -> int:
         return TIMEOUT
 
 
-def _text(stream: t.IO[bytes]) -> str:
-    stream.seek(0)
-    return stream.read().decode(errors="replace")
+def text_of(stream: t.IO[bytes]) -> str:
+    """The beginning and the end of what was printed, which is all of it as a rule."""
+    first = os.pread(stream.fileno(), _MESSAGES_READ, 0)
+    last = os.pread(stream.fileno(), _MESSAGES_READ, max(len(first), _size(stream) - _MESSAGES_READ))
+    return (first + last).decode(errors="replace")
+
+
+def _size(stream: t.IO[bytes]) -> int:
+    return os.fstat(stream.fileno()).st_size

@@ -34,13 +34,16 @@ TIMEOUT = 30
 BUSY = 75
 NOT_FOUND = 127
 CONNECTION_FAILED = 255
-# No exit status of rsync: the source has sent more bytes than those of the files.
+# No exit statuses of rsync: an end has printed too many messages, the data comes too slowly, and
+# the source has sent more bytes than those of the files.
+FLOOD = 96
+SLOW = 97
 EXCESS = 98
 # How an end exits whose partner has ended.
 CONSEQUENCES = (SOCKET_ERROR, PROTOCOL_ERROR)
 # After these, another try resumes the transfer where it stopped.
-_TRANSIENT = frozenset({SOCKET_ERROR, PROTOCOL_ERROR, 20, TIMEOUT, 35, CONNECTION_FAILED})
-_LOGIN_DENIED = ": Permission denied ("
+_TRANSIENT = frozenset({SOCKET_ERROR, PROTOCOL_ERROR, 20, TIMEOUT, 35, SLOW, CONNECTION_FAILED})
+LOGIN_DENIED = ": Permission denied ("
 _NO_SPACE = "No space left on device"
 _TOO_LONG = "File too large"
 _REASONS = {
@@ -52,6 +55,8 @@ _REASONS = {
     " cannot write it on the node",
     24: "a source file vanished during the transfer",
     TIMEOUT: "no data for {timeout} seconds, or only rsync keepalives for {keepalive_timeout}",
+    FLOOD: "an end printed too many messages",
+    SLOW: "the data came more slowly than transfer_minimum_rate",
     EXCESS: "the source sent more than it had described",
     BUSY: "another run is still writing to the staging directory",
     NOT_FOUND: "a program was not found",
@@ -59,7 +64,8 @@ _REASONS = {
 }
 
 _BLOCK = 512
-_FEWEST_BLOCKS = (1 << 20) // _BLOCK
+# The least limit of a file. Locally, the messages of rsync go to a file as well.
+_LEAST_LIMIT = 1 << 16
 _PROTOCOL_BYTES = 1 << 20
 
 # The two ends of rsync exchange keepalives also while no file data moves, for instance while one of
@@ -111,13 +117,15 @@ class TransferOptions:
 
     ``timeout`` is in seconds without data. ``bwlimit`` is the value of rsync's option of that name,
     empty for no limit. ``compress`` needs an rsync with zstd at both ends. ``node_rsync`` is the
-    version of rsync on the node, as far as it is known.
+    version of rsync on the node, as far as it is known. ``minimum_rate`` is in bytes per second,
+    over ``keepalive_timeout`` seconds; 0 for any rate.
     """
 
     timeout: int
     bwlimit: str = ""
     compress: bool = False
     node_rsync: str = ""
+    minimum_rate: int = 0
 
     def for_both_ends(self) -> list[str]:
         """The options that both ends must have alike."""
@@ -140,15 +148,35 @@ class Offer:
     def file_blocks(self) -> int:
         """The size that no file may exceed on the node, in the unit of ``ulimit -f``.
 
-        Some shells have blocks of 1024 bytes, which doubles the limit. Locally, the messages of
-        rsync go to a file as well.
+        Some shells have blocks of 1024 bytes, which doubles the limit.
         """
-        return max(-(-self.largest // _BLOCK), _FEWEST_BLOCKS)
+        return -(-max(self.largest, _LEAST_LIMIT) // _BLOCK)
 
     @property
     def most_bytes(self) -> int:
         """The bytes that the source may send: some more, for the protocol."""
         return self.total + self.total * 3 // 100 + _PROTOCOL_BYTES
+
+
+def within_space(sizes: c.Mapping[str, int]) -> list[list[str]]:
+    """Divide files into the fewest transfers that cannot take more space than was checked.
+
+    All files of one transfer have the same limit, the size of the largest. The node has made sure
+    that it has twice the described bytes: for the release, and later for the served copy. So a
+    source that sends longer files, which compression makes cheap, cannot take other space. The
+    largest files are transferred first, and alone as far as necessary.
+    """
+    names = sorted(sizes, key=lambda name: -sizes[name])
+    limits = [max(sizes[name], _LEAST_LIMIT) for name in names]
+    alone = next(
+        (
+            number
+            for number in range(len(names))
+            if sum(limits[:number]) + limits[number] * len(limits[number:]) <= 2 * sum(limits)
+        ),
+        0,
+    )
+    return [*([name] for name in names[:alone]), names[alone:]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,7 +200,7 @@ class TransferResult:
     def transient(self) -> bool:
         """True if the same transfer may succeed when it is tried again."""
         # A denied login stays denied, and repeated wrong passwords may lock the account.
-        denied = self.returncode == CONNECTION_FAILED and _LOGIN_DENIED in self.stderr
+        denied = self.returncode == CONNECTION_FAILED and LOGIN_DENIED in self.stderr
         return (self.returncode in _TRANSIENT and not denied) or self._signal > 0
 
     @property

@@ -17,12 +17,14 @@ import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, about
 from ansible_collections.lorafleet.delivery.plugins.module_utils._rsync import no_zstd
-from ansible_collections.lorafleet.delivery.plugins.module_utils._text import shown
+from ansible_collections.lorafleet.delivery.plugins.module_utils._text import escaped, shown
+from ansible_collections.lorafleet.delivery.plugins.module_utils._ways import RELAY
 
 from .._contact.failures import CLEAN_SHELL
 from .relay import End, transfer
-from .rsync import BUSY, NOT_FOUND, Offer, TransferOptions, TransferResult, failure_reason
+from .rsync import BUSY, NOT_FOUND, Offer, TransferOptions, TransferResult, failure_reason, within_space
 from .ssh import without_secrets
+from .ways import Progress, Wanted
 
 # Seconds before a retry: a host that has just refused a connection would refuse the next one too.
 _RETRY_DELAY = 2
@@ -33,6 +35,7 @@ _UNTOUCHED = "The served files were not changed."
 class Session:
     """Transfers from ``source`` to ``node``, which are names for messages.
 
+    ``follows`` is whether another way was tried before, which may still hold the staging directory.
     ``results`` holds the result of every attempt up to now.
     """
 
@@ -42,6 +45,7 @@ class Session:
     node_end: End
     options: TransferOptions
     tries: int
+    follows: bool = False
     results: list[TransferResult] = dataclasses.field(default_factory=list)
 
     def fetch(
@@ -71,11 +75,12 @@ class Session:
                 directory = os.path.join(source_dir, subdirectory) if subdirectory else source_dir
                 group = (directory, os.path.join(subdirectory, ""))
             groups.setdefault(group, []).append(name)
-        for (directory, destination), found in groups.items():
-            described = [sizes[name] for name in found] if sizes else []
-            offer = Offer(max(described), sum(described)) if described else None
-            names = [os.path.basename(links.get(name, name)) for name in found]
-            self._fetch(adapter, names, directory, staging, progress, destination, offer)
+        for (directory, destination), members in groups.items():
+            for found in within_space({name: sizes[name] for name in members}) if sizes else [members]:
+                described = [sizes[name] for name in found] if sizes else []
+                offer = Offer(max(described), sum(described)) if described else None
+                files = [os.path.basename(links.get(name, name)) for name in found]
+                self._fetch(adapter, files, directory, staging, progress, destination, offer)
 
     def _fetch(
         self,
@@ -93,6 +98,7 @@ class Session:
             lock_timeout = 0
             if number:
                 time.sleep(_RETRY_DELAY)
+            if number or self.follows:
                 # The receiver of the last attempt may not know yet that its connection is gone. It
                 # notices when it sends its next keepalive, after half of the time limit.
                 lock_timeout = self.options.timeout * 3 // 4
@@ -136,17 +142,45 @@ class Session:
             end.close()
 
     @property
+    def received(self) -> int:
+        """The bytes that the node has received in all attempts."""
+        return sum(result.received for result in self.results)
+
+    @property
     def source_rsync(self) -> str:
         """The version of rsync at the source; empty until the source has reported it."""
         return next((result.source_rsync.version for result in self.results if result.source_rsync), "")
 
     def summary(self) -> dict[str, t.Any]:
-        """The summary of all attempts, for the result of the task."""
+        """What only a relay adds to the result of the task."""
+        ends = (self.node_end, self.source_end)
         return {
-            "wire_bytes": sum(result.received for result in self.results),
             "source_rsync": self.source_rsync,
-            "commands": [without_secrets(command) for result in self.results for command in result.commands],
+            # The source has named the directories in them.
+            "commands": [
+                [escaped(word, kept="") for word in (command if end.ssh is None else without_secrets(command))]
+                for result in self.results
+                for end, command in zip(ends, result.commands)
+            ],
         }
+
+
+@dataclasses.dataclass
+class RelayWay:
+    """The way ``relay``: rsync at both ends of a session."""
+
+    session: Session
+    name: t.ClassVar[str] = RELAY
+    given_up: str = ""
+
+    @property
+    def received(self) -> int:
+        return self.session.received
+
+    def fetch(self, wanted: Wanted, progress: Progress) -> None:
+        sizes = {entry.path: entry.size for entry in wanted.manifest.files}
+        places = (wanted.directory, wanted.staging)
+        self.session.fetch(wanted.manifest.name, wanted.names, *places, progress, wanted.links, sizes)
 
 
 def _first(last: TransferResult) -> str:

@@ -39,15 +39,15 @@ def transfer_slot(directory: str, source: str, slots: int, on_wait: c.Callable[[
         path = os.path.join(directory, urllib.parse.quote(source, safe=""))
         files = [held.enter_context(open(f"{path}.{number}", "wb")) for number in range(slots)]
         with open(f"{path}.next", "wb") as turn:
-            if not _try_lock(turn) or not any(_try_lock(file) for file in files):
+            if not try_lock(turn) or not any(try_lock(file) for file in files):
                 on_wait()
                 fcntl.flock(turn, fcntl.LOCK_EX)
-                while not any(_try_lock(file) for file in files):
+                while not any(try_lock(file) for file in files):
                     time.sleep(_POLL_INTERVAL)
         yield
 
 
-def _try_lock(file: t.IO[bytes]) -> bool:
+def try_lock(file: t.IO[bytes]) -> bool:
     """Lock a file unless another process has locked it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -36,14 +36,26 @@ _PASSWORD = ("BatchMode=no", "NumberOfPasswordPrompts=1")
 # For the same reason, the user's own value wins over these.
 _LAST = ("Ciphers=^aes128-gcm@openssh.com",)
 
-# Flags of ssh that take no value. One word can combine several of them.
-_FLAGS = re.compile(r"-[46AaCfGgKkMNnqsTtVvXxYy]+")
+# Seconds for the process that holds a shared connection to tell which one it is.
+_CHECK_TIMEOUT = 10
 
-# Options whose value is a command or an environment. -o may follow other flags in its word.
-_COMMANDS = re.compile(
-    r"^((?:-[46AaCfGgKkMNnqsTtVvXxYy]*o)?\s*(?:ProxyCommand|KnownHostsCommand|LocalCommand|SetEnv)[\s=]+).*",
-    re.IGNORECASE | re.DOTALL,
+# Flags of ssh that take no value. One word can combine several of them.
+_WITHOUT_VALUE = "46AaCfGgKkMNnqsTtVvXxYy"
+_FLAGS = re.compile(f"-[{_WITHOUT_VALUE}]+")
+
+# The flags and options whose values are displayed. Those of others can be commands, environments or
+# addresses with a password.
+_SHOWN_FLAGS = "bcFilmpS"
+_SHOWN_OPTIONS = frozenset(
+    (
+        *("batchmode", "bindaddress", "ciphers", "compression", "connectionattempts", "connecttimeout"),
+        *("controlmaster", "controlpath", "controlpersist", "globalknownhostsfile", "hostkeyalgorithms", "hostkeyalias"),
+        *("identitiesonly", "identityfile", "kexalgorithms", "macs", "numberofpasswordprompts", "port"),
+        *("preferredauthentications", "serveralivecountmax", "serveraliveinterval", "stricthostkeychecking", "user"),
+        "userknownhostsfile",
+    )
 )
+_SETTING = re.compile(r"(\s*(\w+)[\s=]+).*", re.DOTALL)
 
 # The options of ansible.builtin.ssh that the command line depends on.
 OPTIONS = (
@@ -89,22 +101,53 @@ def ssh_argv(options: c.Mapping[str, t.Any], command: c.Sequence[str], control_p
 def close_connection(options: c.Mapping[str, t.Any], control_path: str) -> None:
     """Close the connection that the commands with this ``control_path`` share, if there is one.
 
-    Its process is killed: ``-O exit`` would first wait for the other side to read all data in
-    transit, which may never happen.
+    Its process is killed: ``-O exit`` would first wait for the host to read all data in transit,
+    which may never happen. If the process does not answer, it is left alone.
     """
     check = [str(options["ssh_executable"]), "-F", "none", "-o", control_path_option(control_path)]
     check += ["-O", "check", "--", str(options["host"])]
-    done = subprocess.run(check, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False)
-    master = re.search(r"\(pid=(\d+)\)", done.stderr)
-    with contextlib.suppress(OSError):
-        if master:
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        done = subprocess.run(
+            check,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_CHECK_TIMEOUT,
+            check=False,
+        )
+        if master := re.search(r"\(pid=(\d+)\)", done.stderr):
             os.kill(int(master[1]), signal.SIGKILL)
+    with contextlib.suppress(OSError):
         os.unlink(control_path)
 
 
 def without_secrets(argv: c.Sequence[str]) -> list[str]:
-    """The command for display. Commands within options are left out: they may contain passwords."""
-    return [_COMMANDS.sub(r"\1...", word) for word in argv]
+    """An ssh command for display, without the values of options that may contain a secret."""
+    program, *words = argv
+    shown = [program]
+    while words and words[0] != "--":
+        word = words.pop(0)
+        flags = re.match(f"-[{_WITHOUT_VALUE}]*", word)
+        if flags is None:
+            # No option of ssh, so a host.
+            shown.append("...")
+        elif flags.end() == len(word):
+            shown.append(word)
+        elif flags.end() + 1 < len(word):
+            flag, value = word[flags.end()], word[flags.end() + 1 :]
+            shown.append(f"{flags[0]}{flag}{_shown_value(flag, value)}")
+        else:
+            shown += [word, *(_shown_value(word[-1], value) for value in words[:1])]
+            del words[:1]
+    return [*shown, *words]
+
+
+def _shown_value(flag: str, value: str) -> str:
+    if flag == "o":
+        setting = _SETTING.fullmatch(value)
+        return value if setting and setting[2].lower() in _SHOWN_OPTIONS else f"{setting[1] if setting else ''}..."
+    return value if flag in _SHOWN_FLAGS else "..."
 
 
 def control_path_option(path: str) -> str:

@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import pathlib
+import typing as t
 
 import pytest
+from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import TRANSFER
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
-from ansible_collections.lorafleet.delivery.plugins.module_utils._rsync import Rsync, installed_rsync
+from ansible_collections.lorafleet.delivery.plugins.module_utils._rsync import Rsync, check_transfer_options, installed_rsync
 
 
 @pytest.mark.parametrize(
@@ -51,6 +53,32 @@ def test_installed_rsync_that_cannot_be_run_is_error(tmp_path: pathlib.Path, mon
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(DeliveryError, match=r"rsync: cannot be run: libzstd\.so\.1: cannot open shared object file\."):
         installed_rsync()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "problem"),
+    [
+        ("transfer_tries", 0, "transfer_tries: is 0. Set it to 1 or more."),
+        ("transfer_bwlimit", "fast", "transfer_bwlimit: is 'fast', which is not a valid value"),
+        ("transfer", "command", "transfer_command: is empty, but transfer is command. Set it to a list"),
+        ("transfer", "direct", "transfer_direct_ports: is empty, but transfer is direct. Set it to ports of the source"),
+        ("transfer", "swarm", "transfer_swarm_ports: is empty, but transfer is swarm. Set it to ports at which the source"),
+        ("transfer_swarm_ports", "8719-8710", "transfer_swarm_ports: is '8719-8710', which is neither a port nor a range"),
+        ("transfer_direct_ports", "8709-8700", "transfer_direct_ports: is '8709-8700', which is neither a port nor a range"),
+        ("transfer_direct_ports", "0-65535", "transfer_direct_ports: is '0-65535', which is neither"),
+        ("transfer_direct_ports", "1-65536", "transfer_direct_ports: is '1-65536', which is neither"),
+        ("transfer_direct_ports", "-22", "transfer_direct_ports: is '-22', which is neither"),
+        ("transfer_direct_ports", "http", "transfer_direct_ports: is 'http', which is neither"),
+        ("transfer_command", ["pull", "{stage}"], "transfer_command: has the placeholder {stage}, which does not exist. Use {"),
+        ("transfer_minimum_rate", -1, "transfer_minimum_rate: is -1. Set it to a number of bytes per second, or to 0"),
+    ],
+)
+def test_check_transfer_options_value_that_stops_every_transfer_is_refused(option: str, value: t.Any, problem: str) -> None:
+    defaults = {name: spec["default"] for name, spec in TRANSFER.items()}
+    check_transfer_options({**defaults, "transfer_minimum_rate": 0})
+    with pytest.raises(DeliveryError) as caught:
+        check_transfer_options({**defaults, option: value})
+    assert str(caught.value).startswith(problem)
 
 
 def install(directory: pathlib.Path, script: str) -> None:

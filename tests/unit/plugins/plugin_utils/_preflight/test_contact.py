@@ -11,8 +11,7 @@ import typing as t
 
 import pytest
 from ansible.playbook.play_context import PlayContext
-from ansible.plugins.loader import become_loader, connection_loader, init_plugin_loader
-from ansible.utils.collection_loader import AnsibleCollectionConfig
+from ansible.plugins.loader import become_loader, connection_loader
 from ansible_collections.lorafleet.delivery.plugins.module_utils._preflight.checklist import Check, Checklist
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.failures import Account, Failure
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._preflight.contact import (
@@ -22,8 +21,6 @@ from ansible_collections.lorafleet.delivery.plugins.plugin_utils._preflight.cont
     add_refused,
 )
 
-from tests.support.paths import CHECKOUT
-
 UNREACHABLE = (
     'Data could not be sent to remote host "192.0.2.4". Make sure this host can be reached over ssh: ssh: connect to host'
     " 192.0.2.4 port 22: Connection refused\r\n"
@@ -32,8 +29,6 @@ UNREACHABLE = (
 
 def connection(kind: str = "ssh", become: dict[str, t.Any] | None = None, **variables: t.Any) -> t.Any:
     """Ansible's connection plugin with these variables, and its become plugin sudo if asked."""
-    if AnsibleCollectionConfig.collection_finder is None:
-        init_plugin_loader([str(CHECKOUT / ".collections")])
     plugin = connection_loader.get(kind, PlayContext(), os.devnull)
     plugin.set_options(var_options=variables)
     if become is not None:

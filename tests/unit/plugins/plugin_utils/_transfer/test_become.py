@@ -16,13 +16,10 @@ import subprocess
 import tempfile
 
 import pytest
-from ansible.plugins.loader import become_loader, init_plugin_loader, shell_loader
-from ansible.utils.collection_loader import AnsibleCollectionConfig
+from ansible.plugins.loader import become_loader, shell_loader
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.failures import Account
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.become import Become
-
-from tests.support.playbooks import CHECKOUT
 
 SECRET = "s3cret ü"  # noqa: S105
 LIMIT = 30
@@ -36,12 +33,6 @@ eval "$1"
 ASKS = 'printf %s "$prompt" >&2; read -r word'
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _plugins() -> None:
-    if AnsibleCollectionConfig.collection_finder is None:
-        init_plugin_loader([str(CHECKOUT / ".collections")])
-
-
 @dataclasses.dataclass
 class Waited:
     """The return value of ``Become.wait``, and the command's output for the input ``after``."""
@@ -50,7 +41,15 @@ class Waited:
     output: str
 
 
-def wait(directory: pathlib.Path, behaves: str, password: str | None = None, timeout: int = LIMIT, after: str = "") -> Waited:
+def wait(
+    directory: pathlib.Path,
+    behaves: str,
+    password: str | None = None,
+    timeout: int = LIMIT,
+    after: str = "",
+    instead: list[str] | None = None,
+) -> Waited:
+    """Wait for a sudo that behaves so, or for another command ``instead`` of it."""
     program = directory / "sudo"
     program.write_text(SUDO.format(behaves=behaves), encoding="utf-8")
     program.chmod(0o755)
@@ -63,7 +62,7 @@ def wait(directory: pathlib.Path, behaves: str, password: str | None = None, tim
     assert SECRET not in str(argv)
     with tempfile.TemporaryFile() as stderr, contextlib.ExitStack() as stack:
         process = stack.enter_context(
-            subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, cwd=directory)
+            subprocess.Popen(instead or argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, cwd=directory)
         )
         stack.callback(process.kill)
         became = become.wait(process, stderr, timeout)
@@ -140,3 +139,10 @@ def test_become_without_answer_times_out(tmp_path: pathlib.Path, password: str |
 @pytest.mark.parametrize("ends", ["exit 255", "kill -KILL $$"])
 def test_become_broken_connection_is_no_refusal(tmp_path: pathlib.Path, ends: str) -> None:
     assert wait(tmp_path, ends).became is False
+
+
+@pytest.mark.timeout(60)
+def test_become_that_closes_its_output_and_goes_on_is_a_refusal(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(DeliveryError, match="jw2-1: as user deploy becoming serving by sudo, sudo refused"):
+        # Without a shell above it, which would keep the output open.
+        wait(tmp_path, "", timeout=1, instead=["sh", "-c", "exec >&-; exec sleep 1000"])

@@ -16,15 +16,12 @@ from ansible import constants as C
 from ansible.parsing.dataloader import DataLoader
 from ansible.playbook.play import Play
 from ansible.playbook.play_context import PlayContext
-from ansible.plugins.loader import become_loader, connection_loader, init_plugin_loader
+from ansible.plugins.loader import become_loader, connection_loader
 from ansible.template import Templar
-from ansible.utils.collection_loader import AnsibleCollectionConfig
 from ansible_collections.lorafleet.delivery.plugins.action.adapter_sync import ActionModule
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.ends import node_end, source_end
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.relay import End
-
-from tests.support.playbooks import CHECKOUT
 
 HOME = os.path.expanduser("~")
 # ansible.cfg may set something else.
@@ -42,13 +39,6 @@ ALWAYS = [
     *ANSIBLES.split()[1:],
 ]
 FAST = ["-o", "Ciphers=^aes128-gcm@openssh.com"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _plugins() -> None:
-    # Like the command line tools, once. The tests find this collection without it.
-    if AnsibleCollectionConfig.collection_finder is None:
-        init_plugin_loader([str(CHECKOUT / ".collections")])
 
 
 def action(keywords: dict[str, t.Any]) -> ActionModule:

@@ -17,26 +17,29 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 import typing as t
 
 import pytest
-from ansible.plugins.loader import become_loader, init_plugin_loader, shell_loader
-from ansible.utils.collection_loader import AnsibleCollectionConfig
+from ansible.plugins.loader import become_loader, shell_loader
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.module_utils._rsync import installed_rsync
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.failures import Account
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer import relay, rsync
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.become import Become
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.relay import End, transfer
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.rsync import (
     EXCESS,
+    FLOOD,
+    SLOW,
     Offer,
     TransferOptions,
     TransferResult,
 )
 
-from tests.support.playbooks import CHECKOUT
 from tests.support.sshd import Server
+from tests.support.troubleshooting import documented
 
 pytestmark = pytest.mark.skipif(shutil.which("rsync") is None, reason="no rsync on this machine")
 
@@ -70,12 +73,15 @@ while failure == "keep alive":
     # An empty message of rsync.
     os.write(1, b"\\0\\0\\0\\x31")
     time.sleep(0.1)
+while failure == "slow":
+    os.write(1, os.read(rsync.stdout.fileno(), 4096))
+    time.sleep(0.1)
 rsync.wait()
 """
 
 
 def failing_after(count: int, failure: str) -> Wrapped:
-    """A source whose connection breaks, stalls or sends only keepalives after ``count`` bytes."""
+    """A source that breaks, stalls, sends only keepalives or is slow after ``count`` bytes."""
     return Wrapped(None, wrapper=(sys.executable, "-c", FAILING_SOURCE, str(count), failure))
 
 
@@ -205,6 +211,8 @@ def test_transfer_longer_file_than_described_ends_at_the_described_size(
     source: pathlib.Path, staging: pathlib.Path, compress: bool
 ) -> None:
     """With compression, few bytes on the wire are many on the disk."""
+    if compress and not installed_rsync().zstd:
+        pytest.skip("this machine's rsync has no zstd")
     (source / "weights").write_bytes(b"")
     sparse(source / "weights", 64 << 20)
     result = run_transfer(source, staging, "weights", offer=Offer(4 << 20, 8 << 20), compress=compress)
@@ -362,6 +370,17 @@ def test_transfer_keepalives_alone_time_out(source: pathlib.Path, staging: pathl
     assert result.returncode == 30
     assert "io timeout" not in result.stderr
     assert result.reason(2).startswith("no data for 2 seconds, or only rsync keepalives for 4")
+
+
+def test_transfer_slower_than_the_minimum_rate_is_given_up(
+    source: pathlib.Path, staging: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rsync, "_KEEPALIVE_FACTOR", 1)
+    (source / "weights").write_bytes(os.urandom(16 * MIB))
+    result = run_transfer(source, staging, "weights", at_source=failing_after(MIB, "slow"), timeout=2, minimum_rate=MIB)
+    assert (result.returncode, result.transient) == (SLOW, True)
+    assert documented("slow source").match(f"x: {result.reason(2)}.")
+    assert 0 < (staging / "weights").stat().st_size < 16 * MIB
 
 
 @pytest.mark.parametrize("end", ["node", "source"])
@@ -546,6 +565,33 @@ def test_transfer_over_ssh_resumes(sshd: Server, tmp_path: pathlib.Path, remote:
     assert [command[0] == "ssh" for command in result.commands] == ["node" in remote, "source" in remote]
 
 
+@dataclasses.dataclass(frozen=True)
+class Flooding(End):
+    """A host that prints messages without end before its command."""
+
+    def argv(self, command: t.Any) -> list[str]:
+        return super().argv(["sh", "-c", 'yes "a message" >&2; exec "$@"', "sh", *command])
+
+
+@pytest.mark.parametrize("remote", ["node", "source"])
+@pytest.mark.parametrize("shared", [False, True], ids=["own connection", "shared connection"])
+def test_transfer_messages_without_end_are_given_up(
+    sshd: Server, source: pathlib.Path, staging: pathlib.Path, monkeypatch: pytest.MonkeyPatch, remote: str, shared: bool
+) -> None:
+    monkeypatch.setattr(relay, "_MAX_MESSAGES", MIB)
+    size_of, sizes = relay._size, list[int]()
+    monkeypatch.setattr(relay, "_size", lambda stream: sizes.append(size_of(stream)) or sizes[-1])
+    (source / "weights").write_bytes(b"bytes")
+    with tempfile.TemporaryDirectory() as sockets:
+        flooding = Flooding(sshd.options(), f"{sockets}/socket" if shared else "none")
+        result = run_transfer(source, staging, "weights", **{f"at_{remote}": flooding})
+        flooding.close()
+    assert (result.returncode, result.transient) == (FLOOD, False)
+    assert documented("messages without end").match(f"x: {result.reason(30)}.")
+    assert max(sizes) == MIB
+    assert len(result.stderr) < MIB
+
+
 @pytest.mark.parametrize("remote", ["node", "source"])
 def test_transfer_changed_host_key_is_refused(
     sshd: Server, source: pathlib.Path, staging: pathlib.Path, tmp_path: pathlib.Path, remote: str
@@ -591,8 +637,6 @@ eval "$1"
 
 def becoming(directory: pathlib.Path, host: str, password: str = "") -> End:
     """An end whose sudo prints a line and wants the password of its host."""
-    if AnsibleCollectionConfig.collection_finder is None:
-        init_plugin_loader([str(CHECKOUT / ".collections")])
     program = directory / f"sudo-{host}"
     program.write_text(FAKE_SUDO.format(host=host), encoding="utf-8")
     program.chmod(0o755)

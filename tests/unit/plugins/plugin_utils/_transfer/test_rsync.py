@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import hypothesis
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.rsync import (
     Offer,
@@ -14,7 +15,9 @@ from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.rsync
     client_command,
     failure_reason,
     server_command,
+    within_space,
 )
+from hypothesis import strategies as st
 
 UNSET = [
     f"RSYNC_{name}"
@@ -44,10 +47,41 @@ def test_client_command_unsets_variables_and_names_files() -> None:
     assert target == "/store/lora/staging/0f/"
 
 
-@pytest.mark.parametrize(("largest", "blocks"), [(0, 2048), (1 << 20, 2048), ((1 << 20) + 1, 2049), (350_000_000, 683_594)])
+@pytest.mark.parametrize(("largest", "blocks"), [(0, 128), (1 << 16, 128), ((1 << 16) + 1, 129), (350_000_000, 683_594)])
 def test_client_command_limits_files_to_the_largest_described_size(largest: int, blocks: int) -> None:
     arguments = client_command(["a"], "/store/lora/staging/0f", TransferOptions(60), offer=Offer(largest, 2 * largest))
     assert arguments[5] == str(blocks)
+
+
+MIB = 1 << 20
+SMALL = {"adapter_config.json": 900, "chat_template.jinja": 4000, "tokenizer_config.json": 50_000}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "transfers"),
+    [
+        ({"weights": 100 * MIB, "adapter_config.json": 900}, [["weights", "adapter_config.json"]]),
+        # A space check for twice 117 MiB does not cover five files of 100 MiB.
+        (
+            {**SMALL, "weights": 100 * MIB, "tokenizer.json": 17 * MIB},
+            [["weights"], ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "adapter_config.json"]],
+        ),
+        # All of them have the least limit.
+        (SMALL, [["tokenizer_config.json", "chat_template.jinja", "adapter_config.json"]]),
+        ({"a": 0}, [["a"]]),
+    ],
+)
+def test_within_space_divides_files_only_as_far_as_necessary(sizes: dict[str, int], transfers: list[list[str]]) -> None:
+    assert within_space(sizes) == transfers
+
+
+@hypothesis.given(st.dictionaries(st.text(min_size=1), st.integers(0, 1 << 34), min_size=1, max_size=128))
+def test_within_space_of_any_sizes_bounds_what_the_node_writes(sizes: dict[str, int]) -> None:
+    transfers = within_space(sizes)
+    assert sorted(name for names in transfers for name in names) == sorted(sizes)
+    limits = [Offer(max(sizes[name] for name in names), 0).file_blocks * 512 * len(names) for names in transfers]
+    # A block and the least limit of 64 KiB for each file.
+    assert sum(limits) <= 2 * sum(max(size, 1 << 16) for size in sizes.values()) + 512 * len(sizes)
 
 
 @pytest.mark.parametrize(("version", "features"), [("3.5.0", ["-e.LsfxCIvu"]), ("3.2.2", []), ("3.1.3", []), ("unknown", [])])

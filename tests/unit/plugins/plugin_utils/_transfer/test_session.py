@@ -158,9 +158,22 @@ def test_session_several_adapters_share_one_connection_per_end(
     session.close()
     assert os.listdir(sockets) == []
     summary = session.summary()
-    assert 3 * MIB <= summary["wire_bytes"] <= 1.02 * 3 * MIB
+    assert 3 * MIB <= session.received <= 1.02 * 3 * MIB
     assert summary["source_rsync"] == session.source_rsync != ""
     assert [command[0] for command in summary["commands"]] == ["ssh"] * 6
+
+
+def test_session_commands_cannot_control_the_terminal_that_shows_them(places: tuple[pathlib.Path, pathlib.Path]) -> None:
+    # The source has named the directory. These characters are no control characters of ASCII.
+    source, staging = places
+    directory = source / "\x9b2J\u202e"
+    directory.mkdir()
+    session = Session("sbs29", "jw2-1", End(None), End(None), TransferOptions(30), 1)
+    with pytest.raises(DeliveryError):
+        session.fetch("adapter", ["absent"], str(directory), str(staging))
+    [*_client, server] = session.summary()["commands"]
+    assert f"{source}/\\x9b2J\\u202e/absent" in server
+    assert all(word.isprintable() for command in session.summary()["commands"] for word in command)
 
 
 def test_session_broken_connection_is_reopened_and_transfer_resumed(
@@ -178,7 +191,7 @@ def test_session_broken_connection_is_reopened_and_transfer_resumed(
     assert [result.returncode == 0 for result in session.results] == [False, True, True]
     assert logins(sshd) - before == 2
     # The bytes of the broken attempt count too, and are not transferred again.
-    assert 2 * MIB <= session.summary()["wire_bytes"] == sum(counts) <= 1.02 * 2 * MIB
+    assert 2 * MIB <= session.received == sum(counts) <= 1.02 * 2 * MIB
 
 
 @pytest.mark.slow
@@ -223,7 +236,7 @@ def test_session_unreachable_node_fails_after_last_try(
         caught.value
     )
     assert len(session.results) == 2
-    assert session.summary()["wire_bytes"] == 0
+    assert session.received == 0
 
 
 def test_session_source_without_zstd_is_named(places: tuple[pathlib.Path, pathlib.Path], tmp_path: pathlib.Path) -> None:

@@ -147,11 +147,25 @@ def test_ssh_argv_without_control_path_shares_no_connection() -> None:
         (["-o", "KnownHostsCommand=/bin/keys --token secret"], ["-o", "KnownHostsCommand=..."]),
         (["-o", "LocalCommand=say secret"], ["-o", "LocalCommand=..."]),
         (["-o", "SetEnv=TOKEN=secret"], ["-o", "SetEnv=..."]),
-        (["-o", 'User="deploy"', "-J", "bastion"], ["-o", 'User="deploy"', "-J", "bastion"]),
+        (["-o", 'User="deploy"', "-J", "me:secret@bastion"], ["-o", 'User="deploy"', "-J", "..."]),
+        (["-o", "ProxyJump=me:secret@bastion"], ["-o", "ProxyJump=..."]),
+        (["-vJme:secret@bastion", "-4"], ["-vJ...", "-4"]),
+        (["-o", "RemoteCommand=secret", "-E", "/secret"], ["-o", "RemoteCommand=...", "-E", "..."]),
+        (["-o", "secret", "-i", "/key", "-p22"], ["-o", "...", "-i", "/key", "-p22"]),
+        (["-o", '"ProxyJump"=me:secret@bastion', "secret"], ["-o", "...", "..."]),
+        (["-J"], ["-J"]),
     ],
 )
-def test_without_secrets_omits_commands_in_options(words: list[str], shown: list[str]) -> None:
-    assert without_secrets(words) == shown
+def test_without_secrets_omits_values_that_may_be_secret(words: list[str], shown: list[str]) -> None:
+    after = ["--", "jw2", "rsync -J secret"]
+    assert without_secrets(["ssh", *words]) == ["ssh", *shown]
+    if words[-1] != "-J":
+        assert without_secrets(["ssh", *words, *after]) == ["ssh", *shown, *after]
+
+
+def test_without_secrets_shows_all_options_of_the_collection() -> None:
+    command = argv(password="x", port=22, remote_user="me", private_key_file="/key")  # noqa: S106
+    assert without_secrets(command) == command
 
 
 def test_ssh_argv_password_is_prompted_once_and_no_argument() -> None:
