@@ -42,6 +42,9 @@ PYTHON ?= $(or $(shell for python in /usr/bin/python3 python3.11 python3.12 pyth
 
 SECONDS ?= 60
 
+# yes: make demo also serves the adapters of a node with a real vLLM on the CPU.
+SERVE ?= no
+
 # The engines that `make engines` asks; all if empty.
 ENGINES ?=
 
@@ -69,6 +72,15 @@ define VENV
 	@$(1)/bin/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear $(1)
 endef
 
+# $(call DELIVER,command) runs a delivery of the demo and shows the check boxes of its report.
+define DELIVER
+	@touch .cache/demo/started
+	@LORAFLEET_REPORT_DIR=$(DEMO_REPORT) $(1); result=$$?; \
+		if test $(DEMO_REPORT)/MANIFEST.md -nt .cache/demo/started; then \
+			printf '\n== %s\n' $(DEMO_REPORT)/MANIFEST.md; grep '^- \[' $(DEMO_REPORT)/MANIFEST.md; \
+		fi; exit $$result
+endef
+
 .PHONY: help
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -77,17 +89,15 @@ help:  ## List the targets
 setup: system $(CONTROLLER)/.installed $(PEFT)/.installed $(COLLECTION)  ## Install Ansible and PEFT
 
 .PHONY: demo
-demo: setup $(PEFT)/.installed-demo  ## Deliver six real adapters to a fleet on this machine
+demo: setup $(PEFT)/.installed-demo $(if $(filter yes,$(SERVE)),setup-test)  ## Deliver six adapters to a fleet on this machine (SERVE=yes: serve two with vLLM)
 	@$(PEFT)/bin/python demo/prepare_base.py $(BASE)
 	@# PEFT writes target_modules in the order of a set. A fixed seed makes digests reproducible.
 	@PYTHONHASHSEED=0 $(PEFT)/bin/python demo/train_adapters.py $(BASE) .cache/demo/sbs29/home/models
 	@mkdir -p $(DEMO_NODES:%=.cache/demo/%/home/models)
 	@$(CONTROLLER)/bin/ansible-playbook -i inventories/demo playbooks/golden.yml
-	@touch .cache/demo/started
-	@LORAFLEET_REPORT_DIR=$(DEMO_REPORT) $(CONTROLLER)/bin/ansible-playbook -i inventories/demo playbooks/deploy.yml; result=$$?; \
-		if test $(DEMO_REPORT)/MANIFEST.md -nt .cache/demo/started; then \
-			printf '\n== %s\n' $(DEMO_REPORT)/MANIFEST.md; grep '^- \[' $(DEMO_REPORT)/MANIFEST.md; \
-		fi; exit $$result
+	$(call DELIVER,$(CONTROLLER)/bin/ansible-playbook -i inventories/demo playbooks/deploy.yml)
+	$(if $(filter yes,$(SERVE)),$(SAY) "Installing vLLM (a few minutes, unless it is there)")
+	$(if $(filter yes,$(SERVE)),$(call DELIVER,$(CONTROLLER)/bin/python tests/serving/demo.py $(BASE)))
 
 .PHONY: lint
 lint: setup-test  ## Run the linters, the type checker and the spelling check
@@ -149,13 +159,18 @@ fuzz: setup-test  ## Fuzz the file readers for SECONDS=60
 
 .PHONY: bench
 bench: setup-test $(CONTROLLER)/.installed-lab $(CONTROLLER)/.installed-bench  ## Run the benchmarks
-	$(SAY) "Measuring (about 35 minutes)"
+	$(SAY) "Measuring (about 50 minutes)"
 	@for script in tests/benchmarks/bench_*.py tests/benchmarks/plot.py; do $(CONTROLLER)/bin/python "$$script" || exit; done
 
 .PHONY: engines
 engines: setup-test $(PEFT)/.installed-demo  ## Ask real engines about adapters: ENGINES="vllm openvino"
 	@$(PEFT)/bin/python demo/prepare_base.py $(BASE)
 	@$(CONTROLLER)/bin/python tests/engines/run.py --base $(BASE) $(ENGINES)
+
+.PHONY: serving
+serving: setup-test $(PEFT)/.installed-demo  ## Deliver adapters to a real vLLM under load (on the CPU)
+	@$(PEFT)/bin/python demo/prepare_base.py $(BASE)
+	@$(CONTROLLER)/bin/python tests/serving/run.py --base $(BASE)
 
 .PHONY: docs
 docs: setup-test  ## Render the reference of modules, plugins and roles to .cache/docs
@@ -189,7 +204,7 @@ system:
 .PHONY: system-test
 system-test:
 	$(call NEED,sshd:openssh-server sudo:sudo strace:strace mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs \
-		chromium:chromium)
+		chromium:chromium docker-registry:docker-registry)
 
 .PHONY: system-lab
 system-lab:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Fixtures of all tests: adapters saved by PEFT, an sshd, file systems."""
+"""Fixtures of all tests: adapters saved by PEFT, an sshd, fake engines, file systems."""
 
 from __future__ import annotations
 
@@ -15,12 +15,17 @@ import typing as t
 
 import hypothesis
 import pytest
+
+import tests.support.collection_loader  # noqa: F401  # pylint: disable=unused-import
+
+# isort: split
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.declaration import Declaration
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.describe import describe
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import Manifest
 
 from tests.support import sshd as sshd_server
 from tests.support import tiny_adapters
+from tests.support.fake_engine.running import FakeEngine, FakeEngines
 from tests.tools import fuzz
 
 # A busy machine is slow, not wrong.
@@ -76,6 +81,26 @@ def file_system(tmp_path: pathlib.Path) -> t.Iterator[t.Callable[[str], pathlib.
             return path
 
         yield mount
+
+
+@pytest.fixture(scope="session")
+def fake_engines() -> t.Iterator[FakeEngines]:
+    """The processes of fake engines, which the tests share one after the other."""
+    with contextlib.closing(FakeEngines()) as engines:
+        yield engines
+
+
+@pytest.fixture
+def fake_engine(fake_engines: FakeEngines) -> t.Iterator[t.Callable[..., FakeEngine]]:
+    """Starts fake engines, given as for ``FakeEngines.start``, for the time of the test."""
+    with contextlib.ExitStack() as started:
+
+        def start(*arguments: t.Any, **settings: t.Any) -> FakeEngine:
+            engine = fake_engines.start(*arguments, **settings)
+            started.callback(fake_engines.give_back, engine)
+            return engine
+
+        yield start
 
 
 @pytest.fixture(scope="session")

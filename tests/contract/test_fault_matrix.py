@@ -175,7 +175,8 @@ FAULTS: dict[str, Fault] = {
     ),
     "empty name": Fault(("silently ignore", '""'), add("")),
     "name with a line break": Fault(("silently ignore", r'"../x\n"'), add("../x\n")),
-    "long name": Fault(("silently ignore", "xxx..."), add("x" * 9999)),
+    "long name": Fault(("silently ignore", "xxx..."), add("x" * 512)),
+    "name beyond the bound": Fault(("xxx...", "at most 512 characters and 40 dots are accepted."), add("x" * 9999)),
     "config omits a target": Fault(
         ("4 tensors", "silently ignore", "v_proj.lora_A"),
         config={"target_modules": [name for name in tiny_adapters.ALL_LINEAR if name != "v_proj"]},
@@ -380,7 +381,7 @@ MATRIX = [
         "a key for a layer that does not exist",
         "S",
         "structure",
-        ("a layer too many", "empty name", "name with a line break", "long name"),
+        ("a layer too many", "empty name", "name with a line break", "long name", "name beyond the bound"),
     ),
     Row(
         "a key that is no LoRA tensor and overwrites the base",

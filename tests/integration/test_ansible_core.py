@@ -14,6 +14,7 @@ import pathlib
 import textwrap
 
 import pytest
+from ansible.release import __version__
 
 from tests.support.fleet import NODE_PYTHON
 from tests.support.playbooks import Background, Run
@@ -114,6 +115,72 @@ def test_wave_in_which_every_host_failed_is_the_last(play: Play, strategy: str) 
     assert done.rc == 2, done.output
     assert ran(done, "Deliver") == ["h1"]
     assert ran(done, "Later play") == []
+
+
+def test_included_waves_follow_one_another_under_linear(play: Play, tmp_path: pathlib.Path) -> None:
+    wave = """
+    - when: inventory_hostname in [[], ['h1', 'h2'], ['h3'], ['h4']][wave]
+      block:
+        - name: Begin
+          ansible.builtin.ping:
+        - name: Deliver
+          ansible.builtin.assert:
+            that: inventory_hostname != 'h3'
+            quiet: true
+    """
+    (tmp_path / "wave.yml").write_text(textwrap.dedent(wave), encoding="utf-8")
+    done = play(
+        """
+        - hosts: nodes
+          gather_facts: false
+          tasks:
+            - ansible.builtin.include_tasks: wave.yml
+              loop: [1, 2, 3]
+              loop_control: {loop_var: wave}
+            - name: Return
+              ansible.builtin.ping:
+        """,
+        "--forks",
+        "1",
+    )
+    assert done.rc == 2, done.output
+    tasks = ("Begin", "Deliver", "Return")
+    assert [(entry["task"], entry["host"]) for entry in done.results if entry["task"] in tasks] == [
+        ("Begin", "h1"), ("Begin", "h2"), ("Deliver", "h1"), ("Deliver", "h2"),
+        # A host that fails ends neither the waves of others nor what follows them.
+        ("Begin", "h3"), ("Deliver", "h3"), ("Begin", "h4"), ("Deliver", "h4"),
+        ("Return", "h1"), ("Return", "h2"), ("Return", "h4"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("strategy", ["linear", "host_pinned"])
+def test_end_role_of_several_hosts_ends_them_all_but_not_under_linear_of_the_oldest_core(
+    play: Play, role: c.Callable[[str], None], strategy: str
+) -> None:
+    role(
+        """
+        - ansible.builtin.meta: end_role
+        - name: Deliver
+          ansible.builtin.ping:
+        """
+    )
+    done = play(f"[{{hosts: nodes, gather_facts: false, strategy: {strategy}, roles: [part]}}]")
+    assert done.rc == 0, done.output
+    assert ran(done, "Deliver") == (HOSTS[1:] if (__version__, strategy) == ("2.18.0", "linear") else [])
+
+
+def test_end_play_asks_the_first_host_only(play: Play) -> None:
+    text = """
+        - hosts: nodes
+          gather_facts: false
+          tasks:
+            - ansible.builtin.meta: end_play
+              when: inventory_hostname == '{}'
+            - name: Deliver
+              ansible.builtin.ping:
+    """
+    assert ran(play(text.format("h1")), "Deliver") == []
+    assert ran(play(text.format("h2")), "Deliver") == HOSTS
 
 
 def test_canary_that_leaves_the_role_counts_as_passed(play: Play, role: c.Callable[[str], None]) -> None:

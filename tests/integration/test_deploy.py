@@ -11,6 +11,7 @@ import os
 import pathlib
 import re
 import shutil
+import sys
 import time
 import typing as t
 
@@ -32,6 +33,7 @@ from tests.support.fleet import (
     travelling,
 )
 from tests.support.playbooks import LIMIT, Background
+from tests.support.ways import COPY
 
 TOKENIZER = TRAVELS - {CONFIG, WEIGHTS}
 ALL = ((CLEANER_3B, "jw2-1"), (CLEANER_8B, "jw2-1"), (DESCRIBER_3B, "jw3-1"))
@@ -258,6 +260,62 @@ def test_deploy_with_old_rsync_warns_and_does_not_compress(fleet: Fleet) -> None
     assert refused.failures("jw3-1")[0].startswith(
         "jw3-1: has an rsync (3.2.7) that cannot compress with zstd. Set transfer_compress to false"
     )
+
+
+def test_deploy_by_command_without_rsync_and_with_the_relay_as_fall_back(fleet: Fleet, tmp_path: pathlib.Path) -> None:
+    """The platform of the site has the adapters of jw3, and not those of jw2."""
+    platform = tmp_path / "platform"
+    shutil.copytree(fleet.source / DESCRIBER_3B, platform / DESCRIBER_3B)
+    command = [sys.executable, "-c", COPY, f"{platform}/{{adapter}}", "{files}", "{staging}"]
+    fleet.groups["agents"].update(agent_transfer="auto", agent_transfer_command=command)
+    fleet.hosts["jw3-1"]["agent_transfer"] = "command"
+    done = fleet.deploy()
+    assert delivered(fleet) == {CLEANER_3B, CLEANER_8B, DESCRIBER_3B}
+    brought = done.of("jw3-1", "adapter_sync")
+    assert (brought["adapters"][0]["way"], brought["adapters"][0]["not_taken"]) == ("command", [])
+    assert brought["wire_bytes"] == brought["adapters"][0]["downloaded_bytes"]
+    assert not {"rsync", "commands", "python"} & brought.keys()
+    relayed = done.of("jw2-1", "adapter_sync")
+    for adapter in relayed["adapters"]:
+        [refused] = adapter["not_taken"]
+        assert (adapter["way"], refused["way"]) == ("relay", "command")
+        assert "did not bring the files: it ended with status 1" in refused["why"]
+        assert f"jw2-1: adapter {adapter['name']} takes another way than command: did not bring" in " ".join(done.output.split())
+    assert "commands" in relayed
+
+
+def test_deploy_directly_needs_no_rsync(fleet: Fleet) -> None:
+    settings = {"agent_transfer": "direct", "agent_transfer_direct_ports": "0", "agent_transfer_direct_address": "127.0.0.1"}
+    fleet.groups["agents"].update(settings)
+    done = fleet.deploy()
+    assert delivered(fleet) == {CLEANER_3B, CLEANER_8B, DESCRIBER_3B}
+    for node in ("jw2-1", "jw3-1"):
+        account = done.of(node, "adapter_sync")
+        assert {(adapter["way"], *adapter["not_taken"]) for adapter in account["adapters"]} == {("direct",)}
+        assert account["wire_bytes"] == sum(adapter["downloaded_bytes"] for adapter in account["adapters"])
+        assert not {"rsync", "commands", "python"} & account.keys()
+
+
+def test_deploy_by_a_swarm_goes_to_several_nodes_without_waiting_for_slots(fleet: Fleet) -> None:
+    fleet.add_node("jw2", "jw2-2")
+    settings = {"agent_transfer": "auto", "agent_transfer_swarm_ports": "0", "agent_transfer_direct_address": "127.0.0.1"}
+    pythons = {"agent_transfer_swarm_python": sys.executable, "agent_training_swarm_python": sys.executable}
+    addresses = {"agent_transfer_swarm_address": "127.0.0.1", "agent_transfer_streams": 1}
+    fleet.groups["agents"].update({**settings, **pythons, **addresses})
+    without = fleet.root / "without_libtorrent"
+    without.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    without.chmod(0o755)
+    fleet.hosts["jw3-1"]["agent_transfer_swarm_python"] = str(without)
+    done = fleet.deploy()
+    ways = {node: done.of(node, "adapter_sync")["adapters"] for node in ("jw2-1", "jw2-2", "jw3-1")}
+    taken = {node: {adapter["way"] for adapter in adapters} for node, adapters in ways.items()}
+    assert taken == {"jw2-1": {"swarm"}, "jw2-2": {"swarm"}, "jw3-1": {"relay"}}
+    assert "libtorrent cannot be imported" in ways["jw3-1"][0]["not_taken"][0]["why"]
+    for node in ("jw2-1", "jw2-2"):
+        account = done.of(node, "adapter_sync")
+        assert account["wire_bytes"] == sum(adapter["downloaded_bytes"] for adapter in account["adapters"])
+        assert account["seconds"]["wait"] == 0
+    assert contents(fleet.served("jw2-2", CLEANER_3B)) == contents(fleet.served("jw2-1", CLEANER_3B))
 
 
 def test_upgrade_transfers_changes_only_and_keeps_the_old_release(fleet: Fleet) -> None:

@@ -104,7 +104,20 @@ MISTAKES = {
     "unknown setting of an engine": Mistake(group("jw2", agent_engine=["llama.cpp", {"name": "vllm", "max_lora_rnk": 64}])),
     "setting of an engine with the wrong type": Mistake(group("jw2", agent_engine={"name": "vllm", "max_lora_rank": "many"})),
     "version of an engine without quotes": Mistake(group("jw2", agent_engine={"name": "vllm", "version": 0.32})),
+    "engine that only restarts without a command": Mistake(
+        group("jw2", agent_engine={"name": "lmdeploy", "url": "http://127.0.0.1:23333"})
+    ),
+    "llama-server without a converter": Mistake(
+        group("jw2", agent_engine={"name": "llama.cpp", "url": "http://127.0.0.1:8080", "restart": "llama.service"})
+    ),
     "policy that does not exist": Mistake(group("jw2", agent_engine_policy="warn")),
+    "waves of no nodes": Mistake(group("jw2", agent_serial="0%")),
+    "waves for no agent": Mistake(group("jw2", agent_serial={"cleanr": 1})),
+    "waves that depend on facts": Mistake(group("jw2", agent_serial="{{ ansible_facts.processor_count }}")),
+    "nodes of one agent with different waves": Mistake(
+        lambda groups: (group("jw2", agent_serial=1)(groups), group("jw3", agent_name="cleaner")(groups))
+    ),
+    "failures that lead nowhere": Mistake(group("jw2", agent_on_failure="return")),
     "prompts for no agent": Mistake(group("jw2", agent_prompts={"cleanr": ["a", "b", "c", "d"]})),
     "no such training server": Mistake(group("jw2", agent_training_host="sbs99")),
     "host in the groups of two agents": Mistake(lambda groups: groups["agents"]["children"]["jw3"]["hosts"].update(BOTH)),

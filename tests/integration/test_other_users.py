@@ -18,8 +18,7 @@ import time
 import typing as t
 
 import pytest
-from ansible.plugins.loader import become_loader, init_plugin_loader, shell_loader
-from ansible.utils.collection_loader import AnsibleCollectionConfig
+from ansible.plugins.loader import become_loader, shell_loader
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.failures import Account
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.become import Become
@@ -29,7 +28,7 @@ from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.rsync
 from tests.support import sshd as sshd_server
 from tests.support.accounts import OTHER_SECRET, SECRET, Accounts
 from tests.support.fleet import CLEANER_3B, CLEANER_8B, TRAVELS, WEIGHTS, Fleet, contents, travelling
-from tests.support.playbooks import CHECKOUT, Run
+from tests.support.playbooks import Run
 
 LIMIT = 60
 BY_PASSWORD = ("PasswordAuthentication yes",)
@@ -124,6 +123,7 @@ def test_deploy_becoming_a_user_by_su_with_password_is_refused(fleet: Fleet, acc
 def test_deploy_as_operator_becoming_an_unprivileged_user(fleet: Fleet, accounts: Accounts, connection: str) -> None:
     """Over ssh with a sudo password, locally without."""
     variables: dict[str, t.Any] = {"ansible_become": True, "ansible_become_user": accounts.other}
+    variables["agent_load_test_user"] = accounts.other
     if connection == "ssh":
         accounts.may("(ALL) ALL")
         variables.update(accounts.server.variables(), ansible_become_password=SECRET)
@@ -182,6 +182,7 @@ def test_deploy_with_ssh_password_at_either_end(fleet: Fleet, accounts: Accounts
         cache = accounts.directory("cache", accounts.operator)
         fleet.hosts["sbs29"].update(training_models_dir=str(source), training_cache_dir=str(cache))
         fleet.hosts["jw2-1"].update(agent_models_dir=str(node / "models"), agent_store=str(node / ".lorafleet"))
+        fleet.hosts["jw2-1"]["agent_load_test_user"] = accounts.operator
         done = fleet.deploy("--limit", "jw2", "-vvv")
         for server, method in ((at_node, "password"), (at_source, "keyboard-interactive/pam")):
             # Ansible's connection, and the one shared by all adapters of the node.
@@ -265,8 +266,6 @@ def test_transfer_does_not_give_the_password_to_a_jump_host(
 
 def becoming(accounts: Accounts, **options: t.Any) -> End:
     """An end at which the operator becomes root through sudo."""
-    if AnsibleCollectionConfig.collection_finder is None:
-        init_plugin_loader([str(CHECKOUT / ".collections")])
     plugin, shell = become_loader.get("sudo"), shell_loader.get("sh")
     plugin.set_options(var_options=options)
     shell.executable = "/bin/sh"

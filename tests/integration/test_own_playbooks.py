@@ -14,12 +14,15 @@ import re
 import textwrap
 
 import pytest
+from ansible_collections.lorafleet.delivery.plugins.module_utils._engines.declared import declared_engines
+from ansible_collections.lorafleet.delivery.plugins.module_utils._serving.engines.table import client_of
 
+from tests.support.fake_engine import running
 from tests.support.fleet import CLEANER_3B, CLEANER_8B, DESCRIBER_3B, Fleet, contents, row, travelling
 from tests.support.paths import CHECKOUT
 from tests.support.playbooks import Background, Run
 
-PAGES = [CHECKOUT / "docs" / name for name in ("playbooks.md", "ansible.md")]
+PAGES = [CHECKOUT / "docs" / name for name in ("playbooks.md", "ansible.md", "serving.md")]
 
 
 def example(name: str) -> str:
@@ -92,7 +95,37 @@ def test_drain_example_restarts_changed_nodes_and_returns_every_node(fleet: Flee
     assert states(fleet)["describer", "jw3-1", DESCRIBER_3B] == "not_reached"
 
 
+def test_gateway_example_leads_names_to_the_releases_that_are_served(fleet: Fleet) -> None:
+    with running.running("vllm", fleet.tiny / "base", "0.32.0") as engine:
+        declared = {"name": "vllm", "url": engine.url, "drain_timeout": 0, "public_name": "none"}
+        fleet.groups["jw3"]["agent_engine"] = declared
+        routes, limit = fleet.root / "routes.json", ("--limit", "jw3")
+        text = example("gateway.yml")
+        for shown, path in {
+            "/home/models": fleet.served("jw3-1", DESCRIBER_3B).parent,
+            "/home/.lorafleet": fleet.stored("jw3-1", DESCRIBER_3B).parent,
+            "/etc/gateway/routes.json": routes,
+        }.items():
+            assert shown in text
+            text = text.replace(shown, str(path))
+        served: list[str] = []
+        for kind in ("", "adapter"):
+            fleet.offer(DESCRIBER_3B, kind)
+            done = fleet.deploy(*limit)
+            release = done.adapters("jw3-1", "adapter_release")[DESCRIBER_3B]["release"]
+            done = run(fleet, text, *limit)
+            assert done.rc == 0, done.output
+            [name] = json.loads(routes.read_text(encoding="utf-8"))[DESCRIBER_3B]
+            assert name == f"{DESCRIBER_3B}@{release}"
+            [one] = declared_engines(declared, "engines")
+            served.append(name)
+            # The release before stays until the gateway has followed.
+            assert sorted(row.name for row in client_of(one).listed()) == sorted(served)
+
+
 def test_canary_example_delivers_to_nobody_else_after_a_failed_canary(fleet: Fleet) -> None:
+    # For the collection's own playbook.
+    fleet.groups["agents"]["agent_serial"] = 1
     weights = fleet.source / CLEANER_3B / "adapter_model.safetensors"
     intact = weights.read_bytes()
     weights.write_bytes(intact[:-1])
@@ -260,6 +293,16 @@ def test_variables_of_import_playbook_are_checked_and_used(fleet: Fleet) -> None
     assert done.rc == 2, done.output
     assert done.worked_on() == set()
     assert "agent_modelsdir: is not a variable of the roles, but agent_models_dir is." in done.output
+
+
+def test_waves_that_the_playbook_sets_hold_back_their_agent(fleet: Fleet) -> None:
+    fleet.add_node("jw2", "jw2-2")
+    fleet.before_module("jw2-1", "adapter_up_to_date_info", "exit 1")
+    done = run(fleet, f"{DEPLOY}  vars: {{agent_serial: {{cleaner: 1, describer: '100%'}}}}\n")
+    assert done.rc == 2, done.output
+    found = {(node, state) for (_agent, node, _name), state in states(fleet).items()}
+    assert found == {("jw2-1", "failed"), ("jw2-2", "not_started"), ("jw3-1", "activated")}
+    assert "wave 2 of cleaner: was not started: wave 1 failed (jw2-1)." in done.output
 
 
 def test_tag_of_adapters_that_depend_on_facts_selects_them(fleet: Fleet) -> None:

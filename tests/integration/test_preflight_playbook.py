@@ -119,10 +119,18 @@ def test_preflight_over_ssh_names_hosts_that_cannot_be_reached(fleet: Fleet, ssh
     fleet.hosts["jw2-1"].update(sshd.variables())
     fleet.hosts["sbs29"].update(sshd.variables())
     fleet.hosts["jw3-1"].update({**sshd.variables(), "ansible_port": 1})
+    keys = sshd.private_key.parent / "authorized_keys"
+    before = keys.read_bytes()
+    through_ssh = {"agent_transfer_direct_ssh": True, "agent_transfer_direct_authorized_keys": str(keys)}
+    fleet.hosts["jw2-1"].update(agent_transfer="auto", agent_transfer_direct_ports="0", **through_ssh)
     done = fleet.run("preflight")
     assert done.rc == 2
     assert (failed(done, "jw2-1"), failed(done, "sbs29")) == (set(), set())
     assert checks(done, "jw2-1")["connection"]["found"] == f"ssh to 127.0.0.1 port {sshd.port} as {sshd.user}"
+    ways = {name: one["found"] for name, one in checks(done, "jw2-1").items() if name.startswith("way ")}
+    assert list(ways) == ["way direct", "way direct_ssh"]
+    assert ways["way direct_ssh"] == f"the node reaches port {sshd.port} of 127.0.0.1"
+    assert keys.read_bytes() == before
     lost = checks(done, "jw3-1")
     assert list(lost) == ["connection"]
     assert "Connection refused" in lost["connection"]["found"]
@@ -171,6 +179,7 @@ def test_preflight_as_operator_names_missing_password_and_rights(fleet: Fleet, a
             agent_models_dir=str(home / "models"),
             agent_store=str(home / ".lorafleet"),
         )
+    fleet.hosts["jw3-1"]["agent_load_test_user"] = accounts.operator
     done = fleet.run("preflight")
     assert done.rc == 2
     assert failed(done, "jw2-1") == {"become"}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pathlib
 import shutil
 import subprocess
@@ -85,9 +86,16 @@ def test_runtime_with_right_hash_installs_and_then_changes_nothing(node: Node) -
     planned = node.run("--check")
     assert planned.rc == 0, planned.output
     assert node.installed() == {}
-    first = node.run()
+    umask = os.umask(0o077)
+    try:
+        first = node.run()
+    finally:
+        os.umask(umask)
     assert first.rc == 0, first.output
     assert node.installed() == {"harmless": "1.0"}
+    # A load test of root runs as another user.
+    closed = [path for path in node.venv.rglob("*") if path.exists() and path.stat().st_mode & 0o044 != 0o044]
+    assert closed == []
     assert node.run().changed() == []
 
 

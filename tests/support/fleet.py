@@ -19,6 +19,7 @@ import sys
 import typing as t
 
 from tests.support import tiny_adapters
+from tests.support.load_test_node import OWN_USER
 from tests.support.playbooks import LIMIT, Background, Run, Variables
 
 # The interpreter of the modules.
@@ -68,6 +69,7 @@ class Fleet:
                 "agent_python": tiny_adapters.PEFT_PYTHON,
                 "agent_device": "cpu",
                 "agent_level": "structure",
+                "agent_load_test_user": OWN_USER,
                 "agent_bases": bases,
             },
             "jw2": {"agent_name": "cleaner", "agent_adapters": [row(CLEANER_3B, "3b", 16), row(CLEANER_8B, "8b", 32)]},
@@ -167,7 +169,7 @@ class Barrier:
     """Blocks the first run of a module on a host until it is opened."""
 
     def __init__(self, fleet: Fleet, host: str, module: str) -> None:
-        self._path = fleet.root / "barrier"
+        self._path = fleet.root / f"barrier-{host}"
         os.mkfifo(self._path)
         fleet.before_module(host, module, f"test ! -e {self._path} || cat {self._path}")
 

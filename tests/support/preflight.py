@@ -18,6 +18,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._preflight.node
 from ansible_collections.lorafleet.delivery.plugins.module_utils._preflight.source import check_source
 
 from tests.support import tiny_adapters
+from tests.support.load_test_node import OWN_USER
 
 # The adapters, each with its tiny adapter and rank.
 ADAPTERS = {"grammar_3b": ("adapter", 16), "grammar_8b": ("adapter_b", 32)}
@@ -61,7 +62,7 @@ class Site:
             "link_dirs": [],
             "require_golden": False,
             "python": None,
-            "transfer_compress": False,
+            **TRANSFER,
             **changes,
         }
 
@@ -91,7 +92,7 @@ class Site:
             "level": "structure",
             "minimum_level": None,
             "base_binding": "enforce",
-            "user": None,
+            "user": OWN_USER if changes.get("level", "structure") != "structure" else None,
             **TRANSFER,
             **changes,
         }

@@ -17,4 +17,4 @@ def documented(cause: str) -> re.Pattern[str]:
     """The message of a cause as the page has it, in which ... matches anything."""
     found = re.search(rf"^\| {re.escape(cause)} \| (.+) \|$", _PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     assert found, f"{_PAGE.name} has no row for {cause!r}"
-    return re.compile(".+".join(map(re.escape, found[1].split("..."))), re.DOTALL)
+    return re.compile(".+".join(map(re.escape, re.split(r" \.\.\. |\.\.\.", found[1]))), re.DOTALL)

@@ -39,12 +39,16 @@ ROOMS = {
         "_engines",
         "_load_test.worker",
         "_store",
+        "_signing",
         "_golden",
+        "_serving",
+        "_serving.engines",
         "_load_test",
         "_source",
         "_preflight",
+        "_transfer",
     ],
-    "plugin_utils": ["", "_contact", "_fleet", "_progress", "_report", "_transfer", "_preflight"],
+    "plugin_utils": ["", "_signing", "_contact", "_rollout", "_fleet", "_progress", "_report", "_transfer", "_preflight"],
 }
 # The only files outside of rooms that import from rooms.
 ROOF = {("module_utils", "_release_info"), ("module_utils", "_up_to_date")}
@@ -141,3 +145,14 @@ def test_load_test_program_imports_only_itself() -> None:
 
 def test_base_class_of_modules_is_imported_by_modules_only() -> None:
     assert {file[0] for file, others in GRAPH.items() if BASE_CLASS in others} == {"modules"}
+
+
+@pytest.mark.parametrize("module", ["adapter_release", "adapter_sync"])
+def test_module_that_asks_engines_is_sent_without_what_makes_them_serve(module: str) -> None:
+    """The controller reads every file that a module may import, once a run."""
+    sent, pending = set(), {("modules", module)}
+    while pending:
+        sent |= pending
+        pending = {other for file in pending for other in GRAPH[file]} - sent
+    assert ("module_utils", "_serving", "node_engine") in sent
+    assert sent & {("module_utils", "_serving", name) for name in ("node", "restarting", "routine")} == set()

@@ -16,8 +16,8 @@ import yaml
 from tests.support.paths import CHECKOUT
 
 ROLES = ("agent", "runtime", "training")
-# fleet_info reads it from hostvars.
-READ_BY_PLUGINS = {"agent_prompts"}
+# fleet_info reads them from hostvars, and adapter_selection_info the others.
+READ_BY_PLUGINS = {"agent_prompts", "agent_serial", "agent_on_failure", "agent_purpose", "agent_notes", "agent_source_models_dir"}
 # A default that takes the value of a deprecated name.
 ALIAS = re.compile(r"{{ \w+ \| default\((?P<value>\w+)\) }}")
 
@@ -106,6 +106,9 @@ def test_variable_that_entry_point_documents_is_read(role: str, entry: str) -> N
 def test_private_variable_is_defined(role: str) -> None:
     texts = [tasks(role, entry) for entry in entry_points(role)]
     texts.append(str({**load(role, "defaults"), **load(role, "vars")}))
+    # The playbooks, and files of tasks that only they use.
+    others = [*(CHECKOUT / "playbooks").glob("*.yml"), *(CHECKOUT / "roles" / role / "tasks").glob("*.yml")]
+    texts += [str(yaml.safe_load(path.read_text())) for path in others]
     defined = set(re.findall(r"'register': '(\w+)'", " ".join(texts))) | set(re.findall(r"'(__\w+)': ", " ".join(texts)))
     assert {name for text in texts for name in names_in(role, text) if name.startswith("__")} <= defined
 

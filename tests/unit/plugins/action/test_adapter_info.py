@@ -32,6 +32,10 @@ class Task:
     _uuid: str = "task 1"
 
 
+class Connection:
+    transport = "local"
+
+
 @pytest.fixture
 def calls(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> list[Result]:
     """Results for the next calls of the module, each removed when it is returned."""
@@ -47,7 +51,7 @@ def calls(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> list[Resul
 def run(task: Task | None = None) -> Result:
     """The result for one node."""
     action = ActionModule.__new__(ActionModule)
-    action._task = task or Task()
+    action._task, action._connection = task or Task(), Connection()
     return action.run(None, TASK_VARS)
 
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import sys
 import typing as t
 
 import pytest
 from ansible import constants as C
 from ansible.plugins.action import ActionBase
+from ansible_collections.lorafleet.delivery.plugins.action import preflight_info
 from ansible_collections.lorafleet.delivery.plugins.action.preflight_info import ActionModule
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.relay import End
 
 Result = t.Dict[str, t.Any]
 VARIABLES = {"hostvars": {"sbs29": {}, "jw2-1": {}}, "inventory_hostname": "jw2-1"}
@@ -27,6 +30,7 @@ class Task:
     delegate_to: str | None = "sbs29"
     args: Result = dataclasses.field(default_factory=lambda: {"part": "source"})
     _uuid: str = "task 1"
+    check_mode: bool = False
 
 
 class Local:
@@ -115,3 +119,51 @@ def test_preflight_info_text_of_a_host_cannot_control_the_terminal(calls: list[R
     calls += [found({**FAILED, "state": "ok", "found": "is\x1b[2Jfull"}, user="root\x1b[2J")]
     result = run(Task(delegate_to=None))
     assert all(text.isprintable() for one in result["checks"] for text in one.values())
+
+
+# --- direct ways ---
+
+DIRECT = {"transfer": "direct", "transfer_direct_ports": "0", "transfer_direct_address": "127.0.0.1", "source": "sbs29"}
+LOST = {"check": "connection", "state": "failed", "found": "timed out.", "remedy": ""}
+
+
+def ways(
+    calls: list[Result], monkeypatch: pytest.MonkeyPatch, arguments: Result, check_mode: bool = False
+) -> dict[str, tuple[str, str]]:
+    """The state and the text of each check of a way, at a source on this machine."""
+    monkeypatch.setattr(preflight_info, "source_end", lambda *_arguments: End(None))
+    calls += [found(python=sys.executable)]
+    result = run(Task(delegate_to=None, args={"part": "node", **arguments}, check_mode=check_mode))
+    assert "python" not in result
+    return {one["check"]: (one["state"], one["found"]) for one in result["checks"] if one["check"].startswith("way ")}
+
+
+def test_preflight_info_tries_each_direct_way_that_a_delivery_would(calls: list[Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    [(name, (state, text))] = ways(calls, monkeypatch, DIRECT).items()
+    assert (name, state, text.startswith("the node reaches port ")) == ("way direct", "ok", True)
+    [(name, (state, text))] = ways(calls, monkeypatch, {**DIRECT, "transfer_direct_address": "absent.invalid"}).items()
+    assert (name, state, "absent.invalid cannot be reached: " in text) == ("way direct", "failed", True)
+    keys = {"transfer_direct_ssh": True, "transfer_direct_authorized_keys": "/absent/keys"}
+    tried = ways(calls, monkeypatch, {**DIRECT, **keys, "transfer": "auto"})
+    assert {check: state for check, (state, _text) in tried.items()} == {"way direct": "ok", "way direct_ssh": "warning"}
+
+
+def test_preflight_info_of_other_ways_connects_to_no_source(calls: list[Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight_info, "direct_ways", None)
+    assert ways(calls, monkeypatch, {**DIRECT, "transfer": "relay"}) == {}
+    assert ways(calls, monkeypatch, {"transfer": "auto", "source": "sbs29"}) == {}
+    assert ways(calls, monkeypatch, {**DIRECT, "transfer_direct_ports": ""}) == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "check_mode", "why"),
+    [
+        ({}, True, "not tried in check mode"),
+        ({"source": None}, False, "not tried without option source"),
+        ({"source_checks": [LOST]}, False, "not tried, because sbs29 cannot be reached"),
+    ],
+)
+def test_preflight_info_says_why_a_direct_way_was_not_tried(
+    calls: list[Result], monkeypatch: pytest.MonkeyPatch, changes: Result, check_mode: bool, why: str
+) -> None:
+    assert ways(calls, monkeypatch, {**DIRECT, **changes}, check_mode) == {"way direct": ("unknown", why)}

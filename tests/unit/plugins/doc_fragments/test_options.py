@@ -31,6 +31,11 @@ def test_fragments_and_constants_have_the_same_names() -> None:
     assert set(FRAGMENTS) == set(CONSTANTS)
 
 
+def without_logging(spec: dict[str, t.Any]) -> dict[str, t.Any]:
+    """The same without what documentation does not have: whether logs show the value."""
+    return {name: {key: value for key, value in option.items() if key != "no_log"} for name, option in spec.items()}
+
+
 @pytest.mark.parametrize("name", sorted(FRAGMENTS))
 def test_fragment_documents_the_options_of_its_constant(name: str) -> None:
-    assert specification(yaml.safe_load(FRAGMENTS[name])["options"]) == CONSTANTS[name]
+    assert specification(yaml.safe_load(FRAGMENTS[name])["options"]) == without_logging(CONSTANTS[name])

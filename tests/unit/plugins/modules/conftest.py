@@ -16,9 +16,11 @@ from unittest import mock
 
 import pytest
 from ansible.module_utils import basic
+from ansible_collections.lorafleet.delivery.plugins.module_utils import _trust_place
 from ansible_collections.lorafleet.delivery.plugins.module_utils._module import DeliveryModule
 
 from tests.support.paths import PLUGINS
+from tests.support.signing import Keys, signer_line, write_trust
 
 try:
     from ansible.module_utils.testing import patch_module_args
@@ -34,8 +36,6 @@ except ImportError:  # ansible-core 2.18
 Result = t.Dict[str, t.Any]
 RunModule = t.Callable[..., Result]
 
-# Imported before any test runs: tests of playbook code install Ansible's collection loader, which
-# cannot import from the two search paths that a namespace package has under pytest.
 MODULES = {
     path.stem: importlib.import_module(f"ansible_collections.lorafleet.delivery.plugins.modules.{path.stem}")
     for path in sorted((PLUGINS / "modules").glob("*.py"))
@@ -74,3 +74,14 @@ def run_module(
 
     yield run
     os.umask(umask)
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
+    return Keys(tmp_path_factory.mktemp("keys"))
+
+
+@pytest.fixture
+def trusting(keys: Keys, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the node trust alice, and require signatures."""
+    monkeypatch.setattr(_trust_place, "PLACE", write_trust(tmp_path / "etc", signer_line("alice", keys.public("alice"))))

@@ -19,6 +19,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._store.source i
 
 from tests.support import tiny_adapters
 from tests.support.describing import wait_until_cacheable
+from tests.support.loaded_modules import loaded_by_module
 
 from .conftest import Result, RunModule
 
@@ -139,3 +140,8 @@ def test_adapter_info_suggests_rows_of_undeclared_adapters(run: RunModule, sourc
     assert run()["suggested_rows"] == {}
     expected = "- name: another_lora\n  base: tiny/Llama-64\n  rank: 16\n  alpha: 32\n"
     assert run(suggest_rows=True)["suggested_rows"] == {"another_lora": expected}
+
+
+def test_adapter_info_does_not_load_what_folds_until_an_adapter_is_to_be_folded() -> None:
+    """It would cost time in each description, although few adapters are delivered folded."""
+    assert [name for name in loaded_by_module("adapter_info") if "._source.fold" in name] == []

@@ -12,9 +12,12 @@ import pathlib
 import typing as t
 
 import pytest
+from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.serials import read_record
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.state import read_state
 
+from tests.support import releases
 from tests.support.releases import NAME, WEIGHTS, manifest_of, release_of, stage, version_at
+from tests.support.signing import Keys, offered
 from tests.support.transactions import Node
 
 from .conftest import Result, RunModule
@@ -54,6 +57,7 @@ def adapter_of(node: Node, version: int, action: str, **more: t.Any) -> Result:
         "activation": "exchange",
         "path": str(node.release(version)),
         "served": node.paths.served,
+        "engines": [],
         "receipt": json.loads(pathlib.Path(node.paths.receipt(manifest.release)).read_text(encoding="utf-8")),
         "adopted": None,
         "pruned": [],
@@ -113,6 +117,64 @@ def test_adapter_release_rolls_back_without_manifests(node: Node, run: RunModule
     assert version_at(node.served) == 2
 
 
+@pytest.mark.parametrize("check_mode", [True, False])
+def test_adapter_release_rollback_for_engine_that_misreads_the_release_fails(
+    node: Node, run: RunModule, check_mode: bool
+) -> None:
+    node.deploy(1)
+    node.deploy(2)
+    before = node.snapshot()
+    # Its tensors have names that PEFT ignores, unlike llama.cpp.
+    done = run(state="rolled_back", names=[NAME], engines=["openvino_genai", "llama.cpp"], check_mode=check_mode)
+    assert (done["changed"], done["adapters"]) == (False, [])
+    [problem] = done["problems"]
+    assert (problem["adapter"], problem["subject"]) == (NAME, f"adapter {NAME}, engine llama_cpp")
+    assert problem["remedy"].endswith(" To roll back to it nevertheless, set engine_policy to report.")
+    assert node.snapshot() == before
+
+
+def test_adapter_release_rollback_reports_what_the_engines_make_of_the_release(node: Node, run: RunModule) -> None:
+    node.deploy(1)
+    node.deploy(2)
+    options: Result = {"state": "rolled_back", "names": [NAME]}
+    done = run(**options, engines="llama.cpp", engine_policy="report")
+    [warning] = done["warnings"]
+    assert warning.startswith(f"adapter {NAME}, engine llama_cpp: llama.cpp applies the tensors")
+    [adapter] = done["adapters"]
+    assert (adapter["action"], adapter["release"]) == ("rolled_back", release_of(1))
+    assert [(one["state"], one["held_back"]) for one in adapter["engines"]] == [("wrong", False)]
+    # Nobody has examined that version, so it is a note.
+    done = run(**options, engines={"name": "llama.cpp", "version": "99"})
+    [adapter] = done["adapters"]
+    assert (adapter["release"], "warnings" in done) == (release_of(2), False)
+    assert [one["state"] for one in adapter["engines"]] == ["unknown"]
+
+
+def test_adapter_release_rollback_for_engine_that_is_not_installed_warns(node: Node, run: RunModule) -> None:
+    node.deploy(1)
+    node.deploy(2)
+    done = run(state="rolled_back", names=[NAME], engines={"name": "openvino_genai", "python": "/nowhere/python"})
+    assert done["warnings"][0].startswith("engine openvino_genai: /nowhere/python has no package openvino-genai")
+
+
+def test_adapter_release_rollback_judges_the_release_on_the_base_of_the_node(
+    node: Node, run: RunModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(releases, "config_of", lambda version: {"r": version, "base_model_name_or_path": "tiny"})
+    node.deploy(1)
+    node.deploy(2)
+    bases = {"tiny": {"config": {"rope_parameters": {"rope_theta": 10000.0}}}}
+    done = run(state="rolled_back", names=[NAME], engines="mistralrs", engine_policy="report", bases=bases)
+    [verdict] = done["adapters"][0]["engines"]
+    assert (verdict["state"], verdict["kinds"]) == ("refused", ["saved_other", "rope_parameters"])
+
+
+def test_adapter_release_activation_does_not_judge_again(node: Node, run: RunModule) -> None:
+    manifest = stage(node.paths, 1)
+    done = run(manifests=[manifest.to_text()], engines="llama.cpp")
+    assert done["adapters"] == [adapter_of(node, 1, "activated")]
+
+
 def test_adapter_release_without_required_level_fails_with_remedy(node: Node, run: RunModule) -> None:
     manifest = stage(node.paths, 1, level="structure")
     done = run(manifests=[manifest.to_text()], required_level="model")
@@ -139,8 +201,8 @@ def test_adapter_release_without_required_level_fails_with_remedy(node: Node, ru
 def test_adapter_release_failure_returns_adapters_completed_before(node: Node, run: RunModule) -> None:
     other = Node(node.base, "other_lora")
     manifests = [stage(node.paths, 1), stage(other.paths, 2)]
-    # It blocks the first file that is written for the second adapter, which no check reads.
-    pathlib.Path(other.paths.manifest(manifests[1].release) + ".new").mkdir()
+    # It blocks the record of the second adapter's swap, which is written after the first one's.
+    pathlib.Path(f"{other.paths.state}.new").mkdir()
     done = run(manifests=[manifest.to_text() for manifest in manifests])
     assert (done["failed"], done["changed"], done["adapters"]) == (True, True, [adapter_of(node, 1, "activated")])
     [problem] = done["problems"]
@@ -194,3 +256,91 @@ def test_adapter_release_of_altered_manifest_fails(node: Node, run: RunModule) -
     assert done["failed"]
     assert "It was changed after it was made. Run adapter_info again." in done["msg"]
     assert not node.served.exists()
+
+
+# Signed releases
+
+
+def signed(keys: Keys, version: int, serial: int, signer: str = "alice") -> list[Result]:
+    return [offered(keys, manifest_of(version), serial, signer)]
+
+
+@pytest.mark.usefixtures("trusting")
+def test_adapter_release_activates_and_records_signed_release(node: Node, run: RunModule, keys: Keys) -> None:
+    options: Result = {"manifests": [stage(node.paths, 1).to_text()], "signed": signed(keys, 1, 7)}
+    assert run(check_mode=True, **options)["changed"]
+    assert not os.path.exists(node.paths.accepted)
+    assert run(**options)["adapters"][0]["action"] == "activated"
+    record = read_record(node.paths.accepted)
+    assert record is not None
+    assert (record.serial, record.releases) == (7, [release_of(1)])
+    active = node.snapshot()
+    assert not run(**options)["changed"]
+    assert node.snapshot() == active
+
+
+@pytest.mark.usefixtures("trusting")
+@pytest.mark.parametrize(
+    ("version", "serial", "signer", "words"),
+    [
+        (2, 8, "mallory", "which this node does not know"),
+        (2, 6, "alice", "this node has accepted 7. It is an older release."),
+        (2, 7, "alice", "A signer's key may be in the wrong hands."),
+        (3, 8, "alice", "has a statement about the release"),
+    ],
+)
+def test_adapter_release_of_release_that_is_not_accepted_changes_nothing(
+    node: Node, run: RunModule, keys: Keys, version: int, serial: int, signer: str, words: str
+) -> None:
+    run(manifests=[stage(node.paths, 1).to_text()], signed=signed(keys, 1, 7))
+    manifest = stage(node.paths, 2)
+    before = node.snapshot()
+    for check_mode in (True, False):
+        done = run(manifests=[manifest.to_text()], signed=signed(keys, version, serial, signer), check_mode=check_mode)
+        assert done["failed"]
+        assert words in done["msg"]
+    assert node.snapshot() == before
+    assert version_at(node.served) == 1
+
+
+@pytest.mark.usefixtures("trusting")
+def test_adapter_release_of_unsigned_release_fails_where_signatures_are_required(node: Node, run: RunModule) -> None:
+    done = run(manifests=[stage(node.paths, 1).to_text()])
+    assert done["failed"]
+    assert "is not signed; this node serves signed releases only." in done["msg"]
+    assert not node.served.exists()
+
+
+def test_adapter_release_of_signed_release_fails_where_nobody_is_trusted(node: Node, run: RunModule, keys: Keys) -> None:
+    done = run(manifests=[stage(node.paths, 1).to_text()], signed=signed(keys, 1, 7))
+    assert done["failed"]
+    assert "this node: has no /etc/lorafleet/trust, so it trusts no signature." in done["msg"]
+
+
+@pytest.mark.usefixtures("trusting")
+def test_adapter_release_whose_record_cannot_be_written_changes_nothing(node: Node, run: RunModule, keys: Keys) -> None:
+    """The serial is on disk before the release is served."""
+    run(manifests=[stage(node.paths, 1).to_text()], signed=signed(keys, 1, 7))
+    pathlib.Path(f"{node.paths.accepted}.new").mkdir()
+    done = run(manifests=[stage(node.paths, 2).to_text()], signed=signed(keys, 2, 8))
+    assert done["failed"]
+    assert f"Release {release_of(1)} is active." in done["msg"]
+    assert version_at(node.served) == 1
+
+
+@pytest.mark.usefixtures("trusting")
+def test_adapter_release_rolls_back_to_accepted_releases_only(node: Node, run: RunModule, keys: Keys) -> None:
+    for version in (1, 2):
+        run(manifests=[stage(node.paths, version).to_text()], signed=signed(keys, version, version))
+    assert run(state="rolled_back", names=[NAME])["adapters"][0]["release"] == release_of(1)
+    record = read_record(node.paths.accepted)
+    assert record is not None
+    assert record.serial == 2
+    # The way forward is open, too.
+    again: Result = {"manifests": [manifest_of(2).to_text()], "signed": signed(keys, 2, 2)}
+    assert run(**again)["adapters"][0]["release"] == release_of(2)
+    os.unlink(node.paths.accepted)
+    done = run(state="rolled_back", names=[NAME])
+    assert done["failed"]
+    assert "was never accepted as signed on this node (accepted: none)." in done["msg"]
+    assert version_at(node.served) == 2

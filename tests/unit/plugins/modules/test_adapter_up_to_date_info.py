@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import os
 import pathlib
-import subprocess
-import sys
 import typing as t
 
 import pytest
+from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.acceptance import record_accepted
+from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.serials import Accepted
+from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.statement import read_statement
 
+from tests.support.loaded_modules import loaded_by_module
 from tests.support.opened_files import opened_by
-from tests.support.paths import CHECKOUT
 from tests.support.served import Served
+from tests.support.signing import NOW, Keys, offered
 
 Run = t.Callable[..., t.Dict[str, t.Any]]
 
@@ -118,13 +120,10 @@ def test_node_whose_engine_is_only_reported_is_up_to_date_with_a_warning(node: S
     assert "warnings" not in run(engines="openvino", engine_policy="report")
 
 
-def test_module_loads_no_rules_of_engines_until_it_needs_them() -> None:
-    """They would cost time on every node, although most name no engine."""
-    module = "ansible_collections.lorafleet.delivery.plugins.modules.adapter_up_to_date_info"
-    code = f"import sys, {module}; print([name for name in sys.modules if '_engines' in name])"
-    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT / ".collections")}
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
-    assert done.stdout == "[]\n"
+@pytest.mark.parametrize("part", ["_engines", "_golden", "_load_test.child", "_load_test.worker", "_formats.safetensors"])
+def test_module_loads_no_part_until_it_needs_it(part: str) -> None:
+    """It would cost time on every node, although most need none of these parts."""
+    assert [name for name in loaded_by_module("adapter_up_to_date_info") if f".{part}" in name] == []
 
 
 def test_verdicts_open_no_further_file(run: Run) -> None:
@@ -132,3 +131,16 @@ def test_verdicts_open_no_further_file(run: Run) -> None:
     # The first run imports the rules.
     run(engines=engines)
     assert opened_by(lambda: run(engines=engines)) == opened_by(run)
+
+
+@pytest.mark.usefixtures("trusting")
+def test_up_to_date_is_release_that_was_accepted_as_it_is_signed(node: Served, run: Run, keys: Keys) -> None:
+    signed = offered(keys, node.manifest, 7)
+    assert "this node has not accepted it as it is signed now." in run(signed=[signed])["reasons"][0]
+    assert "this node has not accepted it" in run()["reasons"][0]
+    statement = read_statement(signed["statement"].encode())
+    record_accepted(node.paths.accepted, Accepted(statement, {"alice": signed["signatures"][0]}, NOW), [])
+    assert run(signed=[signed])["up_to_date"]
+    assert run()["up_to_date"]
+    # With a higher serial, it has to be recorded again.
+    assert not run(signed=[offered(keys, node.manifest, 8)])["up_to_date"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pathlib
 import pwd
+import sys
 import time
 
 import pytest
@@ -37,6 +38,7 @@ def test_preflight_info_of_training_server_returns_manifests(site: Site, run_mod
     assert result.pop("tokenizer_classes") == expected["tokenizer_classes"]
     assert abs(result.pop("time") - time.time()) < 60
     assert result.pop("user") == pwd.getpwuid(os.geteuid()).pw_name
+    assert result.pop("python") == sys.executable
     assert {tuple(one) for one in result["checks"]} == {("check", "state", "found", "remedy")}
     assert {one["state"] for one in result.pop("checks")} == {"ok"}
     assert result == {"changed": False}
