@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections.abc as c
 import contextlib
+import dataclasses
 import functools
 import os
 import tempfile
@@ -15,24 +16,28 @@ import time
 import typing as t
 
 from ansible import constants as C
-from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.utils.display import Display
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import Manifest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._advisories import version_warnings
-from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import TRANSFER
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
-from ansible_collections.lorafleet.delivery.plugins.module_utils._rsync import check_transfer_options, no_zstd
-from ansible_collections.lorafleet.delivery.plugins.module_utils._text import first
+from ansible_collections.lorafleet.delivery.plugins.module_utils._rsync import no_zstd
+from ansible_collections.lorafleet.delivery.plugins.module_utils._text import escaped, first
+from ansible_collections.lorafleet.delivery.plugins.module_utils._ways import COMMAND, RELAY, ways_of
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.action import ContactAction, failed
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.answers import DIRECTORY
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.forms import UnexpectedForm
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._kept_manifests import check_source, with_texts
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._progress.events import Event, Meter, emit
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._steps import VERIFYING, WAITING
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.command import CommandWay
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.direct_ways import direct_ways
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.ends import node_end, source_end
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.options import given_options
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.rsync import TransferOptions
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.session import Session
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.session import RelayWay, Session
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.slots import transfer_slot
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.swarm import swarm_way
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.ways import Wanted, Way, Ways
 
 display = Display()
 
@@ -52,7 +57,7 @@ class ActionModule(ContactAction):
         if plan.get("failed") or self._task.check_mode:
             return {**result, **_public(plan)}
         result["seconds"] = seconds
-        _warn_about(variables["inventory_hostname"], plan["rsync"])
+        _warn_about(variables["inventory_hostname"], plan.get("rsync", ""))
         if any(adapter["downloaded"] for adapter in plan["adapters"]):
             try:
                 texts = [str(text) for text in t.cast("list[str]", with_texts(self._task.args)["manifests"])]
@@ -87,55 +92,64 @@ class ActionModule(ContactAction):
         """Transfer all missing files and add the summary to ``result``. Raises DeliveryError."""
         source, node = str(self._task.args["source"]), variables["inventory_hostname"]
         # Not those that the node has found: it would choose how long the run takes.
-        given = self._transfer_options()
-        options = TransferOptions(given["transfer_timeout"], given["transfer_bwlimit"], given["transfer_compress"], plan["rsync"])
-        if options.compress and not plan["zstd"]:
-            raise no_zstd(node, plan["rsync"])
+        given = given_options(_MODULE, self._task.args)
+        options = TransferOptions(
+            given["transfer_timeout"],
+            given["transfer_bwlimit"],
+            given["transfer_compress"],
+            plan.get("rsync", ""),
+            given["transfer_minimum_rate"],
+        )
+        names = ways_of(given)
+        if options.compress and RELAY in names and not plan.get("zstd"):
+            raise no_zstd(node, plan.get("rsync", ""))
         with contextlib.ExitStack() as held:
             # The path of a socket has at most about a hundred characters. TMPDIR may be too long
             # for it.
             sockets = held.enter_context(tempfile.TemporaryDirectory(dir="/tmp"))
-            session = Session(
-                source,
-                node,
-                source_end(source, self, variables, os.path.join(sockets, "source")),
-                node_end(node, self, os.path.join(sockets, "node")),
-                options,
-                given["transfer_tries"],
-            )
-            held.callback(session.close)
-            with _timed(result["seconds"], "wait"):
-                on_wait = functools.partial(emit, Event(node, WAITING))
-                held.enter_context(transfer_slot(C.DEFAULT_LOCAL_TMP, source, given["transfer_streams"], on_wait))
-            held.callback(lambda: result.update(session.summary()))
+            at_node = node_end(node, self, os.path.join(sockets, "node"))
+            held.callback(at_node.close)
+            found: list[Way] = []
+            if COMMAND in names:
+                found.append(CommandWay(node, at_node, plan["python"], given["transfer_command"], options))
+            relay = swarm = None
+            if names != [COMMAND]:
+                at_source = source_end(source, self, variables, os.path.join(sockets, "source"))
+                held.callback(at_source.close)
+                ends = (source, node, at_source, at_node)
+                swarm = swarm_way(given, ends, variables["hostvars"], plan["python"], options, C.DEFAULT_LOCAL_TMP)
+                if swarm:
+                    held.callback(swarm.close)
+                    found.append(swarm)
+                found += direct_ways(given, ends, variables["hostvars"][source], plan["python"], options)
+            if RELAY in names:
+                relay = Session(source, node, at_source, at_node, options, given["transfer_tries"], follows=names[0] != RELAY)
+                found.append(RelayWay(relay))
+            slot = _Slot(held, result["seconds"], node, source, given["transfer_streams"])
+            ways = Ways(found, functools.partial(_warn_of_refusal, node), slot.take)
+            held.callback(lambda: result.update(relay.summary() if relay else {}, wire_bytes=ways.received))
             held.enter_context(_timed(result["seconds"], "transfer"))
             for adapter in plan["adapters"]:
                 if adapter["downloaded"]:
                     display.vv(f"{adapter['name']}: {adapter['downloaded_bytes']} bytes from {source}", host=node)
-                    directory, links = self._place_of(adapter["name"])
                     # The compressed size is unknown until the end.
                     expected = 0 if options.compress else adapter["downloaded_bytes"] - adapter["staged_bytes"]
                     meter = Meter(node, adapter["name"], expected)
-                    sizes = {entry.path: entry.size for entry in manifests[adapter["name"]].files}
+                    place = self._place_of(adapter["name"])
+                    wanted = Wanted(manifests[adapter["name"]], adapter["downloaded"], adapter["staging"], *place)
                     try:
-                        session.fetch(adapter["name"], adapter["downloaded"], directory, adapter["staging"], meter, links, sizes)
+                        ways.fetch(wanted, meter)
                     except DeliveryError:
-                        if session.results and session.results[-1].excessive:
+                        if relay and relay.results and relay.results[-1].excessive:
                             # Otherwise the node's disk would stay full.
                             self._phase("clean", variables)
                         raise
+                    if given["transfer"] != RELAY:
+                        adapter.update(ways.taken[adapter["name"]])
                     meter.done()
-        _warn_about(source, session.source_rsync)
-
-    def _transfer_options(self) -> dict[str, t.Any]:
-        """The options of the task that the module documents as transfer_*. Raises DeliveryError."""
-        arguments = {name: self._task.args[name] for name in TRANSFER if name in self._task.args}
-        validated = ArgumentSpecValidator(TRANSFER).validate(arguments)
-        if validated.error_messages:
-            raise DeliveryError.of(_MODULE, f"{'; '.join(validated.error_messages)}.")
-        found: dict[str, t.Any] = validated.validated_parameters
-        check_transfer_options(found)
-        return found
+            if swarm:
+                swarm.share()
+        _warn_about(source, relay.source_rsync if relay else "")
 
     def _place_of(self, adapter: str) -> tuple[str, dict[str, str]]:
         """The directory of an adapter at the source, and what the links in it lead to.
@@ -151,6 +165,28 @@ class ActionModule(ContactAction):
             remedy = "Pass what adapter_info returned as directories."
             raise DeliveryError.of("source_directories", f"cannot be used: {exc.key} {exc.problem}.", remedy) from exc
         return directory["path"], directory.get("links", {})
+
+
+@dataclasses.dataclass
+class _Slot:
+    """One of the slots of a source, which this worker holds from the first need until its end."""
+
+    held: contextlib.ExitStack
+    seconds: dict[str, float]
+    node: str
+    source: str
+    streams: int
+
+    def __post_init__(self) -> None:
+        self._taken = False
+        self.seconds["wait"] = 0
+
+    def take(self) -> None:
+        if not self._taken:
+            self._taken = True
+            with _timed(self.seconds, "wait"):
+                on_wait = functools.partial(emit, Event(self.node, WAITING))
+                self.held.enter_context(transfer_slot(C.DEFAULT_LOCAL_TMP, self.source, self.streams, on_wait))
 
 
 def check_requested(node: str, adapters: c.Iterable[dict[str, t.Any]], manifests: c.Iterable[Manifest]) -> None:
@@ -178,6 +214,10 @@ def _timed(seconds: dict[str, float], phase: str) -> t.Iterator[None]:
         seconds[phase] = round(time.monotonic() - start, 3)
 
 
+def _warn_of_refusal(node: str, adapter: str, way: str, why: str) -> None:
+    display.warning(escaped(f"{node}: adapter {adapter} takes another way than {way}: {why}", kept=""))
+
+
 def _warn_about(host: str, rsync: str) -> None:
     for warning in version_warnings(host, {"rsync": rsync} if rsync else {}):
         display.warning(warning)
@@ -189,5 +229,5 @@ def _public(found: dict[str, t.Any]) -> dict[str, t.Any]:
         {key: value for key, value in adapter.items() if key not in ("staging", "staged_bytes")}
         for adapter in found.get("adapters", ())
     ]
-    public = {key: value for key, value in found.items() if key not in ("adapters", "zstd")}
+    public = {key: value for key, value in found.items() if key not in ("adapters", "zstd", "python")}
     return {**public, "adapters": adapters} if "adapters" in found else public

@@ -6,15 +6,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 import time
 import typing as t
 
+from ansible import constants as C
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._preflight.checklist import FAILED, Checklist
 from ansible_collections.lorafleet.delivery.plugins.module_utils._text import escaped
+from ansible_collections.lorafleet.delivery.plugins.module_utils._ways import AUTO, DIRECT, DIRECT_SSH, ways_of
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.action import GatedAction, account_of, failed, host_of
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.failures import Failure
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.offers import check_offers
@@ -29,12 +32,19 @@ from ansible_collections.lorafleet.delivery.plugins.plugin_utils._preflight.cont
     add_unknown_answer,
     reached,
 )
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.ends import node_end
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._preflight.direct import check_way, way_check
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.direct_ways import direct_ways
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.ends import node_end, source_end
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.options import given_options
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.probe import probe
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.rsync import TransferOptions
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.slots import transfer_slot
 
 _MODULE = "lorafleet.delivery.preflight_info"
 # Ansible displays them for the host that called the module.
 _NOT_SHARED = ("warnings",)
+# Without these of a source, a node cannot reach it either.
+_REACHED = (CONNECTION, TRANSFER_CONNECTION)
 
 
 class ActionModule(GatedAction):
@@ -81,6 +91,9 @@ class ActionModule(GatedAction):
             add_reached(checklist, self._connection, found.pop("user"))
             add_clock(checklist, before, found.pop("time"), after)
             self._check_transfer_connection(checklist, variables, found["checks"])
+            node_python = found.pop("python", "")
+            if self._task.args.get("part") == "node":
+                self._check_direct_ways(checklist, variables, node_python)
             return _result(checklist, found)
         failure = Failure.of_result(found) or Failure(str(found.get("msg", "")))
         add_refused(checklist, self._connection, failure, account_of(self, variables))
@@ -97,6 +110,43 @@ class ActionModule(GatedAction):
             end = node_end(host, self, os.path.join(sockets, "socket"))
             probe(host, end, programs, source=self._task.args.get("part") == "source")
             checklist.ok(TRANSFER_CONNECTION, reached(self._connection))
+
+    def _check_direct_ways(self, checklist: Checklist, variables: dict[str, t.Any], node_python: str) -> None:
+        """Let the node connect to its source by each direct way that a delivery would try."""
+        node, source = variables["inventory_hostname"], str(self._task.args.get("source") or "")
+        try:
+            given = given_options(_MODULE, self._task.args)
+        except DeliveryError:
+            # The module has said so.
+            return
+        names = [name for name in ways_of(given) if name in (DIRECT, DIRECT_SSH)]
+        if not names:
+            return
+        why = ""
+        if self._task.check_mode:
+            why = "not tried in check mode"
+        elif not source:
+            why = "not tried without option source"
+        elif any(one["state"] == FAILED and one["check"] in _REACHED for one in self._task.args.get("source_checks") or ()):
+            why = f"not tried, because {source} cannot be reached"
+        elif checklist.failed(TRANSFER_CONNECTION):
+            why = f"not tried without the {TRANSFER_CONNECTION}"
+        if why:
+            for name in names:
+                checklist.unknown(way_check(name), why)
+            return
+        with checklist.checking(way_check(names[0])), contextlib.ExitStack() as held:
+            sockets = held.enter_context(tempfile.TemporaryDirectory(dir="/tmp"))
+            at_node = node_end(node, self, os.path.join(sockets, "node"))
+            held.callback(at_node.close)
+            at_source = source_end(source, self, variables, os.path.join(sockets, "source"))
+            held.callback(at_source.close)
+            # Otherwise, nodes could take all ports from each other.
+            held.enter_context(transfer_slot(C.DEFAULT_LOCAL_TMP, source, given["transfer_streams"]))
+            options = TransferOptions(given["transfer_timeout"])
+            ends = (source, node, at_source, at_node)
+            for way in direct_ways(given, ends, variables["hostvars"][source], node_python, options):
+                check_way(checklist, way, required=given["transfer"] != AUTO)
 
 
 def _result(checklist: Checklist, found: dict[str, t.Any]) -> dict[str, t.Any]:

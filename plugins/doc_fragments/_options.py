@@ -172,6 +172,104 @@ options:
     # How files are transferred from the source to a node.
     TRANSFER = r"""
 options:
+  transfer:
+    description:
+      - How the files get to the node. In all ways, what the node already has is reused, what an
+        interrupted transfer has left is resumed, and every byte is verified on the node afterwards.
+      - V(relay) streams them through the controller, with rsync at both ends.
+      - V(direct) lets the node get them from one of O(transfer_direct_ports) of the source, over
+        TLS, with keys that the controller makes for each transfer. It needs no rsync, but Python
+        3.8 or newer with OpenSSL 1.1.1 or newer at both ends.
+      - V(direct_ssh) does so through the ssh server of the source, for nodes that reach no other
+        port there. While the node logs in, O(transfer_direct_authorized_keys) has a key that is
+        made for this transfer, with a forced command. The node needs ssh.
+      - V(swarm) lets the nodes of a run get the files from the source and from each other, through
+        O(transfer_swarm_ports). The source and the nodes need the Python package libtorrent, and no
+        rsync.
+      - V(command) runs O(transfer_command) on the node. It needs no rsync.
+      - V(auto) runs O(transfer_command) if it is set, then tries V(swarm) if
+        O(transfer_swarm_ports) is set, V(direct) if O(transfer_direct_ports) is set, and
+        V(direct_ssh) if O(transfer_direct_ssh=true). It relays what these do not bring. A warning
+        and the result say which way failed and why.
+    type: str
+    choices: [relay, direct, direct_ssh, swarm, command, auto]
+    default: relay
+  transfer_command:
+    description:
+      - A program and its arguments. It runs on the node as the user that modules run as, without a
+        shell, once for each adapter that lacks files, and brings them into the staging directory.
+      - In the arguments, C({staging}) is the staging directory, and C({files}) a JSON file with the
+        keys C(adapter), C(release), C(digest) and C(files), a list of the missing files with
+        C(path) (relative to the staging directory), C(size) and C(sha256). C({adapter}),
+        C({release}) and C({digest}) are the same values as in that file.
+      - It can resume files that are in the staging directory already. The working directory is
+        empty, on the same file system, and removed afterwards. C(TMPDIR) is that directory, too.
+      - It fails if it exits with another status than 0, if a listed file is missing or wrong
+        afterwards, or if it writes much more than the files. It is ended if it brings fewer bytes
+        than O(transfer_minimum_rate) permits in ten times O(transfer_timeout). Whatever else it has
+        put into the staging directory is removed.
+      - O(transfer_bwlimit) and O(transfer_compress) have no effect on it.
+    type: list
+    elements: str
+    default: []
+  transfer_direct_ports:
+    description:
+      - Ports of the source that nodes reach, for example V(8700-8709), a single port, or V(0) for
+        any. The source listens on the first free one of them while it sends files to a node. Each
+        run needs as many of them as O(transfer_streams).
+      - Nothing is transferred directly if this is empty. O(transfer=direct) requires it.
+    type: str
+    default: ""
+  transfer_direct_ssh:
+    description:
+      - Whether O(transfer=auto) tries V(direct_ssh).
+    type: bool
+    default: false
+  transfer_direct_authorized_keys:
+    description:
+      - The file in which sshd at the source looks for the keys of the user that the controller logs
+        in as, for O(transfer=direct_ssh).
+    type: str
+    default: ~/.ssh/authorized_keys
+  transfer_direct_address:
+    description:
+      - The address of the source for nodes, also in a swarm. By default, its C(ansible_host).
+    type: str
+    default: ""
+  transfer_swarm_ports:
+    description:
+      - Ports at which the source and all nodes reach each other, for example V(8710-8719), a single
+        port, or V(0) for any. Each of them listens on the first free one. The source needs as many
+        as it has adapters in transfer at a time, and a node one more than it gives adapters to
+        others.
+      - There is no swarm if this is empty. O(transfer=swarm) requires it.
+    type: str
+    default: ""
+  transfer_swarm_address:
+    description:
+      - The address of this node for other nodes. By default, its C(ansible_host).
+    type: str
+    default: ""
+  transfer_swarm_python:
+    description:
+      - The Python of the node that can import libtorrent. By default, the one that modules run
+        with.
+    type: str
+    default: ""
+  transfer_swarm_source_python:
+    description:
+      - The same at the source. By default, its C(ansible_python_interpreter) if that is an absolute
+        path, and otherwise C(python3).
+    type: str
+    default: ""
+  transfer_swarm_plaintext:
+    description:
+      - Whether the members of a swarm do without TLS. Then all who can read or change what passes
+        between them can read the files, and any host that connects gets them. Changed bytes are
+        noticed and rejected.
+      - If this is V(false), a host whose libtorrent was built without TLS takes no part.
+    type: bool
+    default: false
   transfer_timeout:
     description:
       - Seconds without data after which a transfer is aborted. If only keepalives of rsync arrive,
@@ -180,26 +278,38 @@ options:
     default: 60
   transfer_tries:
     description:
-      - How often a transfer is tried when its connection breaks. Each try resumes the last one.
+      - How often a transfer is tried when its connection breaks. Each try resumes the last one. A
+        command is run once.
     type: int
     default: 3
   transfer_streams:
     description:
-      - How many nodes of a run one source serves at the same time. The others wait.
+      - How many nodes of a run one source serves at the same time. The others wait. Does not apply
+        to O(transfer=swarm), in which all nodes share the one to three copies that the source
+        sends.
       - Above ten, sshd with its default settings begins to refuse connections (C(MaxStartups)).
     type: int
     default: 10
   transfer_bwlimit:
     description:
-      - The maximum rate of each of these streams, as a value of rsync's option C(bwlimit). V(20M)
+      - The maximum rate of each of these streams, and of what each member of a swarm sends and
+        receives for one adapter, as a value of rsync's option C(bwlimit). V(20M)
         means 20 MiB per second, a plain number KiB per second. No limit if empty.
     type: str
     default: ""
+  transfer_minimum_rate:
+    description:
+      - Bytes per second. A transfer is aborted if it was slower for ten times O(transfer_timeout).
+        V(0) accepts any rate.
+      - Set it higher, below O(transfer_bwlimit), so that a source cannot delay nodes by sending
+        slowly.
+    type: int
+    default: 1000
   transfer_compress:
     description:
       - Compress with zstd at level 1. It makes weights in bfloat16 smaller by 22 %, in float32 by
         7 %, and is worthwhile on links up to about 1 Gbit/s.
-      - Both ends need an rsync built with zstd (3.2 or newer).
+      - Applies to a relay. Both ends need an rsync built with zstd (3.2 or newer).
     type: bool
     default: false
 """
@@ -307,10 +417,15 @@ options:
     default: enforce
   user:
     description:
-      - The user that loads the adapters, ideally the one that serves them. With O(owner), O(group),
-        O(file_mode) and O(directory_mode) it must be able to read the served files. Only these are
-        checked, not the directories above O(models_dir). It reads the base itself.
-      - When not set, the user that modules run as. Another user requires O(ignore:become).
+      - The user that loads the adapters. With O(owner), O(group), O(file_mode) and
+        O(directory_mode) it must be able to read the served files. Only these are checked, not the
+        directories above O(models_dir). It reads the base itself. Another user than the one that
+        modules run as requires O(ignore:become).
+      - When not set, root loads no adapters. It has a throw-away user load them, which has a free
+        number from 61184 to 65519, no name, the groups of the GPU devices, and those groups from
+        1000 on that are needed to read the base and O(python). Everything else that it reads must
+        be readable by every user. V(root) loads adapters as root.
+      - When not set, and modules do not run as root, the user that they run as.
     type: str
 """
 
@@ -364,4 +479,40 @@ options:
       - The active and the previous release, and releases that a process has open, always stay.
     type: int
     default: 3
+"""
+
+    # Who has signed the releases.
+    SIGNATURES = r"""
+options:
+  signatures:
+    description:
+      - The directory on the controller with signed statements about releases, as
+        C(NAME/DIGEST12.json) with the signatures C(NAME/DIGEST12.*.sig).
+      - The node refuses a release whose statement it does not accept, whatever this directory says
+        about other releases. If its policy in C(/etc/lorafleet/trust) requires signatures, it
+        refuses releases without a statement, too.
+      - When empty, releases are offered unsigned.
+    type: str
+    default: ""
+  signed:
+    description:
+      - The statements in O(signatures) about the manifests, with their signatures.
+      - Set by the action plugin of the same name, which reads them. Do not set it.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      adapter:
+        description: Name of the adapter.
+        type: str
+        required: true
+      statement:
+        description: The text that was signed.
+        type: str
+        required: true
+      signatures:
+        description: The signatures, as C(ssh-keygen -Y sign) writes them.
+        type: list
+        elements: str
+        required: true
 """

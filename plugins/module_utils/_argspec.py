@@ -13,6 +13,7 @@ import typing as t
 from ._activation import AUTO, EXCHANGE, SYMLINK
 from ._forms import AS_TRAINED, FORMS
 from ._levels import LEVELS
+from ._ways import CHOICES, RELAY
 
 DECLARED: dict[str, t.Any] = {
     "adapters": {
@@ -59,10 +60,22 @@ TARGET: dict[str, t.Any] = {
 }
 
 TRANSFER: dict[str, t.Any] = {
+    "transfer": {"type": "str", "choices": list(CHOICES), "default": RELAY},
+    "transfer_command": {"type": "list", "elements": "str", "default": []},
+    "transfer_direct_ports": {"type": "str", "default": ""},
+    "transfer_direct_ssh": {"type": "bool", "default": False},
+    "transfer_direct_authorized_keys": {"type": "str", "default": "~/.ssh/authorized_keys", "no_log": False},
+    "transfer_direct_address": {"type": "str", "default": ""},
+    "transfer_swarm_ports": {"type": "str", "default": ""},
+    "transfer_swarm_address": {"type": "str", "default": ""},
+    "transfer_swarm_python": {"type": "str", "default": ""},
+    "transfer_swarm_source_python": {"type": "str", "default": ""},
+    "transfer_swarm_plaintext": {"type": "bool", "default": False},
     "transfer_timeout": {"type": "int", "default": 60},
     "transfer_tries": {"type": "int", "default": 3},
     "transfer_streams": {"type": "int", "default": 10},
     "transfer_bwlimit": {"type": "str", "default": ""},
+    "transfer_minimum_rate": {"type": "int", "default": 1000},
     "transfer_compress": {"type": "bool", "default": False},
 }
 
@@ -97,4 +110,18 @@ ENGINES: dict[str, t.Any] = {
 ACTIVATION: dict[str, t.Any] = {
     "activation": {"type": "str", "choices": [AUTO, EXCHANGE, SYMLINK], "default": AUTO},
     "keep": {"type": "int", "default": 3},
+}
+
+SIGNATURES: dict[str, t.Any] = {
+    "signatures": {"type": "str", "default": ""},
+    "signed": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {
+            "adapter": {"type": "str", "required": True},
+            "statement": {"type": "str", "required": True},
+            "signatures": {"type": "list", "elements": "str", "required": True},
+        },
+    },
 }

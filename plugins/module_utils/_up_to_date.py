@@ -15,7 +15,6 @@ from ._errors import DeliveryError, about
 from ._levels import LEVELS
 from ._load_test.case import Case, find_cases
 from ._load_test.declared import check_declaration
-from ._load_test.interpreter import Environment, read_environment
 from ._load_test.options import LoadTestOptions
 from ._store.plan import ActivationOptions, Request
 from ._store.prediction import AdapterResult, predict
@@ -46,9 +45,12 @@ def check_up_to_date(
         if case.receipt is None:
             raise _no_valid_receipt(case)
     warnings: list[str] = []
-    environment = Environment()
+    environment = None
     if any(case.required != LEVELS[0] for case in cases):
-        environment = read_environment(options.python, options.device, options.user, warnings.append)
+        # What starts an interpreter takes milliseconds to load.
+        from ._load_test.interpreter import read_environment
+
+        environment = read_environment(options.python, options.device, options.user, warnings.append).digest
     try:
         for case in cases:
             _check_receipt(case, environment)
@@ -73,8 +75,8 @@ def _no_valid_receipt(case: Case) -> DeliveryError:
     return case.error(f"no valid receipt for level {case.required} on this node.")
 
 
-def _check_receipt(case: Case, environment: Environment) -> None:
-    if not case.has_valid_receipt(case.required, environment.digest):
+def _check_receipt(case: Case, environment: str | None) -> None:
+    if not case.has_valid_receipt(case.required, environment):
         raise _no_valid_receipt(case)
     if needs_recovery(case.paths):
         raise case.error("an earlier run left unfinished work.")

@@ -270,6 +270,7 @@ problems:
 
 import typing as t
 
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.excluded import listed
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.suggestion import row_text, undeclared_rows
 from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import BASES, DECLARED, SOURCE
 from ansible_collections.lorafleet.delivery.plugins.module_utils._base.config import with_config
@@ -306,7 +307,7 @@ def main() -> None:
         suggested = {name: row_text(row) for name, row in rows.items()}
     results: dict[str, t.Any] = {
         "manifests": [manifest.to_text() for manifest in found.manifests],
-        "excluded": {name: [item.to_json() for item in items] for name, items in found.excluded.items()},
+        "excluded": {name: listed(items) for name, items in found.excluded.items()},
         "notes": found.notes,
         "goldens": found.goldens,
         "directories": found.identified_directories(),

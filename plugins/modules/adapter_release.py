@@ -18,20 +18,36 @@ description:
     release in the store. Anything else is moved to C(adopted-TIME) in the store and never deleted.
   - Hashes every file of the release in the store and of C(MODELS_DIR/NAME) in each run, and repairs
     differences from an intact copy on the node.
-  - Checks all adapters of the call before it changes the first one.
+  - Checks all adapters of the call, and prepares their releases and served copies, before it
+    changes what is served of the first one.
   - After a crash at any point, the next run completes or reverts the interrupted step.
   - A release needs a receipt of the load test. See O(required_level).
+  - If the node trusts signers (C(/etc/lorafleet/trust)), a release needs a statement in
+    O(signatures) that it accepts. What it accepts is recorded before the served directory changes.
+    A rollback needs a release that was accepted on this node before, and no statement.
+  - A rollback fails before anything is changed if one of O(engines) refuses or misreads the release
+    that it would activate, unless O(engine_policy=report).
+  - O(engines) does not judge for O(state=active), since M(lorafleet.delivery.adapter_sync) has
+    judged what it delivered.
+  - A release that an engine with a C(url) lists, or may read again, is not deleted. If such an
+    engine does not answer, no release is deleted in this run, and the module warns.
 extends_documentation_fragment:
   - lorafleet.delivery._options.node
   - lorafleet.delivery._options.permissions
   - lorafleet.delivery._options.activation
+  - lorafleet.delivery._options.signatures
+  - lorafleet.delivery._options.engines
+  - lorafleet.delivery._options.bases
   - lorafleet.delivery._attributes
 attributes:
   action_group:
     membership:
       - lorafleet.delivery.activation
+      - lorafleet.delivery.bases
+      - lorafleet.delivery.engines
       - lorafleet.delivery.node
       - lorafleet.delivery.permissions
+      - lorafleet.delivery.signatures
   check_mode:
     support: full
     details:
@@ -117,6 +133,15 @@ EXAMPLES = r"""
     names:
       - llama32_3b_grammar_lora
     release: 0a1b2c3d4e5f
+
+- name: Roll back to a release that the engine reads as PEFT does, or fail
+  lorafleet.delivery.adapter_release:
+    models_dir: /home/models
+    store: /home/.lorafleet
+    state: rolled_back
+    names:
+      - llama32_3b_grammar_lora
+    engines: vllm
 """
 
 RETURN = r"""
@@ -198,6 +223,12 @@ adapters:
         level: model
         device: cuda:0
         at: "2026-01-31T12:00:00+00:00"
+    engines:
+      description:
+        - The verdict on each of O(engines), as
+          RV(lorafleet.delivery.adapter_sync#module:adapters[].engines). Empty if O(state=active).
+      type: list
+      elements: dict
     adopted:
       description:
         - Where an unknown directory that the release replaced was quarantined. V(none) if there was
@@ -244,16 +275,24 @@ problems:
 import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import Manifest
-from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import ACTIVATION, NODE, PERMISSIONS
+from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import (
+    ACTIVATION,
+    BASES,
+    ENGINES,
+    NODE,
+    PERMISSIONS,
+    SIGNATURES,
+)
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._levels import LEVELS
 from ansible_collections.lorafleet.delivery.plugins.module_utils._module import DeliveryModule
 from ansible_collections.lorafleet.delivery.plugins.module_utils._names import is_release_name
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.paths import AdapterPaths
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.permissions import permissions_of
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan import ActivationOptions, Request
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan import ActivationOptions, Plan, Request
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.prediction import AdapterResult
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.transaction import carry_out, diff_of
+from ansible_collections.lorafleet.delivery.plugins.module_utils._trust_place import is_set_up
 
 
 def _requests(params: dict[str, t.Any]) -> list[Request]:
@@ -275,7 +314,60 @@ def _requests(params: dict[str, t.Any]) -> list[Request]:
     return [Request(paths(name), release=release) for name in params["names"]]
 
 
-def _options(params: dict[str, t.Any]) -> ActivationOptions:
+def _in_engines(module: DeliveryModule) -> t.Callable[[str], frozenset[str] | None]:
+    """Return a function that returns the releases of an adapter that engines use."""
+    if not module.params["engines"]:
+        return lambda _name: frozenset()
+    # Most nodes have none with a url.
+    from ansible_collections.lorafleet.delivery.plugins.module_utils._engines.declared import declared_engines
+    from ansible_collections.lorafleet.delivery.plugins.module_utils._serving.engines.table import client_of
+    from ansible_collections.lorafleet.delivery.plugins.module_utils._serving.in_use import releases_in_use
+    from ansible_collections.lorafleet.delivery.plugins.module_utils._serving.node_engine import node_engines
+
+    store = module.params["store"]
+    engines = node_engines(declared_engines(module.params["engines"], "engines"), store, client_of)
+    used = releases_in_use((engine.options.title, engine.client, engine.paths) for engine in engines)
+    for sentence in used.silent:
+        module.warn(f"No release is deleted, because it is not known which ones are in use. {sentence}")
+    return lambda name: used.releases(store, name)
+
+
+class _Acceptance:
+    """Accepts or refuses the planned releases of a node that trusts signers. Accepts all elsewhere.
+
+    Raises DeliveryError.
+    """
+
+    def __init__(self, signed: list[dict[str, t.Any]]) -> None:
+        self._accepted: dict[str, t.Any] = {}
+        self._acceptance: t.Any = None
+        if signed or is_set_up():
+            # What verifies signatures takes milliseconds to load.
+            from ansible_collections.lorafleet.delivery.plugins.module_utils._signing import acceptance, serials
+
+            self._acceptance = acceptance.Acceptance.of_option(signed)
+            self._read, self._write = serials.read_record, acceptance.record_accepted
+
+    def check(self, plan: Plan) -> None:
+        if self._acceptance is None:
+            return
+        paths, manifest = plan.request.paths, plan.manifest
+        record = self._read(paths.accepted)
+        if plan.request.manifest is None:
+            self._acceptance.accept_return(manifest, record)
+        else:
+            active = plan.before.active == manifest.release
+            self._accepted[paths.name] = self._acceptance.accept(manifest, record, active)
+
+    def record(self, plan: Plan) -> None:
+        """Record what was accepted, durably."""
+        paths = plan.request.paths
+        if self._accepted.get(paths.name) is not None:
+            self._write(paths.accepted, self._accepted[paths.name], paths.release_names())
+
+
+def _options(module: DeliveryModule, acceptance: _Acceptance) -> ActivationOptions:
+    params = module.params
     return ActivationOptions(
         required_level=params["required_level"],
         activation=params["activation"],
@@ -283,7 +375,36 @@ def _options(params: dict[str, t.Any]) -> ActivationOptions:
         permissions=permissions_of(params),
         run=params["run"],
         lock_timeout=params["lock_timeout"],
+        in_engines=_in_engines(module),
+        before_swap=acceptance.record,
     )
+
+
+def _judge(module: DeliveryModule, verdicts: dict[str, list[dict[str, t.Any]]]) -> t.Callable[[Manifest], None] | None:
+    """Return a function that adds the verdicts on a release to ``verdicts``, by its adapter's name.
+
+    The function raises DeliveryError if an engine holds the release back. Returns None unless
+    engines are to judge.
+    """
+    if module.params["state"] == "active" or not module.params["engines"]:
+        return None
+    # As in adapter_up_to_date_info.
+    from ansible_collections.lorafleet.delivery.plugins.module_utils._engines.judgement import Judge, config_of_base
+
+    judge = Judge(module.params)
+    for missing in judge.missing:
+        module.warn(str(missing))
+
+    def check(manifest: Manifest) -> None:
+        judgement = judge.judge(manifest, config_of_base(manifest, module.params["bases"]))
+        problems = judgement.problems("roll back to it")
+        if problems:
+            raise DeliveryError(*problems)
+        for warning in judgement.warnings():
+            module.warn(warning)
+        verdicts[manifest.name] = judgement.engines()
+
+    return check
 
 
 def main() -> None:
@@ -292,6 +413,9 @@ def main() -> None:
             **NODE,
             **PERMISSIONS,
             **ACTIVATION,
+            **ENGINES,
+            **BASES,
+            **SIGNATURES,
             "state": {"type": "str", "choices": ["active", "rolled_back"], "default": "active"},
             "manifests": {"type": "list", "elements": "str"},
             "names": {"type": "list", "elements": "str"},
@@ -305,16 +429,25 @@ def main() -> None:
         mutually_exclusive=[("manifests", "names")],
     )
     done: list[AdapterResult] = []
+    verdicts: dict[str, list[dict[str, t.Any]]] = {}
 
     def result() -> dict[str, t.Any]:
         return {
             "changed": any(outcome.changed for outcome in done),
-            "adapters": [outcome.to_json() for outcome in done],
+            "adapters": [{**outcome.to_json(), "engines": verdicts.get(outcome.plan.manifest.name, [])} for outcome in done],
             "diff": [diff_of(outcome, complete=module._verbosity >= 2) for outcome in done],
         }
 
     try:
-        carry_out(_requests(module.params), _options(module.params), module.check_mode, done)
+        acceptance = _Acceptance(module.params["signed"])
+        judge = _judge(module, verdicts)
+
+        def check(plan: Plan) -> None:
+            acceptance.check(plan)
+            if judge is not None:
+                judge(plan.manifest)
+
+        carry_out(_requests(module.params), _options(module, acceptance), module.check_mode, done, check)
     except DeliveryError as exc:
         module.fail(exc.problems, **result())
     module.exit_json(**result())

@@ -16,6 +16,9 @@ description:
   - Compares the served directory C(MODELS_DIR/NAME) and the active release in the store with the
     manifest that was recorded when the release was verified. Differences are returned; the module
     does not fail because of them.
+  - If the node trusts signers (C(/etc/lorafleet/trust)), returns by whom the releases are signed. A
+    release that the node would not roll back to is a difference, such as one whose signer's key is
+    revoked now.
   - Judges the active releases for O(engines), from the manifest. If O(content=true), warns of those
     that an engine refuses or misreads.
   - Does not need the training server.
@@ -158,6 +161,15 @@ adapters:
     receipt:
       description: The load test that it passed on this node, V(none) if there is no receipt.
       type: dict
+    signed:
+      description:
+        - By whom the release is signed, C(signers), the C(serial) of the statement, and when it
+          C(expires). V(none) for an unsigned release, and where the node trusts no signers.
+      type: dict
+      sample:
+        signers: [alice]
+        serial: 7
+        expires: "2026-08-29T12:00:00+00:00"
     engines:
       description: The verdict on each of O(engines), as RV(lorafleet.delivery.adapter_sync#module:adapters[].engines).
       type: list
@@ -184,7 +196,7 @@ differences:
   sample:
     - "llama32_3b_grammar_lora: missing  /home/models/llama32_3b_grammar_lora/tokenizer.json"
 others:
-  description: Adapters in the store or in the models directory that are not in O(expected).
+  description: The first thousand adapters in the store or in the models directory that are not in O(expected).
   returned: success
   type: list
   elements: str
@@ -232,6 +244,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._levels import 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._module import DeliveryModule
 from ansible_collections.lorafleet.delivery.plugins.module_utils._release_info import release_info
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.permissions import permissions_of
+from ansible_collections.lorafleet.delivery.plugins.module_utils._trust_place import is_set_up
 
 
 def _judge(module: DeliveryModule) -> t.Any:
@@ -251,6 +264,16 @@ def _judge(module: DeliveryModule) -> t.Any:
         return judgement.engines()
 
     return verdicts_on
+
+
+def _inspect_signed() -> t.Any:
+    """Return a function that returns by whom a release is signed, None if no signer is trusted."""
+    if not is_set_up():
+        return None
+    # What verifies signatures takes milliseconds to load.
+    from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.acceptance import Acceptance
+
+    return Acceptance({}).inspect
 
 
 def main() -> None:
@@ -276,6 +299,7 @@ def main() -> None:
             params["required_level"],
             permissions_of(params) if params["content"] else None,
             _judge(module),
+            _inspect_signed(),
         )
     module.exit_json(changed=False, **results)
 

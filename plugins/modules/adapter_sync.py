@@ -15,30 +15,39 @@ description:
   - Transfers the files of the given manifests from the source into the staging directories of a
     node's store, and verifies every byte on the node against the manifests. Served files are not
     changed.
-  - The data is streamed through the controller, with rsync at both ends, over Ansible's connection
-    settings for the two hosts. Neither host needs a key for the other. The host keys of both are
-    always checked. All adapters of a node share one connection to each end. It is not Ansible's
-    own connection, and it is closed at the end of the task.
+  - By default, the data is streamed through the controller, with rsync at both ends. See
+    O(transfer) for other ways.
+  - In all ways, the controller connects to both hosts with Ansible's connection settings for them.
+    Neither host needs a key for the other. The host keys of both are always checked. All adapters
+    of a node share one connection to each end. It is not Ansible's own connection, and it is closed
+    at the end of the task.
   - A file that the node already has, in any release of any adapter or in the served directory, is
     reused from there. Interrupted transfers are resumed.
   - Nothing is transferred for a release that the store already has intact.
   - Fails before anything is transferred if a manifest has other files, sizes or tensors than the
     row of O(adapters) permits. The training server has checked this before, and so has the action
     plugin of M(lorafleet.delivery.adapter_info) on the controller.
+  - Fails before anything is transferred if the node does not accept what O(signatures) has about a
+    release.
   - Fails before anything is transferred if one of O(engines) refuses or misreads an adapter, unless
     O(engine_policy=report).
+  - Asks each engine with a C(url) what it has. Fails before anything is transferred if it demands
+    another API key or has another base, and, unless O(engine_policy=report), if it has no room for
+    all adapters and a second release of one of them.
 extends_documentation_fragment:
   - lorafleet.delivery._options.declared
   - lorafleet.delivery._options.node
   - lorafleet.delivery._options.target
   - lorafleet.delivery._options.transfer
+  - lorafleet.delivery._options.signatures
   - lorafleet.delivery._options.engines
   - lorafleet.delivery._options.bases
   - lorafleet.delivery._attributes
 notes:
-  - Both hosts need rsync 3.1 or newer, and the node needs C(flock) of util-linux. The controller
-    needs ssh, and rsync if it is one of the two hosts. Warns about rsync versions with known
-    vulnerabilities.
+  - The controller needs ssh.
+  - If O(transfer) is V(relay) or V(auto), both hosts need rsync 3.1 or newer, also where one of
+    them is the controller, and the node needs C(flock) of util-linux. Warns about rsync versions
+    with known vulnerabilities.
   - Keys, agents, passwords, jump hosts, ports and users are those of Ansible. A password for ssh
     needs OpenSSH 8.5 or newer on the controller. It is given to its host only, never to a jump
     host.
@@ -52,6 +61,7 @@ attributes:
       - lorafleet.delivery.declared
       - lorafleet.delivery.engines
       - lorafleet.delivery.node
+      - lorafleet.delivery.signatures
       - lorafleet.delivery.target
       - lorafleet.delivery.transfer
   check_mode:
@@ -104,6 +114,61 @@ EXAMPLES = r"""
     source_directories: "{{ described.directories }}"
     models_dir: /home/models
     store: /home/.lorafleet
+
+- name: Transfer them from a port of the source, and through the controller where that fails
+  lorafleet.delivery.adapter_sync:
+    adapters: "{{ agent_adapters }}"
+    bases: "{{ agent_bases }}"
+    manifests: "{{ described.manifests }}"
+    source: sbs29
+    source_models_dir: /home/models
+    models_dir: /home/models
+    store: /home/.lorafleet
+    transfer: auto
+    transfer_direct_ports: 8700-8709
+    transfer_direct_address: 192.0.2.10
+
+- name: Transfer them through the ssh server of the source, which has its keys in another place
+  lorafleet.delivery.adapter_sync:
+    adapters: "{{ agent_adapters }}"
+    bases: "{{ agent_bases }}"
+    manifests: "{{ described.manifests }}"
+    source: sbs29
+    source_models_dir: /home/models
+    models_dir: /home/models
+    store: /home/.lorafleet
+    transfer: auto
+    transfer_direct_ssh: true
+    transfer_direct_authorized_keys: ~/.ssh/authorized_keys2
+
+- name: Let the nodes get them from the source and from each other
+  lorafleet.delivery.adapter_sync:
+    adapters: "{{ agent_adapters }}"
+    bases: "{{ agent_bases }}"
+    manifests: "{{ described.manifests }}"
+    source: sbs29
+    source_models_dir: /home/models
+    models_dir: /home/models
+    store: /home/.lorafleet
+    transfer: swarm
+    transfer_swarm_ports: 8710-8719
+    transfer_swarm_python: /opt/swarm/bin/python
+
+- name: Let a program on the node get them from a registry
+  lorafleet.delivery.adapter_sync:
+    adapters: "{{ agent_adapters }}"
+    bases: "{{ agent_bases }}"
+    manifests: "{{ described.manifests }}"
+    source: sbs29
+    source_models_dir: /home/models
+    models_dir: /home/models
+    store: /home/.lorafleet
+    transfer: command
+    transfer_command:
+      - /usr/local/bin/fetch-blobs
+      - https://registry.example/v2/adapters
+      - "{files}"
+      - "{staging}"
 """
 
 RETURN = r"""
@@ -138,6 +203,20 @@ adapters:
       description: Size of these files in bytes.
       type: int
       sample: 97308719
+    way:
+      description: The way that these files took, V(relay), V(direct), V(direct_ssh), V(swarm)
+        or V(command).
+      returned: when O(transfer) is not V(relay) and files were transferred
+      type: str
+      sample: relay
+    not_taken:
+      description: The ways that come before it in O(transfer=auto), and why they brought no files.
+      returned: when O(transfer) is not V(relay) and files were transferred
+      type: list
+      elements: dict
+      sample:
+        - way: command
+          why: "did not bring the files: it ended with status 1."
     reused:
       description:
         - Files that the node already had, with the path of the file that was reused.
@@ -194,7 +273,7 @@ adapters:
       sample: []
 wire_bytes:
   description:
-    - Bytes that the node received from the source, in all tries together. Fewer than
+    - Bytes that the node received, in all tries together. Fewer than
       RV(adapters[].downloaded_bytes) if an earlier transfer was resumed.
   returned: when anything was transferred
   type: int
@@ -212,19 +291,21 @@ seconds:
     wait: 0.005
 rsync:
   description: The version of rsync on the node.
-  returned: success
+  returned: success if O(transfer) is V(relay) or V(auto)
   type: str
   sample: 3.5.0
 source_rsync:
   description: The version of rsync at the source; empty if one of the ends was not reached.
-  returned: when anything was transferred
+  returned: when anything was transferred, and if O(transfer) is V(relay) or V(auto)
   type: str
   sample: 3.5.0
 commands:
   description:
-    - The commands that were run on the controller, the node's end and the source's end of each try.
-    - The content of a C(ProxyCommand) is left out, since it may contain a password.
-  returned: when anything was transferred
+    - The commands that were run on the controller for each try of a relay, that of the node's end
+      and that of the source's end.
+    - Of ssh's options, the values that may contain a secret are left out, such as those of
+      C(ProxyCommand) and C(ProxyJump).
+  returned: when anything was transferred, and if O(transfer) is V(relay) or V(auto)
   type: list
   elements: list
   sample:
@@ -253,13 +334,19 @@ problems:
 
 import contextlib
 import os
+import sys
 import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import Manifest
-from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.offered import check_offered, declared_in
-from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import BASES, DECLARED, ENGINES, NODE, TARGET, TRANSFER
-from ansible_collections.lorafleet.delivery.plugins.module_utils._base.config import with_config
-from ansible_collections.lorafleet.delivery.plugins.module_utils._engines.judgement import Judge, config_of_base
+from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import (
+    BASES,
+    DECLARED,
+    ENGINES,
+    NODE,
+    SIGNATURES,
+    TARGET,
+    TRANSFER,
+)
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
 from ansible_collections.lorafleet.delivery.plugins.module_utils._module import DeliveryModule
 from ansible_collections.lorafleet.delivery.plugins.module_utils._rsync import check_transfer_options, installed_rsync
@@ -277,25 +364,45 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._store.staging 
     prepare,
     verify_staged,
 )
+from ansible_collections.lorafleet.delivery.plugins.module_utils._trust_place import is_set_up
+from ansible_collections.lorafleet.delivery.plugins.module_utils._ways import RELAY, ways_of
 
 
 def verdicts_on(module: DeliveryModule, manifests: list[Manifest]) -> dict[str, dict[str, t.Any]]:
-    """Return the verdicts on each adapter by name. Fails if an engine holds one back."""
+    """Return the verdicts on each adapter by name.
+
+    Fails if an engine holds one back, or could not serve them all.
+    """
+    # For the phase that plans, as in check_manifests.
+    from ansible_collections.lorafleet.delivery.plugins.module_utils._engines.judgement import Judge, config_of_base
+    from ansible_collections.lorafleet.delivery.plugins.module_utils._preflight.checklist import Checklist
+
     judge = Judge(module.params)
     judgements = [judge.judge(manifest, config_of_base(manifest, module.params["bases"])) for manifest in manifests]
     found = {
         judgement.adapter: {"engines": judgement.engines(), "engine_notes": list(judgement.notes)} for judgement in judgements
     }
-    problems = [problem for judgement in judgements for problem in judgement.problems()]
+    serving = Checklist()
+    if judge.serves:
+        # The clients of engines take longer to load than all the rest.
+        from ansible_collections.lorafleet.delivery.plugins.module_utils._preflight.serving import check_serving
+
+        check_serving(serving, module.params, manifests)
+    problems = [*(problem for judgement in judgements for problem in judgement.problems()), *serving.problems()]
     if problems:
         module.fail(problems, adapters=[{"name": name, **entry} for name, entry in found.items()])
-    for warning in (*map(str, judge.missing), *(warning for judgement in judgements for warning in judgement.warnings())):
+    verdicts = [warning for judgement in judgements for warning in judgement.warnings()]
+    for warning in (*map(str, judge.missing), *verdicts, *map(str, serving.warnings())):
         module.warn(warning)
     return found
 
 
 def check_manifests(params: dict[str, t.Any], manifests: list[Manifest]) -> None:
     """Raise DeliveryError for manifests that the inventory does not permit."""
+    # The phase that verifies gets the same manifests, and need not load what checks them.
+    from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.offered import check_offered, declared_in
+    from ansible_collections.lorafleet.delivery.plugins.module_utils._base.config import with_config
+
     bases: dict[str, t.Any] = {}
     for name, base in params["bases"].items():
         # What is wrong with the base is for the load test to say.
@@ -304,11 +411,20 @@ def check_manifests(params: dict[str, t.Any], manifests: list[Manifest]) -> None
     check_offered(manifests, declared_in(params["adapters"], bases))
 
 
+def check_signed(params: dict[str, t.Any], manifests: list[Manifest]) -> None:
+    """Raise DeliveryError for releases that this node would not activate, signed or unsigned."""
+    if params["signed"] or is_set_up():
+        # What verifies signatures takes milliseconds to load.
+        from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.acceptance import Acceptance
+
+        Acceptance.of_option(params["signed"]).check_all(manifests, params["models_dir"], params["store"])
+
+
 def plan(module: DeliveryModule, fetches: list[Fetch]) -> dict[str, t.Any]:
     """Check that the transfer can be received and prepare the staging directories."""
     store = module.params["store"]
     check_directories(module.params["models_dir"], store)
-    rsync = installed_rsync()
+    rsync = installed_rsync() if RELAY in ways_of(module.params) else None
     if not module.check_mode:
         for fetch in fetches:
             drop_other_offers(fetch)
@@ -318,19 +434,24 @@ def plan(module: DeliveryModule, fetches: list[Fetch]) -> dict[str, t.Any]:
         for fetch in fetches:
             if fetch.missing:
                 prepare(fetch)
-    return {"rsync": rsync.version, "zstd": rsync.zstd}
+    versions = {"rsync": rsync.version, "zstd": rsync.zstd} if rsync else {}
+    # The interpreter of the programs that take part in a transfer.
+    return {**versions, "python": sys.executable}
 
 
 def verify(fetches: list[Fetch]) -> None:
     """Complete the staging directories and verify every file.
 
-    Raises DeliveryError for all problems.
+    Raises DeliveryError for all problems. Then no file is longer than it was described: otherwise
+    the disk would stay full.
     """
     problems: list[Problem] = []
     for fetch in fetches:
         if not fetch.stored:
             problems += verify_staged(fetch)
     if problems:
+        for fetch in fetches:
+            drop_excess(fetch)
         raise DeliveryError(*problems)
 
 
@@ -343,6 +464,7 @@ def main() -> None:
             **TRANSFER,
             **ENGINES,
             **BASES,
+            **SIGNATURES,
             "manifests": {"type": "list", "elements": "str", "required": True},
             "source": {"type": "str", "required": True},
             "source_models_dir": {"type": "path", "required": True},
@@ -360,9 +482,12 @@ def main() -> None:
         check_transfer_options(module.params)
         check_not_source(module.params["models_dir"], module.params["store"], module.params["source_directories"])
         manifests = [Manifest.from_text(manifest) for manifest in module.params["manifests"]]
-        # Before anything is hashed or written.
-        check_manifests(module.params, manifests)
-        verdicts = verdicts_on(module, manifests) if phase == "plan" else {}
+        verdicts: dict[str, dict[str, t.Any]] = {}
+        if phase == "plan":
+            # Before anything is hashed or written.
+            check_manifests(module.params, manifests)
+            check_signed(module.params, manifests)
+            verdicts = verdicts_on(module, manifests)
         fetches = plan_fetches(manifests, module.params["models_dir"], module.params["store"], phase != "plan")
         if phase == "plan":
             results = plan(module, fetches)

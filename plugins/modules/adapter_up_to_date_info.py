@@ -17,7 +17,7 @@ description:
   - A node is up to date when each release of O(manifests) is active, every file of the release and of the served directory has
     the digest of the manifest, modes and owners are as requested, the receipt of the load test is valid for the installed
     packages, the device, the base and the level, no engine holds an adapter back, no release has to be pruned, and no earlier run
-    left unfinished work.
+    left unfinished work. If the node trusts signers, it must have accepted the releases as they are signed now.
   - A node that is not up to date is not a failure. The module returns the reasons, and the modules named above then make the
     changes or fail. A release without a receipt is not hashed.
 extends_documentation_fragment:
@@ -29,6 +29,7 @@ extends_documentation_fragment:
   - lorafleet.delivery._options.tested
   - lorafleet.delivery._options.activation
   - lorafleet.delivery._options.device
+  - lorafleet.delivery._options.signatures
   - lorafleet.delivery._options.engines
   - lorafleet.delivery._attributes
 attributes:
@@ -41,6 +42,7 @@ attributes:
       - lorafleet.delivery.engines
       - lorafleet.delivery.node
       - lorafleet.delivery.permissions
+      - lorafleet.delivery.signatures
       - lorafleet.delivery.target
       - lorafleet.delivery.tested
   check_mode:
@@ -180,16 +182,20 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import
     ENGINES,
     NODE,
     PERMISSIONS,
+    SIGNATURES,
     TARGET,
     TESTED,
 )
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.module_utils._hashing import SHORT
 from ansible_collections.lorafleet.delivery.plugins.module_utils._levels import LEVELS
 from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.options import LoadTestOptions
 from ansible_collections.lorafleet.delivery.plugins.module_utils._module import DeliveryModule
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.paths import AdapterPaths
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.permissions import permissions_of
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan import ActivationOptions
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.source import check_not_source
+from ansible_collections.lorafleet.delivery.plugins.module_utils._trust_place import is_set_up
 from ansible_collections.lorafleet.delivery.plugins.module_utils._up_to_date import check_up_to_date
 
 
@@ -201,6 +207,23 @@ def _judge(params: dict[str, t.Any]) -> t.Any:
     from ansible_collections.lorafleet.delivery.plugins.module_utils._engines.judgement import Judge
 
     return Judge(params)
+
+
+def _not_accepted(params: dict[str, t.Any], adapters: list[dict[str, t.Any]]) -> list[str]:
+    """Return the active releases whose statements this node has not accepted, as reasons."""
+    if not params["signed"] and not is_set_up():
+        return []
+    # What verifies signatures takes milliseconds to load.
+    from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.acceptance import Acceptance
+    from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.serials import read_record
+
+    acceptance = Acceptance.of_option(params["signed"])
+    reasons = []
+    for name, digest in ((adapter["name"], adapter["digest"]) for adapter in adapters):
+        record = read_record(AdapterPaths(params["models_dir"], params["store"], name).accepted)
+        if not acceptance.is_known(name, digest, record):
+            reasons.append(f"adapter {name}, release {digest[:SHORT]}: this node has not accepted it as it is signed now.")
+    return reasons
 
 
 def main() -> None:
@@ -215,6 +238,7 @@ def main() -> None:
             **ACTIVATION,
             **DEVICE,
             **ENGINES,
+            **SIGNATURES,
             "manifests": {"type": "list", "elements": "str", "required": True},
         },
     )
@@ -228,6 +252,7 @@ def main() -> None:
         # The receipts are compared with the level of the load test: any level would do here.
         activation = ActivationOptions(LEVELS[0], params["activation"], params["keep"], permissions_of(params))
         adapters = check_up_to_date(options, activation, module.warn, _judge(params))
+        reasons = _not_accepted(params, adapters)
     except DeliveryError as exc:
         reasons = [str(problem) for problem in exc.problems]
     module.exit_json(changed=False, up_to_date=not reasons, reasons=reasons, adapters=adapters)

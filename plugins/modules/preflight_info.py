@@ -19,12 +19,14 @@ description:
     does.
   - On a node, checks Python, rsync, flock, the models directory and the store, owner and modes,
     locks, the method of activation, the free space, the interpreter and the device of the load
-    test, the bases, and what the node's engines make of each adapter. Compares its packages and
-    bases with those of the training.
+    test, the bases, what the node's engines make of each adapter, and whether those that serve have
+    room for all of them. Compares its packages and bases with those of the training.
   - Adds what only the controller knows - how the host is reached, as whom modules run there, and by
     how much its clock differs. An unreachable host counts as a failed check.
   - If several nodes of a play delegate the task to one training server with the same options, it
     runs there once, and all of them get its result.
+  - Where O(transfer) permits direct transfers, has the node connect to O(source) as for one. For
+    V(direct_ssh), a key is in O(transfer_direct_authorized_keys) while the node logs in.
   - Leaves nothing behind. On a node, tries locks, owner, modes and the exchange of directories in a
     temporary directory on the file system of O(store). Loads no adapter.
 extends_documentation_fragment:
@@ -108,6 +110,14 @@ options:
     type: list
     elements: dict
     default: []
+  source:
+    description:
+      - On a node, the inventory name of its training server. With it, the action plugin lets the
+        node connect to the training server by each direct way that O(transfer) permits, as a
+        delivery would, without transferring anything.
+      - If the ssh server of the training server denies the login, O(transfer=direct_ssh) being
+        permitted, its settings are read there, which takes root, and those that deny it are named.
+    type: str
 seealso:
   - module: lorafleet.delivery.adapter_info
   - module: lorafleet.delivery.adapter_sync
@@ -138,6 +148,9 @@ EXAMPLES = r"""
     source_directories: "{{ source.directories | default({}) }}"
     tokenizer_classes: "{{ source.tokenizer_classes | default({}) }}"
     source_checks: "{{ source.checks | default([]) }}"
+    source: sbs29
+    transfer: direct
+    transfer_direct_ports: 8700-8709
 """
 
 RETURN = r"""
@@ -150,14 +163,17 @@ checks:
     check:
       description:
         - What was checked, for example V(rsync), V(store), V(free space) or V(device), and
-          V(base NAME), V(adapter NAME) and V(engine NAME) for each base, adapter and engine.
+          V(base NAME), V(adapter NAME) and V(engine NAME) for each base, adapter and engine,
+          V(engine NAME at URL) for each engine that serves, and V(way direct) or V(way direct_ssh)
+          for each direct way.
         - A check that has several problems has an entry for each of them.
       type: str
       sample: store
     state:
       description:
         - V(ok). V(warning) if it does not prevent a delivery. V(failed) if a delivery would fail.
-          V(unknown) if it was not made, because another check has failed or in check mode.
+          V(unknown) if it was not made, because another check has failed, in check mode, or because
+          nobody states what it needs.
       type: str
       sample: failed
     found:
@@ -207,6 +223,7 @@ problems:
 
 import os
 import pwd
+import sys
 import time
 import typing as t
 
@@ -252,11 +269,12 @@ def main() -> None:
             "manifests": {"type": "list", "elements": "str", "default": []},
             "tokenizer_classes": {"type": "dict", "default": {}, "no_log": False},
             "source_checks": {"type": "list", "elements": "dict", "default": []},
+            "source": {"type": "str"},
         },
         required_if=[("part", "node", ("store", "python"))],
     )
-    # The action plugin reads both and removes them from the result.
-    results: dict[str, t.Any] = {"time": time.time(), "user": _user()}
+    # The action plugin reads these and removes them from the result.
+    results: dict[str, t.Any] = {"time": time.time(), "user": _user(), "python": sys.executable}
     # Like a delivery, whatever the umask of this session.
     os.umask(0o077)
     try:

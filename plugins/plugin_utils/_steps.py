@@ -36,14 +36,20 @@ COMPARE = Step("adapter_up_to_date_info", "compare", "checking whether up to dat
 TRANSFER = Step("adapter_sync", "transfer", "hashing local files", "transferring and verifying")
 LOAD = Step("adapter_load_test", "load", "loading on {device}", "loading with PEFT")
 ACTIVATE = Step("adapter_release", "activate", "activating", "activating")
+SERVE = Step("adapter_serve", "serve", "loading into the engines", "serving and proving")
 AUDIT = Step("adapter_release_info", "audit", "hashing local files", "hashing")
 # The same module with `content: false`.
 STATUS = Step("adapter_release_info", "status", "reading the store", "reading the store")
-STEPS = (DESCRIBE, COMPARE, TRANSFER, LOAD, ACTIVATE, AUDIT, STATUS)
+SERVED = Step("adapter_serve_info", "served", "asking the engines", "asking the engines")
+STEPS = (DESCRIBE, COMPARE, TRANSFER, LOAD, ACTIVATE, SERVE, AUDIT, STATUS, SERVED)
 # Steps that no report has.
 PREFLIGHT = Step("preflight_info", "preflight", "checking the host", "checking the host")
 RECORD = Step("adapter_golden", "record", "recording answers on {device}", "recording goldens")
+# A node that has done one of these is through, unless another step follows.
+LAST_STEPS = (ACTIVATE, SERVE, AUDIT, STATUS, SERVED, PREFLIGHT, RECORD)
 
+# The action plugins show these: the tasks are skipped on nodes whose engines have no url.
+SHOWN_BY_ACTION = (SERVE, SERVED)
 # The action plugin of adapter_sync shows these while it works.
 WAITING = "waiting for a transfer slot"
 SENDING = "sending"
