@@ -16,6 +16,7 @@ from ansible import constants as C
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._preflight.checklist import FAILED, Checklist
+from ansible_collections.lorafleet.delivery.plugins.module_utils._preflight.signatures import SIGNATURES
 from ansible_collections.lorafleet.delivery.plugins.module_utils._text import escaped
 from ansible_collections.lorafleet.delivery.plugins.module_utils._ways import AUTO, DIRECT, DIRECT_SSH, ways_of
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.action import GatedAction, account_of, failed, host_of
@@ -33,6 +34,7 @@ from ansible_collections.lorafleet.delivery.plugins.plugin_utils._preflight.cont
     reached,
 )
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._preflight.direct import check_way, way_check
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._signing.signature_files import with_signed
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.direct_ways import direct_ways
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.ends import node_end, source_end
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.options import given_options
@@ -72,10 +74,16 @@ class ActionModule(GatedAction):
 
     def _preflight(self, variables: dict[str, t.Any]) -> dict[str, t.Any]:
         """Run the module, and put what the controller finds before its checks."""
-        checklist = Checklist()
+        checklist, unreadable = Checklist(), Checklist()
+        arguments = self._task.args
+        with unreadable.checking(SIGNATURES):
+            with_signed(arguments)
+        if unreadable.failed():
+            # The module checks everything else.
+            arguments = {**arguments, "signatures": ""}
         before = time.time()
         try:
-            found = self._execute_module(module_name=_MODULE, task_vars=variables)
+            found = self._execute_module(module_name=_MODULE, module_args=arguments, task_vars=variables)
             check_offers(host_of(self, variables), self._task.args, found.get("manifests", ()))
         except DeliveryError as exc:
             add_unknown_answer(checklist, self._connection, exc)
@@ -90,6 +98,7 @@ class ActionModule(GatedAction):
         if {"checks", "user", "time"} <= found.keys():
             add_reached(checklist, self._connection, found.pop("user"))
             add_clock(checklist, before, found.pop("time"), after)
+            checklist.checks += unreadable.checks
             self._check_transfer_connection(checklist, variables, found["checks"])
             node_python = found.pop("python", "")
             if self._task.args.get("part") == "node":

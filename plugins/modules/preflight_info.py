@@ -21,6 +21,8 @@ description:
     locks, the method of activation, the free space, the interpreter and the device of the load
     test, the bases, what the node's engines make of each adapter, and whether those that serve have
     room for all of them. Compares its packages and bases with those of the training.
+  - Checks whether a node would accept the signatures of the releases, if it has
+    C(/etc/lorafleet/trust) or O(signatures) is set.
   - Adds what only the controller knows - how the host is reached, as whom modules run there, and by
     how much its clock differs. An unreachable host counts as a failed check.
   - If several nodes of a play delegate the task to one training server with the same options, it
@@ -40,6 +42,7 @@ extends_documentation_fragment:
   - lorafleet.delivery._options.device
   - lorafleet.delivery._options.loading
   - lorafleet.delivery._options.tested
+  - lorafleet.delivery._options.signatures
   - lorafleet.delivery._options.engines
   - lorafleet.delivery._options.activation
   - lorafleet.delivery._attributes
@@ -54,6 +57,7 @@ attributes:
       - lorafleet.delivery.loading
       - lorafleet.delivery.node
       - lorafleet.delivery.permissions
+      - lorafleet.delivery.signatures
       - lorafleet.delivery.source
       - lorafleet.delivery.target
       - lorafleet.delivery.tested
@@ -162,7 +166,7 @@ checks:
   contains:
     check:
       description:
-        - What was checked, for example V(rsync), V(store), V(free space) or V(device), and
+        - What was checked, for example V(rsync), V(store), V(signatures) or V(device), and
           V(base NAME), V(adapter NAME) and V(engine NAME) for each base, adapter and engine,
           V(engine NAME at URL) for each engine that serves, and V(way direct) or V(way direct_ssh)
           for each direct way.
@@ -236,6 +240,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import
     LOADING,
     NODE,
     PERMISSIONS,
+    SIGNATURES,
     SOURCE,
     TARGET,
     TESTED,
@@ -257,6 +262,7 @@ def main() -> None:
             **TARGET,
             **TRANSFER,
             **PERMISSIONS,
+            **SIGNATURES,
             **DEVICE,
             **LOADING,
             **TESTED,

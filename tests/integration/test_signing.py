@@ -92,6 +92,8 @@ def test_fleet_serves_what_is_signed(signing_fleet: Fleet, keys: Keys) -> None:
     assert os.listdir(signatures) == []
     succeeded(fleet.run("sign", *CONFIRMED))
     assert {*os.listdir(signatures)} == {CLEANER_3B, CLEANER_8B, DESCRIBER_3B}
+    ready = succeeded(fleet.run("preflight", "--limit", "jw3"))
+    assert "required on this node; signed releases: 1 of 1" in ready.output
 
     fleet.deploy()
     record = read_record(str(fleet.stored("jw3-1", DESCRIBER_3B) / "accepted.json"))

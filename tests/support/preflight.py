@@ -82,6 +82,7 @@ class Site:
             "group": None,
             "file_mode": "0644",
             "directory_mode": "0755",
+            "signed": [],
             "engines": None,
             "engine_policy": "enforce",
             "activation": "auto",

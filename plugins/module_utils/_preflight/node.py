@@ -36,6 +36,7 @@ from .checklist import FAILED, OK, WARNING, Checklist
 from .host import MODELS_DIR, adapter_check, check_libtorrent, check_python, check_rsync
 from .loading import check_loading
 from .serving import check_serving
+from .signatures import check_signatures
 
 FLOCK = "flock"
 COMMAND_PROGRAM = "transfer_command"
@@ -79,6 +80,7 @@ def check_node(params: dict[str, t.Any], scratch: str, probe: bool) -> NodePrefl
     exchange = _check_directories(checklist, params, probe)
     _check_activation(checklist, params, exchange)
     manifests = _check_training_server(checklist, params)
+    check_signatures(checklist, params, manifests)
     _check_transfer(node, params, manifests)
     _check_engines(checklist, params, manifests)
     check_loading(checklist, params, manifests, scratch)

@@ -54,6 +54,11 @@ class Acceptance:
         """Return the one for the option ``signed`` of a module. Raises DeliveryError as above."""
         return cls({one["adapter"]: Signed(one["statement"], tuple(one["signatures"])) for one in signed})
 
+    @property
+    def requires(self) -> bool:
+        """Whether this node serves signed releases only."""
+        return self._trust is not None and self._trust.policy.required
+
     def accept(self, manifest: Manifest, record: Record | None, active: bool) -> Accepted | None:
         """Return what is accepted of a release that is to be served, or None if it is unsigned.
 

@@ -121,6 +121,25 @@ def test_preflight_info_text_of_a_host_cannot_control_the_terminal(calls: list[R
     assert all(text.isprintable() for one in result["checks"] for text in one.values())
 
 
+def test_preflight_info_with_unreadable_signatures_checks_all_the_rest(
+    calls: list[Result], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[Result] = []
+
+    def execute(_action: ActionBase, module_args: Result, **_arguments: t.Any) -> Result:
+        sent.append(module_args)
+        return found(FAILED)
+
+    monkeypatch.setattr(ActionBase, "_execute_module", execute)
+    arguments = {"part": "node", "manifests": [], "signatures": str(tmp_path / "absent")}
+    result = run(Task(delegate_to=None, args=arguments))
+    [unreadable] = [one for one in result["checks"] if one["check"] == "signatures"]
+    assert unreadable["state"] == "failed"
+    assert unreadable["found"] == f"is {tmp_path}/absent, which is no directory on the controller."
+    assert FAILED in result["checks"]
+    assert sent == [{**arguments, "signatures": ""}]
+
+
 # --- direct ways ---
 
 DIRECT = {"transfer": "direct", "transfer_direct_ports": "0", "transfer_direct_address": "127.0.0.1", "source": "sbs29"}
