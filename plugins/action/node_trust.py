@@ -14,11 +14,15 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.trust import (
     POLICY_FILE,
     REVOKED_FILE,
+    ROOTS_FILE,
     SIGNERS_FILE,
     read_trust,
 )
 from ansible_collections.lorafleet.delivery.plugins.module_utils._trust_place import Place
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.action import ContactAction, failed
+
+# The signatures of roots.
+_SIGNATURE = ".sig"
 
 
 class ActionModule(ContactAction):
@@ -35,17 +39,26 @@ class ActionModule(ContactAction):
         return {**result, **self._execute_module(module_name=module, module_args=arguments, task_vars=task_vars)}
 
 
-def _contents(directory: str) -> dict[str, str]:
+def _contents(directory: str) -> dict[str, t.Any]:
     """Return the files as the module takes them.
 
     Raises DeliveryError if no node would read them.
     """
-    if not directory or read_trust(Place(directory, None)) is None:
+    trust = read_trust(Place(directory, None)) if directory else None
+    if trust is None:
         problem = f"is {directory!r}, which is no directory on the controller."
         raise DeliveryError.of("source", problem, "Make it as docs/signing.md shows.")
-    found = {"policy": _read(directory, POLICY_FILE).decode(), "allowed_signers": _read(directory, SIGNERS_FILE).decode()}
+    found: dict[str, t.Any] = {
+        "policy": _read(directory, POLICY_FILE).decode(),
+        "allowed_signers": _read(directory, SIGNERS_FILE).decode(),
+    }
     if os.path.exists(os.path.join(directory, REVOKED_FILE)):
         found["revoked_keys"] = base64.b64encode(_read(directory, REVOKED_FILE)).decode()
+    if trust.roots:
+        found["roots"] = _read(directory, ROOTS_FILE).decode()
+    # A version without roots may need those of the version before.
+    names = [name for name in sorted(os.listdir(directory)) if name.endswith(_SIGNATURE)]
+    found["signatures"] = {name: _read(directory, name).decode("ascii", "replace") for name in names}
     return found
 
 

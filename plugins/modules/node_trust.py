@@ -18,6 +18,10 @@ description:
     C(namespaces="release@lorafleet.delivery").
   - A change needs a higher C(version) in C(policy.json). Fails for a lower one, and for other content
     of the same version.
+  - A directory with C(roots) names the people who sign each version of it. C(root_threshold) in
+    C(policy.json) is the number of them that have to. A node whose trust has roots takes a change
+    only if enough of them have signed it, and enough of those of the new version. What a node gets
+    first has to be signed by its own roots only. C(docs/signing.md) shows how they sign.
   - Needs root.
 extends_documentation_fragment:
   - lorafleet.delivery._attributes
@@ -29,7 +33,7 @@ attributes:
     support: full
   diff_mode:
     support: full
-    details: Shows the policy and the signers.
+    details: Shows the policy, the signers and the roots.
   idempotent:
     support: full
 options:
@@ -37,6 +41,7 @@ options:
     description:
       - The directory on the controller with C(policy.json), C(allowed_signers) and, if keys are
         revoked, C(revoked_keys).
+      - With C(roots), their signatures are in it as well, in files whose names end in C(.sig).
     type: str
     required: true
   policy:
@@ -54,6 +59,16 @@ options:
       - The content of C(revoked_keys) in base64.
       - Set by the action plugin. Do not set it.
     type: str
+  roots:
+    description:
+      - The content of C(roots).
+      - Set by the action plugin. Do not set it.
+    type: str
+  signatures:
+    description:
+      - The signatures of roots, by the name of their file.
+      - Set by the action plugin. Do not set it.
+    type: dict
 seealso:
   - module: lorafleet.delivery.adapter_sign
   - module: lorafleet.delivery.adapter_release
@@ -93,6 +108,17 @@ signers:
   type: list
   elements: str
   sample: [alice, bob]
+roots:
+  description: The names of the roots. Without any, no signature is needed for a change.
+  returned: success
+  type: list
+  elements: str
+  sample: [carol, dave, erin]
+root_threshold:
+  description: The number of different roots that a change needs, V(none) without roots.
+  returned: success
+  type: int
+  sample: 2
 problems:
   description: What is wrong, one entry for each problem.
   returned: failure
@@ -117,6 +143,7 @@ problems:
 """
 
 import base64
+import datetime
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._module import DeliveryModule
@@ -128,6 +155,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.instal
 from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.trust import (
     POLICY_FILE,
     REVOKED_FILE,
+    ROOTS_FILE,
     SIGNERS_FILE,
 )
 
@@ -139,11 +167,14 @@ def _plan(module: DeliveryModule) -> Installation:
     files = {POLICY_FILE: params["policy"].encode(), SIGNERS_FILE: params["allowed_signers"].encode()}
     if params["revoked_keys"]:
         files[REVOKED_FILE] = base64.b64decode(params["revoked_keys"])
-    return plan_installation(files)
+    if params["roots"] is not None:
+        files[ROOTS_FILE] = params["roots"].encode()
+    signatures = {name: str(text).encode() for name, text in (params["signatures"] or {}).items()}
+    return plan_installation(files, signatures, datetime.datetime.now(tz=datetime.timezone.utc))
 
 
 def _text(files: dict[str, bytes]) -> str:
-    return "".join(files.get(name, b"").decode("utf-8", "replace") for name in (POLICY_FILE, SIGNERS_FILE))
+    return "".join(files.get(name, b"").decode("utf-8", "replace") for name in (POLICY_FILE, SIGNERS_FILE, ROOTS_FILE))
 
 
 def main() -> None:
@@ -153,6 +184,8 @@ def main() -> None:
             "policy": {"type": "str"},
             "allowed_signers": {"type": "str"},
             "revoked_keys": {"type": "str", "no_log": False},
+            "roots": {"type": "str"},
+            "signatures": {"type": "dict"},
         },
     )
     with module.failing_on_error():
@@ -166,6 +199,8 @@ def main() -> None:
         threshold=planned.policy.threshold,
         version=planned.policy.version,
         signers=sorted({signer.name for signer in planned.trust.signers}),
+        roots=sorted({root.name for root in planned.trust.roots}),
+        root_threshold=planned.policy.root_threshold,
         diff={
             "before_header": "trust",
             "after_header": "trust",

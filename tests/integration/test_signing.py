@@ -23,7 +23,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.serial
 
 from tests.support.fleet import CLEANER_3B, CLEANER_8B, DESCRIBER_3B, Fleet, contents
 from tests.support.playbooks import CHECKOUT, LIMIT, PLAYBOOK, Run, recording
-from tests.support.signing import Keys, signer_line
+from tests.support.signing import Keys, root_lines, signer_line
 from tests.support.terminal import Terminal
 
 pytestmark = [
@@ -111,14 +111,29 @@ def test_fleet_serves_what_is_signed(signing_fleet: Fleet, keys: Keys) -> None:
     assert contents(served) != before
 
 
+def sign_trust(directory: pathlib.Path, files: str, root: str) -> None:
+    """Sign a version of the trust as docs/signing.md shows."""
+    sign = f"ssh-keygen -q -Y sign -n trust@lorafleet.delivery -f {root} > {os.path.basename(root)}.sig"
+    subprocess.run(["sh", "-c", f"sha256sum {files} | {sign}"], cwd=directory, check=True)
+
+
 def test_node_refuses_what_a_lost_key_has_signed(signing_fleet: Fleet, keys: Keys) -> None:
+    """In a fleet with two roots, who both sign each version of the trust."""
     fleet, trust = signing_fleet, signing_fleet.root / "trust"
+    policy = {**json.loads((trust / "policy.json").read_text(encoding="utf-8")), "root_threshold": 2}
+    (trust / "policy.json").write_text(json.dumps(policy), encoding="utf-8")
+    (trust / "roots").write_text(root_lines(keys, "rita", "rosa"), encoding="utf-8")
+    for root in ("rita", "rosa"):
+        sign_trust(trust, "allowed_signers policy.json roots", keys.private(root))
     succeeded(fleet.run("trust"))
     succeeded(fleet.run("sign", *CONFIRMED, "--tags", "describer"))
     (trust / "allowed_signers").write_text(signer_line("bob", keys.public("bob")), encoding="utf-8")
     (trust / "revoked_keys").write_text(f"{keys.public('alice')}\n", encoding="utf-8")
-    policy = json.loads((trust / "policy.json").read_text(encoding="utf-8"))
     (trust / "policy.json").write_text(json.dumps({**policy, "version": 2}), encoding="utf-8")
+    sign_trust(trust, "allowed_signers policy.json revoked_keys roots", keys.private("rita"))
+    message = refused(fleet.run("trust", "--limit", "jw3"), "jw3-1")
+    assert "version 2 of the trust: is signed by 1 of the roots of version 1" in message
+    sign_trust(trust, "allowed_signers policy.json revoked_keys roots", keys.private("rosa"))
     succeeded(fleet.run("trust"))
     assert "which is revoked on this node" in refused(fleet.run("deploy", "--limit", "jw3"), "jw3-1")
 

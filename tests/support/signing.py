@@ -14,7 +14,7 @@ import subprocess
 import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import Manifest
-from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.allowed_signers import NAMESPACE
+from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.allowed_signers import NAMESPACE, ROOT_NAMESPACE
 from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.ssh_formats import PublicKey, read_public_key
 from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.statement import Statement, statement_of
 from ansible_collections.lorafleet.delivery.plugins.module_utils._trust_place import Place
@@ -85,7 +85,17 @@ def signer_line(name: str, key: PublicKey, *options: str, namespace: str = NAMES
     return f"{name} {','.join([*options, f'namespaces={json.dumps(namespace)}'])} {key}\n"
 
 
-def write_trust(base: pathlib.Path, allowed_signers: str, revoked: t.Optional[bytes] = None, **policy: t.Any) -> Place:
+def root_lines(keys: Keys, *people: str) -> str:
+    return "".join(signer_line(name, keys.public(name), namespace=ROOT_NAMESPACE) for name in people)
+
+
+def write_trust(
+    base: pathlib.Path,
+    allowed_signers: str,
+    revoked: t.Optional[bytes] = None,
+    roots: t.Optional[str] = None,
+    **policy: t.Any,
+) -> Place:
     """Write what a node trusts, as ``trust.yml`` does. It belongs to the user of the tests."""
     directory = base / "lorafleet" / "trust"
     directory.mkdir(parents=True, exist_ok=True, mode=0o755)
@@ -94,6 +104,8 @@ def write_trust(base: pathlib.Path, allowed_signers: str, revoked: t.Optional[by
     (directory / "allowed_signers").write_text(allowed_signers, encoding="utf-8")
     if revoked is not None:
         (directory / "revoked_keys").write_bytes(revoked)
+    if roots is not None:
+        (directory / "roots").write_text(roots, encoding="utf-8")
     for path in (directory.parent, directory):
         path.chmod(0o755)
     for path in directory.iterdir():

@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""The files that name the keys of signers: allowed_signers, and the list of revoked keys.
+"""The files that name the keys of signers: allowed_signers, roots, and the list of revoked keys.
 
 The formats are OpenSSH's (ALLOWED SIGNERS and KEY REVOCATION LISTS in ssh-keygen(1)). Less is
 accepted than ssh-keygen accepts. It takes a line without ``namespaces=`` as good for any purpose,
@@ -22,6 +22,8 @@ from .ssh_formats import FormatError, PublicKey, read_public_key
 
 # A signature for another purpose, such as that of a commit, has another one.
 NAMESPACE = "release@lorafleet.delivery"
+# For signatures of the roots over what nodes trust.
+ROOT_NAMESPACE = "trust@lorafleet.delivery"
 MAX_LINES = 1000
 KRL_MAGIC = b"SSHKRL\n\0"
 
@@ -46,14 +48,14 @@ class Signer:
     def in_force(self, at: datetime.datetime) -> bool:
         return (self.after is None or self.after <= at) and (self.before is None or at <= self.before)
 
-    def line(self) -> str:
+    def line(self, namespace: str = NAMESPACE) -> str:
         """The line as all versions of ssh-keygen since 8.7 read it, with times in UTC.
 
         A ``Z`` behind a time is known from 9.1 on. Older versions take a time as local, and so do
         newer ones without it: ``ssh_signatures`` sets their time zone.
         """
         options = ["cert-authority"] if self.authority else []
-        options.append(f'namespaces="{NAMESPACE}"')
+        options.append(f'namespaces="{namespace}"')
         for name, time in (("valid-after", self.after), ("valid-before", self.before)):
             if time is not None:
                 options.append(f'{name}="{ssh_time(time)}"')
@@ -65,17 +67,17 @@ def ssh_time(time: datetime.datetime) -> str:
     return time.astimezone(datetime.timezone.utc).strftime("%Y%m%d%H%M%S")
 
 
-def read_allowed_signers(text: str, path: str) -> tuple[Signer, ...]:
+def read_allowed_signers(text: str, path: str, namespace: str = NAMESPACE) -> tuple[Signer, ...]:
     """Return the signers of a file. Raises DeliveryError for the first line that is not one."""
     signers: list[Signer] = []
     for number, line in _lines(text, path):
         try:
-            signer = _signer(line)
+            signer = _signer(line, namespace)
             for other in signers:
                 if other.key == signer.key and other.name != signer.name:
                     raise FormatError(f"gives {signer.name} the key of {other.name}, who could then count as two")
         except FormatError as exc:
-            remedy = f'Write: NAME namespaces="{NAMESPACE}" KEYTYPE KEY, as docs/signing.md shows.'
+            remedy = f'Write: NAME namespaces="{namespace}" KEYTYPE KEY, as docs/signing.md shows.'
             raise DeliveryError.of(path, f"line {number} {exc}.", remedy) from None
         signers.append(signer)
     return tuple(signers)
@@ -105,7 +107,7 @@ def _lines(text: str, path: str) -> list[tuple[int, str]]:
     return [(number, line) for number, line in stripped if line and not line.startswith("#")]
 
 
-def _signer(line: str) -> Signer:
+def _signer(line: str, namespace: str) -> Signer:
     parts = line.split(None, 4)
     if len(parts) < 4:
         raise FormatError("has not the four parts name, options, type and key")
@@ -113,8 +115,8 @@ def _signer(line: str) -> Signer:
     if not _SIGNER.fullmatch(name):
         raise FormatError("begins with a pattern or a list; expected the name of one signer")
     found = _options(options)
-    if found.pop("namespaces", None) != NAMESPACE:
-        raise FormatError(f'lacks the option namespaces="{NAMESPACE}", so it is for other signatures, too')
+    if found.pop("namespaces", None) != namespace:
+        raise FormatError(f'lacks the option namespaces="{namespace}", so it is for other signatures, too')
     authority = "cert-authority" in found
     if found.pop("cert-authority", None) is not None:
         raise FormatError("has a value for cert-authority")

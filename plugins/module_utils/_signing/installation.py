@@ -9,17 +9,18 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import os
 import typing as t
 
 from .. import _trust_place
 from .._errors import DeliveryError
 from .._files import fsync_directory, open_regular
-from .allowed_signers import check_revoked_keys, read_allowed_signers
-from .trust import POLICY_FILE, REVOKED_FILE, SIGNERS_FILE, Policy, Trust, check_threshold, read_policy, read_trust
+from .roots import check_roots
+from .trust import OPTIONAL_FILES, POLICY_FILE, ROOTS_FILE, SIGNERS_FILE, Policy, Trust, read_trust, trust_of
 
 # The policy comes last: until it is there, an interrupted run has not raised the version.
-_ORDER = (REVOKED_FILE, SIGNERS_FILE, POLICY_FILE)
+_ORDER = (*OPTIONAL_FILES, SIGNERS_FILE, POLICY_FILE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,21 +40,20 @@ class Installation:
         return self.trust.policy
 
 
-def plan_installation(files: t.Mapping[str, bytes]) -> Installation:
+def plan_installation(files: t.Mapping[str, bytes], signatures: t.Mapping[str, bytes], now: datetime.datetime) -> Installation:
     """Return what would change on this node.
 
-    Raises DeliveryError for files that no node would read, for a lower version than the node has,
-    and for other content of the same version.
+    ``signatures`` are those of roots, by the name of their file. Raises DeliveryError for files
+    that no node would read, for a lower version than the node has, for other content of the same
+    version, and for a version that not enough roots have signed.
     """
-    trust = _parsed(files)
+    trust = trust_of(files)
     before = _installed()
-    found = _readable_trust()
-    if found is not None and before != files:
-        old, new = found.policy.version, trust.policy.version
-        if new <= old:
-            what = f"is {new}; this node has {old}" if new < old else f"is {new}, which this node has with other content"
-            remedy = f"Find out which is right. To bring this one to the nodes, set version to {old + 1}."
-            raise DeliveryError.of("version of the policy", f"{what}.", remedy)
+    if before != files:
+        found = _trust_of_node(before)
+        if found is not None:
+            _check_version(found.policy, trust.policy)
+        check_roots(found, trust, files, signatures, now)
     return Installation(before, dict(files), trust)
 
 
@@ -70,30 +70,45 @@ def install(installation: Installation) -> None:
                 fsync_directory(os.path.dirname(directory))
     finally:
         os.umask(umask)
-    for name in _ORDER:
-        path = os.path.join(place.directory, name)
+    paths = {name: os.path.join(place.directory, name) for name in _ORDER}
+    # All are on the disk before the first one is replaced: nodes refuse some mixtures of versions.
+    for name, data in installation.after.items():
+        _write(_temporary(paths[name]), data)
+    for name, path in paths.items():
         if name in installation.after:
-            _replace(path, installation.after[name])
+            os.rename(_temporary(path), path)
         elif name in installation.before:
             os.unlink(path)
     fsync_directory(place.directory)
 
 
-def _parsed(files: t.Mapping[str, bytes]) -> Trust:
-    policy = read_policy(files[POLICY_FILE], POLICY_FILE)
-    signers = read_allowed_signers(files[SIGNERS_FILE].decode("utf-8", "replace"), SIGNERS_FILE)
-    check_threshold(policy, signers, SIGNERS_FILE)
-    revoked = files.get(REVOKED_FILE, b"")
-    check_revoked_keys(revoked, REVOKED_FILE)
-    return Trust(policy, signers, revoked)
+def _check_version(old: Policy, new: Policy) -> None:
+    if new.version > old.version:
+        return
+    what = f"is {new.version}; this node has {old.version}"
+    if new.version == old.version:
+        what = f"is {new.version}, which this node has with other content"
+    remedy = f"Find out which is right. To bring this one to the nodes, set version to {old.version + 1}."
+    raise DeliveryError.of("version of the policy", f"{what}.", remedy)
 
 
-def _readable_trust() -> Trust | None:
-    """Return what the node trusts now, None if that is damaged: then it is replaced."""
+def _trust_of_node(files: t.Mapping[str, bytes]) -> Trust | None:
+    """Return what the node trusts now, None if that is damaged: then it is replaced.
+
+    Raises DeliveryError if it had roots: without them, anyone's version would be a first one.
+    """
     try:
         return read_trust(_trust_place.PLACE)
-    except DeliveryError:
-        return None
+    except DeliveryError as exc:
+        if ROOTS_FILE not in files and b"root_threshold" not in files.get(POLICY_FILE, b""):
+            return None
+        directory, first = _trust_place.PLACE.directory, exc.problems[0]
+        problem = f"had roots, who have to sign a change, but is damaged ({first.subject}: {first.problem.rstrip('.')})."
+        remedy = (
+            f"Restore it from a node that has the same version. If you move {directory} aside, the next version is a"
+            " first one, and until then the node accepts unsigned releases."
+        )
+        raise DeliveryError.of(directory, problem, remedy) from exc
 
 
 def _installed() -> dict[str, bytes]:
@@ -106,12 +121,14 @@ def _installed() -> dict[str, bytes]:
     return found
 
 
-def _replace(path: str, data: bytes) -> None:
-    temporary = f"{path}.new"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+def _temporary(path: str) -> str:
+    return f"{path}.new"
+
+
+def _write(path: str, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as stream:
         stream.write(data)
         stream.flush()
         os.fchmod(stream.fileno(), 0o644)
         os.fsync(stream.fileno())
-    os.rename(temporary, path)

@@ -39,6 +39,8 @@ UNSIGNED = "unsigned"
 UNSIGNED_AFTER_SIGNED = "unsigned_after_signed"
 NEVER_ACCEPTED = "never_accepted"
 NO_TRUST = "no_trust"
+# What nodes are to trust.
+ROOTS = "roots"
 
 CODES = (
     MALFORMED,
@@ -63,6 +65,7 @@ CODES = (
     UNSIGNED_AFTER_SIGNED,
     NEVER_ACCEPTED,
     NO_TRUST,
+    ROOTS,
 )
 
 

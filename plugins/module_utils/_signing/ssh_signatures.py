@@ -50,15 +50,16 @@ class Verified:
 
 
 class SshSignatures:
-    """Verifies signatures against the signers and the revoked keys of a node.
+    """Verifies signatures for one namespace against the signers and the revoked keys of a node.
 
     ``at`` is the time at which keys and certificates have to be in force. To be used in a ``with``
     statement: ssh-keygen reads these files from a private directory, so that it reads what was
     checked. Raises DeliveryError where there is no ssh-keygen that can verify signatures.
     """
 
-    def __init__(self, signers: t.Sequence[Signer], revoked: bytes, at: datetime.datetime) -> None:
+    def __init__(self, signers: t.Sequence[Signer], revoked: bytes, at: datetime.datetime, namespace: str = NAMESPACE) -> None:
         self._signers = signers
+        self._namespace = namespace
         self._revoked = revoked
         self._at = at
         self._directory = ""
@@ -67,7 +68,7 @@ class SshSignatures:
 
     def __enter__(self) -> SshSignatures:
         self._directory = self._closing.enter_context(tempfile.TemporaryDirectory(prefix="lorafleet-"))
-        self._write("allowed", "".join(f"{signer.line()}\n" for signer in self._signers).encode())
+        self._write("allowed", "".join(f"{signer.line(self._namespace)}\n" for signer in self._signers).encode())
         self._write("revoked", self._revoked)
         return self
 
@@ -80,8 +81,8 @@ class SshSignatures:
             found = read_signature(signature)
         except FormatError as exc:
             return _refusal(DAMAGED, f"{exc}.", _SIGN_AGAIN)
-        if found.namespace != NAMESPACE:
-            problem = f"was made for the namespace {found.namespace!r}; expected {NAMESPACE!r}."
+        if found.namespace != self._namespace:
+            problem = f"was made for the namespace {found.namespace!r}; expected {self._namespace!r}."
             return _refusal(OTHER_NAMESPACE, problem, _SIGN_AGAIN)
         self._write("signature", signature)
         # A name of the certificate that no line has counts for nothing.
@@ -100,13 +101,13 @@ class SshSignatures:
         except FormatError:
             return True
         self._write("signature", signature)
-        self._write("key", _line_of(key))
+        self._write("key", self._line_of(key))
         return not self._is_good(statement, _ANYBODY, "key", revoked=True)
 
     def _why_not(self, statement: bytes, key: PublicKey) -> Refusal:
         """Return why a signature does not count. Only now, because most are good."""
         check_version()
-        self._write("key", _line_of(key))
+        self._write("key", self._line_of(key))
         if not self._is_good(statement, _ANYBODY, "key", revoked=False):
             problem = "is not a signature of this statement: one of them was changed after it was made."
             return _refusal(CHANGED, problem, f"Restore both from git. {_SIGN_AGAIN}")
@@ -142,11 +143,15 @@ class SshSignatures:
 
     def _verify(self, statement: bytes, name: str, allowed: str, *options: str) -> subprocess.CompletedProcess[str]:
         files = ("-f", self._path(allowed), "-s", self._path("signature"))
-        return self._run("verify", *files, "-I", name, "-n", NAMESPACE, *options, statement=statement)
+        return self._run("verify", *files, "-I", name, "-n", self._namespace, *options, statement=statement)
 
     def _run(self, operation: str, *options: str, statement: bytes = b"") -> subprocess.CompletedProcess[str]:
         command = [self._program, "-Y", operation, *options, f"-Overify-time={ssh_time(self._at)}"]
         return _run(command, statement)
+
+    def _line_of(self, key: PublicKey) -> bytes:
+        """Return a file of signers with this key alone. A certificate is good as it is there."""
+        return f'{_ANYBODY} namespaces="{self._namespace}" {key}\n'.encode()
 
     def _write(self, name: str, data: bytes) -> None:
         with open(self._path(name), "wb") as stream:
@@ -178,11 +183,6 @@ def check_version() -> None:
             f"is of OpenSSH {version[1]}.{version[2]} on this host; signatures need {oldest} or newer.",
             "Install a newer one, or deliver to this node without signatures.",
         )
-
-
-def _line_of(key: PublicKey) -> bytes:
-    """Return a file of signers with this key alone. A certificate is good as it is there."""
-    return f'{_ANYBODY} namespaces="{NAMESPACE}" {key}\n'.encode()
 
 
 def _run(command: t.Sequence[str], data: bytes) -> subprocess.CompletedProcess[str]:

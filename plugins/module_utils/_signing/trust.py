@@ -9,6 +9,7 @@
 POLICY_FILE           the name of the fleet, and what is required
 SIGNERS_FILE          the keys of signers
 REVOKED_FILE          revoked keys; need not exist
+ROOTS_FILE            the keys of those who sign each version of this content; need not exist
 
 A node without this directory requires no signatures. No variable of the inventory names the
 directory or overrides what is in it.
@@ -26,32 +27,36 @@ from .._files import DIRECTORY, open_regular
 from .._formats.strict_json import is_integer, parse_object
 from .._names import check_name
 from .._trust_place import Place
-from .allowed_signers import Signer, check_revoked_keys, read_allowed_signers
+from .allowed_signers import ROOT_NAMESPACE, Signer, check_revoked_keys, read_allowed_signers
 
 POLICY_FILE = "policy.json"
 SIGNERS_FILE = "allowed_signers"
 REVOKED_FILE = "revoked_keys"
+ROOTS_FILE = "roots"
+OPTIONAL_FILES = (REVOKED_FILE, ROOTS_FILE)
 # A certificate revocation list of a large fleet has a few kB.
 _MOST_BYTES = 1 << 20
-_MOST_SIGNATURES = 16
+MOST_SIGNATURES = 16
+# The integers in a policy, and the highest value of each.
+_NUMBERS = {"threshold": MOST_SIGNATURES, "version": 1 << 53, "root_threshold": MOST_SIGNATURES}
+_OPTIONAL_KEYS = ("root_threshold",)
 _REMEDY = "Run playbooks/trust.yml."
 
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
-    """What a node requires of a release.
+    """What a node requires of a release, and of a new version of this policy.
 
     ``required`` is whether an unsigned release is refused. ``threshold`` is the number of different
     signers that a statement needs. ``version`` is a number that people raise with each change.
+    ``root_threshold`` is the number of different roots that have to sign that, where there are any.
     """
 
     fleet: str
     required: bool
     threshold: int
     version: int
-
-    def to_json(self) -> dict[str, t.Any]:
-        return dataclasses.asdict(self)
+    root_threshold: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +66,7 @@ class Trust:
     policy: Policy
     signers: tuple[Signer, ...]
     revoked: bytes
+    roots: tuple[Signer, ...] = ()
 
 
 def read_trust(place: Place) -> Trust | None:
@@ -79,41 +85,57 @@ def read_trust(place: Place) -> Trust | None:
     try:
         _check_owner(directory, os.stat(os.path.dirname(directory)), place.owner)
         _check_owner(directory, os.fstat(descriptor), place.owner)
-        policy = read_policy(_read(place, POLICY_FILE, descriptor), os.path.join(directory, POLICY_FILE))
-        signers_path = os.path.join(directory, SIGNERS_FILE)
-        text = _read(place, SIGNERS_FILE, descriptor).decode("utf-8", "replace")
-        signers = read_allowed_signers(text, signers_path)
-        revoked = b""
-        if REVOKED_FILE in os.listdir(descriptor):
-            revoked = _read(place, REVOKED_FILE, descriptor)
-            check_revoked_keys(revoked, os.path.join(directory, REVOKED_FILE))
+        found = os.listdir(descriptor)
+        names = [POLICY_FILE, SIGNERS_FILE, *(name for name in OPTIONAL_FILES if name in found)]
+        files = {name: _read(place, name, descriptor) for name in names}
     finally:
         os.close(descriptor)
-    check_threshold(policy, signers, signers_path)
-    return Trust(policy, signers, revoked)
+    return trust_of(files, directory)
 
 
-def read_policy(data: bytes, path: str) -> Policy:
-    """Return the policy in a file. Raises DeliveryError about the path."""
+def trust_of(files: t.Mapping[str, bytes], directory: str = "") -> Trust:
+    """Return what files in a directory say. Raises DeliveryError if a node would not read them."""
+    policy_path, signers_path, revoked_path, roots_path = (
+        os.path.join(directory, name) for name in (POLICY_FILE, SIGNERS_FILE, REVOKED_FILE, ROOTS_FILE)
+    )
+    policy = _read_policy(files[POLICY_FILE], policy_path)
+    signers = read_allowed_signers(files[SIGNERS_FILE].decode("utf-8", "replace"), signers_path)
+    _check_threshold(policy.threshold, signers, signers_path, "signers", "release")
+    revoked = files.get(REVOKED_FILE, b"")
+    check_revoked_keys(revoked, revoked_path)
+    if (ROOTS_FILE in files) != (policy.root_threshold is not None):
+        missing = f"file {ROOTS_FILE}" if policy.root_threshold is not None else "key root_threshold"
+        raise DeliveryError.of(policy_path, f"lacks the {missing}: one needs the other.", _REMEDY)
+    if policy.root_threshold is None:
+        return Trust(policy, signers, revoked)
+    roots = read_allowed_signers(files[ROOTS_FILE].decode("utf-8", "replace"), roots_path, ROOT_NAMESPACE)
+    _check_threshold(policy.root_threshold, roots, roots_path, "roots", "version")
+    return Trust(policy, signers, revoked, roots)
+
+
+def _read_policy(data: bytes, path: str) -> Policy:
     found = parse_object(data, path, _REMEDY)
     names = {field.name for field in dataclasses.fields(Policy)}
-    if set(found) != names:
-        other = ", ".join(sorted(set(found) ^ names)[:5])
-        raise DeliveryError.of(path, f"must have the keys {', '.join(sorted(names))}; differs in {other}.", _REMEDY)
+    missing = names - set(_OPTIONAL_KEYS) - set(found)
+    if missing or set(found) - names:
+        other = ", ".join(sorted({*missing, *(set(found) - names)})[:5])
+        keys = ", ".join(sorted(names - set(_OPTIONAL_KEYS)))
+        problem = f"must have the keys {keys} and may have {', '.join(_OPTIONAL_KEYS)}; differs in {other}."
+        raise DeliveryError.of(path, problem, _REMEDY)
     if not isinstance(found["required"], bool):
         raise DeliveryError.of(path, "has a value for required that is neither true nor false.", _REMEDY)
-    for name, most in (("threshold", _MOST_SIGNATURES), ("version", 1 << 53)):
-        if not is_integer(found[name]) or not 1 <= found[name] <= most:
+    for name, most in _NUMBERS.items():
+        if name in found and (not is_integer(found[name]) or not 1 <= found[name] <= most):
             raise DeliveryError.of(path, f"has a value for {name} that is not a number from 1 to {most}.", _REMEDY)
-    return Policy(check_name(found["fleet"], f"{path}: fleet"), found["required"], found["threshold"], found["version"])
+    return Policy(**{**found, "fleet": check_name(found["fleet"], f"{path}: fleet")})
 
 
-def check_threshold(policy: Policy, signers: t.Iterable[Signer], path: str) -> None:
+def _check_threshold(least: int, signers: t.Iterable[Signer], path: str, who: str, what: str) -> None:
     """Raise DeliveryError for a threshold that the signers could never reach."""
     names = {signer.name for signer in signers}
-    if len(names) < policy.threshold:
-        problem = f"names {len(names)} signers, but {policy.threshold} have to sign each release."
-        raise DeliveryError.of(path, problem, "Add signers, or lower the threshold.")
+    if len(names) < least:
+        problem = f"names {len(names)} {who}, but {least} have to sign each {what}."
+        raise DeliveryError.of(path, problem, f"Add {who}, or lower the threshold.")
 
 
 def _read(place: Place, name: str, directory: int) -> bytes:

@@ -301,6 +301,8 @@ _RESULTS: dict[str, dict[str, Form]] = {
         "threshold": _INTEGER,
         "version": _INTEGER,
         "signers": ListOf(_NAME),
+        "roots": ListOf(_NAME),
+        "root_threshold": Nullable(_INTEGER),
     },
     "preflight_info": {
         "checks": ListOf(

@@ -15,10 +15,12 @@ import typing as t
 
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils import _trust_place
+from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.allowed_signers import ROOT_NAMESPACE
+from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.roots import signed_text
 from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.trust import read_trust
 from ansible_collections.lorafleet.delivery.plugins.module_utils._trust_place import Place
 
-from tests.support.signing import FLEET, Keys, signer_line
+from tests.support.signing import FLEET, Keys, root_lines, signer_line
 
 from .conftest import Result, RunModule
 
@@ -35,13 +37,23 @@ def run(run_module: RunModule, keys: Keys, place: Place) -> RunModule:
     """Return a function that runs the module with a policy of alice and bob."""
 
     def run(
-        check_mode: bool = False, revoked: bytes = b"", people: t.Sequence[str] = ("alice", "bob"), **policy: t.Any
+        check_mode: bool = False,
+        revoked: bytes = b"",
+        people: t.Sequence[str] = ("alice", "bob"),
+        roots: t.Sequence[str] = (),
+        signed_by: t.Sequence[str] = (),
+        **policy: t.Any,
     ) -> Result:
         lines = "".join(signer_line(name, keys.public(name)) for name in people)
         content = json.dumps({"fleet": FLEET, "required": True, "threshold": 1, "version": 1, **policy})
-        options = {"source": "trust", "policy": content, "allowed_signers": lines}
+        options: dict[str, t.Any] = {"source": "trust", "policy": content, "allowed_signers": lines}
         if revoked:
             options["revoked_keys"] = base64.b64encode(revoked).decode()
+        if roots:
+            options["roots"] = root_lines(keys, *roots)
+        texts = {name: str(options[name]).encode() for name in ("allowed_signers", "roots") if name in options}
+        text = signed_text({**texts, **({"revoked_keys": revoked} if revoked else {}), "policy.json": content.encode()})
+        options["signatures"] = {f"{name}.sig": keys.sign(text, name, ROOT_NAMESPACE).decode() for name in signed_by}
         return run_module("node_trust", options, check_mode, diff=True)
 
     return run
@@ -56,6 +68,7 @@ def test_node_trust_first_run_writes_what_the_node_reads(run: RunModule, place: 
     finally:
         os.umask(umask)
     expected = {"changed": True, "fleet": FLEET, "required": True, "threshold": 1, "version": 1, "signers": ["alice", "bob"]}
+    expected.update(roots=[], root_threshold=None)
     assert {key: value for key, value in done.items() if key != "diff"} == expected
     assert (done["diff"]["before"], "alice namespaces" in done["diff"]["after"]) == ("", True)
     trust = read_trust(place)
@@ -110,6 +123,61 @@ def test_node_trust_replaces_what_the_node_cannot_read(run: RunModule, place: Pl
     pathlib.Path(place.directory, "policy.json").write_text("{", encoding="utf-8")
     assert run(version=1)["changed"]
     assert read_trust(place) is not None
+
+
+ROOTS: dict[str, t.Any] = {"roots": ["rita", "rosa", "ruth"], "root_threshold": 2}
+
+
+def test_node_trust_with_roots_takes_versions_that_they_have_signed(run: RunModule, place: Place) -> None:
+    assert "is signed by 0 of its own roots" in run(**ROOTS)["msg"]
+    assert not os.path.exists(place.directory)
+    done = run(**ROOTS, signed_by=["rita", "rosa"])
+    assert (done["roots"], done["root_threshold"]) == (ROOTS["roots"], 2)
+    assert "rita namespaces" in done["diff"]["after"]
+    assert sorted(os.listdir(place.directory)) == ["allowed_signers", "policy.json", "roots"]
+    # What is there needs no signature.
+    assert not run(**ROOTS)["changed"]
+
+    before = read_trust(place)
+    for change in ({"people": ["bob"], **ROOTS}, {"people": ["bob"]}):
+        for check_mode in (True, False):
+            done = run(check_mode, version=2, signed_by=["rita"], **change)
+            assert "version 2 of the trust: is signed by 1 of the roots of version 1" in done["msg"]
+    assert read_trust(place) == before
+    assert run(version=2, people=["bob"], signed_by=["rita", "ruth"], **ROOTS)["changed"]
+    assert run(version=3, signed_by=["rosa", "ruth"])["roots"] == []
+    assert sorted(os.listdir(place.directory)) == ["allowed_signers", "policy.json"]
+
+
+@pytest.mark.parametrize("damaged", ["policy.json", "allowed_signers", "roots"])
+def test_node_trust_with_damaged_files_and_roots_is_not_replaced(run: RunModule, place: Place, damaged: str) -> None:
+    run(**ROOTS, signed_by=["rita", "rosa"])
+    path = pathlib.Path(place.directory, damaged)
+    for text in ("{", None):
+        path.unlink() if text is None else path.write_text(text, encoding="utf-8")
+        done = run(version=2, signed_by=["rita", "rosa"], **ROOTS)
+        assert "had roots, who have to sign a change, but is damaged" in done["msg"]
+        assert "Restore it from a node that has the same version." in done["msg"]
+
+
+def test_node_trust_writes_all_files_before_it_replaces_one(
+    run: RunModule, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(**ROOTS, signed_by=["rita", "rosa"])
+    before = read_trust(place)
+    fsync, calls = os.fsync, iter(range(100))
+
+    def killed(descriptor: int) -> None:
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(version=2, people=["bob"], signed_by=["rita", "rosa"], **ROOTS)
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert read_trust(place) == before
+    assert run(version=2, people=["bob"], signed_by=["rita", "rosa"], **ROOTS)["changed"]
 
 
 def test_node_trust_without_root_is_error(run: RunModule, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 import typing as t
 
@@ -15,7 +14,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.trust import Policy, read_trust
 from ansible_collections.lorafleet.delivery.plugins.module_utils._trust_place import PLACE, Place
 
-from tests.support.signing import FLEET, Keys, signer_line, write_trust
+from tests.support.signing import FLEET, Keys, root_lines, signer_line, write_trust
 
 
 @pytest.fixture
@@ -124,7 +123,32 @@ def test_read_trust_counts_signers_not_keys(keys: Keys, tmp_path: pathlib.Path) 
         read_trust(write_trust(tmp_path, lines, threshold=2))
 
 
-def test_policy_as_json_is_what_is_read(place: Place) -> None:
-    trust = read_trust(place)
+def test_read_trust_returns_roots_and_their_threshold(keys: Keys, tmp_path: pathlib.Path) -> None:
+    roots = root_lines(keys, "rita", "rosa")
+    trust = read_trust(write_trust(tmp_path, signer_line("alice", keys.public("alice")), roots=roots, root_threshold=2))
     assert trust is not None
-    assert trust.policy.to_json() == json.loads(pathlib.Path(place.directory, "policy.json").read_text(encoding="utf-8"))
+    assert ([root.name for root in trust.roots], trust.policy.root_threshold) == (["rita", "rosa"], 2)
+
+
+@pytest.mark.parametrize(
+    ("people", "policy", "words"),
+    [
+        (["rita"], {}, "lacks the key root_threshold"),
+        (None, {"root_threshold": 1}, "lacks the file roots"),
+        (["rita"], {"root_threshold": None}, "a value for root_threshold"),
+        (["rita"], {"root_threshold": 0}, "a value for root_threshold"),
+        (["rita"], {"root_threshold": 2}, "roots: names 1 roots, but 2 have to sign each version"),
+    ],
+)
+def test_read_trust_with_other_roots_is_error(
+    keys: Keys, tmp_path: pathlib.Path, people: t.Optional[list[str]], policy: dict[str, t.Any], words: str
+) -> None:
+    roots = None if people is None else root_lines(keys, *people)
+    with pytest.raises(DeliveryError, match=words):
+        read_trust(write_trust(tmp_path, signer_line("alice", keys.public("alice")), roots=roots, **policy))
+
+
+def test_read_trust_with_signers_as_roots_is_error(keys: Keys, tmp_path: pathlib.Path) -> None:
+    line = signer_line("alice", keys.public("alice"))
+    with pytest.raises(DeliveryError, match='roots: line 1 lacks the option namespaces="trust@lorafleet'):
+        read_trust(write_trust(tmp_path, line, roots=line, root_threshold=1))
