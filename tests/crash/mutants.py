@@ -22,6 +22,7 @@ import typing as t
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils import _files, _hashing
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.module_utils._signing import acceptance, serials
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store import (
     activate,
     compare,
@@ -121,6 +122,23 @@ def files_are_moved_into_served_directory(patch: pytest.MonkeyPatch) -> None:
             path.rename(pathlib.Path(served, path.relative_to(new)))
 
     patch.setattr(activate, "exchange", exchange)
+
+
+@mutant(_by_fault(faults.KILL, "next_release", "exchange"), "I11")
+def serial_is_recorded_after_the_swap(patch: pytest.MonkeyPatch) -> None:
+    swap = activate.activate
+
+    def late(plan: Plan, state: t.Any, options: ActivationOptions) -> t.Optional[str]:
+        adopted = swap(plan, state, dataclasses.replace(options, before_swap=lambda _plan: None))
+        options.before_swap(plan)
+        return adopted
+
+    patch.setattr(transaction, "activate", late)
+
+
+@mutant(_by_fault(faults.KILL, "next_release", "exchange"), "I11")
+def record_has_the_last_release_only(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(acceptance, "with_accepted", lambda record, new, _stored: serials.with_accepted(record, new, ()))
 
 
 # Recovery

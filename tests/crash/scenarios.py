@@ -21,6 +21,7 @@ import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 
+from tests.crash.signed import SignedReleases
 from tests.crash.traced import Ended, attempt, traced
 from tests.support import invariants
 from tests.support.releases import WEIGHTS, content, release_of, stage, write_version
@@ -43,6 +44,8 @@ class Scenario:
     # The file "unknown" must survive and, with by_hand, version 7 in the same directory.
     unknown: bool = False
     by_hand: bool = False
+    # The serials of the signed versions, where signatures are required.
+    serials: t.Mapping[int, int] = dataclasses.field(default_factory=dict)
     # The release in the store is damaged: itself (exchange), or through the served link (symlink).
     damaged: bool = False
 
@@ -94,8 +97,8 @@ SCENARIOS = {
         Scenario("first", _first),
         Scenario("take_over", _take_over, unknown=True, by_hand=True),
         Scenario("take_over_of_the_same", _take_over_of_the_same),
-        Scenario("next_release", _next_release, active=1),
-        Scenario("roll_back", _roll_back, active=1, rolls_back=True),
+        Scenario("next_release", _next_release, active=1, serials={3: 1, 1: 2, 2: 3, 4: 4}),
+        Scenario("roll_back", _roll_back, active=1, rolls_back=True, serials={2: 1, 1: 2, 4: 3}),
         Scenario("repair", _repair, active=2, unknown=True, damaged=True),
         Scenario("other_method", _other_method, active=1),
     )
@@ -108,6 +111,10 @@ class Stage:
     def __init__(self, directory: pathlib.Path, scenario: Scenario, method: Method) -> None:
         self.scenario, self.method = scenario, method
         self.node = Node(directory)
+        if scenario.serials:
+            trust = directory.with_name("trust")
+            trust.mkdir(exist_ok=True)
+            self.node.accepting = SignedReleases(trust, scenario.serials).accepting
         scenario.prepare(self.node, method)
         # These must not change: another adapter, and a file of an administrator.
         write_version(self.node.models / "neighbour", 5)
@@ -140,7 +147,10 @@ class Stage:
         if recorded.get("intent"):
             recorded["intent"]["inode"] = where.get(recorded["intent"]["inode"], "gone")
         recorded["history"] = [entry["release"] for entry in recorded.get("history", [])]
-        found.update(dict.fromkeys((path for path in found if path.endswith(("state.json", "/lock"))), ""))
+        timed = ("state.json", "accepted.json", "/lock")
+        found.update(dict.fromkeys((path for path in found if path.endswith(timed)), ""))
+        accepted = pathlib.Path(self.node.paths.accepted)
+        recorded["serial"] = json.loads(accepted.read_text())["serial"] if accepted.exists() else None
         return json.dumps([found, recorded], sort_keys=True)
 
     def run(self) -> bool:
@@ -199,7 +209,7 @@ class Stage:
         survives = []
         if self.scenario.unknown:
             survives.append({"unknown": sha256(BY_HAND), **(content_sums(7) if self.scenario.by_hand else {})})
-        active = self.scenario.active
+        active, serials = self.scenario.active, self.scenario.serials
         return {
             "models_dir": str(self.node.models),
             "store": str(self.node.store),
@@ -216,6 +226,7 @@ class Stage:
                     "method": self.method,
                     "damaged": [release_of(2)] if self.scenario.damaged else [],
                     "modes": {"file": "0644", "directory": "0755"},
+                    "serial": None if active is None else serials.get(active),
                 }
             },
             **more,

@@ -31,6 +31,7 @@ EXPECTATIONS is JSON; keys with a "?" are optional:
         method?         "exchange" (NAME is a plain directory) or "symlink"; either one if absent
         damaged?        [DIGEST12, ...]: releases that were damaged in the store before the run
         modes?          {"file": "0644", "directory": "0755"}: the modes of the wanted release
+        serial?         the highest serial that was accepted before; only if signatures are required
 
 The invariants:
 
@@ -45,6 +46,8 @@ The invariants:
     I8   An activated release has a receipt: it was verified on this node.
     I9   Every release in the store matches its digest, in plain files without further hard links.
     I10  A failed fsync is not a success.
+    I11  Where signatures are required, NAME is a release that accepted.json has, and its highest
+         serial is not lower than before.
 """
 
 from __future__ import annotations
@@ -62,7 +65,7 @@ import typing as t
 Content = dict[str, str]
 _RELEASE = re.compile(r"[0-9a-f]{12}")
 # The entries of an adapter's part of the store when no run is in progress, and their modes.
-_ENTRIES = {"lock", "manifests", "receipts", "releases", "staging", "state.json"}
+_ENTRIES = {"accepted.json", "lock", "manifests", "receipts", "releases", "staging", "state.json"}
 _MODES = {".": 0o711, "manifests": 0o755, "receipts": 0o755, "releases": 0o755, "staging": 0o711}
 
 
@@ -136,6 +139,7 @@ class _Adapter:
         self.method: t.Optional[str] = adapter.get("method")
         self.damaged: list[str] = adapter.get("damaged", [])
         self.modes: dict[str, str] = adapter.get("modes", {})
+        self.serial: t.Optional[int] = adapter.get("serial")
         self.code: t.Optional[int] = run["code"]
         self.message: str = run.get("message", "")
         self.finished = run.get("again") is not None
@@ -169,6 +173,8 @@ class _Adapter:
             yield "I8", f"release {self.wanted} is active without a receipt"
         for release, what in self._invalid_releases():
             yield "I9", f"release {release} {what}"
+        for what in () if self.serial is None else self._not_accepted(seen):
+            yield "I11", what
 
     def _modes_at_name(self) -> dict[str, str]:
         """A mode is a wrong one if any file or any directory has one."""
@@ -220,7 +226,7 @@ class _Adapter:
             return None
 
     def _unreadable(self) -> t.Iterator[str]:
-        recorded = [("state.json",)]
+        recorded: list[tuple[str, ...]] = [("state.json",), ("accepted.json",)]
         for kind in ("manifests", "receipts"):
             directory = os.path.join(self.root, kind)
             names = os.listdir(directory) if os.path.isdir(directory) else []
@@ -245,6 +251,17 @@ class _Adapter:
             found = stat.S_IMODE(os.stat(os.path.join(self.root, name)).st_mode)
             if found != mode:
                 yield f"{name} in the store has mode {found:04o} instead of {mode:04o}"
+
+    def _not_accepted(self, seen: t.Optional[Content]) -> t.Iterator[str]:
+        record = self._json("accepted.json") or {"serial": 0, "accepted": []}
+        if record["serial"] < (self.serial or 0):
+            yield f"the highest serial is {record['serial']}, but {self.serial} was accepted before"
+        statements = [json.loads(one["statement"]) for one in record["accepted"]]
+        accepted = {statement["digest"][:12] for statement in statements}
+        if not any(seen == self.releases[release] for release in accepted & {*self.releases}):
+            yield f"NAME is {_brief(seen)}; accepted are {', '.join(sorted(accepted))}"
+        if max((statement["serial"] for statement in statements), default=0) > record["serial"]:
+            yield "a statement has a higher serial than the record"
 
     def _lock_is_free(self) -> bool:
         try:

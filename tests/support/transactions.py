@@ -6,13 +6,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.paths import AdapterPaths
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.permissions import Permissions
-from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan import ActivationOptions, Request
+from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan import ActivationOptions, Plan, Request
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.prediction import AdapterResult
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.transaction import carry_out, diff_of
 
@@ -20,11 +21,22 @@ from tests.support.releases import NAME, manifest_of, release_of, stage
 
 Method = t.Literal["exchange", "symlink", "auto"]
 # The entries of the adapter's part of the store when no run is in progress.
-_OURS = {"lock", "manifests", "receipts", "releases", "staging", "state.json"}
+_OURS = {"accepted.json", "lock", "manifests", "receipts", "releases", "staging", "state.json"}
+
+
+class Acceptance(t.Protocol):
+    """What a node that trusts signers does about a release: ``_Acceptance`` of adapter_release."""
+
+    def check(self, plan: Plan) -> None: ...
+
+    def record(self, plan: Plan) -> None: ...
 
 
 class Node:
-    """One adapter on one node. ``changed`` and ``diff`` are those of the last call."""
+    """One adapter on one node. ``changed`` and ``diff`` are those of the last call.
+
+    ``accepting`` is set for a node that requires signatures.
+    """
 
     def __init__(self, base: pathlib.Path, name: str = NAME, store: t.Optional[pathlib.Path] = None) -> None:
         self.base = base
@@ -34,6 +46,7 @@ class Node:
         self.paths = AdapterPaths(str(self.models), str(self.store), name)
         self.served = self.models / name
         self.root = self.store / name
+        self.accepting: t.Optional[t.Callable[[t.Sequence[Request]], t.ContextManager[Acceptance]]] = None
         self.changed = False
         self.diff: dict[str, t.Any] = {}
 
@@ -74,7 +87,12 @@ class Node:
             lock_timeout=lock_timeout,
         )
         done: list[AdapterResult] = []
-        carry_out(requests, options, check_mode, done)
+        if self.accepting is None:
+            carry_out(requests, options, check_mode, done)
+        else:
+            with self.accepting(requests) as acceptance:
+                options = dataclasses.replace(options, before_swap=acceptance.record)
+                carry_out(requests, options, check_mode, done, acceptance.check)
         self.changed = any(outcome.changed for outcome in done)
         self.diff = diff_of(done[0])
         return [outcome.to_json() for outcome in done]

@@ -19,7 +19,7 @@ import typing as t
 import pytest
 
 from tests.support import invariants
-from tests.support.releases import WEIGHTS, content, release_of, write_version
+from tests.support.releases import WEIGHTS, content, manifest_of, release_of, write_version
 from tests.support.transactions import Method, Node
 
 METHODS: tuple[Method, ...] = ("exchange", "symlink")
@@ -227,6 +227,26 @@ def success_after_a_failed_fsync(case: Case) -> None:
     case.expectations["fsync_failed"] = True
 
 
+def accepted(case: Case, version: int, serial: int) -> None:
+    """Require signatures, where this version is accepted, and serial 7 was before."""
+    statement = json.dumps({"digest": manifest_of(version).digest, "serial": serial})
+    record = {"serial": serial, "accepted": [{"statement": statement}]}
+    pathlib.Path(case.node.paths.accepted).write_text(json.dumps(record))
+    case.adapter["serial"] = 7
+
+
+def other_release_is_accepted(case: Case) -> None:
+    accepted(case, 1, 8)
+
+
+def nothing_is_accepted(case: Case) -> None:
+    case.adapter["serial"] = 7
+
+
+def serial_is_lower(case: Case) -> None:
+    accepted(case, 2, 6)
+
+
 BROKEN: dict[str, list[t.Callable[[Case], None]]] = {
     "I1": [torn, absent, extra_file, broken_link, link_instead_of_file, wrong_file_mode],
     "I2": [previous_release_deleted, quarantine_deleted, quarantine_in_the_trash],
@@ -254,6 +274,7 @@ BROKEN: dict[str, list[t.Callable[[Case], None]]] = {
     "I8": [receipt_deleted],
     "I9": [release_with_wrong_content, release_with_a_hard_link, release_that_is_a_file],
     "I10": [success_after_a_failed_fsync],
+    "I11": [other_release_is_accepted, nothing_is_accepted, serial_is_lower],
 }
 
 
@@ -264,6 +285,11 @@ BROKEN: dict[str, list[t.Callable[[Case], None]]] = {
 def test_violations_include_broken_invariant(case: Case, invariant: str, breaks: t.Callable[[Case], None]) -> None:
     breaks(case)
     assert invariant in {line.split()[0] for line in case.violations()}
+
+
+def test_violations_of_release_that_is_accepted_are_none(case: Case) -> None:
+    accepted(case, 2, 7)
+    assert case.violations() == []
 
 
 def test_violations_include_held_lock(case: Case) -> None:
