@@ -16,6 +16,7 @@ import pytest
 from tests.support.fleet import Fleet
 from tests.support.paths import CHECKOUT
 from tests.support.playbooks import Background, Run
+from tests.unit.plugins.modules.conftest import keys, run_module  # noqa: F401  # pylint: disable=unused-import
 
 
 @pytest.fixture
