@@ -19,6 +19,7 @@ from ._engines.words import line_of
 from ._errors import DeliveryError
 from ._golden.golden import golden_of
 from ._levels import reaches
+from ._signing.words import signature_line
 from ._store.active import Active, inspect_active
 from ._store.compare import CHANGED, EXTRA, LOWER, Difference, differences
 from ._store.owners import check_way_to_store
@@ -36,7 +37,7 @@ def release_info(
     required_level: str,
     permissions: Permissions | None,
     judge: t.Callable[[Manifest], list[dict[str, t.Any]]] | None = None,
-    inspect_signed: t.Callable[[AdapterPaths, Manifest], tuple[dict[str, t.Any] | None, str]] | None = None,
+    inspect_signed: t.Callable[[AdapterPaths, Manifest], tuple[dict[str, t.Any], str]] | None = None,
 ) -> dict[str, t.Any]:
     """Return the active release of each adapter, as module adapter_release_info returns it.
 
@@ -101,16 +102,17 @@ def _inspect(paths: AdapterPaths, required_level: str, permissions: Permissions 
 
 
 def _inspect_signed(
-    inspect: t.Callable[[AdapterPaths, Manifest], tuple[dict[str, t.Any] | None, str]],
+    inspect: t.Callable[[AdapterPaths, Manifest], tuple[dict[str, t.Any], str]],
     paths: AdapterPaths,
     active: Active,
     manifest: Manifest,
 ) -> tuple[dict[str, t.Any] | None, Active]:
     """Return by whom an active release is signed. That it is not accepted is a difference."""
+    signed = None
     try:
         signed, problem = inspect(paths, manifest)
     except DeliveryError as exc:
-        signed, problem = None, str(exc)
+        problem = str(exc)
     wrong = (Difference(CHANGED, "", f"release {active.release} {problem}"),) if problem else ()
     return signed, dataclasses.replace(active, wrong=(*active.wrong, *wrong))
 
@@ -128,8 +130,7 @@ def summary_of(found: Active, signed: dict[str, t.Any] | None = None) -> list[st
         lines.append(f"level {found.receipt['level']}{place} verified {found.receipt.get('at')}")
         if found.receipt.get("distances"):
             lines.append(f"golden distance {found.receipt['distances']['on']:.3f}{_permitted(found)}")
-    if signed is not None:
-        lines.append(f"signed by {', '.join(signed['signers'])}, serial {signed['serial']}, until {signed['expires']}")
+    lines += filter(None, [signature_line(signed)])
     if found.previous is not None:
         lines.append(f"previous release {found.previous}")
     return lines

@@ -229,6 +229,11 @@ adapters:
           RV(lorafleet.delivery.adapter_sync#module:adapters[].engines). Empty if O(state=active).
       type: list
       elements: dict
+    signed:
+      description:
+        - By whom the release is signed, as
+          RV(lorafleet.delivery.adapter_release_info#module:adapters[].signed).
+      type: dict
     adopted:
       description:
         - Where an unknown directory that the release replaced was quarantined. V(none) if there was
@@ -341,12 +346,14 @@ class _Acceptance:
     def __init__(self, signed: list[dict[str, t.Any]]) -> None:
         self._accepted: dict[str, t.Any] = {}
         self._acceptance: t.Any = None
+        # By whom each release is signed, by the name of its adapter.
+        self.signed: dict[str, dict[str, t.Any]] = {}
         if signed or is_set_up():
             # What verifies signatures takes milliseconds to load.
             from ansible_collections.lorafleet.delivery.plugins.module_utils._signing import acceptance, serials
 
             self._acceptance = acceptance.Acceptance.of_option(signed)
-            self._read, self._write = serials.read_record, acceptance.record_accepted
+            self._read, self._write, self._entry = serials.read_record, acceptance.record_accepted, acceptance.signed_entry
 
     def check(self, plan: Plan) -> None:
         if self._acceptance is None:
@@ -355,9 +362,11 @@ class _Acceptance:
         record = self._read(paths.accepted)
         if plan.request.manifest is None:
             self._acceptance.accept_return(manifest, record)
+            accepted = None if record is None else record.of(manifest.digest)
         else:
             active = plan.before.active == manifest.release
-            self._accepted[paths.name] = self._acceptance.accept(manifest, record, active)
+            accepted = self._accepted[paths.name] = self._acceptance.accept(manifest, record, active)
+        self.signed[paths.name] = self._entry(accepted)
 
     def record(self, plan: Plan) -> None:
         """Record what was accepted, durably."""
@@ -430,16 +439,22 @@ def main() -> None:
     )
     done: list[AdapterResult] = []
     verdicts: dict[str, list[dict[str, t.Any]]] = {}
+    signed: dict[str, dict[str, t.Any]] = {}
+
+    def entry(outcome: AdapterResult) -> dict[str, t.Any]:
+        name = outcome.plan.manifest.name
+        return {**outcome.to_json(), "engines": verdicts.get(name, []), "signed": signed.get(name)}
 
     def result() -> dict[str, t.Any]:
         return {
             "changed": any(outcome.changed for outcome in done),
-            "adapters": [{**outcome.to_json(), "engines": verdicts.get(outcome.plan.manifest.name, [])} for outcome in done],
+            "adapters": [entry(outcome) for outcome in done],
             "diff": [diff_of(outcome, complete=module._verbosity >= 2) for outcome in done],
         }
 
     try:
         acceptance = _Acceptance(module.params["signed"])
+        signed = acceptance.signed
         judge = _judge(module, verdicts)
 
         def check(plan: Plan) -> None:

@@ -163,9 +163,20 @@ adapters:
       type: dict
     signed:
       description:
-        - By whom the release is signed, C(signers), the C(serial) of the statement, and when it
-          C(expires). V(none) for an unsigned release, and where the node trusts no signers.
+        - By whom the release is signed. V(none) where the node trusts no signers.
       type: dict
+      contains:
+        signers:
+          description: The signers, sorted. Empty for an unsigned release.
+          type: list
+          elements: str
+        serial:
+          description: The serial of the statement, V(none) for an unsigned release.
+          type: int
+        expires:
+          description:
+            - After this time, no node begins to serve the release. V(none) for an unsigned release.
+          type: str
       sample:
         signers: [alice]
         serial: 7

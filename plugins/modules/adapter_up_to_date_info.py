@@ -166,6 +166,11 @@ adapters:
     receipt:
       description: The load test that the release passed, with its time, level, device, versions and results.
       type: dict
+    signed:
+      description:
+        - By whom the release is signed, as
+          RV(lorafleet.delivery.adapter_release_info#module:adapters[].signed).
+      type: dict
     engines:
       description: The verdict on each of O(engines), as RV(lorafleet.delivery.adapter_sync#module:adapters[].engines).
       type: list
@@ -186,7 +191,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import
     TARGET,
     TESTED,
 )
-from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
 from ansible_collections.lorafleet.delivery.plugins.module_utils._hashing import SHORT
 from ansible_collections.lorafleet.delivery.plugins.module_utils._levels import LEVELS
 from ansible_collections.lorafleet.delivery.plugins.module_utils._load_test.options import LoadTestOptions
@@ -209,21 +214,30 @@ def _judge(params: dict[str, t.Any]) -> t.Any:
     return Judge(params)
 
 
-def _not_accepted(params: dict[str, t.Any], adapters: list[dict[str, t.Any]]) -> list[str]:
-    """Return the active releases whose statements this node has not accepted, as reasons."""
+def _add_signed(params: dict[str, t.Any], adapters: list[dict[str, t.Any]]) -> None:
+    """Add to each adapter by whom its release is signed.
+
+    Raises DeliveryError if this node has not accepted what is offered.
+    """
     if not params["signed"] and not is_set_up():
-        return []
+        for adapter in adapters:
+            adapter["signed"] = None
+        return
     # What verifies signatures takes milliseconds to load.
-    from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.acceptance import Acceptance
+    from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.acceptance import Acceptance, signed_entry
     from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.serials import read_record
 
     acceptance = Acceptance.of_option(params["signed"])
-    reasons = []
-    for name, digest in ((adapter["name"], adapter["digest"]) for adapter in adapters):
+    problems = []
+    for adapter in adapters:
+        name, digest = adapter["name"], adapter["digest"]
         record = read_record(AdapterPaths(params["models_dir"], params["store"], name).accepted)
+        adapter["signed"] = signed_entry(None if record is None else record.of(digest))
         if not acceptance.is_known(name, digest, record):
-            reasons.append(f"adapter {name}, release {digest[:SHORT]}: this node has not accepted it as it is signed now.")
-    return reasons
+            subject = f"release {digest[:SHORT]}"
+            problems.append(Problem(subject, "this node has not accepted it as it is signed now.", "", name))
+    if problems:
+        raise DeliveryError(*problems)
 
 
 def main() -> None:
@@ -251,8 +265,9 @@ def main() -> None:
         options = LoadTestOptions.from_params(params)
         # The receipts are compared with the level of the load test: any level would do here.
         activation = ActivationOptions(LEVELS[0], params["activation"], params["keep"], permissions_of(params))
-        adapters = check_up_to_date(options, activation, module.warn, _judge(params))
-        reasons = _not_accepted(params, adapters)
+        found = check_up_to_date(options, activation, module.warn, _judge(params))
+        _add_signed(params, found)
+        adapters = found
     except DeliveryError as exc:
         reasons = [str(problem) for problem in exc.problems]
     module.exit_json(changed=False, up_to_date=not reasons, reasons=reasons, adapters=adapters)

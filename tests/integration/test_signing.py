@@ -99,7 +99,10 @@ def test_fleet_serves_what_is_signed(signing_fleet: Fleet, keys: Keys) -> None:
     record = read_record(str(fleet.stored("jw3-1", DESCRIBER_3B) / "accepted.json"))
     assert record is not None
     assert record.serial == 1
+    signed = {"signers": ["alice"], "serial": 1, "expires": record.accepted[0].statement.expires.isoformat()}
+    assert fleet.reported("jw3-1", DESCRIBER_3B)["signed"] == signed
     assert fleet.deploy().changed() == []
+    assert fleet.reported("jw3-1", DESCRIBER_3B)["signed"] == signed
 
     # Another release of the same form, which nobody has signed.
     before, changed = contents(served), fleet.source / DESCRIBER_3B / "tokenizer_config.json"

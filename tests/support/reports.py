@@ -13,6 +13,9 @@ from tests.support.paths import FIXTURES
 
 RECORDED = FIXTURES / "reports"
 _SCRIPT = "\"'><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">{{ 7 * 7 }}${7}"
+# What modules return about a release of a node that trusts signers.
+SIGNED: dict[str, t.Any] = {"signers": ["alice", "bob"], "serial": 7, "expires": "2026-11-29T12:00:00+00:00"}
+UNSIGNED: dict[str, t.Any] = {"signers": [], "serial": None, "expires": None}
 NAMES = ("deployed", "failed", "drifted", "rolled_back")
 
 
@@ -76,6 +79,7 @@ def hostile(report: dict[str, t.Any]) -> dict[str, t.Any]:
         for adapter in node["adapters"]:
             adapter.update(dict.fromkeys(("agent", "variant", "base", "dataset", "quality", "path"), _SCRIPT), drift=[_SCRIPT])
             adapter["changes"] = {"before": {_SCRIPT: _SCRIPT}, "after": {_SCRIPT: [_SCRIPT], "config": {_SCRIPT: _SCRIPT}}}
+            adapter["signed"] = {"signers": [_SCRIPT], "serial": 7, "expires": None}
             adapter["excluded"] = [{"path": _SCRIPT, "reason": _SCRIPT}]
             texts = dict.fromkeys(("engine", "version", "state", "message", "remedy"), _SCRIPT)
             adapter.update(engines=[{**texts, "kinds": [_SCRIPT], "figure": None, "held_back": True}], engine_notes=[_SCRIPT])

@@ -90,28 +90,18 @@ class Acceptance:
         if refusal is not None:
             raise DeliveryError(refusal)
 
-    def inspect(self, paths: AdapterPaths, manifest: Manifest) -> tuple[dict[str, t.Any] | None, str]:
+    def inspect(self, paths: AdapterPaths, manifest: Manifest) -> tuple[dict[str, t.Any], str]:
         """Return by whom an active release is signed, and why a rollback to it would be refused.
 
-        The first has signers, serial and expires, or is None for an unsigned release. The second is
-        empty if it would not be. Raises DeliveryError if the record is damaged.
+        The second is empty if it would not be. Raises DeliveryError if the record is damaged.
         """
         record = read_record(paths.accepted)
-        accepted = None if record is None else record.of(manifest.digest)
         problem = ""
         try:
             self.accept_return(manifest, record)
         except DeliveryError as exc:
             problem = exc.problems[0].problem
-        if accepted is None:
-            return None, problem
-        statement = accepted.statement
-        entry = {
-            "signers": sorted(accepted.signatures),
-            "serial": statement.serial,
-            "expires": statement.expires.isoformat(),
-        }
-        return entry, problem
+        return signed_entry(None if record is None else record.of(manifest.digest)), problem
 
     def check_all(self, manifests: t.Iterable[Manifest], models_dir: str, store: str) -> None:
         """Raise DeliveryError with all problems if any of these releases is refused."""
@@ -148,6 +138,14 @@ class Acceptance:
             outcomes = [ssh.verify(text, one.encode("utf-8", "replace")) for one in signed.signatures]
         good = {one.signer: text for one, text in zip(outcomes, signed.signatures) if isinstance(one, Verified)}
         return Offer(statement, tuple(outcomes)), good
+
+
+def signed_entry(accepted: Accepted | None) -> dict[str, t.Any]:
+    """Return by whom a release is signed, as results of modules have it. None means unsigned."""
+    if accepted is None:
+        return {"signers": [], "serial": None, "expires": None}
+    statement = accepted.statement
+    return {"signers": sorted(accepted.signatures), "serial": statement.serial, "expires": statement.expires.isoformat()}
 
 
 def record_accepted(path: str, new: Accepted, stored: t.Collection[str]) -> None:

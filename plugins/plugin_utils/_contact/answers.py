@@ -32,6 +32,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._serving.contra
 )
 from ansible_collections.lorafleet.delivery.plugins.module_utils._serving.desired import SERVED, UNPROVED
 from ansible_collections.lorafleet.delivery.plugins.module_utils._serving.evidence import STATES
+from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.trust import MOST_SIGNATURES
 from ansible_collections.lorafleet.delivery.plugins.module_utils._text import escaped
 
 from .forms import (
@@ -128,7 +129,9 @@ _ACTIVE: dict[str, Form] = {
     "activation": Nullable(_TEXT),
     "receipt": _RECEIPT,
 }
-_SIGNED = Nullable(Record({"signers": ListOf(_NAME), "serial": _INTEGER, "expires": _TIME}))
+_SIGNED = Nullable(
+    Record({"signers": ListOf(_NAME, MOST_SIGNATURES), "serial": Nullable(_INTEGER), "expires": Nullable(Time(zone=True))})
+)
 _DIFF: dict[str, Form] = dict.fromkeys(("before_header", "after_header", "before", "after"), Text(1 << 20, lines=True))
 _PLACE: dict[str, Form] = {
     "path": _PATH,
@@ -211,6 +214,7 @@ _RESULTS: dict[str, dict[str, Form]] = {
                     "path": _TEXT,
                     "served": _TEXT,
                     "engines": _ENGINES,
+                    "signed": _SIGNED,
                     "adopted": Nullable(_TEXT),
                     "pruned": _TEXTS,
                     "drift": _TEXTS,
@@ -293,7 +297,9 @@ _RESULTS: dict[str, dict[str, Form]] = {
     "adapter_up_to_date_info": {
         "up_to_date": _FLAG,
         "reasons": _TEXTS,
-        "adapters": ListOf(Record({**_ACTIVE, "path": _TEXT, "required_level": Choice(LEVELS), "engines": _ENGINES})),
+        "adapters": ListOf(
+            Record({**_ACTIVE, "path": _TEXT, "required_level": Choice(LEVELS), "signed": _SIGNED, "engines": _ENGINES})
+        ),
     },
     "node_trust": {
         "fleet": _NAME,

@@ -123,13 +123,18 @@ class Output:
 
 @dataclasses.dataclass(frozen=True)
 class Time:
-    """A time as ISO 8601 writes it."""
+    """A time as ISO 8601 writes it; with its time zone if ``zone`` is set."""
+
+    zone: bool = False
 
     def read(self, value: t.Any, key: str) -> str:
         try:
-            return datetime.datetime.fromisoformat(Exact(64).read(value, key)).isoformat()
+            time = datetime.datetime.fromisoformat(Exact(64).read(value, key))
         except ValueError:
             raise UnexpectedForm(key, "is not a time") from None
+        if self.zone and time.tzinfo is None:
+            raise UnexpectedForm(key, "is a time without a time zone")
+        return time.isoformat()
 
 
 @dataclasses.dataclass(frozen=True)

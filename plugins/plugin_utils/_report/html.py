@@ -17,6 +17,7 @@ import typing as t
 
 import jinja2
 from ansible_collections.lorafleet.delivery.plugins.module_utils._engines.words import sentences
+from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.words import signature_line
 from ansible_collections.lorafleet.delivery.plugins.module_utils._text import human_bytes
 
 from .._node_names import listed
@@ -184,6 +185,8 @@ def _facts(report: Data, pairs: c.Sequence[tuple[Data, Data]]) -> Data:
     reused = span((other["reused_bytes"] or None for other in adapters), human_bytes)
     return {
         "origin": origin(adapter),
+        # A report of an earlier version has no such key, here and in the other forms.
+        "signed": signature_line(adapter.get("signed")),
         "level": test.get("level"),
         "device": device(adapter),
         "effect": span((of.get("effect") for of in tests), lambda effect: f"{100 * effect:.1f} %"),

@@ -15,6 +15,7 @@ import re
 from xml.etree import ElementTree
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._engines.words import line_of
+from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.words import signature_line
 
 from .run import Data
 from .states import NOT_REACHED, NOT_SELECTED, NOT_STARTED, SKIPPED
@@ -72,7 +73,7 @@ def _case(report: Data, node: Data, adapter: Data) -> ElementTree.Element:
     else:
         test = adapter["test"] or {}
         words = (state_words(state, report["check_mode"]), adapter["release"], test.get("level"), device(adapter))
-        lines = [*filter(None, words), *map(line_of, adapter["engines"])]
+        lines = [*filter(None, (*words, signature_line(adapter.get("signed")))), *map(line_of, adapter["engines"])]
         ElementTree.SubElement(case, "system-out").text = "\n".join(lines)
     return case
 

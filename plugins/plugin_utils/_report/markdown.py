@@ -22,6 +22,7 @@ import jinja2
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.files import is_always_delivered
 from ansible_collections.lorafleet.delivery.plugins.module_utils._engines.words import sentences
 from ansible_collections.lorafleet.delivery.plugins.module_utils._hashing import release_digest
+from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.words import signature_line
 from ansible_collections.lorafleet.delivery.plugins.module_utils._text import human_bytes
 
 from .._node_names import listed
@@ -69,6 +70,7 @@ def as_markdown(report: Data) -> str:
         evidence=_evidence(report, pairs),
         engines=_rows(report, pairs, "engines", _verdict),
         served=_rows(report, pairs, "serving", _service),
+        signatures=_signatures(report, pairs),
         failures=grouped(report["failures"]),
         files=list(dict.fromkeys(name for _node, adapter in pairs for name in _file_names(adapter))),
         releases=_releases(pairs),
@@ -119,7 +121,7 @@ def _rows(
 ) -> list[list[t.Any]]:
     """Return a row for each entry below ``key`` of an adapter, with all nodes that have it."""
     found = [(node["node"], (adapter["name"], *shown(entry))) for node, adapter in pairs for entry in adapter[key]]
-    return [[listed(name for name, _row in alike), *alike[0][1]] for alike in together(report, found, lambda pair: pair[1])]
+    return _with_nodes(report, found)
 
 
 def _verdict(verdict: Data) -> tuple[t.Any, ...]:
@@ -128,6 +130,25 @@ def _verdict(verdict: Data) -> tuple[t.Any, ...]:
 
 def _service(one: Data) -> tuple[t.Any, ...]:
     return f"{one['engine']} at {one['url']}", one["state"], one["release"], one["why"]
+
+
+def _signatures(report: Data, pairs: c.Iterable[tuple[Data, Data]]) -> list[list[t.Any]]:
+    """Return a row for each adapter of nodes that trust signers."""
+    found = [
+        (node["node"], (adapter["name"], adapter["release"], *_signature(adapter["signed"])))
+        for node, adapter in pairs
+        if adapter.get("signed") is not None
+    ]
+    return _with_nodes(report, found)
+
+
+def _signature(signed: Data) -> tuple[t.Any, ...]:
+    return ", ".join(signed["signers"]) or signature_line(signed), signed["serial"], signed["expires"]
+
+
+def _with_nodes(report: Data, found: c.Iterable[tuple[str, tuple[t.Any, ...]]]) -> list[list[t.Any]]:
+    """Return each row with all nodes that have it."""
+    return [[listed(name for name, _row in alike), *alike[0][1]] for alike in together(report, found, lambda pair: pair[1])]
 
 
 def _releases(pairs: c.Sequence[tuple[Data, Data]]) -> list[Data]:

@@ -163,6 +163,8 @@ def _adapter(run: Run, node: Node, row: Data, failures: c.Sequence[Data]) -> Dat
         **{key: found.get(key) for key in _OF_RELEASE},
         "files": found.get("files") or [],
         "excluded": node.excluded.get(name, []),
+        # None where the node trusts no signers.
+        "signed": found.get("signed"),
         **_engines(of),
         "served": bool(_serving(of)) and all(entry["state"] == PROVED for entry in _serving(of)),
         "serving": _serving(of),

@@ -98,6 +98,15 @@ def as_prometheus(report: Data) -> str:
             ],
         ),
         (
+            "adapter_signature_expires_timestamp_seconds",
+            "When the signed statement about the active release expires.",
+            [
+                (labels, _timestamp(signed["expires"]))
+                for _node, adapter, labels in pairs
+                if (signed := adapter.get("signed")) and signed["expires"]
+            ],
+        ),
+        (
             "adapter_size_bytes",
             "Size of all files of the active release.",
             [(labels, adapter["size"]) for _node, adapter, labels in pairs if adapter["size"] is not None],

@@ -31,9 +31,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.statem
     manifest_sha256,
     read_statement,
 )
-
-# Of one statement: as many as a policy can require.
-_MOST_SIGNATURES = 16
+from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.trust import MOST_SIGNATURES
 
 
 class SignatureFiles:
@@ -69,8 +67,8 @@ class SignatureFiles:
         if not os.path.lexists(self.statement):
             return None
         paths = self.signatures()
-        if len(paths) > _MOST_SIGNATURES:
-            problem = f"has {len(paths)} signatures; at most {_MOST_SIGNATURES} are read."
+        if len(paths) > MOST_SIGNATURES:
+            problem = f"has {len(paths)} signatures; at most {MOST_SIGNATURES} are read."
             raise DeliveryError.of(self.statement, problem, "Delete those that are no longer needed.")
         return {"statement": _read(self.statement, MAX_BYTES), "signatures": [_read(path, MAX_SIGNATURE) for path in paths]}
 

@@ -57,6 +57,7 @@ def adapter_of(node: Node, version: int, action: str, **more: t.Any) -> Result:
         "activation": "exchange",
         "path": str(node.release(version)),
         "served": node.paths.served,
+        "signed": None,
         "engines": [],
         "receipt": json.loads(pathlib.Path(node.paths.receipt(manifest.release)).read_text(encoding="utf-8")),
         "adopted": None,
@@ -270,12 +271,16 @@ def test_adapter_release_activates_and_records_signed_release(node: Node, run: R
     options: Result = {"manifests": [stage(node.paths, 1).to_text()], "signed": signed(keys, 1, 7)}
     assert run(check_mode=True, **options)["changed"]
     assert not os.path.exists(node.paths.accepted)
-    assert run(**options)["adapters"][0]["action"] == "activated"
+    [activated] = run(**options)["adapters"]
     record = read_record(node.paths.accepted)
     assert record is not None
     assert (record.serial, record.releases) == (7, [release_of(1)])
+    assert activated["action"] == "activated"
+    expires = record.accepted[0].statement.expires.isoformat()
+    assert activated["signed"] == {"signers": ["alice"], "serial": 7, "expires": expires}
     active = node.snapshot()
-    assert not run(**options)["changed"]
+    unchanged = run(**options)
+    assert (unchanged["changed"], unchanged["adapters"][0]["signed"]) == (False, activated["signed"])
     assert node.snapshot() == active
 
 
@@ -332,10 +337,12 @@ def test_adapter_release_whose_record_cannot_be_written_changes_nothing(node: No
 def test_adapter_release_rolls_back_to_accepted_releases_only(node: Node, run: RunModule, keys: Keys) -> None:
     for version in (1, 2):
         run(manifests=[stage(node.paths, version).to_text()], signed=signed(keys, version, version))
-    assert run(state="rolled_back", names=[NAME])["adapters"][0]["release"] == release_of(1)
+    [returned] = run(state="rolled_back", names=[NAME])["adapters"]
     record = read_record(node.paths.accepted)
     assert record is not None
     assert record.serial == 2
+    # By whom the release was signed that is active now.
+    assert (returned["release"], returned["signed"]["serial"]) == (release_of(1), 1)
     # The way forward is open, too.
     again: Result = {"manifests": [manifest_of(2).to_text()], "signed": signed(keys, 2, 2)}
     assert run(**again)["adapters"][0]["release"] == release_of(2)

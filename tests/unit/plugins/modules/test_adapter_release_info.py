@@ -199,11 +199,22 @@ def test_adapter_release_info_returns_by_whom_the_release_is_signed(node: Node, 
 
 
 @pytest.mark.usefixtures("trusting")
+def test_adapter_release_info_of_unsigned_release_where_none_is_required_says_so(
+    node: Node, run: RunModule, keys: Keys, tmp_path: pathlib.Path
+) -> None:
+    write_trust(tmp_path / "etc", signer_line("alice", keys.public("alice")), required=False)
+    node.deploy(1)
+    found = run()
+    assert found["adapters"][0]["signed"] == {"signers": [], "serial": None, "expires": None}
+    assert (found["differences"], found["summary"][NAME][-1]) == ([], "unsigned")
+
+
+@pytest.mark.usefixtures("trusting")
 @pytest.mark.parametrize("content", [True, False])
 def test_adapter_release_info_of_release_that_was_not_accepted_is_difference(node: Node, run: RunModule, content: bool) -> None:
     node.deploy(1)
     found = run(content=content)
-    assert found["adapters"][0]["signed"] is None
+    assert found["adapters"][0]["signed"]["signers"] == []
     [difference] = found["differences"]
     assert f"release {release_of(1)} was never accepted as signed on this node" in difference
 

@@ -58,6 +58,7 @@ def test_up_to_date_node_returns_whole_result(node: Served, run: Run) -> None:
                 "previous": None,
                 "activation": "exchange",
                 "path": node.paths.release(node.manifest.release),
+                "signed": None,
                 "engines": [],
             }
         ],
@@ -136,11 +137,18 @@ def test_verdicts_open_no_further_file(run: Run) -> None:
 @pytest.mark.usefixtures("trusting")
 def test_up_to_date_is_release_that_was_accepted_as_it_is_signed(node: Served, run: Run, keys: Keys) -> None:
     signed = offered(keys, node.manifest, 7)
-    assert "this node has not accepted it as it is signed now." in run(signed=[signed])["reasons"][0]
+    refused = run(signed=[signed])
+    assert refused["reasons"] == [
+        f"adapter {node.manifest.name}, release {node.manifest.release}: this node has not accepted it as it is signed now."
+    ]
+    assert refused["adapters"] == []
     assert "this node has not accepted it" in run()["reasons"][0]
     statement = read_statement(signed["statement"].encode())
     record_accepted(node.paths.accepted, Accepted(statement, {"alice": signed["signatures"][0]}, NOW), [])
-    assert run(signed=[signed])["up_to_date"]
+    done = run(signed=[signed])
+    assert done["up_to_date"]
+    expires = statement.expires.isoformat()
+    assert [adapter["signed"] for adapter in done["adapters"]] == [{"signers": ["alice"], "serial": 7, "expires": expires}]
     assert run()["up_to_date"]
     # With a higher serial, it has to be recorded again.
     assert not run(signed=[offered(keys, node.manifest, 8)])["up_to_date"]

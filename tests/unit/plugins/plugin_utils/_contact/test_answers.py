@@ -58,6 +58,7 @@ ACTIVE = {
     "path": "/home/.lorafleet/adapter/releases/5f1c0f1f0f0b",
     "receipt": RECEIPT,
     "required_level": "model",
+    "signed": {"signers": ["alice"], "serial": 7, "expires": "2026-08-29T12:00:00+00:00"},
     "engines": [],
 }
 ANSWER = {"changed": False, "up_to_date": True, "reasons": [], "adapters": [ACTIVE]}

@@ -110,6 +110,7 @@ ANSWERS: dict[str, dict[str, t.Any]] = {
                 "adopted": None,
                 "pruned": ["c"],
                 "drift": ["d"],
+                "signed": SIGNED,
                 "engines": ENGINES,
             }
         ],
@@ -127,7 +128,7 @@ ANSWERS: dict[str, dict[str, t.Any]] = {
         "changed": False,
         "up_to_date": True,
         "reasons": [],
-        "adapters": [{**ACTIVE, "path": "/a", "required_level": "golden", "engines": ENGINES}],
+        "adapters": [{**ACTIVE, "path": "/a", "required_level": "golden", "signed": SIGNED, "engines": ENGINES}],
     },
     "adapter_serve": {
         "changed": True,

@@ -15,7 +15,7 @@ import pytest
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.html import as_html
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._steps import STEPS
 
-from tests.support.reports import NAMES, hostile, in_waves, load, many, troubled
+from tests.support.reports import NAMES, SIGNED, UNSIGNED, hostile, in_waves, load, many, troubled
 
 
 class Page(html.parser.HTMLParser):
@@ -127,7 +127,7 @@ def test_as_html_nodes_differing_in_one_fact_are_not_alike() -> None:
         {"state": "failed"}, {"release": None}, {"engines": []}, {"engine_notes": ["another"]}, {"path": "/another"},
         {"way": "direct"}, {"history": []}, {"at": None}, {"from_receipt": True}, {"effect": None}, {"agent": "another"},
         {"serving": [{"engine": "vllm", "url": "u", "state": "behind", "release": None, "why": ""}]},
-        {"excluded": [{"path": "x", "reason": "y"}]},
+        {"excluded": [{"path": "x", "reason": "y"}]}, {"signed": SIGNED}, {"signed": UNSIGNED},
         {"distances": {"on": 9.0, "off": 0.0, "direction": 1.0, "strength": 1.0}},
     ]  # fmt: skip
     report = many(40)
@@ -206,6 +206,16 @@ def test_as_html_shows_the_way_of_the_files() -> None:
     report = load("deployed")
     report["nodes"][0]["adapters"][0].update(downloaded_bytes=97_300_000, reused_bytes=0, way="direct", not_taken=[])
     assert "97.3 MB (direct)" in Page(as_html(report)).text
+
+
+def test_as_html_says_by_whom_a_release_is_signed() -> None:
+    report = load("deployed")
+    for adapter, signed in zip(report["nodes"][0]["adapters"], (SIGNED, UNSIGNED)):
+        adapter["signed"] = signed
+    text = Page(as_html(report)).text
+    assert "Signaturesigned by alice, bob, serial 7, until 2026-11-29T12:00:00+00:00" in text
+    assert "Signatureunsigned" in text
+    assert text.count("Signature") == 2
 
 
 def test_as_html_unfinished_run_without_results_renders() -> None:

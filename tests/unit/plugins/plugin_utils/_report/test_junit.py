@@ -12,7 +12,7 @@ from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.junit i
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.reports import NAMES, load
+from tests.support.reports import NAMES, SIGNED, load
 
 CLEANER_3B, CLEANER_8B = "llama32_3b_grammar_lora", "llama31_8b_grammar_lora"
 
@@ -40,6 +40,13 @@ def test_as_junit_delivery_passes() -> None:
 def test_as_junit_delivery_names_verdicts_of_engines() -> None:
     case = cases(as_junit(load("deployed")))["jw2-1", CLEANER_3B]
     assert case.system_out.splitlines()[-1] == "engine vllm 0.32.0 right"
+
+
+def test_as_junit_delivery_says_by_whom_releases_are_signed() -> None:
+    report = load("deployed")
+    report["nodes"][0]["adapters"][0]["signed"] = SIGNED
+    lines = cases(as_junit(report))["jw2-1", CLEANER_3B].system_out.splitlines()
+    assert "signed by alice, bob, serial 7, until 2026-11-29T12:00:00+00:00" in lines
 
 
 def test_as_junit_failure_has_problem_and_remedy() -> None:

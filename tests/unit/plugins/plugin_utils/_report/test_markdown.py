@@ -14,7 +14,7 @@ from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.model i
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.reports import NAMES, in_waves, load, many
+from tests.support.reports import NAMES, SIGNED, UNSIGNED, in_waves, load, many
 
 BOXES = ["Cleaner models → jw2", "Describer models → jw3", "All checksums verified", "All nodes tested"]
 
@@ -147,6 +147,7 @@ def test_as_markdown_hostile_text_adds_no_box_and_no_cell(purpose: str, message:
             if adapter["test"]:
                 adapter["test"]["device_name"] = device
             texts = {"engine": message, "version": device, "state": "wrong", "message": f"x\n- [x] {message}"}
+            adapter["signed"] = {"signers": [message, device], "serial": 7, "expires": None}
             adapter["engines"] = [{**texts, "figure": None, "remedy": "", "held_back": True}]
     report["failures"][0].update(problem=f"failed:\n- [x] All nodes tested\n{message}", subject=message)
     text = as_markdown(report)
@@ -157,12 +158,29 @@ def test_as_markdown_hostile_text_adds_no_box_and_no_cell(purpose: str, message:
     assert {len(cells(line)) for line in evidence} == {9}
     engines = text.split("\n## Engines\n")[1].split("\n## ")[0].strip().split("\n")
     assert {len(cells(line)) for line in engines} == {6}
+    signatures = text.split("\n## Signatures\n")[1].split("\n## ")[0].strip().split("\n")
+    assert {len(cells(line)) for line in signatures} == {6}
 
 
 def table(text: str, heading: str) -> list[list[str]]:
     """Return the rows of the table below a heading, without the header."""
     section = text.split(f"\n## {heading}\n")[1].split("\n## ")[0].strip()
     return [[cell.strip() for cell in cells(line)] for line in section.splitlines()[2:] if line.startswith("|")]
+
+
+def test_as_markdown_says_by_whom_releases_are_signed() -> None:
+    report = many(20)
+    for node in report["nodes"][:19]:
+        node["adapters"][0]["signed"] = SIGNED
+    report["nodes"][3]["adapters"][0]["signed"] = UNSIGNED
+    adapter = report["nodes"][0]["adapters"][0]
+    text, about = as_markdown(report), [adapter["name"], adapter["release"]]
+    assert table(text, "Signatures") == [
+        ["gpu-[001:003], gpu-[005:019]", *about, "alice, bob", "7", "2026-11-29T12:00:00+00:00"],
+        ["gpu-004", *about, "unsigned", "", ""],
+    ]
+    assert parse(text, "MANIFEST.md") == parse(as_markdown(many(20)), "MANIFEST.md")
+    assert "## Signatures" not in as_markdown(many(20))
 
 
 def test_as_markdown_of_many_equal_nodes_has_one_row_for_them() -> None:

@@ -32,7 +32,7 @@ from ansible_collections.lorafleet.delivery.plugins.plugin_utils._steps import (
 )
 
 from tests.support.paths import CHECKOUT
-from tests.support.reports import NAMES, load
+from tests.support.reports import NAMES, SIGNED, UNSIGNED, load
 
 AGENTS = {"jw2": "cleaner", "jw3": "describer", "kcloud": "paraphraser"}
 NODES = list(AGENTS)
@@ -156,6 +156,16 @@ def test_report_of_nodes_with_the_same_reason_says_it_once() -> None:
     follow(made.node("gpu-7"), (ACTIVATE, released("cleaner")))
     [box] = [box for box in report_of(made)["boxes"] if box["text"] == "Cleaner models → gpu"]
     assert box["reasons"] == [f"llama_{variant}_cleaner_lora on gpu-[1:6], gpu-[8:50]: not delivered" for variant in ("3b", "8b")]
+
+
+@pytest.mark.parametrize(("kind", "step"), [("deploy", ACTIVATE), ("deploy", COMPARE), ("audit", AUDIT), ("status", STATUS)])
+@pytest.mark.parametrize("signed", [SIGNED, UNSIGNED, None])
+def test_report_says_by_whom_releases_are_signed(kind: str, step: Step, signed: Data | None) -> None:
+    result = released("cleaner", signed=signed, required_level="model", differences=[])
+    report = report_of(run(kind, jw2=[(step, result)]))
+    jsonschema.validate(report, schema())
+    found = {node["node"]: [adapter["signed"] for adapter in node["adapters"]] for node in report["nodes"]}
+    assert found == {"jw2": [signed, signed], "jw3": [None, None], "kcloud": [None, None]}
 
 
 def test_report_names_the_way_of_files_where_others_than_the_relay_are_permitted() -> None:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.reports import NAMES, load
+from tests.support.reports import NAMES, SIGNED, UNSIGNED, load
 
 
 def samples(text: str) -> dict[str, list[t.Any]]:
@@ -73,6 +73,16 @@ def test_as_prometheus_has_what_each_engine_serves() -> None:
     adapter["serving"] = [{"engine": "vllm", "url": "http://127.0.0.1:8000", "state": "behind", "release": None, "why": "Old."}]
     [sample] = samples(as_prometheus(report))["lorafleet_adapter_serving"]
     assert (sample.labels["state"], sample.labels["release"], sample.labels["adapter"]) == ("behind", "", adapter["name"])
+
+
+def test_as_prometheus_has_when_statements_expire() -> None:
+    report = load("deployed")
+    name = "lorafleet_adapter_signature_expires_timestamp_seconds"
+    assert name not in samples(as_prometheus(report))
+    first, second = report["nodes"][0]["adapters"]
+    first["signed"], second["signed"] = SIGNED, UNSIGNED
+    [sample] = samples(as_prometheus(report))[name]
+    assert (sample.value, sample.labels["adapter"]) == (1795953600.0, first["name"])
 
 
 def test_as_prometheus_unfinished_run_has_no_end() -> None:
