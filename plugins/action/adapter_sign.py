@@ -16,6 +16,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.ssh_signatures import check_version
 from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.statement import time_text
 from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.trust import read_trust
+from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.words import RENEW_DAYS
 from ansible_collections.lorafleet.delivery.plugins.module_utils._trust_place import Place
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.action import failed
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._kept_manifests import text_of
@@ -27,7 +28,7 @@ _OPTIONS: dict[str, t.Any] = {
     "trust": {"type": "str", "required": True},
     "key": {"type": "str", "required": True, "no_log": False},
     "days": {"type": "int", "default": 90},
-    "renew_days": {"type": "int", "default": 14},
+    "renew_days": {"type": "int", "default": RENEW_DAYS},
 }
 
 

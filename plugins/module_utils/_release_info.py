@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 import os
 import typing as t
 
@@ -19,7 +20,7 @@ from ._engines.words import line_of
 from ._errors import DeliveryError
 from ._golden.golden import golden_of
 from ._levels import reaches
-from ._signing.words import signature_line
+from ._signing.words import expiry_note, signature_line
 from ._store.active import Active, inspect_active
 from ._store.compare import CHANGED, EXTRA, LOWER, Difference, differences
 from ._store.owners import check_way_to_store
@@ -130,7 +131,8 @@ def summary_of(found: Active, signed: dict[str, t.Any] | None = None) -> list[st
         lines.append(f"level {found.receipt['level']}{place} verified {found.receipt.get('at')}")
         if found.receipt.get("distances"):
             lines.append(f"golden distance {found.receipt['distances']['on']:.3f}{_permitted(found)}")
-    lines += filter(None, [signature_line(signed)])
+    notes = (signature_line(signed), expiry_note(signed, datetime.datetime.now(tz=datetime.timezone.utc)))
+    lines += filter(None, notes)
     if found.previous is not None:
         lines.append(f"previous release {found.previous}")
     return lines

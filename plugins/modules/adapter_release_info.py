@@ -18,7 +18,8 @@ description:
     does not fail because of them.
   - If the node trusts signers (C(/etc/lorafleet/trust)), returns by whom the releases are signed. A
     release that the node would not roll back to is a difference, such as one whose signer's key is
-    revoked now.
+    revoked now. In the last 14 days of a statement, RV(summary) says how to renew it, and so does a
+    warning if O(content=true).
   - Judges the active releases for O(engines), from the manifest. If O(content=true), warns of those
     that an engine refuses or misreads.
   - Does not need the training server.
@@ -247,6 +248,7 @@ problems:
       sample: Run with become.
 """
 
+import datetime
 import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import Manifest
@@ -254,6 +256,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import
 from ansible_collections.lorafleet.delivery.plugins.module_utils._levels import LEVELS
 from ansible_collections.lorafleet.delivery.plugins.module_utils._module import DeliveryModule
 from ansible_collections.lorafleet.delivery.plugins.module_utils._release_info import release_info
+from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.words import expiry_note
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.permissions import permissions_of
 from ansible_collections.lorafleet.delivery.plugins.module_utils._trust_place import is_set_up
 
@@ -312,6 +315,11 @@ def main() -> None:
             _judge(module),
             _inspect_signed(),
         )
+    # A status shows it in its summary.
+    for adapter in results["adapters"] if params["content"] else ():
+        note = expiry_note(adapter["signed"], datetime.datetime.now(tz=datetime.timezone.utc))
+        if note:
+            module.warn(f"adapter {adapter['name']}: {note}")
     module.exit_json(changed=False, **results)
 
 

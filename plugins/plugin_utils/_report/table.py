@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import collections
 import collections.abc as c
+import datetime
 import statistics
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._engines.rules.form import RIGHT
 from ansible_collections.lorafleet.delivery.plugins.module_utils._engines.words import line_of
 from ansible_collections.lorafleet.delivery.plugins.module_utils._serving.desired import SERVED
+from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.words import expiry_note
 from ansible_collections.lorafleet.delivery.plugins.module_utils._store.plan import UNCHANGED
 from ansible_collections.lorafleet.delivery.plugins.module_utils._text import count
 
@@ -94,9 +96,9 @@ def _stacked(cells: c.Sequence[str]) -> list[str]:
 
 
 def note_lines(report: Data) -> list[str]:
-    """Return the notes of load tests and about engines, each once for all nodes that have it.
+    """Return the notes of load tests and about engines, and on statements that are about to expire.
 
-    What holds an adapter back is among the failures.
+    Each is there once for all nodes that have it. What holds an adapter back is among the failures.
     """
     nodes: dict[str, dict[str, None]] = {}
     # How many notes a node has before this one.
@@ -115,7 +117,8 @@ def note_lines(report: Data) -> list[str]:
             for one in adapter["serving"]
             if one["state"] != SERVED
         ]
-        for note in (*notes, *adapter["engine_notes"]):
+        expiry = expiry_note(adapter.get("signed"), datetime.datetime.fromisoformat(report["started"]))
+        for note in (*notes, *adapter["engine_notes"], *([expiry] if expiry else [])):
             words = f"adapter {adapter['name']}: {note}"
             nodes.setdefault(words, {})[node["node"]] = None
             places[words] = min(numbers[node["node"]], places.get(words, numbers[node["node"]]))

@@ -199,6 +199,19 @@ def test_adapter_release_info_returns_by_whom_the_release_is_signed(node: Node, 
 
 
 @pytest.mark.usefixtures("trusting")
+@pytest.mark.parametrize("content", [True, False])
+def test_adapter_release_info_before_the_statement_expires_says_so(node: Node, run: RunModule, keys: Keys, content: bool) -> None:
+    node.deploy(1)
+    expires = accept(node, keys, 1).statement.expires.date().isoformat()
+    found = run(content=content)
+    note = f"its statement expires on {expires}; after that, no node begins to serve this release."
+    note += " Renew it with playbooks/sign.yml."
+    assert found["summary"][NAME][-1] == note
+    assert found.get("warnings", []) == ([f"adapter {NAME}: {note}"] if content else [])
+    assert found["differences"] == []
+
+
+@pytest.mark.usefixtures("trusting")
 def test_adapter_release_info_of_unsigned_release_where_none_is_required_says_so(
     node: Node, run: RunModule, keys: Keys, tmp_path: pathlib.Path
 ) -> None:

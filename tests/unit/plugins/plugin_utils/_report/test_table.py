@@ -16,7 +16,7 @@ from ansible_collections.lorafleet.delivery.plugins.plugin_utils._report.table i
     wave_lines,
 )
 
-from tests.support.reports import NAMES, in_waves, load, many
+from tests.support.reports import NAMES, SIGNED, UNSIGNED, in_waves, load, many
 
 
 def test_as_table_columns_are_aligned_and_complete() -> None:
@@ -102,6 +102,18 @@ def test_note_lines_name_what_engines_make_of_an_adapter_that_is_delivered() -> 
     # The failures of a deploy say it. A status has none.
     assert note_lines(report) == [note]
     assert note_lines({**report, "kind": "status"}) == [line, note]
+
+
+def test_note_lines_name_statements_that_are_about_to_expire() -> None:
+    report = many(20)
+    for node in report["nodes"]:
+        node["adapters"][0]["signed"] = SIGNED
+    report["nodes"][3]["adapters"][0]["signed"] = UNSIGNED
+    report["nodes"][5]["adapters"][0]["signed"] = {**SIGNED, "expires": "2027-11-29T12:00:00+00:00"}
+    [line] = note_lines({**report, "started": "2026-11-22T12:00:00+00:00"})
+    about = f"note: gpu-[001:003], gpu-005, gpu-[007:020]: adapter {report['nodes'][0]['adapters'][0]['name']}:"
+    assert line.startswith(f"{about} its statement expires on 2026-11-29; ")
+    assert note_lines({**report, "started": "2026-11-01T12:00:00+00:00"}) == []
 
 
 def test_note_lines_name_what_is_served_without_a_proof() -> None:
