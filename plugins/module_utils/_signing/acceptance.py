@@ -70,7 +70,7 @@ class Acceptance:
         signed = self._signed.get(manifest.name)
         offer = signatures = None
         if signed is not None:
-            offer, signatures = self._verified(signed, self._trust, manifest.name)
+            offer, signatures = self._verified(signed, self._trust, manifest.name, record)
         refusal = why_refused(described, offer, self._trust.policy, record, self._now)
         if refusal is not None:
             raise DeliveryError(refusal)
@@ -126,7 +126,7 @@ class Acceptance:
             return signed is None and not self._trust.policy.required
         return signed is None or accepted.statement.to_bytes().decode() == signed.statement
 
-    def _verified(self, signed: Signed, trust: Trust, adapter: str) -> tuple[Offer, dict[str, str]]:
+    def _verified(self, signed: Signed, trust: Trust, adapter: str, record: Record | None) -> tuple[Offer, dict[str, str]]:
         """Return what is offered, and one signature of each signer."""
         text = signed.statement.encode("utf-8", "replace")
         try:
@@ -134,8 +134,16 @@ class Acceptance:
         except DeliveryError as exc:
             first = exc.problems[0]
             raise DeliveryError(Refusal(first.subject, first.problem, first.remedy, adapter, MALFORMED)) from exc
-        with SshSignatures(trust.signers, trust.revoked, self._now) as ssh:
-            outcomes = [ssh.verify(text, one.encode("utf-8", "replace")) for one in signed.signatures]
+        known = None if record is None else record.of(statement.digest)
+        outcomes = []
+        for one in signed.signatures:
+            at = self._now
+            if known is not None and one in known.signatures.values():
+                # Whose key or certificate was in force when this node accepted it.
+                at = known.at
+            since = trust.policy.certified_since(statement.issued, at)
+            with SshSignatures(trust.signers, trust.revoked, at, certified_since=since) as ssh:
+                outcomes.append(ssh.verify(text, one.encode("utf-8", "replace")))
         good = {one.signer: text for one, text in zip(outcomes, signed.signatures) if isinstance(one, Verified)}
         return Offer(statement, tuple(outcomes)), good
 

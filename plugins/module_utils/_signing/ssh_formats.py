@@ -27,6 +27,8 @@ _ARMOR = re.compile(rb"-----BEGIN SSH SIGNATURE-----\n([A-Za-z0-9+/=\n]+)\n-----
 _MAGIC = b"SSHSIG\0\0\0\1"
 _KEY_TYPE = re.compile(r"(ssh|ecdsa|sk-ssh|sk-ecdsa)-[a-z0-9@.-]{1,60}")
 _CERTIFICATE = "-cert-v01@openssh.com"
+# The strings of a public key in a certificate (PROTOCOL.certkeys), by the beginning of its type.
+_KEY_STRINGS = {"ssh-ed25519": 1, "ssh-rsa": 2, "ecdsa-": 2, "sk-ssh-": 2, "sk-ecdsa-": 3}
 
 
 class FormatError(ValueError):
@@ -53,6 +55,23 @@ class PublicKey:
     def short(self) -> str:
         """The beginning of its hash, as part of the name of a file."""
         return hashlib.sha256(self.blob).hexdigest()[:SHORT]
+
+    @property
+    def valid_after(self) -> int:
+        """When a certificate begins, in seconds since 1970. Raises FormatError."""
+        strings = next((n for start, n in _KEY_STRINGS.items() if self.type.startswith(start)), None)
+        if strings is None:
+            raise FormatError("is by a certificate of an unknown type")
+        # Its type, a nonce and the key; a serial and a number for users; its name and principals.
+        rest = self.blob
+        for _string_before in range(2 + strings):
+            rest = _string(rest)[1]
+        rest = rest[12:]
+        for _string_before in range(2):
+            rest = _string(rest)[1]
+        if len(rest) < 8:
+            raise FormatError("is by a certificate that ends too early")
+        return int.from_bytes(rest[:8], "big")
 
     def __str__(self) -> str:
         """The key as authorized_keys and similar files have it."""

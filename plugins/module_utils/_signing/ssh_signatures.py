@@ -52,23 +52,34 @@ class Verified:
 class SshSignatures:
     """Verifies signatures for one namespace against the signers and the revoked keys of a node.
 
-    ``at`` is the time at which keys and certificates have to be in force. To be used in a ``with``
-    statement: ssh-keygen reads these files from a private directory, so that it reads what was
-    checked. Raises DeliveryError where there is no ssh-keygen that can verify signatures.
+    ``at`` is the time at which keys have to be in force. A certificate counts if it was in force at
+    any time from ``certified_since`` to ``at``. To be used in a ``with`` statement: ssh-keygen
+    reads these files from a private directory, so that it reads what was checked. Raises
+    DeliveryError where there is no ssh-keygen that can verify signatures.
     """
 
-    def __init__(self, signers: t.Sequence[Signer], revoked: bytes, at: datetime.datetime, namespace: str = NAMESPACE) -> None:
+    def __init__(
+        self,
+        signers: t.Sequence[Signer],
+        revoked: bytes,
+        at: datetime.datetime,
+        namespace: str = NAMESPACE,
+        certified_since: datetime.datetime | None = None,
+    ) -> None:
         self._signers = signers
         self._namespace = namespace
         self._revoked = revoked
-        self._at = at
+        self._at = self._verify_time = at
+        self._certified_since = certified_since or at
         self._directory = ""
         self._program = ssh_keygen()
         self._closing = contextlib.ExitStack()
 
     def __enter__(self) -> SshSignatures:
         self._directory = self._closing.enter_context(tempfile.TemporaryDirectory(prefix="lorafleet-"))
-        self._write("allowed", "".join(f"{signer.line(self._namespace)}\n" for signer in self._signers).encode())
+        # Authorities have to be in force now, whenever they have certified.
+        lines = [one.line(self._namespace) for one in self._signers if not one.authority or one.in_force(self._at)]
+        self._write("allowed", "".join(f"{line}\n" for line in lines).encode())
         self._write("revoked", self._revoked)
         return self
 
@@ -79,6 +90,7 @@ class SshSignatures:
         """Return who has signed a statement, or why the signature does not count."""
         try:
             found = read_signature(signature)
+            self._verify_time = self._time_for(found.key)
         except FormatError as exc:
             return _refusal(DAMAGED, f"{exc}.", _SIGN_AGAIN)
         if found.namespace != self._namespace:
@@ -103,6 +115,15 @@ class SshSignatures:
         self._write("signature", signature)
         self._write("key", self._line_of(key))
         return not self._is_good(statement, _ANYBODY, "key", revoked=True)
+
+    def _time_for(self, key: PublicKey) -> datetime.datetime:
+        """Return the time at which a key or certificate has to be in force. Raises FormatError."""
+        if not key.is_certificate:
+            return self._at
+        # If that is in force at any time since then, it is so then or at its own beginning.
+        begins = min(key.valid_after, int(self._at.timestamp()))
+        begin = datetime.datetime.fromtimestamp(begins, tz=datetime.timezone.utc)
+        return min(self._at, max(self._certified_since, begin))
 
     def _why_not(self, statement: bytes, key: PublicKey) -> Refusal:
         """Return why a signature does not count. Only now, because most are good."""
@@ -146,7 +167,7 @@ class SshSignatures:
         return self._run("verify", *files, "-I", name, "-n", self._namespace, *options, statement=statement)
 
     def _run(self, operation: str, *options: str, statement: bytes = b"") -> subprocess.CompletedProcess[str]:
-        command = [self._program, "-Y", operation, *options, f"-Overify-time={ssh_time(self._at)}"]
+        command = [self._program, "-Y", operation, *options, f"-Overify-time={ssh_time(self._verify_time)}"]
         return _run(command, statement)
 
     def _line_of(self, key: PublicKey) -> bytes:

@@ -18,6 +18,7 @@ directory or overrides what is in it.
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import os
 import stat
 import typing as t
@@ -38,8 +39,8 @@ OPTIONAL_FILES = (REVOKED_FILE, ROOTS_FILE)
 _MOST_BYTES = 1 << 20
 MOST_SIGNATURES = 16
 # The integers in a policy, and the highest value of each.
-_NUMBERS = {"threshold": MOST_SIGNATURES, "version": 1 << 53, "root_threshold": MOST_SIGNATURES}
-_OPTIONAL_KEYS = ("root_threshold",)
+_NUMBERS = {"threshold": MOST_SIGNATURES, "version": 1 << 53, "root_threshold": MOST_SIGNATURES, "certificate_days": 3650}
+_OPTIONAL_KEYS = ("certificate_days", "root_threshold")
 _REMEDY = "Run playbooks/trust.yml."
 
 
@@ -50,6 +51,8 @@ class Policy:
     ``required`` is whether an unsigned release is refused. ``threshold`` is the number of different
     signers that a statement needs. ``version`` is a number that people raise with each change.
     ``root_threshold`` is the number of different roots that have to sign that, where there are any.
+    ``certificate_days`` is for how long a statement counts that somebody with a certificate has
+    signed; without it, that is until the certificate ends.
     """
 
     fleet: str
@@ -57,6 +60,16 @@ class Policy:
     threshold: int
     version: int
     root_threshold: int | None = None
+    certificate_days: int | None = None
+
+    def certified_since(self, issued: datetime.datetime, at: datetime.datetime) -> datetime.datetime:
+        """Return since when, until ``at``, a certificate must have been in force at any time.
+
+        It has not expired when the statement was issued, as far as its signer says the truth about
+        that time. ``certificate_days`` bounds what the key of an expired certificate is good for.
+        """
+        days = self.certificate_days
+        return issued if days is not None and at - issued <= datetime.timedelta(days=days) else at
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ Keys, certificates and signatures are real, and ssh-keygen verifies them.
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import pathlib
 import typing as t
 
@@ -31,6 +32,8 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.statem
 from tests.support.paths import CHECKOUT
 from tests.support.releases import NAME, manifest_of, release_of
 from tests.support.signing import DAY, NOW, Keys, signer_line, statement_about, write_trust
+
+HOUR = datetime.timedelta(hours=1)
 
 
 class Case:
@@ -62,6 +65,15 @@ class Case:
         statement = statement_about(manifest_of(version), serial, **changes)
         signature = self.keys.sign(statement.to_bytes(), "alice").decode()
         return with_accepted(before, Accepted(statement, {"alice": signature}, NOW - DAY), [release_of(1), release_of(2)])
+
+    def sign_by_certificate_of_an_hour(self, begin: datetime.datetime, issued: datetime.datetime, serial: int = 1) -> bytes:
+        """Let somebody with such a certificate be the only one who signs. Return the signature."""
+        self.statement = dataclasses.replace(self.statement, issued=issued)
+        validity = f"{begin:%Y%m%d%H%M%S}:{begin + HOUR:%Y%m%d%H%M%S}"
+        [signature] = self.signatures = [
+            self.keys.sign(self.statement.to_bytes(), self.certificate("authority", validity, serial))
+        ]
+        return signature
 
     def certificate(self, authority: str = "authority", validity: str = "always:forever", serial: int = 1) -> str:
         return self.keys.certificate(authority, "short", "ci@lab", validity, serial)
@@ -175,6 +187,38 @@ def certificate_that_has_ended(case: Case) -> None:
 
 
 @refused(refusal.CERTIFICATE)
+def certificate_that_had_ended_when_it_signed(case: Case) -> None:
+    case.policy = {"certificate_days": 14}
+    case.sign_by_certificate_of_an_hour(NOW - 3 * HOUR, issued=NOW - HOUR)
+
+
+@refused(refusal.CERTIFICATE)
+def certificate_that_signed_too_long_ago(case: Case) -> None:
+    case.policy = {"certificate_days": 14}
+    case.sign_by_certificate_of_an_hour(NOW - 14 * DAY - HOUR, issued=NOW - 14 * DAY - HOUR / 2)
+
+
+@refused(refusal.CERTIFICATE)
+def certificate_that_begins_tomorrow(case: Case) -> None:
+    case.policy = {"certificate_days": 14}
+    case.sign_by_certificate_of_an_hour(NOW + DAY, issued=NOW - HOUR)
+
+
+@refused(refusal.CERTIFICATE)
+def certificate_of_an_authority_that_has_ended_since(case: Case) -> None:
+    case.policy = {"certificate_days": 14}
+    case.lines[-1] = signer_line("ci@lab", case.keys.public("authority"), "cert-authority", 'valid-before="202606011100Z"')
+    case.sign_by_certificate_of_an_hour(NOW - 5 * HOUR, issued=NOW - 5 * HOUR)
+
+
+@refused(refusal.CERTIFICATE)
+def certificate_that_has_ended_under_an_accepted_statement(case: Case) -> None:
+    """The statement is known, but that signature is not."""
+    case.record = case.accepted(2, 8, case.record)
+    case.sign_by_certificate_of_an_hour(NOW - DAY - HOUR / 2, issued=case.statement.issued)
+
+
+@refused(refusal.CERTIFICATE)
 def certificate_of_another_authority(case: Case) -> None:
     case.signers = [case.certificate("mallory")]
 
@@ -197,6 +241,13 @@ def key_in_a_krl(case: Case) -> None:
 @refused(refusal.REVOKED)
 def certificate_with_a_revoked_serial(case: Case) -> None:
     case.signers = [case.certificate(serial=5)]
+    case.revoked = case.keys.krl("-s", case.public("authority"), "-", data=b"serial: 5\n")
+
+
+@refused(refusal.REVOKED)
+def certificate_with_a_revoked_serial_that_signed_in_time(case: Case) -> None:
+    case.policy = {"certificate_days": 14}
+    case.sign_by_certificate_of_an_hour(NOW - 5 * HOUR, issued=NOW - 5 * HOUR, serial=5)
     case.revoked = case.keys.krl("-s", case.public("authority"), "-", data=b"serial: 5\n")
 
 
@@ -461,6 +512,39 @@ def two_of_three_signers(case: Case) -> None:
 @accepted
 def certificate_in_force(case: Case) -> None:
     case.signers = [case.certificate(validity="20260601115500:20260601125500")]
+
+
+@accepted
+def certificate_of_an_hour_within_that(case: Case) -> None:
+    case.sign_by_certificate_of_an_hour(NOW - HOUR / 2, issued=NOW - HOUR / 4)
+
+
+@accepted
+def certificate_of_an_hour_five_hours_later(case: Case) -> None:
+    case.policy = {"certificate_days": 14}
+    case.sign_by_certificate_of_an_hour(NOW - 5 * HOUR, issued=NOW - 5 * HOUR + HOUR / 12)
+
+
+@accepted
+def certificate_of_an_hour_a_week_later(case: Case) -> None:
+    case.policy = {"certificate_days": 14}
+    case.record = None
+    case.sign_by_certificate_of_an_hour(NOW - 7 * DAY, issued=NOW - 7 * DAY + HOUR / 12)
+
+
+@accepted
+def certificate_of_the_second_signer_of_a_statement(case: Case) -> None:
+    """It began after somebody else had made the statement, and has ended since."""
+    case.policy = {"certificate_days": 14, "threshold": 2}
+    second = case.sign_by_certificate_of_an_hour(NOW - 3 * HOUR, issued=NOW - DAY)
+    case.signatures = [case.keys.sign(case.statement.to_bytes(), "alice"), second]
+
+
+@accepted
+def active_release_whose_certificate_has_ended(case: Case) -> None:
+    signature = case.sign_by_certificate_of_an_hour(NOW - DAY - HOUR / 2, issued=NOW - DAY)
+    case.record = with_accepted(None, Accepted(case.statement, {"ci@lab": signature.decode()}, NOW - DAY), [])
+    case.active = True
 
 
 @accepted

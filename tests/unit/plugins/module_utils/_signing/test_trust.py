@@ -99,6 +99,7 @@ def test_read_trust_with_too_long_file_is_error(place: Place) -> None:
         ({"threshold": True}, "a value for threshold"),
         ({"threshold": 17}, "a value for threshold"),
         ({"threshold": 2}, "names 1 signers, but 2 have to sign"),
+        ({"certificate_days": 0}, "a value for certificate_days"),
         ({"fleet": "a/b"}, "not a valid name"),
     ],
 )
