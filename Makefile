@@ -95,7 +95,7 @@ demo: setup $(PEFT)/.installed-demo $(if $(filter yes,$(SERVE)),setup-test)  ## 
 	@PYTHONHASHSEED=0 $(PEFT)/bin/python demo/train_adapters.py $(BASE) .cache/demo/sbs29/home/models
 	@mkdir -p $(DEMO_NODES:%=.cache/demo/%/home/models)
 	@$(CONTROLLER)/bin/ansible-playbook -i inventories/demo playbooks/golden.yml
-	$(call DELIVER,$(CONTROLLER)/bin/ansible-playbook -i inventories/demo playbooks/deploy.yml)
+	$(call DELIVER,demo/deliver.sh $(CONTROLLER)/bin/ansible-playbook)
 	$(if $(filter yes,$(SERVE)),$(SAY) "Installing vLLM (a few minutes, unless it is there)")
 	$(if $(filter yes,$(SERVE)),$(call DELIVER,$(CONTROLLER)/bin/python tests/serving/demo.py $(BASE)))
 
