@@ -2,10 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Playbooks sign and trust, and deliveries to nodes that trust signers.
-
-A node has a directory /etc of its own: its interpreter mounts one over that of this machine.
-"""
+"""Playbooks sign and trust, and deliveries to nodes that trust signers."""
 
 from __future__ import annotations
 
@@ -15,7 +12,6 @@ import os
 import pathlib
 import shutil
 import subprocess
-import sys
 import termios
 
 import pytest
@@ -24,14 +20,13 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.serial
 from tests.support.fleet import CLEANER_3B, CLEANER_8B, DESCRIBER_3B, Fleet, contents
 from tests.support.playbooks import CHECKOUT, LIMIT, PLAYBOOK, Run, recording
 from tests.support.signing import Keys, root_lines, signer_line
+from tests.support.signing_fleet import CONFIRMED, installed_trust, prepare_signing
 from tests.support.terminal import Terminal
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="needs root, to mount"),
 ]
-
-CONFIRMED = ("-e", "training_signing_confirmed=true")
 
 
 @pytest.fixture
@@ -43,23 +38,7 @@ def keys(tmp_path: pathlib.Path) -> Keys:
 @pytest.fixture
 def signing_fleet(fleet: Fleet, keys: Keys) -> Fleet:
     """A fleet whose nodes will trust alice."""
-    trust, signatures = fleet.root / "trust", fleet.root / "signatures"
-    trust.mkdir()
-    signatures.mkdir()
-    policy = {"fleet": "lab", "required": True, "threshold": 1, "version": 1}
-    (trust / "policy.json").write_text(json.dumps(policy), encoding="utf-8")
-    (trust / "allowed_signers").write_text(signer_line("alice", keys.public("alice")), encoding="utf-8")
-    fleet.groups["agents"].update(agent_trust=str(trust), agent_signatures=str(signatures))
-    fleet.groups["training"]["training_signing_key"] = keys.private("alice")
-    for node in ("jw2-1", "jw3-1"):
-        own, python = fleet.root / f"{node}-etc", fleet.root / f"{node}-python"
-        (own / "upper").mkdir(parents=True)
-        (own / "work").mkdir()
-        mount = f"mount -t overlay -o lowerdir=/etc,upperdir={own}/upper,workdir={own}/work overlay /etc"
-        inner = f'{mount} && exec {sys.executable} "$@"'
-        python.write_text(f"#!/bin/sh\nexec unshare -m sh -c '{inner}' sh \"$@\"\n", encoding="utf-8")
-        python.chmod(0o755)
-        fleet.hosts[node]["ansible_python_interpreter"] = str(python)
+    prepare_signing(fleet, keys)
     return fleet
 
 
@@ -77,9 +56,9 @@ def refused(done: Run, node: str) -> str:
 
 def test_fleet_serves_what_is_signed(signing_fleet: Fleet, keys: Keys) -> None:
     fleet, served = signing_fleet, signing_fleet.served("jw3-1", DESCRIBER_3B)
-    signatures, installed = fleet.root / "signatures", fleet.root / "jw3-1-etc" / "upper" / "lorafleet"
+    signatures = fleet.root / "signatures"
     succeeded(fleet.run("trust"))
-    assert sorted(os.listdir(installed / "trust")) == ["allowed_signers", "policy.json"]
+    assert sorted(os.listdir(installed_trust(fleet, "jw3-1"))) == ["allowed_signers", "policy.json"]
 
     # Nothing is signed yet, so nothing is transferred.
     message = refused(fleet.run("deploy", "--limit", "jw3"), "jw3-1")
