@@ -357,6 +357,13 @@ def replay_of_the_release_before(case: Case) -> None:
     case.manifest, case.statement = manifest_of(1), statement_about(manifest_of(1), 7)
 
 
+@refused(refusal.SERIAL_LOWER)
+def active_release_that_was_never_accepted(case: Case) -> None:
+    """It was served before the node required signatures, and comes again after a signed one."""
+    case.active = True
+    changed(case, serial=6)
+
+
 @refused(refusal.SERIAL_REUSED)
 def serial_of_another_release(case: Case) -> None:
     changed(case, serial=7)
@@ -656,6 +663,21 @@ def test_accept_return_to_release_of_key_that_is_revoked_now_is_refused(
     with pytest.raises(DeliveryError, match="was signed with a key of alice that is revoked now") as caught:
         returned(case, tmp_path, monkeypatch, manifest_of(1))
     assert [getattr(problem, "code", None) for problem in caught.value.problems] == [refusal.REVOKED]
+
+
+@pytest.mark.parametrize(("threshold", "permitted"), [(1, True), (2, False)])
+def test_accept_return_counts_signers_whose_keys_are_not_revoked(
+    case: Case, threshold: int, permitted: bool, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = statement_about(manifest_of(1), 7).to_bytes()
+    signatures = {name: case.keys.sign(text, name).decode() for name in ("alice", "bob")}
+    case.record = with_accepted(None, Accepted(statement_about(manifest_of(1), 7), signatures, NOW), [])
+    case.policy, case.revoked = {"threshold": threshold}, f"{case.keys.public('bob')}\n".encode()
+    if permitted:
+        returned(case, tmp_path, monkeypatch, manifest_of(1))
+    else:
+        with pytest.raises(DeliveryError, match="was signed with a key of bob that is revoked now"):
+            returned(case, tmp_path, monkeypatch, manifest_of(1))
 
 
 # The record

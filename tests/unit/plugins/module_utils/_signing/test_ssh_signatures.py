@@ -148,6 +148,12 @@ def test_is_revoked_does_not_ask_who_is_trusted(keys: Keys) -> None:
                 assert ssh.is_revoked(TEXT, signature) is expected
 
 
+def test_is_revoked_of_no_signature_is_true() -> None:
+    """A record that was damaged opens no way back."""
+    with SshSignatures((), b"", NOW) as ssh:
+        assert ssh.is_revoked(TEXT, b"-----BEGIN SSH SIGNATURE-----\n")
+
+
 def test_verify_leaves_no_files(keys: Keys, allowed: str, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     seen = []
