@@ -25,7 +25,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.serial
 from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.statement import Statement
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._signing.signature_files import SignatureFiles, with_signed
 
-from tests.support.releases import NAME, manifest_of, release_of, stage, version_at
+from tests.support.releases import NAME, manifest_of, release_of, stage, version_at, write_version
 from tests.support.signing import DAY, Keys, signer_line, statement_about, write_trust
 from tests.support.transactions import Node
 from tests.unit.plugins.modules.conftest import Result, RunModule
@@ -145,6 +145,25 @@ def test_signed_files_with_another_manifest_are_refused(updated: Site, changes: 
 def test_unsigned_release_is_refused_after_a_signed_one(updated: Site, tmp_path: pathlib.Path, keys: Keys) -> None:
     write_trust(tmp_path / "etc", signer_line("alice", keys.public("alice")), required=False)
     assert "The signatures have been removed." in updated.refusal(4)
+
+
+def test_copy_by_hand_is_reported_and_replaced(updated: Site) -> None:
+    """Nobody asks a node before a copy. The next audit or delivery finds it."""
+    shutil.rmtree(updated.node.served)
+    write_version(updated.node.served, 3)
+    places = {"models_dir": str(updated.node.models), "store": str(updated.node.store)}
+    assert updated.run_module("adapter_release_info", {"names": [NAME], **places})["differences"]
+    updated.refusal(3)
+    assert updated.serve(manifest_of(2))["adapters"][0]["action"] == "repaired"
+    assert version_at(updated.node.served) == 2
+
+
+def test_another_store_knows_no_serial(updated: Site, tmp_path: pathlib.Path) -> None:
+    """A limit, which docs/signing.md states: the record is in the store."""
+    updated.node = Node(updated.node.base, store=tmp_path / "store")
+    assert updated.serve(stage(updated.node.paths, 1))["adapters"][0]["action"] == "activated"
+    # What nobody has signed is refused there, too.
+    assert "is not signed" in updated.refusal(4)
 
 
 def test_release_that_is_withheld_is_seen_by_its_expiry(site: Site, tmp_path: pathlib.Path) -> None:

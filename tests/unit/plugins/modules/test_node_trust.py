@@ -180,6 +180,25 @@ def test_node_trust_writes_all_files_before_it_replaces_one(
     assert run(version=2, people=["bob"], signed_by=["rita", "rosa"], **ROOTS)["changed"]
 
 
+def test_node_trust_that_was_interrupted_has_not_raised_the_version(
+    run: RunModule, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the next run would find other content of the same version."""
+    run()
+    rename, calls = os.rename, iter(range(100))
+
+    def killed(source: str, target: str) -> None:
+        if next(calls) == 1:
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(version=2, people=["bob"])
+    monkeypatch.setattr(os, "rename", rename)
+    assert run(version=2, people=["bob"])["changed"]
+
+
 def test_node_trust_without_root_is_error(run: RunModule, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_trust_place, "PLACE", place._replace(owner=os.geteuid() + 1))
     assert "can be written by root only. Run with become." in run()["msg"]
