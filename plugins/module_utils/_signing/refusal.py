@@ -18,6 +18,7 @@ DAMAGED = "damaged"
 # What a signature is worth.
 NAMESPACE = "namespace"
 CHANGED = "changed"
+NO_TOUCH = "no_touch"
 OTHER_KEY = "other_key"
 KEY_NOT_IN_FORCE = "key_not_in_force"
 CERTIFICATE = "certificate"
@@ -47,6 +48,7 @@ CODES = (
     DAMAGED,
     NAMESPACE,
     CHANGED,
+    NO_TOUCH,
     OTHER_KEY,
     KEY_NOT_IN_FORCE,
     CERTIFICATE,

@@ -6,9 +6,9 @@
 
 """The formats of OpenSSH that are read here: public keys and armored signatures (SSHSIG).
 
-OpenSSH's PROTOCOL.sshsig describes the second. Nothing is verified here; ``ssh_signatures`` lets
-``ssh-keygen`` do that. Both need to know which key and which namespace a signature has, to say why
-it is refused.
+OpenSSH's PROTOCOL.sshsig describes the second, and PROTOCOL.u2f the signatures of security keys.
+Nothing is verified here; ``ssh_signatures`` lets ``ssh-keygen`` do that. Both need to know which
+key and which namespace a signature has, to say why it is refused.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ _ARMOR = re.compile(rb"-----BEGIN SSH SIGNATURE-----\n([A-Za-z0-9+/=\n]+)\n-----
 _MAGIC = b"SSHSIG\0\0\0\1"
 _KEY_TYPE = re.compile(r"(ssh|ecdsa|sk-ssh|sk-ecdsa)-[a-z0-9@.-]{1,60}")
 _CERTIFICATE = "-cert-v01@openssh.com"
+# The flag of a signature by a security key that somebody has touched.
+_PRESENT = 1
 # The strings of a public key in a certificate (PROTOCOL.certkeys), by the beginning of its type.
 _KEY_STRINGS = {"ssh-ed25519": 1, "ssh-rsa": 2, "ecdsa-": 2, "sk-ssh-": 2, "sk-ecdsa-": 3}
 
@@ -80,10 +82,14 @@ class PublicKey:
 
 @dataclasses.dataclass(frozen=True)
 class Signature:
-    """What a signature says of itself."""
+    """What a signature says of itself.
+
+    ``touched`` is False if it is by a FIDO security key that nobody has touched.
+    """
 
     key: PublicKey
     namespace: str
+    touched: bool
 
 
 def read_public_key(key_type: str, text: str) -> PublicKey:
@@ -107,11 +113,26 @@ def read_signature(data: bytes) -> Signature:
     if not blob.startswith(_MAGIC):
         raise FormatError("is not a signature of a version that OpenSSH has defined")
     key, rest = _string(blob[len(_MAGIC) :])
-    namespace, _rest = _string(rest)
+    namespace, rest = _string(rest)
     key_type = _string(key)[0].decode("ascii", "replace")
     if not _KEY_TYPE.fullmatch(key_type):
         raise FormatError("has no key of a known type")
-    return Signature(PublicKey(key_type, key), namespace.decode("ascii", "replace"))
+    _reserved, rest = _string(rest)
+    _algorithm, rest = _string(rest)
+    return Signature(PublicKey(key_type, key), namespace.decode("ascii", "replace"), _is_touched(_string(rest)[0]))
+
+
+def _is_touched(signature: bytes) -> bool:
+    """Return whether a signature is by a security key with a touch, or by another key.
+
+    In a type ``sk-`` or ``webauthn-sk-``, a byte with flags follows what the key has signed. The
+    signature covers it.
+    """
+    signature_type, rest = _string(signature)
+    if not signature_type.startswith((b"sk-", b"webauthn-sk-")):
+        return True
+    _signed, rest = _string(rest)
+    return bool(rest) and bool(rest[0] & _PRESENT)
 
 
 def _decoded(text: str) -> bytes:

@@ -24,7 +24,7 @@ import typing as t
 
 from .._errors import DeliveryError
 from .allowed_signers import NAMESPACE, Signer, ssh_time
-from .refusal import CERTIFICATE, CHANGED, DAMAGED, KEY_NOT_IN_FORCE, OTHER_KEY, REVOKED, Refusal
+from .refusal import CERTIFICATE, CHANGED, DAMAGED, KEY_NOT_IN_FORCE, NO_TOUCH, OTHER_KEY, REVOKED, Refusal
 from .refusal import NAMESPACE as OTHER_NAMESPACE
 from .ssh_formats import FormatError, PublicKey, read_signature
 
@@ -96,6 +96,11 @@ class SshSignatures:
         if found.namespace != self._namespace:
             problem = f"was made for the namespace {found.namespace!r}; expected {self._namespace!r}."
             return _refusal(OTHER_NAMESPACE, problem, _SIGN_AGAIN)
+        if not found.touched:
+            # ssh-keygen does not look at that, unlike sshd. Without a touch, any program on the
+            # signer's machine could sign while the key is plugged in.
+            problem = f"is by the security key {found.key.fingerprint}, which nobody has touched."
+            return _refusal(NO_TOUCH, problem, "Sign the release again, with a key that was made without no-touch-required.")
         self._write("signature", signature)
         # A name of the certificate that no line has counts for nothing.
         for name in sorted({signer.name for signer in self._signers} & self._principals()):

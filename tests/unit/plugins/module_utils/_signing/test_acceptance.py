@@ -20,6 +20,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manife
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._signing import refusal
 from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.acceptance import Acceptance, Signed, record_accepted
+from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.allowed_signers import NAMESPACE
 from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.refusal import Refusal
 from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.serials import (
     Accepted,
@@ -29,6 +30,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.serial
 )
 from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.statement import MAX_BYTES, Statement
 
+from tests.support.fido import PRESENT, SecurityKey
 from tests.support.paths import CHECKOUT
 from tests.support.releases import NAME, manifest_of, release_of
 from tests.support.signing import DAY, NOW, Keys, signer_line, statement_about, write_trust
@@ -169,6 +171,13 @@ def signature_that_is_cut_off(case: Case) -> None:
 @refused(refusal.DAMAGED)
 def signature_that_is_too_long(case: Case) -> None:
     case.signatures = [b"x" * (1 << 20)]
+
+
+@refused(refusal.NO_TOUCH)
+def security_key_that_nobody_has_touched(case: Case) -> None:
+    key = SecurityKey()
+    case.lines[0] = signer_line("alice", key.public)
+    case.signatures = [key.sign(case.statement.to_bytes(), NAMESPACE, 0)]
 
 
 @refused(refusal.KEY_NOT_IN_FORCE)
@@ -514,6 +523,13 @@ def stranger_beside_a_signer(case: Case) -> None:
 @accepted
 def two_of_three_signers(case: Case) -> None:
     case.policy, case.signers = {"threshold": 2}, ["carol", "alice"]
+
+
+@accepted
+def security_key_that_was_touched(case: Case) -> None:
+    key = SecurityKey()
+    case.lines[0] = signer_line("alice", key.public)
+    case.signatures = [key.sign(case.statement.to_bytes(), NAMESPACE, PRESENT)]
 
 
 @accepted
