@@ -18,7 +18,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._preflight.checklist import FAILED, Checklist
 from ansible_collections.lorafleet.delivery.plugins.module_utils._preflight.signatures import SIGNATURES
 from ansible_collections.lorafleet.delivery.plugins.module_utils._text import escaped
-from ansible_collections.lorafleet.delivery.plugins.module_utils._ways import AUTO, DIRECT, DIRECT_SSH, ways_of
+from ansible_collections.lorafleet.delivery.plugins.module_utils._ways import AUTO, ways_of
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.action import GatedAction, account_of, failed, host_of
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.failures import Failure
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.offers import check_offers
@@ -33,9 +33,8 @@ from ansible_collections.lorafleet.delivery.plugins.plugin_utils._preflight.cont
     add_unknown_answer,
     reached,
 )
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._preflight.direct import check_way, way_check
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._preflight.direct import TRIED, check_way, tried_ways, way_check
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._signing.signature_files import with_signed
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.direct_ways import direct_ways
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.ends import node_end, source_end
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.options import given_options
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.probe import probe
@@ -102,7 +101,7 @@ class ActionModule(GatedAction):
             self._check_transfer_connection(checklist, variables, found["checks"])
             node_python = found.pop("python", "")
             if self._task.args.get("part") == "node":
-                self._check_direct_ways(checklist, variables, node_python)
+                self._check_ways(checklist, variables, node_python)
             return _result(checklist, found)
         failure = Failure.of_result(found) or Failure(str(found.get("msg", "")))
         add_refused(checklist, self._connection, failure, account_of(self, variables))
@@ -120,15 +119,15 @@ class ActionModule(GatedAction):
             probe(host, end, programs, source=self._task.args.get("part") == "source")
             checklist.ok(TRANSFER_CONNECTION, reached(self._connection))
 
-    def _check_direct_ways(self, checklist: Checklist, variables: dict[str, t.Any], node_python: str) -> None:
-        """Let the node connect to its source by each direct way that a delivery would try."""
+    def _check_ways(self, checklist: Checklist, variables: dict[str, t.Any], node_python: str) -> None:
+        """Let the node connect to its source by each way in which a delivery would do so."""
         node, source = variables["inventory_hostname"], str(self._task.args.get("source") or "")
         try:
             given = given_options(_MODULE, self._task.args)
         except DeliveryError:
             # The module has said so.
             return
-        names = [name for name in ways_of(given) if name in (DIRECT, DIRECT_SSH)]
+        names = [name for name in ways_of(given) if name in TRIED]
         if not names:
             return
         why = ""
@@ -154,7 +153,7 @@ class ActionModule(GatedAction):
             held.enter_context(transfer_slot(C.DEFAULT_LOCAL_TMP, source, given["transfer_streams"]))
             options = TransferOptions(given["transfer_timeout"])
             ends = (source, node, at_source, at_node)
-            for way in direct_ways(given, ends, variables["hostvars"][source], node_python, options):
+            for way in tried_ways(given, ends, variables["hostvars"][source], node_python, options):
                 check_way(checklist, way, required=given["transfer"] != AUTO)
 
 

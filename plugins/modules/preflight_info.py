@@ -28,7 +28,8 @@ description:
   - If several nodes of a play delegate the task to one training server with the same options, it
     runs there once, and all of them get its result.
   - Where O(transfer) permits direct transfers, has the node connect to O(source) as for one. For
-    V(direct_ssh), a key is in O(transfer_direct_authorized_keys) while the node logs in.
+    V(direct_ssh), a key is in O(transfer_direct_authorized_keys) while the node logs in. Where it
+    permits a swarm, has the node connect to one of O(transfer_swarm_ports) of O(source).
   - Leaves nothing behind. On a node, tries locks, owner, modes and the exchange of directories in a
     temporary directory on the file system of O(store). Loads no adapter.
 extends_documentation_fragment:
@@ -117,8 +118,8 @@ options:
   source:
     description:
       - On a node, the inventory name of its training server. With it, the action plugin lets the
-        node connect to the training server by each direct way that O(transfer) permits, as a
-        delivery would, without transferring anything.
+        node connect to the training server by each way that O(transfer) permits, except a relay
+        and a command, without transferring anything.
       - If the ssh server of the training server denies the login, O(transfer=direct_ssh) being
         permitted, its settings are read there, which takes root, and those that deny it are named.
     type: str
@@ -168,8 +169,8 @@ checks:
       description:
         - What was checked, for example V(rsync), V(store), V(signatures) or V(device), and
           V(base NAME), V(adapter NAME) and V(engine NAME) for each base, adapter and engine,
-          V(engine NAME at URL) for each engine that serves, and V(way direct) or V(way direct_ssh)
-          for each direct way.
+          V(engine NAME at URL) for each engine that serves, and V(way swarm), V(way direct) or
+          V(way direct_ssh) for each way in which the node connects to the training server.
         - A check that has several problems has an entry for each of them.
       type: str
       sample: store

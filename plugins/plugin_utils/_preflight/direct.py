@@ -3,19 +3,63 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 # This plugin util is PRIVATE to the collection: it may change or vanish in any release.
-"""What a preflight finds out about direct transfers: whether the node reaches the source."""
+"""What a preflight finds out about the ways of a transfer: whether the node reaches the source."""
 
 from __future__ import annotations
 
+import collections.abc as c
+import dataclasses
+import typing as t
+
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._preflight.checklist import FAILED, WARNING, Checklist
+from ansible_collections.lorafleet.delivery.plugins.module_utils._ways import DIRECT, DIRECT_SSH, SWARM, ports_of, ways_of
 
 from .._transfer.direct import DirectWay
 from .._transfer.direct_ssh import DirectSshWay
+from .._transfer.direct_ways import between_ends, direct_ways
+from .._transfer.relay import End
+from .._transfer.rsync import TransferOptions
+
+# Those in which the node connects to the source.
+TRIED = (SWARM, DIRECT, DIRECT_SSH)
+
+
+@dataclasses.dataclass
+class SwarmPorts(DirectWay):
+    """A direct connection from the node to the ports that a swarm uses at the source.
+
+    Nodes connect to the source, and the one that starts later to the other. No other node is
+    there to be tried.
+    """
+
+    name: t.ClassVar[str] = SWARM
+    unreachable: t.ClassVar[str] = (
+        "Open transfer_swarm_ports of the source for the node, correct transfer_direct_address or set transfer to auto."
+    )
+    stranger: t.ClassVar[str] = (
+        "Something else answers there, or stands between the hosts: correct transfer_direct_address and"
+        " transfer_swarm_ports, or set transfer to auto."
+    )
 
 
 def way_check(name: str) -> str:
     return f"way {name}"
+
+
+def tried_ways(
+    given: c.Mapping[str, t.Any],
+    ends: tuple[str, str, End, End],
+    source_variables: c.Mapping[str, t.Any],
+    node_python: str,
+    options: TransferOptions,
+) -> list[DirectWay]:
+    """Return the ways to try, from the same arguments as ``direct_ways``."""
+    found: list[DirectWay] = []
+    if SWARM in ways_of(given):
+        ports = ports_of(given["transfer_swarm_ports"])
+        found.append(SwarmPorts(*between_ends(given, ends, source_variables, node_python), ports, options, tries=1))
+    return found + direct_ways(given, ends, source_variables, node_python, options)
 
 
 def check_way(checklist: Checklist, way: DirectWay, required: bool) -> None:
@@ -35,7 +79,8 @@ def check_way(checklist: Checklist, way: DirectWay, required: bool) -> None:
             subject = f"{problem.subject}: " if problem.subject else ""
             checklist.add(check, state, f"{subject}{found}", remedy)
     else:
-        checklist.ok(check, f"the node reaches {place}")
+        untried = ", the ports of other nodes were not tried" if way.name == SWARM else ""
+        checklist.ok(check, f"the node reaches {place}{untried}")
 
 
 def _explained(way: DirectSshWay, found: str, remedy: str) -> tuple[str, str]:

@@ -35,8 +35,7 @@ def direct_ways(
     their ends.
     """
     source, _node, at_source, _at_node = ends
-    address = given["transfer_direct_address"] or address_of(source, source_variables)
-    between = (*ends, python_of(source_variables), node_python, address)
+    between = between_ends(given, ends, source_variables, node_python)
     names, found = ways_of(given), []
     if DIRECT in names:
         ports = ports_of(given["transfer_direct_ports"])
@@ -54,6 +53,18 @@ def direct_ways(
             )
         )
     return found
+
+
+def between_ends(
+    given: c.Mapping[str, t.Any],
+    ends: tuple[str, str, End, End],
+    source_variables: c.Mapping[str, t.Any],
+    node_python: str,
+) -> tuple[str, str, End, End, str, str, str]:
+    """Return the first arguments of every direct way: both ends, and the source's address."""
+    source = ends[0]
+    address = given["transfer_direct_address"] or address_of(source, source_variables)
+    return (*ends, python_of(source_variables), node_python, address)
 
 
 def address_of(host: str, variables: c.Mapping[str, t.Any]) -> str:

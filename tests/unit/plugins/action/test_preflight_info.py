@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import re
 import sys
 import typing as t
 
@@ -140,7 +141,7 @@ def test_preflight_info_with_unreadable_signatures_checks_all_the_rest(
     assert sent == [{**arguments, "signatures": ""}]
 
 
-# --- direct ways ---
+# --- the ways in which the node connects to its source ---
 
 DIRECT = {"transfer": "direct", "transfer_direct_ports": "0", "transfer_direct_address": "127.0.0.1", "source": "sbs29"}
 LOST = {"check": "connection", "state": "failed", "found": "timed out.", "remedy": ""}
@@ -167,8 +168,17 @@ def test_preflight_info_tries_each_direct_way_that_a_delivery_would(calls: list[
     assert {check: state for check, (state, _text) in tried.items()} == {"way direct": "ok", "way direct_ssh": "warning"}
 
 
+def test_preflight_info_tries_the_ports_of_a_swarm_at_the_source(calls: list[Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    swarm = {"transfer": "swarm", "transfer_swarm_ports": "0", "transfer_direct_address": "127.0.0.1", "source": "sbs29"}
+    [(name, (state, text))] = ways(calls, monkeypatch, swarm).items()
+    assert (name, state) == ("way swarm", "ok")
+    assert re.fullmatch("the node reaches port [0-9]+ of 127.0.0.1, the ports of other nodes were not tried", text)
+    tried = ways(calls, monkeypatch, {**DIRECT, **swarm, "transfer": "auto", "transfer_direct_address": "absent.invalid"})
+    assert {check: state for check, (state, _text) in tried.items()} == {"way swarm": "warning", "way direct": "warning"}
+
+
 def test_preflight_info_of_other_ways_connects_to_no_source(calls: list[Result], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight_info, "direct_ways", None)
+    monkeypatch.setattr(preflight_info, "tried_ways", None)
     assert ways(calls, monkeypatch, {**DIRECT, "transfer": "relay"}) == {}
     assert ways(calls, monkeypatch, {"transfer": "auto", "source": "sbs29"}) == {}
     assert ways(calls, monkeypatch, {**DIRECT, "transfer_direct_ports": ""}) == {}

@@ -16,7 +16,7 @@ import typing as t
 
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._preflight.checklist import Check, Checklist
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._preflight.direct import check_way
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._preflight.direct import SwarmPorts, check_way
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.direct import DirectWay
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.direct_ssh import DirectSshWay
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.relay import End
@@ -69,6 +69,14 @@ def test_check_of_direct_that_does_not_work_is_a_warning_where_others_are_permit
     assert found.found.startswith("port ") and found.found.endswith(" of 127.0.0.1 cannot be reached: Connection refused.")
     assert found.remedy.startswith("Open this port of the source for the node")
     assert "kept" not in found.remedy
+
+
+def test_check_of_swarm_that_does_not_work_names_its_ports(site: Site) -> None:
+    direct = site.direct(source_end=Naming(None, port=free_port()))
+    found = checked(SwarmPorts(**{field.name: getattr(direct, field.name) for field in dataclasses.fields(direct)}))
+    assert (found.check, found.state) == ("way swarm", "failed")
+    assert found.found.endswith(" of 127.0.0.1 cannot be reached: Connection refused.")
+    assert found.remedy.startswith("Open transfer_swarm_ports of the source for the node")
 
 
 # Gives up after a second, and otherwise does what the interpreter of a node is to do.

@@ -22,6 +22,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._ways import DI
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.relay import End
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.ways import Wanted, Ways
 
+from tests.support import sshd as sshd_server
 from tests.support.sshd import Server
 from tests.support.ways import WAYS, Site, random_bytes
 
@@ -32,6 +33,8 @@ MIB = 1 << 20
 
 @pytest.fixture(params=sorted(WAYS))
 def way(request: pytest.FixtureRequest) -> str:
+    if request.param == DIRECT_SSH and sshd_server.lacking():
+        pytest.skip(sshd_server.lacking())
     return str(request.param)
 
 
