@@ -11,6 +11,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import queue
 import signal
 import socket
 import ssl
@@ -19,8 +20,10 @@ import sys
 import time
 import typing as t
 
+import libtorrent
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.module_utils._transfer import swarm as member
 from ansible_collections.lorafleet.delivery.plugins.module_utils._transfer import torrent
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer import program, swarm
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.identity import Authority
@@ -333,6 +336,46 @@ def test_swarm_answers_strangers_nothing(giving: swarm._Member, secure: bool) ->
         assert b"BitTorrent" not in found
 
 
+@contextlib.contextmanager
+def offering(site: Site, crowded: bool) -> t.Iterator[tuple[t.Any, int, bytes]]:
+    """The source's member without TLS in this process, its port, and the hash that names its torrent."""
+    path = site.source / "weights"
+    with contextlib.closing(open(path, "rb")) as file:
+        found = torrent.hashes_of(file.read, path.stat().st_size, 1 << 16)
+        job = {"files": [{"path": str(path), "size": path.stat().st_size}], "piece": 1 << 16, "ports": (0, 0)}
+        source = member._Source(libtorrent, {**job, "tls": None, "rate": 0, "crowded": crowded, "staging": None}, queue.Queue())
+        port = source._listen()
+        source._join([found], [file.fileno()])
+        source._open([found])
+        yield source, port, source._handle.info_hashes().v2.to_bytes()[:20]
+
+
+def test_swarm_member_looks_for_no_others(site: Site) -> None:
+    with offering(site, crowded=True) as (source, _port, _hash):
+        settings, flags = source._session.get_settings(), libtorrent.torrent_flags
+        searches = ("dht", "lsd", "upnp", "natpmp", "incoming_utp", "outgoing_utp")
+        assert [name for name in searches if settings[f"enable_{name}"]] == []
+        assert not source._session.is_dht_running()
+        assert source._handle.trackers() == []
+        for flag in (flags.disable_dht, flags.disable_lsd, flags.disable_pex):
+            assert source._handle.flags() & flag
+        assert source._handle.torrent_file().priv()
+
+
+@pytest.mark.parametrize("crowded", [True, False])
+def test_swarm_member_serves_an_address_once_unless_several_members_have_it(site: Site, crowded: bool) -> None:
+    with offering(site, crowded) as (_source, port, name), contextlib.ExitStack() as running:
+
+        def greeted(number: int) -> bool:
+            node = running.enter_context(socket.create_connection(("127.0.0.1", port), LIMIT))
+            node.sendall(b"\x13BitTorrent protocol" + bytes(7) + b"\x10" + name + b"%020d" % number)
+            with contextlib.suppress(ConnectionResetError):
+                return bool(node.recv(1))
+            return False
+
+        assert [greeted(number) for number in range(3)] == [True, crowded, crowded]
+
+
 def test_swarm_without_tls_brings_the_files(site: Site, run: pathlib.Path) -> None:
     fetch(site.swarm(run, plaintext=True), site)
     assert site.arrived() == content(site)
@@ -438,6 +481,16 @@ def test_swarm_refuses_what_a_source_should_not_say(site: Site, run: pathlib.Pat
         fetch(way, site)
 
 
+def test_swarm_whose_source_is_silent_names_it(
+    site: Site, run: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(swarm, "_RETRY_DELAY", 0)
+    ends = {"source_python": answering(run), "node_python": answering(tmp_path, '{"port": 8710}')}
+    way = site.swarm(run, options=dataclasses.replace(site.options, timeout=2), **ends)
+    with pytest.raises(DeliveryError, match="sbs29 was silent for 2 seconds"):
+        fetch(way, site)
+
+
 def test_swarm_whose_source_describes_other_bytes_ends(site: Site, run: pathlib.Path) -> None:
     """A changed file has other hashes, which the members agree on: the verification finds that."""
     wanted = site.wanted()
@@ -469,6 +522,12 @@ def test_swarm_source_that_root_started_has_no_rights(giving: swarm._Member, sta
     assert status["NoNewPrivs"].strip() == "1"
     assert (of / "maps").stat().st_uid == 0
     assert b"PRIVATE" not in (of / "cmdline").read_bytes()
+
+
+def test_swarm_program_of_a_node_gets_no_new_privileges(giving: swarm._Member) -> None:
+    assert giving._node
+    status = pathlib.Path(f"/proc/{giving._node._process.pid}/status").read_text()
+    assert "NoNewPrivs:\t1\n" in status
 
 
 def test_swarm_makes_certificates_out_to_its_own_torrents(run: pathlib.Path) -> None:
