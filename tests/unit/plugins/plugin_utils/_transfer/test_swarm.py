@@ -428,6 +428,21 @@ def test_swarm_on_a_node_without_libtorrent_names_it_and_takes_another_way(site:
     assert site.arrived() == content(site)
 
 
+def test_swarm_goes_on_without_a_node_where_nothing_starts(site: Site, run: pathlib.Path) -> None:
+    first, second = nodes(site, 2)
+    broken, other = first.swarm(run, node="jw2-1", node_python="/nowhere/python"), second.swarm(run, node="jw2-2")
+    with concurrent.futures.ThreadPoolExecutor() as workers:
+        getting = workers.submit(fetch, other, second)
+        with WAYS["relay"](first) as relay:
+            ways = Ways([broken, relay])
+            ways.fetch(first.wanted(), lambda count: None)
+        getting.result(LIMIT)
+    assert [one.arrived() for one in (first, second)] == [content(site)] * 2
+    # It would not start for the next adapter either.
+    assert broken.given_up.startswith("jw2-1 has no /nowhere/python")
+    assert (ways.taken["grammar_lora"]["way"], other.given_up) == ("relay", "")
+
+
 def test_swarm_without_libtorrent_at_the_source_is_not_tried_by_every_node(
     site: Site, run: pathlib.Path, started: Started
 ) -> None:
