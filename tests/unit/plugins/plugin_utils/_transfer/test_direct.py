@@ -294,7 +294,12 @@ def test_offer_gives_its_node_the_files_by_number(offered: Offered, site: Site) 
     ],
 )
 def test_offer_answers_nothing_else(offered: Offered, request_line: bytes) -> None:
-    assert offered.ask(request_line) == b""
+    with offered.connect() as stream:
+        stream.sendall(request_line)
+        stream.settimeout(LIMIT)
+        # It closes the connection, with bytes that it has not read.
+        with contextlib.suppress(ConnectionError):
+            assert stream.recv(1) == b""
     # And goes on.
     assert offered.ask(b"0 0 2\n").startswith(b"2\n{}")
 
@@ -321,6 +326,15 @@ def test_offer_gives_nothing_without_a_certificate_or_without_tls(offered: Offer
         assert b"{}" not in everything(plain)
 
 
+def test_offer_talks_no_older_tls(offered: Offered) -> None:
+    context = context_of(False, offered.node.certificate, offered.node.key, offered.source.certificate)
+    context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with socket.create_connection(("127.0.0.1", offered.port), LIMIT) as plain, pytest.raises(
+        ssl.SSLError, match="PROTOCOL_VERSION"
+    ):
+        context.wrap_socket(plain, server_hostname=NAME)
+
+
 def test_offer_sends_at_most_twice_the_files(offered: Offered, site: Site) -> None:
     sent = 0
     for _number in range(4):
@@ -331,9 +345,15 @@ def test_offer_sends_at_most_twice_the_files(offered: Offered, site: Site) -> No
 
 def test_offer_serves_its_node_while_strangers_crowd_its_port(offered: Offered) -> None:
     with contextlib.ExitStack() as crowd:
-        for _number in range(2 * offer._MOST_STRANGERS):
+        strangers = [
             crowd.enter_context(socket.create_connection(("127.0.0.1", offered.port), LIMIT))
+            for _number in range(2 * offer._MOST_STRANGERS)
+        ]
         assert offered.ask(b"0 0 2\n").startswith(b"2\n{}")
+        # It took them in their order, and has ended the oldest already.
+        for stranger in strangers[: offer._MOST_STRANGERS]:
+            stranger.setblocking(False)
+            assert stranger.recv(1) == b""
 
 
 def test_offer_ends_the_former_connection_of_its_node(offered: Offered) -> None:
@@ -352,6 +372,21 @@ def test_offer_shows_its_key_to_nobody_and_has_no_rights(offered: Offered) -> No
     if os.geteuid() == 0:
         assert set(status["Uid"].split()) == set(status["Gid"].split()) == {"65534"}
         assert (status["Groups"].split(), status["CapEff"].strip()) == ([], "0" * 16)
+
+
+def test_program_of_a_node_gets_no_new_privileges(site: Site) -> None:
+    """Nor does the ssh that it starts."""
+    made = Identity.new()
+    with contextlib.ExitStack() as running, socket.create_server(("127.0.0.1", 0)) as listener:
+        collecting = program.Program(running, site.node, "jw2-1", sys.executable, direct._COLLECT, direct._COLLECT_ANSWERS, LIMIT)
+        identity = {"certificate": made.certificate, "key": made.key, "other": made.certificate}
+        where = {"address": "127.0.0.1", "port": listener.getsockname()[1], "ssh": None}
+        collecting.begin(files=[], staging="", **where, **identity, timeout=LIMIT, lock_timeout=0)
+        listener.settimeout(LIMIT)
+        connection, _address = listener.accept()
+        with connection:
+            status = pathlib.Path(f"/proc/{collecting._process.pid}/status").read_text()
+    assert "NoNewPrivs:\t1\n" in status
 
 
 def test_offer_holds_the_bandwidth_limit(monkeypatch: pytest.MonkeyPatch, site: Site) -> None:

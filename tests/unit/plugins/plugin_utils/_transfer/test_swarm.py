@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import base64
 import concurrent.futures
 import contextlib
 import dataclasses
+import io
 import json
 import os
 import pathlib
@@ -137,6 +139,9 @@ def test_swarm_shares_no_longer_than_a_part_of_its_time_and_not_without_receiver
         [member] = way._shared
         assert 0 < member._until - time.monotonic() <= swarm._SHARING * (time.monotonic() - began)
         assert member.is_useful()
+        until, member._until = member._until, time.monotonic()
+        assert not member.is_useful()
+        member._until = until
         other.leave_receivers()
         assert not member.is_useful()
         way.share()
@@ -338,7 +343,7 @@ def test_swarm_answers_strangers_nothing(giving: swarm._Member, secure: bool) ->
 
 @contextlib.contextmanager
 def offering(site: Site, crowded: bool) -> t.Iterator[tuple[t.Any, int, bytes]]:
-    """The source's member without TLS in this process, its port, and the hash that names its torrent."""
+    """The source's member without TLS in this process, its port, and the name of its torrent."""
     path = site.source / "weights"
     with contextlib.closing(open(path, "rb")) as file:
         found = torrent.hashes_of(file.read, path.stat().st_size, 1 << 16)
@@ -496,6 +501,59 @@ def test_swarm_refuses_what_a_source_should_not_say(site: Site, run: pathlib.Pat
         fetch(way, site)
 
 
+def test_swarm_whose_source_dies_again_and_again_is_started_a_few_times(
+    site: Site, run: pathlib.Path, tmp_path: pathlib.Path, started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(swarm, "_RETRY_DELAY", 0)
+    # It is ready each time, and then it is gone.
+    said = [*described(layer="A" * 2048).splitlines(), '{"port": 8711}']
+    dying = interpreter(run, "\n".join(["echo; echo '-- begin --'; read job", *(f"echo '{line}'" for line in said)]))
+    one = dataclasses.replace(site, tries=3, timeout=3)
+    way = one.swarm(run, source_python=dying, node_python=answering(tmp_path, '{"port": 8710}'))
+    with pytest.raises(DeliveryError, match="sbs29 ended its part of the transfer before its end"):
+        fetch(way, one)
+    assert len(started.at("sbs29")) == 3
+
+
+def test_swarm_whose_source_failed_for_another_node_is_not_started_again(
+    site: Site, run: pathlib.Path, started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(swarm, "_RETRY_DELAY", 0)
+    broken = interpreter(run, "echo; echo '-- begin --'; read job; exit 255")
+    for number, one in enumerate(nodes(site, 2)):
+        way = dataclasses.replace(one, tries=2).swarm(run, source_python=broken, node=f"jw2-{number}")
+        with pytest.raises(DeliveryError, match="sbs29 ended its part of the transfer before its end"):
+            fetch(way, one)
+    assert len(started.at("sbs29")) == 2
+
+
+def test_swarm_node_that_gets_no_bytes_says_so(site: Site) -> None:
+    data = (site.source / "weights").read_bytes()
+    hashes = torrent.hashes_of(io.BytesIO(data).read, len(data), 1 << 16)
+    with contextlib.ExitStack() as running:
+        node = program.Program(running, LOCAL, "jw2-1", sys.executable, swarm._PARTS, swarm._NODE_ANSWERS, LIMIT)
+        job = {"piece": 1 << 16, "ports": (0, 0), "tls": None, "rate": 0, "crowded": True, "reach": LIMIT, "lock_timeout": 0}
+        files = [{"path": "weights", "size": len(data), "wanted": True}]
+        node.begin(**job, files=files, staging=str(site.staging), timeout=1)
+        node.say(hashes=[{"root": hashes.root.hex(), "layer": base64.b64encode(hashes.layer).decode()}])
+        said: list[dict[str, t.Any]] = [{}]
+        while "problem" not in said[-1]:
+            answers = node.answers(LIMIT)
+            assert answers
+            said += answers
+    assert said[-1] == {"problem": "no bytes came from the swarm for 1 seconds", "broke": True}
+
+
+def test_swarm_whose_node_gets_no_bytes_is_tried_again(
+    site: Site, run: pathlib.Path, started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(swarm, "_RETRY_DELAY", 0)
+    starved = answering(run, '{"problem": "no bytes came", "broke": true}')
+    with pytest.raises(DeliveryError, match="no bytes came"):
+        fetch(dataclasses.replace(site, tries=3).swarm(run, node_python=starved), site)
+    assert len(started.at("jw2-1")) == 3
+
+
 def test_swarm_whose_source_is_silent_names_it(
     site: Site, run: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -537,6 +595,15 @@ def test_swarm_source_that_root_started_has_no_rights(giving: swarm._Member, sta
     assert status["NoNewPrivs"].strip() == "1"
     assert (of / "maps").stat().st_uid == 0
     assert b"PRIVATE" not in (of / "cmdline").read_bytes()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_swarm_has_its_keys_in_files_without_a_name(giving: swarm._Member) -> None:
+    for one in (giving._node, giving._source):
+        assert one
+        opened = pathlib.Path(f"/proc/{one._process.pid}/fd").iterdir()
+        unnamed = [path for path in opened if os.readlink(path) == "/memfd:identity (deleted)"]
+        assert [path for path in unnamed if b"PRIVATE" in path.read_bytes()]
 
 
 def test_swarm_program_of_a_node_gets_no_new_privileges(giving: swarm._Member) -> None:
