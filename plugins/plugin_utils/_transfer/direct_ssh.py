@@ -33,10 +33,10 @@ from .._contact.forms import Exact, Form, ListOf, Text
 from .arrivals import Arrivals
 from .direct import NOTHING, DirectWay
 from .identity import login_key
+from .login_refusals import ANSWERS as SETTINGS_ANSWERS
+from .login_refusals import Login, Refusal, refusals
 from .program import Program
 from .relay import End
-from .sshd_settings import ANSWERS as SETTINGS_ANSWERS
-from .sshd_settings import Login, Refusal, refusals
 from .ways import Wanted
 
 _ADMIT = (channel, authorized_keys, admit)

@@ -26,10 +26,7 @@ class Identity:
 
     @classmethod
     def new(cls) -> Identity:
-        # A dependency of ansible-core, which takes a while to be imported.
-        from cryptography.hazmat.primitives.asymmetric import ec
-
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = _new_key()
         return cls(_certificate(key, NAME), _private(key))
 
 
@@ -42,19 +39,23 @@ class Authority:
 
     @classmethod
     def new(cls) -> Authority:
-        from cryptography.hazmat.primitives.asymmetric import ec
-
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = _new_key()
         return cls(_certificate(key, "authority"), _private(key))
 
     def issue(self, name: str) -> Identity:
         """An identity that is made out to a name."""
         from cryptography.hazmat.primitives import serialization
-        from cryptography.hazmat.primitives.asymmetric import ec
 
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = _new_key()
         signing = serialization.load_pem_private_key(self.key.encode(), None)
         return Identity(_certificate(key, name, "authority", signing), _private(key))
+
+
+def _new_key() -> t.Any:
+    # A dependency of ansible-core, which takes a while to be imported.
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    return ec.generate_private_key(ec.SECP256R1())
 
 
 def _certificate(key: t.Any, name: str, issuer: str = "", signing: t.Any = None) -> str:

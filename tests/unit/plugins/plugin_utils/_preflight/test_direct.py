@@ -19,8 +19,8 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._preflight.chec
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._preflight.direct import SwarmPorts, check_way
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.direct import DirectWay
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.direct_ssh import DirectSshWay
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.login_refusals import Login
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.relay import End
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.sshd_settings import Login
 
 from tests.support import sshd
 from tests.support.sshd import free_port

@@ -8,7 +8,7 @@ from __future__ import annotations
 import typing as t
 
 import pytest
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.sshd_settings import Login, refusals
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.login_refusals import Login, refusals
 
 NODE = "192.0.2.7"
 KEYS = "/home/lora/.ssh/authorized_keys"
