@@ -77,8 +77,8 @@ BENCHMARK = (
 # Single runs.
 PROTOTYPES = (
     Measured(RELAY, 1, 700, _WIDE, 59.2, 1.0),
-    Measured(DIRECT, 1, 700, _WIDE, 6.2, 1.0),
-    Measured(DIRECT, 2, 700, _WIDE, 12.1, 2.0),
+    Measured(DIRECT, 1, 700, _WIDE, 6.1, 1.0),
+    Measured(DIRECT, 2, 700, _WIDE, 12.0, 2.0),
     # A star of rsync: the controller was the source.
     Measured(DIRECT, 8, 50, _NARROW, 85.4, 8.05),
     Measured(DIRECT, 16, 50, _NARROW, 168.7, 16.3),
