@@ -197,7 +197,7 @@ def test_hostile_rsync_of_a_node_gets_nothing_but_its_adapter(fleet: Fleet, tmp_
     assert not (tmp_path / "made").exists()
 
 
-# The source's rsync: the real one, which sends something else than it was told to.
+# The source's rsync: the real one, which sends something else than it was asked for.
 SENDING: dict[str, str] = {
     "another file": 'set -- "$@" {other}/evil.py',
     "other bytes": 'for last; do :; done; set -- "$@"; cp {other}/evil.py "$last"',

@@ -7,7 +7,7 @@
 
 Each line ends with the process that has added it. A line whose process is gone was left by one that
 was killed, and goes with the next change. All other lines stay byte for byte. The file is replaced
-as a whole or appended to in one call, so it is complete at any time, whoever is killed when.
+as a whole or appended to in one call, so it is complete at any time, whatever is killed when.
 """
 
 from __future__ import annotations

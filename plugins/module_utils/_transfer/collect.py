@@ -41,7 +41,7 @@ def main(job: dict[str, t.Any]) -> None:
     ``job`` has the ``files`` in the order of the offer, the ``staging`` directory (empty for no
     files, to try the connection only), the ``address`` and ``port`` of the offer, or with ``ssh``
     (``user``, ``key`` and ``host_keys``) those of the source's ssh server, ``certificate``, ``key``
-    and ``other`` of ``context_of``, and the seconds that the connection may stand still
+    and ``other`` of ``context_of``, and the seconds that the connection may be idle
     (``timeout``), to wait for another receiver (``lock_timeout``), and of ``lease``.
 
     Answers with ``bytes``, the number of bytes that have arrived, and at the end with the

@@ -238,8 +238,8 @@ def _usage(directory: str) -> int:
 def _clean(staging: str, known: set[str]) -> list[str]:
     """Leave nothing there but plain files of the manifest without a second name.
 
-    Whoever writes to another one might write to a file elsewhere. Returns which of the ``known``
-    ones were removed.
+    What writes to another one might write to a file elsewhere. Returns which of the ``known`` ones
+    were removed.
     """
     removed = []
     parents = {os.path.dirname(path) for path in known}

@@ -33,7 +33,7 @@ _PAUSE = 0.1
 _LONGEST_REQUEST = 64
 # For each file. An honest node has at most 61, if what was staged has many holes and is wrong.
 _MOST_REQUESTS = 64
-# A connection may stand still so many times as long between two requests as within an answer.
+# A connection may be idle so many times as long between two requests as within an answer.
 _IDLE_FACTOR = 10
 
 
@@ -43,8 +43,8 @@ def main(job: dict[str, t.Any]) -> None:
     ``job`` has the ``files`` (``path`` and ``size``), the first and the last of the ``ports`` to
     listen on (0 for any), whether to listen on this machine only (``local``), ``certificate``,
     ``key`` and ``other`` of ``context_of``, the bytes per second (``rate``, 0 for no limit), the
-    seconds that a connection may stand still (``timeout``), ``most``, the bytes that the node may
-    get in all, and the seconds of ``lease``. Answers with the ``port``, or with the ``problem``.
+    seconds that a connection may be idle (``timeout``), ``most``, the bytes that the node may get
+    in all, and the seconds of ``lease``. Answers with the ``port``, or with the ``problem``.
     """
     try:
         files = [(open_file(entry["path"], entry["size"]), entry["size"]) for entry in job["files"]]

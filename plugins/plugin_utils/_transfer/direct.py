@@ -87,7 +87,7 @@ class DirectWay:
     given_up: str = ""
     # The port and the address that the node was last sent to.
     place: str = ""
-    # For the adapter that is being transferred: how often both ends were told to begin.
+    # For the adapter that is being transferred: how often both ends have begun.
     _attempts: int = 0
 
     def probe(self) -> str:

@@ -81,8 +81,8 @@ class Way(t.Protocol):
 class Ways:
     """Takes the first of ``ways`` that works.
 
-    ``on_refusal`` is called with the adapter, the way and the reason when a way was tried in vain
-    and the next one is taken. ``take_slot`` is called before each way in which the source serves
+    ``on_refusal`` is called with the adapter, the way and the reason when a way has failed and
+    the next one is taken. ``take_slot`` is called before each way in which the source serves
     the node alone.
     """
 

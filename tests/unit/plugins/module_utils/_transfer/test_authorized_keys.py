@@ -1,7 +1,7 @@
 # Copyright (c) 2026, The lorafleet.delivery authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Lines that are added to authorized_keys for a while: whoever is killed, all others stay."""
+"""Lines that are added to authorized_keys for a while: whatever is killed, all others stay."""
 
 from __future__ import annotations
 
