@@ -98,6 +98,7 @@ def test_command_that_replaces_a_subdirectory_by_a_link_deletes_nothing_elsewher
         ('ln "$1/weights" "$0/weights"', r"weights is no plain file of its own that belongs to this user\."),
         ('ln -s "$1/weights" "$0/weights"', r"weights is no plain file of its own that belongs to this user\."),
         ('head -c 10 "$1/weights" > "$0/weights"', r"weights has 10 of 1000 bytes\."),
+        ("ulimit -f; exit 1", r"it ended with status 1 \([0-9]+\)\."),
         ("yes '{}' | head -c 1000000; exit 1", r"it ended with status 1 \([{} ]{500,600}\)\."),
     ],
 )
