@@ -10,7 +10,7 @@ SIGNATURES/NAME/DIGEST12.json           the statement
 SIGNATURES/NAME/DIGEST12.*.sig          its signatures, one file for each key
 SIGNATURES/NAME/DIGEST12.manifest       the manifest whose sha256 the statement has
 
-Nothing is verified here: the nodes do that, with the keys that they trust.
+Nothing is verified here.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.statem
     read_statement,
 )
 from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.trust import MOST_SIGNATURES
+
+from .._once import once_a_run
 
 
 class SignatureFiles:
@@ -105,11 +107,26 @@ def with_signed(arguments: c.Mapping[str, t.Any]) -> dict[str, t.Any]:
         raise DeliveryError.of("signatures", f"is {directory}, which is no directory on the controller.", remedy)
     found = []
     for text in arguments.get("manifests") or []:
-        manifest = Manifest.from_text(str(text))
-        signed = SignatureFiles(directory, manifest.name, manifest.release).read()
+        name, release = _name_and_release(str(text))
+        signed = SignatureFiles(directory, name, release).read()
         if signed is not None:
-            found.append({"adapter": manifest.name, **signed})
+            found.append({"adapter": name, **signed})
     return {**arguments, "signed": found}
+
+
+def _name_and_release(text: str) -> tuple[str, str]:
+    """Return the name and the release of a manifest. Raises DeliveryError if it is none.
+
+    It is read once a run, whatever the number of tasks and nodes that get it.
+    """
+    found = once_a_run("manifest_name", text, lambda: _read_name_and_release(text))
+    # Of a manifest that cannot be read, each task says why.
+    return (found[0], found[1]) if found else _read_name_and_release(text)
+
+
+def _read_name_and_release(text: str) -> tuple[str, str]:
+    manifest = Manifest.from_text(text)
+    return manifest.name, manifest.release
 
 
 def _manifest_path(directory: str, release: str) -> str:

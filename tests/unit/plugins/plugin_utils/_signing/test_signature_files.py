@@ -9,6 +9,7 @@ from __future__ import annotations
 import pathlib
 
 import pytest
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import Manifest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.ssh_formats import MAX_SIGNATURE
 from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.statement import MAX_BYTES
@@ -54,6 +55,25 @@ def test_with_signed_of_home_directory_is_read(
     monkeypatch.setenv("HOME", str(tmp_path))
     [found] = with_signed({**ARGUMENTS, "signatures": "~"})["signed"]
     assert {"adapter": NAME, **(files.read() or {})} == found
+
+
+def test_with_signed_reads_a_manifest_once_a_run(
+    files: SignatureFiles, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = {**ARGUMENTS, "signatures": str(tmp_path)}
+    found = with_signed(arguments)
+
+    def no_text(_text: str) -> Manifest:
+        raise AssertionError
+
+    monkeypatch.setattr(Manifest, "from_text", no_text)
+    assert with_signed(arguments) == found
+
+
+def test_with_signed_of_text_that_is_no_manifest_is_error_in_each_task(tmp_path: pathlib.Path) -> None:
+    for _task in range(2):
+        with pytest.raises(DeliveryError, match="manifest: "):
+            with_signed({"manifests": ["{}"], "signatures": str(tmp_path)})
 
 
 def test_read_passes_on_no_more_than_a_node_reads(files: SignatureFiles) -> None:
