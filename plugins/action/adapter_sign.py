@@ -15,11 +15,10 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manife
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.ssh_signatures import check_version
 from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.statement import time_text
-from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.trust import read_trust
 from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.words import RENEW_DAYS
-from ansible_collections.lorafleet.delivery.plugins.module_utils._trust_place import Place
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.action import failed
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._kept_manifests import text_of
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._signing.controller_check import trust_in
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._signing.signing import UNCHANGED, Proposal, propose, sign
 
 _OPTIONS: dict[str, t.Any] = {
@@ -49,10 +48,7 @@ def _sign_all(options: dict[str, t.Any], check_mode: bool) -> dict[str, t.Any]:
     """Sign what is not signed. In check mode, only say what would be. Raises DeliveryError."""
     _check(options)
     check_version()
-    directory, place = (os.path.expanduser(options[name]) for name in ("signatures", "trust"))
-    trust = read_trust(Place(place, None))
-    if trust is None:
-        raise DeliveryError.of("trust", f"is {place}, which does not exist.", "Make it as docs/signing.md shows.")
+    directory, trust = os.path.expanduser(options["signatures"]), trust_in(options["trust"])
     now = datetime.datetime.now(tz=datetime.timezone.utc).replace(microsecond=0)
     manifests = [Manifest.from_text(text_of(manifest)) for manifest in options["manifests"]]
     # All of them before the first one is signed.

@@ -28,6 +28,7 @@ from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.answer
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.forms import UnexpectedForm
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._kept_manifests import check_source, with_texts
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._progress.events import Event, Meter, emit
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._signing.controller_check import check_signed
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._steps import VERIFYING, WAITING
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.command import CommandWay
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.direct_ways import direct_ways
@@ -52,6 +53,11 @@ class ActionModule(ContactAction):
         result: dict[str, t.Any] = super().run(tmp, task_vars)
         variables = task_vars or {}
         seconds: dict[str, float] = {}
+        try:
+            # Before the node is asked.
+            check_signed(with_texts({"manifests": [], **self._task.args}))
+        except DeliveryError as exc:
+            return {**result, **failed(*exc.problems)}
         with _timed(seconds, "plan"):
             plan = self._phase("plan", variables)
         if plan.get("failed") or self._task.check_mode:

@@ -28,7 +28,8 @@ description:
     row of O(adapters) permits. The training server has checked this before, and so has the action
     plugin of M(lorafleet.delivery.adapter_info) on the controller.
   - Fails before anything is transferred if the node does not accept what O(signatures) has about a
-    release.
+    release. If O(trust) is set, fails before the node is asked if every node with that trust would
+    refuse it.
   - Fails before anything is transferred if one of O(engines) refuses or misreads an adapter, unless
     O(engine_policy=report).
   - Asks each engine with a C(url) what it has. Fails before anything is transferred if it demands
@@ -88,6 +89,15 @@ options:
       - Absolute, or beginning with C(~/).
     type: path
     required: true
+  trust:
+    description:
+      - The directory on the controller with the policy and the signers of the nodes, as
+        O(lorafleet.delivery.node_trust#module:source).
+      - The controller compares the releases and their statements in O(signatures) with it before it
+        asks the node, once for all nodes of a run. It judges no serials, times and certificates.
+      - The node decides with what it trusts itself. When empty, the node alone compares them.
+    type: str
+    default: ""
   phase:
     description:
       - The step that the module performs on the node.
@@ -468,6 +478,7 @@ def main() -> None:
             "manifests": {"type": "list", "elements": "str", "required": True},
             "source": {"type": "str", "required": True},
             "source_models_dir": {"type": "path", "required": True},
+            "trust": {"type": "str", "default": ""},
             "phase": {"type": "str", "choices": ["plan", "verify", "clean"]},
         },
     )

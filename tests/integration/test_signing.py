@@ -61,7 +61,7 @@ def test_fleet_serves_what_is_signed(signing_fleet: Fleet, keys: Keys) -> None:
     assert sorted(os.listdir(installed_trust(fleet, "jw3-1"))) == ["allowed_signers", "policy.json"]
 
     # Nothing is signed yet, so nothing is transferred.
-    message = refused(fleet.run("deploy", "--limit", "jw3"), "jw3-1")
+    message = refused(fleet.run("deploy", "--limit", "jw3", "-e", "agent_trust="), "jw3-1")
     assert "is not signed; this node serves signed releases only. Sign it with playbooks/sign.yml." in message
     assert not fleet.stored("jw3-1", DESCRIBER_3B).exists()
 
@@ -86,7 +86,8 @@ def test_fleet_serves_what_is_signed(signing_fleet: Fleet, keys: Keys) -> None:
     # Another release of the same form, which nobody has signed.
     before, changed = contents(served), fleet.source / DESCRIBER_3B / "tokenizer_config.json"
     changed.write_text(changed.read_text(encoding="utf-8") + " ", encoding="utf-8")
-    assert "is not signed" in refused(fleet.run("deploy", "--limit", "jw3"), "jw3-1")
+    message = refused(fleet.run("deploy", "--limit", "jw3"), "jw3-1")
+    assert f"compared with {fleet.root / 'trust'} on the controller: is not signed;" in message
     assert contents(served) == before
     succeeded(fleet.run("sign", *CONFIRMED, "--tags", "describer"))
     fleet.deploy("--limit", "jw3")
@@ -117,7 +118,7 @@ def test_node_refuses_what_a_lost_key_has_signed(signing_fleet: Fleet, keys: Key
     assert "version 2 of the trust: is signed by 1 of the roots of version 1" in message
     sign_trust(trust, "allowed_signers policy.json revoked_keys roots", keys.private("rosa"))
     succeeded(fleet.run("trust"))
-    assert "which is revoked on this node" in refused(fleet.run("deploy", "--limit", "jw3"), "jw3-1")
+    assert "which is revoked on this node" in refused(fleet.run("deploy", "--limit", "jw3", "-e", "agent_trust="), "jw3-1")
 
 
 @pytest.mark.parametrize(("answer", "signs"), [("yes", True), ("y", False)])

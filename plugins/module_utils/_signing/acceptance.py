@@ -4,7 +4,10 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Accepts or refuses releases on a node: reads its trust, verifies, decides and records."""
+"""Accepts or refuses releases on a node: reads its trust, verifies, decides and records.
+
+The controller uses the part of it that needs no node.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from .._adapter.manifest import Manifest
 from .._errors import DeliveryError, Problem, collected
 from .._store.paths import AdapterPaths
 from .._store.state import read_state
-from .decision import Described, Offer, why_no_return, why_refused
+from .decision import Described, Offer, why_no_return, why_refused, why_refused_everywhere
 from .refusal import MALFORMED, NO_TRUST, Refusal
 from .serials import Accepted, Record, read_record, with_accepted, write_record
 from .ssh_signatures import SshSignatures, Verified
@@ -70,7 +73,7 @@ class Acceptance:
         signed = self._signed.get(manifest.name)
         offer = signatures = None
         if signed is not None:
-            offer, signatures = self._verified(signed, self._trust, manifest.name, record)
+            offer, signatures = _verified(signed, self._trust, manifest.name, record, self._now)
         refusal = why_refused(described, offer, self._trust.policy, record, self._now)
         if refusal is not None:
             raise DeliveryError(refusal)
@@ -126,26 +129,37 @@ class Acceptance:
             return signed is None and not self._trust.policy.required
         return signed is None or accepted.statement.to_bytes().decode() == signed.statement
 
-    def _verified(self, signed: Signed, trust: Trust, adapter: str, record: Record | None) -> tuple[Offer, dict[str, str]]:
-        """Return what is offered, and one signature of each signer."""
-        text = signed.statement.encode("utf-8", "replace")
-        try:
-            statement = read_statement(text)
-        except DeliveryError as exc:
-            first = exc.problems[0]
-            raise DeliveryError(Refusal(first.subject, first.problem, first.remedy, adapter, MALFORMED)) from exc
-        known = None if record is None else record.of(statement.digest)
-        outcomes = []
-        for one in signed.signatures:
-            at = self._now
-            if known is not None and one in known.signatures.values():
-                # Whose key or certificate was in force when this node accepted it.
-                at = known.at
-            since = trust.policy.certified_since(statement.issued, at)
-            with SshSignatures(trust.signers, trust.revoked, at, certified_since=since) as ssh:
-                outcomes.append(ssh.verify(text, one.encode("utf-8", "replace")))
-        good = {one.signer: text for one, text in zip(outcomes, signed.signatures) if isinstance(one, Verified)}
-        return Offer(statement, tuple(outcomes)), good
+
+def check_everywhere(manifest: Manifest, signed: Signed | None, trust: Trust, now: datetime.datetime) -> None:
+    """Raise DeliveryError for a release that every node with this trust refuses."""
+    offer = None if signed is None else _verified(signed, trust, manifest.name, None, now)[0]
+    refusal = why_refused_everywhere(_described(manifest, False), offer, trust.policy)
+    if refusal is not None:
+        raise DeliveryError(refusal)
+
+
+def _verified(
+    signed: Signed, trust: Trust, adapter: str, record: Record | None, now: datetime.datetime
+) -> tuple[Offer, dict[str, str]]:
+    """Return what is offered, and one signature of each signer."""
+    text = signed.statement.encode("utf-8", "replace")
+    try:
+        statement = read_statement(text)
+    except DeliveryError as exc:
+        first = exc.problems[0]
+        raise DeliveryError(Refusal(first.subject, first.problem, first.remedy, adapter, MALFORMED)) from exc
+    known = None if record is None else record.of(statement.digest)
+    outcomes = []
+    for one in signed.signatures:
+        at = now
+        if known is not None and one in known.signatures.values():
+            # Whose key or certificate was in force when this node accepted it.
+            at = known.at
+        since = trust.policy.certified_since(statement.issued, at)
+        with SshSignatures(trust.signers, trust.revoked, at, certified_since=since) as ssh:
+            outcomes.append(ssh.verify(text, one.encode("utf-8", "replace")))
+    good = {one.signer: text for one, text in zip(outcomes, signed.signatures) if isinstance(one, Verified)}
+    return Offer(statement, tuple(outcomes)), good
 
 
 def signed_entry(accepted: Accepted | None) -> dict[str, t.Any]:

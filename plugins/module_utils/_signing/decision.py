@@ -4,7 +4,11 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""Decides whether a node may begin to serve a release. Pure: reads no file and no clock."""
+"""Decides whether a node may begin to serve a release. Pure: reads no file and no clock.
+
+The controller asks the same questions before it asks a node, as far as they have the same answer on
+all nodes with its policy.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +19,13 @@ import typing as t
 from .._hashing import SHORT
 from .refusal import (
     ADAPTER,
+    CERTIFICATE,
     CLOCK,
     COUNTS,
     DIGEST,
     EXPIRED,
     FLEET,
+    KEY_NOT_IN_FORCE,
     MANIFEST,
     NEVER_ACCEPTED,
     REVOKED,
@@ -75,6 +81,11 @@ class Offer:
         """Who has signed, each once, whatever the number of their keys and signatures."""
         return tuple(sorted({one.signer for one in self.outcomes if isinstance(one, Verified)}))
 
+    @property
+    def late(self) -> int:
+        """How many signatures may count on a node that has accepted them before, only there."""
+        return sum(isinstance(one, Refusal) and one.code in (KEY_NOT_IN_FORCE, CERTIFICATE) for one in self.outcomes)
+
 
 def why_refused(
     described: Described, offer: Offer | None, policy: Policy, record: Record | None, now: datetime.datetime
@@ -91,6 +102,20 @@ def why_refused(
         or _why_about_another(described, offer.statement, policy)
         or _why_at_another_time(described, offer.statement, record, now)
     )
+
+
+def why_refused_everywhere(described: Described, offer: Offer | None, policy: Policy) -> Refusal | None:
+    """Return why every node with this policy refuses a release, or None.
+
+    What only a node knows has no part in it: its serials, its clock, what it has accepted before,
+    and whether it serves the release, whose expiry does not count then.
+    """
+    if offer is None:
+        return _why_unsigned(described, policy, None)
+    refusal = _why_not_signed(described, offer, policy)
+    if refusal is None:
+        return _why_about_another(described, offer.statement, policy)
+    return refusal if len(offer.signers) + offer.late < policy.threshold else None
 
 
 def why_no_return(described: Described, policy: Policy, record: Record | None, revoked: t.Collection[str] = ()) -> Refusal | None:

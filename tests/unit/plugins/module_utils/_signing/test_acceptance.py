@@ -19,7 +19,12 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils import _trust_p
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import Manifest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._signing import refusal
-from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.acceptance import Acceptance, Signed, record_accepted
+from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.acceptance import (
+    Acceptance,
+    Signed,
+    check_everywhere,
+    record_accepted,
+)
 from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.allowed_signers import NAMESPACE
 from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.refusal import Refusal
 from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.serials import (
@@ -29,6 +34,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.serial
     with_accepted,
 )
 from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.statement import MAX_BYTES, Statement
+from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.trust import read_trust
 
 from tests.support.fido import PRESENT, SecurityKey
 from tests.support.paths import CHECKOUT
@@ -91,6 +97,16 @@ class Case:
         return {NAME: Signed(text.decode(), tuple(one.decode() for one in signatures))}
 
 
+# Only a node knows its serials and its clock, what it has accepted, and whether it serves that.
+OF_A_NODE = {
+    refusal.KEY_NOT_IN_FORCE,
+    refusal.CERTIFICATE,
+    refusal.UNSIGNED_AFTER_SIGNED,
+    refusal.CLOCK,
+    refusal.SERIAL_LOWER,
+    refusal.SERIAL_REUSED,
+    refusal.EXPIRED,
+}
 Row = t.Callable[[Case], None]
 REFUSED: list[t.Any] = []
 ACCEPTED: list[t.Any] = []
@@ -601,6 +617,19 @@ def refusal_of(case: Case, path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) 
     return problem
 
 
+def refusal_everywhere(case: Case) -> t.Optional[str]:
+    """Return the code with which the controller refuses a release, or None."""
+    trust = read_trust(_trust_place.PLACE)
+    assert trust is not None
+    try:
+        check_everywhere(case.manifest, case.offered().get(NAME), trust, case.now)
+    except DeliveryError as exc:
+        [problem] = exc.problems
+        assert isinstance(problem, Refusal)
+        return problem.code
+    return None
+
+
 @pytest.mark.parametrize(("row", "code"), REFUSED)
 def test_accept_refuses(case: Case, row: Row, code: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     row(case)
@@ -610,6 +639,9 @@ def test_accept_refuses(case: Case, row: Row, code: str, tmp_path: pathlib.Path,
     assert found.subject
     assert found.problem.endswith(".")
     assert found.remedy.endswith(".")
+    # The controller refuses what no node can accept, for the same reason, and nothing else.
+    if code != refusal.NO_TRUST:
+        assert refusal_everywhere(case) == (None if code in OF_A_NODE else code)
 
 
 @pytest.mark.parametrize("row", ACCEPTED)
@@ -622,6 +654,7 @@ def test_accept_returns_statement_and_signers(
     assert (found.statement, found.at) == (case.statement, case.now)
     assert found.signatures
     assert {*found.signatures} <= {"alice", "carol", "ci@lab"}
+    assert refusal_everywhere(case) is None
 
 
 @pytest.mark.parametrize("trusts", [True, False])
@@ -630,6 +663,17 @@ def test_accept_of_unsigned_release_where_nothing_is_required_accepts_no_stateme
 ) -> None:
     case.trusts, case.signed, case.policy, case.record = trusts, False, {"required": False}, None
     assert acceptance_of(case, tmp_path, monkeypatch).accept(case.manifest, case.record, active=False) is None
+
+
+def test_check_everywhere_counts_keys_that_have_ended_no_more_than_a_node_may(
+    case: Case, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key_that_has_ended(case)
+    case.policy, case.signers = {"threshold": 2}, ["alice", "bob"]
+    acceptance_of(case, tmp_path, monkeypatch)
+    assert refusal_everywhere(case) is None
+    case.signers = ["alice", "mallory"]
+    assert refusal_everywhere(case) == refusal.KEY_NOT_IN_FORCE
 
 
 def test_refusals_have_a_row_for_each_code() -> None:
