@@ -96,7 +96,7 @@ def read_trust(place: Place) -> Trust | None:
     except OSError as exc:
         raise DeliveryError.of(directory, f"cannot be opened: {exc.strerror}.", "It must be a directory of root.") from exc
     try:
-        _check_owner(directory, os.stat(os.path.dirname(directory)), place.owner)
+        _check_owner(directory, os.stat(os.path.dirname(os.path.abspath(directory))), place.owner)
         _check_owner(directory, os.fstat(descriptor), place.owner)
         found = os.listdir(descriptor)
         names = [POLICY_FILE, SIGNERS_FILE, *(name for name in OPTIONAL_FILES if name in found)]

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import typing as t
 
@@ -39,6 +40,11 @@ def test_read_trust_without_revoked_keys_has_none(place: Place) -> None:
     trust = read_trust(place)
     assert trust is not None
     assert trust.revoked == b""
+
+
+def test_read_trust_by_relative_path_is_that_of_working_directory(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(os.path.dirname(place.directory))
+    assert read_trust(Place("trust", None)) == read_trust(place)
 
 
 def test_read_trust_where_nothing_was_set_up_is_none(tmp_path: pathlib.Path) -> None:
