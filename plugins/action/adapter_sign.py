@@ -26,6 +26,7 @@ _OPTIONS: dict[str, t.Any] = {
     "signatures": {"type": "str", "required": True},
     "trust": {"type": "str", "required": True},
     "key": {"type": "str", "required": True, "no_log": False},
+    "openssf_key": {"type": "str", "default": "", "no_log": False},
     "days": {"type": "int", "default": 90},
     "renew_days": {"type": "int", "default": RENEW_DAYS},
 }
@@ -52,14 +53,14 @@ def _sign_all(options: dict[str, t.Any], check_mode: bool) -> dict[str, t.Any]:
     now = datetime.datetime.now(tz=datetime.timezone.utc).replace(microsecond=0)
     manifests = [Manifest.from_text(text_of(manifest)) for manifest in options["manifests"]]
     # All of them before the first one is signed.
+    times = now, options["days"], options["renew_days"]
     proposals = [
-        propose(manifest, directory, trust.policy.fleet, now, options["days"], options["renew_days"], options["key"])
-        for manifest in manifests
+        propose(manifest, directory, trust.policy.fleet, *times, options["key"], options["openssf_key"]) for manifest in manifests
     ]
     adapters = []
     for proposal in proposals:
         signs = proposal.action != UNCHANGED and not check_mode
-        signer = sign(proposal, options["key"], trust, now) if signs else None
+        signer = sign(proposal, options["key"], trust, now, options["openssf_key"]) if signs else None
         adapters.append({**_entry(proposal), "signer": signer})
     return {
         "changed": any(proposal.action != UNCHANGED for proposal in proposals),

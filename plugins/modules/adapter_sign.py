@@ -63,6 +63,14 @@ options:
       - ssh-keygen cannot ask for a passphrase here. Add such a key to an agent first.
     type: str
     required: true
+  openssf_key:
+    description:
+      - The file of a private EC key (P-256, P-384 or P-521) in PEM, without a passphrase. With it, a
+        new statement comes with C(NAME/DIGEST12.openssf), a bundle that OpenSSF's C(model_signing
+        verify key) accepts, and has its sha256. A statement without a bundle is renewed.
+      - When empty, no bundle is made.
+    type: str
+    default: ""
   days:
     description: The days that a new statement is valid for.
     type: int

@@ -66,11 +66,14 @@ def test_fleet_serves_what_is_signed(signing_fleet: Fleet, keys: Keys) -> None:
     assert not fleet.stored("jw3-1", DESCRIBER_3B).exists()
 
     # Without a terminal and without confirmation, nothing is signed.
+    subprocess.run(["openssl", "ecparam", "-genkey", "-name", "prime256v1", "-noout", "-out", fleet.root / "pem"], check=True)
+    fleet.groups["training"]["training_openssf_key"] = str(fleet.root / "pem")
     assert "Nothing was signed." in refused(fleet.run("sign"), "sbs29")
     assert f"adapter {CLEANER_3B}, release" in succeeded(fleet.run("sign", "--check")).output
     assert os.listdir(signatures) == []
     succeeded(fleet.run("sign", *CONFIRMED))
     assert {*os.listdir(signatures)} == {CLEANER_3B, CLEANER_8B, DESCRIBER_3B}
+    assert len(list((signatures / DESCRIBER_3B).glob("*.openssf"))) == 1
     ready = succeeded(fleet.run("preflight", "--limit", "jw3"))
     assert "required on this node; signed releases: 1 of 1" in ready.output
 

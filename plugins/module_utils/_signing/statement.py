@@ -32,6 +32,8 @@ MAX_BYTES = 4096
 MAX_INTEGER = (1 << 53) - 1
 
 _KEYS = ("_type", "fleet", "adapter", "digest", "serial", "issued", "expires", "manifest", "files", "size", "tensors")
+# Only in statements about a release that has an OpenSSF bundle.
+_OPENSSF = "openssf"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 _REMEDY = "Sign the release again with playbooks/sign.yml."
@@ -45,6 +47,7 @@ class Statement:
     the digest covers the files only. Of two statements about an adapter, the one with the higher
     ``serial`` is the later one. After ``expires``, no node begins to serve the release. ``files``
     and ``tensors`` are numbers, ``size`` is in bytes: they are for people who read the statement.
+    ``openssf`` is the sha256 of a bundle for model-signing, if there is one. No node reads it.
     """
 
     fleet: str
@@ -57,6 +60,7 @@ class Statement:
     files: int
     size: int
     tensors: int
+    openssf: str | None = None
 
     @property
     def release(self) -> str:
@@ -65,7 +69,8 @@ class Statement:
     def to_bytes(self) -> bytes:
         """Return the text that is signed."""
         data = {"_type": TYPE, **dataclasses.asdict(self), "issued": time_text(self.issued), "expires": time_text(self.expires)}
-        return json.dumps({key: data[key] for key in _KEYS}, indent=1).encode() + b"\n"
+        keys = _KEYS if self.openssf is None else (*_KEYS, _OPENSSF)
+        return json.dumps({key: data[key] for key in keys}, indent=1).encode() + b"\n"
 
 
 def statement_of(manifest: Manifest, fleet: str, serial: int, issued: datetime.datetime, expires: datetime.datetime) -> Statement:
@@ -101,8 +106,8 @@ def read_statement(data: bytes) -> Statement:
     found = parse_object(data, "statement", _REMEDY)
     if found.get("_type") != TYPE:
         raise _malformed(f"has the type {shown(found.get('_type'))}; this collection reads {TYPE}")
-    if set(found) != set(_KEYS):
-        other = sorted(set(found) ^ set(_KEYS))
+    other = sorted({*found} - {_OPENSSF} ^ {*_KEYS})
+    if other:
         raise _malformed(f"has not exactly the keys of its type: {', '.join(map(shown, other[:5]))}")
     statement = Statement(
         fleet=check_name(found["fleet"], "statement: fleet"),
@@ -115,6 +120,7 @@ def read_statement(data: bytes) -> Statement:
         files=_integer(found, "files"),
         size=_integer(found, "size"),
         tensors=_integer(found, "tensors", least=0),
+        openssf=_sha256(found, _OPENSSF) if _OPENSSF in found else None,
     )
     if statement.expires <= statement.issued:
         raise _malformed("expires before it was issued")

@@ -9,6 +9,7 @@
 SIGNATURES/NAME/DIGEST12.json           the statement
 SIGNATURES/NAME/DIGEST12.*.sig          its signatures, one file for each key
 SIGNATURES/NAME/DIGEST12.manifest       the manifest whose sha256 the statement has
+SIGNATURES/NAME/DIGEST12.openssf        a bundle for model-signing, if there is one
 
 Nothing is verified here.
 """
@@ -43,6 +44,7 @@ class SignatureFiles:
         self.directory = os.path.join(directory, name)
         self.statement = os.path.join(self.directory, f"{release}.json")
         self.manifest = _manifest_path(self.directory, release)
+        self.openssf = os.path.join(self.directory, f"{release}.openssf")
         self._signatures = os.path.join(self.directory, f"{release}.")
 
     def signature(self, signer: str) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import hashlib
 import os
 import subprocess
 import tempfile
@@ -37,6 +38,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.statem
 from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.trust import Trust
 from ansible_collections.lorafleet.delivery.plugins.module_utils._text import count, escaped, human_bytes
 
+from .openssf import bundle_of
 from .signature_files import SignatureFiles, statements_in
 
 # The first statement about a release.
@@ -80,18 +82,27 @@ class Proposal:
 
 
 def propose(
-    manifest: Manifest, directory: str, fleet: str, now: datetime.datetime, days: int, renew_days: int, key: str
+    manifest: Manifest,
+    directory: str,
+    fleet: str,
+    now: datetime.datetime,
+    days: int,
+    renew_days: int,
+    key: str,
+    openssf_key: str = "",
 ) -> Proposal:
     """Return what is to be signed about a release by a key.
 
-    A new statement is valid for ``days``. One with less than ``renew_days`` left is renewed. Raises
-    DeliveryError for files in the directory that are no statements.
+    A new statement is valid for ``days``. One with less than ``renew_days`` left is renewed, and
+    with ``openssf_key`` also one without an OpenSSF bundle. Raises DeliveryError for files in the
+    directory that are no statements.
     """
     files = SignatureFiles(directory, manifest.name, manifest.release)
     known = statements_in(files.directory)
     highest = max(known, key=lambda statement: statement.serial, default=None)
     own = next((statement for statement in known if statement.digest == manifest.digest), None)
-    if own is not None and own is highest and _is_current(own, manifest, fleet, now, renew_days):
+    lacks_bundle = bool(openssf_key) and own is not None and own.openssf is None
+    if own is not None and own is highest and not lacks_bundle and _is_current(own, manifest, fleet, now, renew_days):
         public = _public_key(key)
         done = public is not None and os.path.exists(files.signature(public.short))
         return Proposal(manifest, own, files, UNCHANGED if done else ADDED, highest)
@@ -101,13 +112,18 @@ def propose(
     return Proposal(manifest, statement, files, action, highest)
 
 
-def sign(proposal: Proposal, key: str, trust: Trust, now: datetime.datetime) -> str:
+def sign(proposal: Proposal, key: str, trust: Trust, now: datetime.datetime, openssf_key: str = "") -> str:
     """Sign what is proposed, write the files, and return the signer.
 
+    With ``openssf_key``, a new statement has the sha256 of an OpenSSF bundle by that key.
     Raises DeliveryError if ssh-keygen does not sign, or if the nodes would not accept the
     signature. Then nothing is written.
     """
-    text, files = proposal.statement.to_bytes(), proposal.files
+    statement, files = proposal.statement, proposal.files
+    bundle = bundle_of(proposal.manifest, openssf_key) if openssf_key and proposal.action != ADDED else None
+    if bundle is not None:
+        statement = dataclasses.replace(statement, openssf=hashlib.sha256(bundle).hexdigest())
+    text = statement.to_bytes()
     signature = ssh_sign(text, key)
     with SshSignatures(trust.signers, trust.revoked, now) as ssh:
         outcome = ssh.verify(text, signature)
@@ -116,8 +132,11 @@ def sign(proposal: Proposal, key: str, trust: Trust, now: datetime.datetime) -> 
     os.makedirs(files.directory, exist_ok=True)
     if proposal.action != ADDED:
         # They are of another text. They go first: at no time, old ones are beside a new text.
-        for old in files.signatures():
-            os.unlink(old)
+        for old in (*files.signatures(), files.openssf):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(old)
+        if bundle is not None:
+            _write(files.openssf, bundle)
         _write(files.manifest, canonical(proposal.manifest.to_json()))
         _write(files.statement, text)
     _write(files.signature(read_signature(signature).key.short), signature)

@@ -50,6 +50,7 @@ STATEMENTS = st.builds(
     files=COUNTS,
     size=COUNTS,
     tensors=st.integers(0, MAX_INTEGER),
+    openssf=st.none() | DIGESTS,
 ).filter(lambda statement: statement.issued < statement.expires)
 
 
@@ -90,7 +91,10 @@ def test_statement_has_the_form_of_the_schema() -> None:
     jsonschema = pytest.importorskip("jsonschema")
     schema = json.loads((CHECKOUT / "docs" / "statement.schema.json").read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator(schema).validate(VALUES)
-    assert {*schema["required"]} == {*schema["properties"]} == {*VALUES}
+    assert {*schema["required"]} == {*schema["properties"]} - {"openssf"} == {*VALUES}
+    with_bundle = dataclasses.replace(STATEMENT, openssf="0" * 64)
+    jsonschema.Draft202012Validator(schema).validate(json.loads(with_bundle.to_bytes()))
+    assert read_statement(with_bundle.to_bytes()) == with_bundle
     assert not schema["additionalProperties"]
 
 
