@@ -22,7 +22,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter import
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import Manifest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.acceptance import record_accepted
 from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.serials import Accepted, read_record
-from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.statement import Statement
+from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.statement import MAX_INTEGER, Statement
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._signing.signature_files import SignatureFiles, with_signed
 
 from tests.support.releases import NAME, manifest_of, release_of, stage, version_at, write_version
@@ -145,6 +145,16 @@ def test_signed_files_with_another_manifest_are_refused(updated: Site, changes: 
 def test_unsigned_release_is_refused_after_a_signed_one(updated: Site, tmp_path: pathlib.Path, keys: Keys) -> None:
     write_trust(tmp_path / "etc", signer_line("alice", keys.public("alice")), required=False)
     assert "The signatures have been removed." in updated.refusal(4)
+
+
+def test_highest_serial_bars_later_ones_until_the_record_is_moved_aside(updated: Site) -> None:
+    """What the thief of a key can do beside having something served."""
+    updated.sign(manifest_of(3), MAX_INTEGER)
+    updated.serve(stage(updated.node.paths, 3))
+    updated.sign(manifest_of(4), 3)
+    assert f"this node has accepted {MAX_INTEGER}." in updated.refusal(4)
+    pathlib.Path(updated.node.paths.accepted).rename(updated.node.base / "aside")
+    assert updated.serve(manifest_of(4))["adapters"][0]["action"] == "activated"
 
 
 def test_copy_by_hand_is_reported_and_replaced(updated: Site) -> None:
