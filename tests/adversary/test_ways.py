@@ -186,7 +186,9 @@ def test_offer_answers_a_few_requests_for_each_file(offered: Offered) -> None:
 
 
 def started(running: contextlib.ExitStack, interpreter: str) -> Program:
-    return Program(running, LOCAL, "jw2-1", interpreter, direct._COLLECT, direct._COLLECT_ANSWERS, LIMIT)
+    program = Program(running, LOCAL, "jw2-1", interpreter, direct._COLLECT, direct._COLLECT_ANSWERS, LIMIT)
+    program.wait()
+    return program
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to start a program as another user")

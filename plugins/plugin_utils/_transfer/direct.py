@@ -133,6 +133,7 @@ class DirectWay:
         files = [{**dataclasses.asdict(entry), "path": wanted.at_source(entry.path)} for entry in wanted.files]
         with contextlib.ExitStack() as running:
             timeout = self.options.timeout
+            # Both start at the same time.
             collecting = Program(running, self.node_end, self.node, self.node_python, _COLLECT, _COLLECT_ANSWERS, timeout)
             offering = Program(running, self.source_end, self.source, self.source_python, _OFFER, _OFFER_ANSWERS, timeout)
             offering.begin(

@@ -85,8 +85,8 @@ class Program:
     """A running program: it gets a job and answers with lines of JSON.
 
     ``parts`` are its files, the last of which has ``main``. ``host`` is for messages, and
-    ``interpreter`` is the Python there. It is ended when ``running`` is closed. Raises NotStarted
-    if it does not start within ``timeout`` seconds.
+    ``interpreter`` is the Python there, which starts while the caller goes on. It is ended when
+    ``running`` is closed.
     """
 
     def __init__(
@@ -99,33 +99,41 @@ class Program:
         answers: c.Mapping[str, Form],
         timeout: int,
     ) -> None:
-        self.host, self._parts, self._timeout = host, parts, timeout
+        self.host, self._end, self._interpreter, self._parts, self._timeout = host, end, interpreter, parts, timeout
         self._answers = Record({}, answers)
         self._stderr = running.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
         self._process = start(running, end, end.argv(_command(interpreter)), subprocess.PIPE, self._stderr)
-        try:
-            became = end.become is None or end.become.wait(self._process, self._stderr, timeout)
-        except DeliveryError as exc:
-            raise NotStarted(*exc.problems) from exc
-        if not became or not has_begun(self._process, timeout):
-            raise self._not_started(interpreter)
         self._stdin, self._stdout = (t.cast("t.IO[bytes]", pipe) for pipe in (self._process.stdin, self._process.stdout))
-        for pipe in (self._stdin, self._stdout):
-            os.set_blocking(pipe.fileno(), False)
         self._buffer, self._answered, self._said = b"", 0, time.monotonic()
 
+    def wait(self) -> None:
+        """Wait until it has started. Raises NotStarted if it has not within the time limit."""
+        become = self._end.become
+        try:
+            became = become is None or become.wait(self._process, self._stderr, self._timeout)
+        except DeliveryError as exc:
+            raise NotStarted(*exc.problems) from exc
+        if not became or not has_begun(self._process, self._timeout):
+            raise self._not_started()
+        for pipe in (self._stdin, self._stdout):
+            os.set_blocking(pipe.fileno(), False)
+
     def begin(self, **job: t.Any) -> None:
-        """Give the program its job, with its ``lease``. Raises DeliveryError."""
+        """Give the program its job, with its ``lease``, once it has started.
+
+        Raises NotStarted and DeliveryError.
+        """
+        self.wait()
         files = [(part.__name__.rpartition(".")[2], _source_of(part)) for part in self._parts]
         # All nodes get them over the controller's link.
         packed = base64.b64encode(zlib.compress(json.dumps(files).encode())).decode()
         given = {"loader": _LOADER, "files": packed, "job": {**job, "lease": lease(self._timeout)}}
         self._send(json.dumps(given).encode() + b"\n", self._timeout)
 
-    def _not_started(self, interpreter: str) -> NotStarted:
+    def _not_started(self) -> NotStarted:
         status, messages = exit_status(self._process, _END_TIMEOUT), " ".join(text_of(self._stderr).split())[-600:]
         if status == NOT_FOUND:
-            return NotStarted(Problem(self.host, f"has no {interpreter}: {messages}.", "Set ansible_python_interpreter."))
+            return NotStarted(Problem(self.host, f"has no {self._interpreter}: {messages}.", "Set ansible_python_interpreter."))
         unreached = status == CONNECTION_FAILED
         what = "could not be reached for the transfer" if unreached else "did not start its part of the transfer"
         problem = Problem(self.host, f"{what}: {messages or f'status {status}'}.", "Check the connection to it.")

@@ -343,11 +343,11 @@ class _Member:
         try:
             with kept_alive(others):
                 program = Program(running, end, host, python, _PARTS, answers, way.options.timeout)
+                program.begin(**self._job(at_source), tls=self._tls())
         except DeliveryError as exc:
             if not isinstance(exc, Unreached) and not at_source:
                 way.given_up = f"{_reason(exc)}."
             raise
-        program.begin(**self._job(at_source), tls=self._tls())
         return program
 
     def _job(self, at_source: bool) -> dict[str, t.Any]:

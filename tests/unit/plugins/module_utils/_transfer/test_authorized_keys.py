@@ -154,8 +154,9 @@ def test_line_of_another_run_stays(keys: pathlib.Path) -> None:
 
 def test_line_of_an_earlier_process_with_the_same_number_goes(keys: pathlib.Path) -> None:
     keys.write_bytes(OTHERS + b"ssh-ed25519 CCCC lorafleet.delivery:1:99999999999\n")
+    began = pathlib.Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
     with Line(str(keys), LINE):
-        pass
+        assert keys.read_bytes().endswith(f" lorafleet.delivery:{os.getpid()}:{began}\n".encode())
     assert keys.read_bytes() == OTHERS
 
 

@@ -31,7 +31,7 @@ from ansible_collections.lorafleet.delivery.plugins.plugin_utils._transfer.ways 
 from tests.support.paths import CHECKOUT
 from tests.support.processes import is_running, wait_for
 from tests.support.sshd import Server, free_port
-from tests.support.ways import WAYS, Site, random_bytes
+from tests.support.ways import WAYS, Site, interpreter, random_bytes
 
 LIMIT = 30
 MIB = 1 << 20
@@ -96,6 +96,16 @@ def test_direct_with_both_ends_over_ssh_brings_the_files(site: Site, sshd: Serve
 
 
 # --- ports ---
+
+
+def test_direct_starts_both_programs_at_the_same_time(site: Site, tmp_path: pathlib.Path) -> None:
+    pythons = {}
+    for own, other in (("source", "node"), ("node", "source")):
+        (tmp_path / f"at_{own}").mkdir()
+        meet = f": > {tmp_path}/at_{own}/began; until [ -e {tmp_path}/at_{other}/began ]; do sleep 0.01; done"
+        pythons[f"{own}_python"] = interpreter(tmp_path / f"at_{own}", f'{meet}; exec {sys.executable} "$@"')
+    site.direct(**pythons).fetch(site.wanted(), lambda count: None)
+    assert site.arrived() == content(site)
 
 
 def test_direct_takes_a_free_port_of_the_range(site: Site) -> None:
