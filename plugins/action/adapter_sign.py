@@ -86,5 +86,5 @@ def _entry(proposal: Proposal) -> dict[str, t.Any]:
         "action": proposal.action,
         "serial": statement.serial,
         "expires": time_text(statement.expires),
-        "path": proposal.files.statement,
+        "path": proposal.files.text,
     }

@@ -16,6 +16,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.trust 
     REVOKED_FILE,
     ROOTS_FILE,
     SIGNERS_FILE,
+    SNAPSHOT_SIGNERS_FILE,
     read_trust,
 )
 from ansible_collections.lorafleet.delivery.plugins.module_utils._trust_place import Place
@@ -44,8 +45,7 @@ def _contents(directory: str) -> dict[str, t.Any]:
 
     Raises DeliveryError if no node would read them.
     """
-    trust = read_trust(Place(directory, None)) if directory else None
-    if trust is None:
+    if not directory or read_trust(Place(directory, None)) is None:
         problem = f"is {directory!r}, which is no directory on the controller."
         raise DeliveryError.of("source", problem, "Make it as docs/signing.md shows.")
     found: dict[str, t.Any] = {
@@ -54,8 +54,9 @@ def _contents(directory: str) -> dict[str, t.Any]:
     }
     if os.path.exists(os.path.join(directory, REVOKED_FILE)):
         found["revoked_keys"] = base64.b64encode(_read(directory, REVOKED_FILE)).decode()
-    if trust.roots:
-        found["roots"] = _read(directory, ROOTS_FILE).decode()
+    for name in (ROOTS_FILE, SNAPSHOT_SIGNERS_FILE):
+        if os.path.exists(os.path.join(directory, name)):
+            found[name] = _read(directory, name).decode()
     # A version without roots may need those of the version before.
     names = [name for name in sorted(os.listdir(directory)) if name.endswith(_SIGNATURE)]
     found["signatures"] = {name: _read(directory, name).decode("ascii", "replace") for name in names}

@@ -515,4 +515,19 @@ options:
         type: list
         elements: str
         required: true
+  snapshot:
+    description:
+      - The snapshot of the fleet in O(signatures), C(fleet.json) with C(fleet.*.sig), if it is there.
+      - Set by the action plugin of the same name, which reads it. Do not set it.
+    type: dict
+    suboptions:
+      statement:
+        description: The text that was signed.
+        type: str
+        required: true
+      signatures:
+        description: The signatures, as C(ssh-keygen -Y sign) writes them.
+        type: list
+        elements: str
+        required: true
 """

@@ -124,4 +124,11 @@ SIGNATURES: dict[str, t.Any] = {
             "signatures": {"type": "list", "elements": "str", "required": True},
         },
     },
+    "snapshot": {
+        "type": "dict",
+        "options": {
+            "statement": {"type": "str", "required": True},
+            "signatures": {"type": "list", "elements": "str", "required": True},
+        },
+    },
 }

@@ -343,16 +343,16 @@ class _Acceptance:
     Raises DeliveryError.
     """
 
-    def __init__(self, signed: list[dict[str, t.Any]]) -> None:
+    def __init__(self, params: dict[str, t.Any]) -> None:
         self._accepted: dict[str, t.Any] = {}
         self._acceptance: t.Any = None
         # By whom each release is signed, by the name of its adapter.
         self.signed: dict[str, dict[str, t.Any]] = {}
-        if signed or is_set_up():
+        if params["signed"] or is_set_up():
             # What verifies signatures takes milliseconds to load.
             from ansible_collections.lorafleet.delivery.plugins.module_utils._signing import acceptance, serials
 
-            self._acceptance = acceptance.Acceptance.of_option(signed)
+            self._acceptance = acceptance.Acceptance.of_options(params)
             self._read, self._write, self._entry = serials.read_record, acceptance.record_accepted, acceptance.signed_entry
 
     def check(self, plan: Plan) -> None:
@@ -453,7 +453,7 @@ def main() -> None:
         }
 
     try:
-        acceptance = _Acceptance(module.params["signed"])
+        acceptance = _Acceptance(module.params)
         signed = acceptance.signed
         judge = _judge(module, verdicts)
 

@@ -427,7 +427,7 @@ def check_signed(params: dict[str, t.Any], manifests: list[Manifest]) -> None:
         # What verifies signatures takes milliseconds to load.
         from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.acceptance import Acceptance
 
-        Acceptance.of_option(params["signed"]).check_all(manifests, params["models_dir"], params["store"])
+        Acceptance.of_options(params).check_all(manifests, params["models_dir"], params["store"])
 
 
 def plan(module: DeliveryModule, fetches: list[Fetch]) -> dict[str, t.Any]:

@@ -227,7 +227,7 @@ def _add_signed(params: dict[str, t.Any], adapters: list[dict[str, t.Any]]) -> N
     from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.acceptance import Acceptance, signed_entry
     from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.serials import read_record
 
-    acceptance = Acceptance.of_option(params["signed"])
+    acceptance = Acceptance.of_options(params)
     problems = []
     for adapter in adapters:
         name, digest = adapter["name"], adapter["digest"]

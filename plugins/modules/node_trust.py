@@ -41,6 +41,7 @@ options:
     description:
       - The directory on the controller with C(policy.json), C(allowed_signers) and, if keys are
         revoked, C(revoked_keys).
+      - With C(snapshot_hours) in C(policy.json), it has C(snapshot_signers), too.
       - With C(roots), their signatures are in it as well, in files whose names end in C(.sig).
     type: str
     required: true
@@ -62,6 +63,11 @@ options:
   roots:
     description:
       - The content of C(roots).
+      - Set by the action plugin. Do not set it.
+    type: str
+  snapshot_signers:
+    description:
+      - The content of C(snapshot_signers).
       - Set by the action plugin. Do not set it.
     type: str
   signatures:
@@ -119,6 +125,11 @@ root_threshold:
   returned: success
   type: int
   sample: 2
+snapshot_hours:
+  description: How old a snapshot of the fleet may be, V(none) if none is needed.
+  returned: success
+  type: int
+  sample: 30
 problems:
   description: What is wrong, one entry for each problem.
   returned: failure
@@ -157,6 +168,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.trust 
     REVOKED_FILE,
     ROOTS_FILE,
     SIGNERS_FILE,
+    SNAPSHOT_SIGNERS_FILE,
 )
 
 
@@ -167,14 +179,16 @@ def _plan(module: DeliveryModule) -> Installation:
     files = {POLICY_FILE: params["policy"].encode(), SIGNERS_FILE: params["allowed_signers"].encode()}
     if params["revoked_keys"]:
         files[REVOKED_FILE] = base64.b64decode(params["revoked_keys"])
-    if params["roots"] is not None:
-        files[ROOTS_FILE] = params["roots"].encode()
+    for name in (ROOTS_FILE, SNAPSHOT_SIGNERS_FILE):
+        if params[name] is not None:
+            files[name] = params[name].encode()
     signatures = {name: str(text).encode() for name, text in (params["signatures"] or {}).items()}
     return plan_installation(files, signatures, datetime.datetime.now(tz=datetime.timezone.utc))
 
 
 def _text(files: dict[str, bytes]) -> str:
-    return "".join(files.get(name, b"").decode("utf-8", "replace") for name in (POLICY_FILE, SIGNERS_FILE, ROOTS_FILE))
+    names = (POLICY_FILE, SIGNERS_FILE, ROOTS_FILE, SNAPSHOT_SIGNERS_FILE)
+    return "".join(files.get(name, b"").decode("utf-8", "replace") for name in names)
 
 
 def main() -> None:
@@ -185,6 +199,7 @@ def main() -> None:
             "allowed_signers": {"type": "str"},
             "revoked_keys": {"type": "str", "no_log": False},
             "roots": {"type": "str"},
+            "snapshot_signers": {"type": "str"},
             "signatures": {"type": "dict"},
         },
     )
@@ -201,6 +216,7 @@ def main() -> None:
         signers=sorted({signer.name for signer in planned.trust.signers}),
         roots=sorted({root.name for root in planned.trust.roots}),
         root_threshold=planned.policy.root_threshold,
+        snapshot_hours=planned.policy.snapshot_hours,
         diff={
             "before_header": "trust",
             "after_header": "trust",

@@ -48,7 +48,7 @@ class Site:
         statement = statement_about(manifest, serial, issued=now, expires=now + days * DAY)
         files = SignatureFiles(str(self.signatures), manifest.name, manifest.release)
         pathlib.Path(files.directory).mkdir(parents=True, exist_ok=True)
-        pathlib.Path(files.statement).write_bytes(statement.to_bytes())
+        pathlib.Path(files.text).write_bytes(statement.to_bytes())
         pathlib.Path(files.signature("alice")).write_bytes(self.keys.sign(statement.to_bytes(), "alice"))
         return statement
 

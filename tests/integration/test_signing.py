@@ -15,6 +15,7 @@ import subprocess
 import termios
 
 import pytest
+from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.allowed_signers import SNAPSHOT_NAMESPACE
 from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.serials import read_record
 
 from tests.support.fleet import CLEANER_3B, CLEANER_8B, DESCRIBER_3B, Fleet, contents
@@ -55,10 +56,16 @@ def refused(done: Run, node: str) -> str:
 
 
 def test_fleet_serves_what_is_signed(signing_fleet: Fleet, keys: Keys) -> None:
+    """And what a snapshot of the fleet names."""
     fleet, served = signing_fleet, signing_fleet.served("jw3-1", DESCRIBER_3B)
+    policy = json.loads((fleet.root / "trust" / "policy.json").read_text(encoding="utf-8"))
+    (fleet.root / "trust" / "policy.json").write_text(json.dumps({**policy, "snapshot_hours": 30}), encoding="utf-8")
+    daily = signer_line("daily", keys.public("daily"), namespace=SNAPSHOT_NAMESPACE)
+    (fleet.root / "trust" / "snapshot_signers").write_text(daily, encoding="utf-8")
+    snapshot = ("snapshot", "-e", f"training_snapshot_key={keys.private('daily')}")
     signatures = fleet.root / "signatures"
     succeeded(fleet.run("trust"))
-    assert sorted(os.listdir(installed_trust(fleet, "jw3-1"))) == ["allowed_signers", "policy.json"]
+    assert sorted(os.listdir(installed_trust(fleet, "jw3-1"))) == ["allowed_signers", "policy.json", "snapshot_signers"]
 
     # Nothing is signed yet, so nothing is transferred.
     message = refused(fleet.run("deploy", "--limit", "jw3", "-e", "agent_trust="), "jw3-1")
@@ -74,6 +81,7 @@ def test_fleet_serves_what_is_signed(signing_fleet: Fleet, keys: Keys) -> None:
     succeeded(fleet.run("sign", *CONFIRMED))
     assert {*os.listdir(signatures)} == {CLEANER_3B, CLEANER_8B, DESCRIBER_3B}
     assert len(list((signatures / DESCRIBER_3B).glob("*.openssf"))) == 1
+    succeeded(fleet.run(*snapshot))
     ready = succeeded(fleet.run("preflight", "--limit", "jw3"))
     assert "required on this node; signed releases: 1 of 1" in ready.output
 
@@ -93,6 +101,7 @@ def test_fleet_serves_what_is_signed(signing_fleet: Fleet, keys: Keys) -> None:
     assert f"compared with {fleet.root / 'trust'} on the controller: is not signed;" in message
     assert contents(served) == before
     succeeded(fleet.run("sign", *CONFIRMED, "--tags", "describer"))
+    succeeded(fleet.run(*snapshot))
     fleet.deploy("--limit", "jw3")
     assert contents(served) != before
 

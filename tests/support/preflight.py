@@ -83,6 +83,7 @@ class Site:
             "file_mode": "0644",
             "directory_mode": "0755",
             "signed": [],
+            "snapshot": None,
             "engines": None,
             "engine_policy": "enforce",
             "activation": "auto",

@@ -94,6 +94,7 @@ def write_trust(
     allowed_signers: str,
     revoked: t.Optional[bytes] = None,
     roots: t.Optional[str] = None,
+    snapshot_signers: t.Optional[str] = None,
     **policy: t.Any,
 ) -> Place:
     """Write what a node trusts, as ``trust.yml`` does. It belongs to the user of the tests."""
@@ -104,8 +105,9 @@ def write_trust(
     (directory / "allowed_signers").write_text(allowed_signers, encoding="utf-8")
     if revoked is not None:
         (directory / "revoked_keys").write_bytes(revoked)
-    if roots is not None:
-        (directory / "roots").write_text(roots, encoding="utf-8")
+    for name, text in (("roots", roots), ("snapshot_signers", snapshot_signers)):
+        if text is not None:
+            (directory / name).write_text(text, encoding="utf-8")
     for path in (directory.parent, directory):
         path.chmod(0o755)
     for path in directory.iterdir():

@@ -30,7 +30,7 @@ def check_signatures(checklist: Checklist, params: t.Mapping[str, t.Any], manife
     if not params["signed"] and not is_set_up():
         return
     with checklist.checking(SIGNATURES):
-        acceptance = Acceptance.of_option(params["signed"])
+        acceptance = Acceptance.of_options(params)
         signed = {one["adapter"] for one in params["signed"]}
         verifies = False
         with checklist.checking(SIGNATURES):

@@ -20,11 +20,14 @@ from .._adapter.manifest import Manifest
 from .._errors import DeliveryError, Problem, collected
 from .._store.paths import AdapterPaths
 from .._store.state import read_state
+from .allowed_signers import SNAPSHOT_NAMESPACE
 from .decision import Described, Offer, why_no_return, why_refused, why_refused_everywhere
-from .refusal import MALFORMED, NO_TRUST, Refusal
+from .refusal import MALFORMED, NO_SNAPSHOT, NO_TRUST, SNAPSHOT, Refusal
 from .serials import Accepted, Record, read_record, with_accepted, write_record
+from .snapshot import REMEDY as SNAPSHOT_REMEDY
+from .snapshot import Snapshot, read_snapshot, why_not_in_snapshot
 from .ssh_signatures import SshSignatures, Verified
-from .statement import manifest_sha256, read_statement
+from .statement import Statement, manifest_sha256, read_statement
 from .trust import Trust, read_trust
 
 
@@ -39,13 +42,18 @@ class Signed:
 class Acceptance:
     """Decides about the releases of one run.
 
-    ``signed`` has what was signed, by the name of the adapter. Raises DeliveryError if this node's
-    trust is damaged, or if there are signatures and nothing that the node trusts.
+    ``signed`` has what was signed, by the name of the adapter, and ``snapshot`` the snapshot of the
+    fleet. Raises DeliveryError if this node's trust is damaged, or if there are signatures and
+    nothing that the node trusts.
     """
 
-    def __init__(self, signed: t.Mapping[str, Signed], now: datetime.datetime | None = None) -> None:
+    def __init__(
+        self, signed: t.Mapping[str, Signed], now: datetime.datetime | None = None, snapshot: Signed | None = None
+    ) -> None:
         self._trust = read_trust(_trust_place.PLACE)
         self._signed = signed
+        self._signed_snapshot = snapshot
+        self._snapshot: Snapshot | None = None
         self._now = now or datetime.datetime.now(tz=datetime.timezone.utc).replace(microsecond=0)
         if signed and self._trust is None:
             problem = f"has no {_trust_place.PLACE.directory}, so it trusts no signature."
@@ -53,9 +61,13 @@ class Acceptance:
             raise DeliveryError(Refusal("this node", problem, remedy, None, NO_TRUST))
 
     @classmethod
-    def of_option(cls, signed: t.Iterable[dict[str, t.Any]]) -> Acceptance:
-        """Return the one for the option ``signed`` of a module. Raises DeliveryError as above."""
-        return cls({one["adapter"]: Signed(one["statement"], tuple(one["signatures"])) for one in signed})
+    def of_options(cls, params: t.Mapping[str, t.Any]) -> Acceptance:
+        """Return the one for the options of a module. Raises DeliveryError as above."""
+        signed, snapshot = params["signed"], params["snapshot"]
+        return cls(
+            {one["adapter"]: Signed(one["statement"], tuple(one["signatures"])) for one in signed},
+            snapshot=snapshot and Signed(snapshot["statement"], tuple(snapshot["signatures"])),
+        )
 
     @property
     def requires(self) -> bool:
@@ -77,7 +89,10 @@ class Acceptance:
         refusal = why_refused(described, offer, self._trust.policy, record, self._now)
         if refusal is not None:
             raise DeliveryError(refusal)
-        return None if offer is None or signatures is None else Accepted(offer.statement, signatures, self._now)
+        if offer is None or signatures is None:
+            return None
+        named = None if active else self._named_by(described, offer.statement, self._trust, record)
+        return Accepted(offer.statement, signatures, self._now, named)
 
     def accept_return(self, manifest: Manifest, record: Record | None) -> None:
         """Raise DeliveryError if a rollback to a release is refused."""
@@ -129,6 +144,41 @@ class Acceptance:
             return signed is None and not self._trust.policy.required
         return signed is None or accepted.statement.to_bytes().decode() == signed.statement
 
+    def _named_by(
+        self, described: Described, statement: Statement, trust: Trust, record: Record | None
+    ) -> datetime.datetime | None:
+        """Return the time of the snapshot that names a release, None where none is needed.
+
+        Raises DeliveryError if it does not name it.
+        """
+        if trust.policy.snapshot_hours is None:
+            return None
+        if self._snapshot is None:
+            self._snapshot = self._verified_snapshot(described, trust)
+        seen = None if record is None else record.snapshot
+        refusal = why_not_in_snapshot(described, statement, self._snapshot, trust.policy, seen, self._now)
+        if refusal is not None:
+            raise DeliveryError(refusal)
+        return self._snapshot.issued
+
+    def _verified_snapshot(self, described: Described, trust: Trust) -> Snapshot:
+        signed = self._signed_snapshot
+        if signed is None:
+            problem = "comes without a snapshot of the fleet, which this node requires."
+            raise DeliveryError(Refusal(described.subject, problem, SNAPSHOT_REMEDY, described.adapter, NO_SNAPSHOT))
+        text = signed.statement.encode("utf-8", "replace")
+        with SshSignatures(trust.snapshot_signers, trust.revoked, self._now, SNAPSHOT_NAMESPACE) as ssh:
+            outcomes = [ssh.verify(text, one.encode("utf-8", "replace")) for one in signed.signatures]
+        if not any(isinstance(one, Verified) for one in outcomes):
+            why = next((f": it {one.problem}" for one in outcomes if isinstance(one, Refusal)), ".")
+            problem = f"comes with a snapshot that has no good signature{why}"
+            raise DeliveryError(Refusal(described.subject, problem, SNAPSHOT_REMEDY, described.adapter, SNAPSHOT))
+        try:
+            return read_snapshot(text)
+        except DeliveryError as exc:
+            first = exc.problems[0]
+            raise DeliveryError(Refusal(first.subject, first.problem, first.remedy, described.adapter, SNAPSHOT)) from exc
+
 
 def check_everywhere(manifest: Manifest, signed: Signed | None, trust: Trust, now: datetime.datetime) -> None:
     """Raise DeliveryError for a release that every node with this trust refuses."""
@@ -177,8 +227,10 @@ def record_accepted(path: str, new: Accepted, stored: t.Collection[str]) -> None
     """
     record = read_record(path)
     known = None if record is None else record.of(new.statement.digest)
-    if known is None or (known.statement, known.signatures) != (new.statement, new.signatures):
-        write_record(path, with_accepted(record, new, stored))
+    changed = known is None or (known.statement, known.signatures) != (new.statement, new.signatures)
+    after = with_accepted(record, new, stored)
+    if changed or record is None or after.snapshot != record.snapshot:
+        write_record(path, after)
 
 
 def _described(manifest: Manifest, active: bool) -> Described:

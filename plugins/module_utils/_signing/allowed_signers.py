@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""The files that name the keys of signers: allowed_signers, roots, and the list of revoked keys.
+"""The files that name keys: allowed_signers, others of its form, and the list of revoked keys.
 
 The formats are OpenSSH's (ALLOWED SIGNERS and KEY REVOCATION LISTS in ssh-keygen(1)). Less is
 accepted than ssh-keygen accepts. It takes a line without ``namespaces=`` as good for any purpose,
@@ -24,6 +24,8 @@ from .ssh_formats import FormatError, PublicKey, read_public_key
 NAMESPACE = "release@lorafleet.delivery"
 # For signatures of the roots over what nodes trust.
 ROOT_NAMESPACE = "trust@lorafleet.delivery"
+# For signatures of snapshots of the fleet.
+SNAPSHOT_NAMESPACE = "snapshot@lorafleet.delivery"
 MAX_LINES = 1000
 KRL_MAGIC = b"SSHKRL\n\0"
 

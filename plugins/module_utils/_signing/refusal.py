@@ -40,6 +40,12 @@ UNSIGNED = "unsigned"
 UNSIGNED_AFTER_SIGNED = "unsigned_after_signed"
 NEVER_ACCEPTED = "never_accepted"
 NO_TRUST = "no_trust"
+# What is current.
+NO_SNAPSHOT = "no_snapshot"
+SNAPSHOT = "snapshot"
+SNAPSHOT_OLDER = "snapshot_older"
+SNAPSHOT_EXPIRED = "snapshot_expired"
+NOT_IN_SNAPSHOT = "not_in_snapshot"
 # What nodes are to trust.
 ROOTS = "roots"
 
@@ -67,6 +73,11 @@ CODES = (
     UNSIGNED_AFTER_SIGNED,
     NEVER_ACCEPTED,
     NO_TRUST,
+    NO_SNAPSHOT,
+    SNAPSHOT,
+    SNAPSHOT_OLDER,
+    SNAPSHOT_EXPIRED,
+    NOT_IN_SNAPSHOT,
     ROOTS,
 )
 

@@ -26,11 +26,15 @@ SCHEMA = 1
 
 @dataclasses.dataclass(frozen=True)
 class Accepted:
-    """A statement that was accepted on this node, when, and the signature of each signer."""
+    """A statement that was accepted on this node, when, and the signature of each signer.
+
+    ``snapshot`` is the time of the snapshot that named it, if one was needed.
+    """
 
     statement: Statement
     signatures: dict[str, str]
     at: datetime.datetime
+    snapshot: datetime.datetime | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,12 +42,14 @@ class Record:
     """The highest serial that was accepted, its digest, and the statements of the stored releases.
 
     ``newest`` is the time of the newest statement: no clock that is right shows an earlier time.
+    ``snapshot`` is that of the newest snapshot under which one was accepted.
     """
 
     serial: int
     digest: str
     newest: datetime.datetime
     accepted: tuple[Accepted, ...]
+    snapshot: datetime.datetime | None = None
 
     def of(self, digest: str) -> Accepted | None:
         """Return what was accepted of a release last."""
@@ -59,10 +65,11 @@ def with_accepted(record: Record | None, new: Accepted, stored: t.Collection[str
     statement = new.statement
     others = () if record is None else record.accepted
     kept = tuple(one for one in others if one.statement.release in stored and one.statement.digest != statement.digest)
-    highest, newest = (statement.serial, statement.digest), statement.issued
+    highest, newest, snapshot = (statement.serial, statement.digest), statement.issued, new.snapshot
     if record is not None:
         highest, newest = max(highest, (record.serial, record.digest)), max(newest, record.newest)
-    return Record(*highest, newest, (*kept, new))
+        snapshot = max(filter(None, (snapshot, record.snapshot)), default=None)
+    return Record(*highest, newest, (*kept, new), snapshot)
 
 
 def read_record(path: str) -> Record | None:
@@ -89,6 +96,7 @@ def read_record(path: str) -> Record | None:
                 )
                 for one in data["accepted"]
             ),
+            snapshot=time_of(data["snapshot"]) if "snapshot" in data else None,
         )
     except (KeyError, TypeError, ValueError, AttributeError, DeliveryError) as exc:
         raise DeliveryError.of(path, f"does not follow schema {SCHEMA}: {type(exc).__name__} {exc}.", remedy) from exc
@@ -106,4 +114,6 @@ def write_record(path: str, record: Record) -> None:
         for one in record.accepted
     ]
     data = {"schema": SCHEMA, "serial": record.serial, "digest": record.digest, "newest": time_text(record.newest)}
+    if record.snapshot is not None:
+        data["snapshot"] = time_text(record.snapshot)
     write_json(path, {**data, "accepted": accepted})

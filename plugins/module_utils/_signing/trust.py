@@ -10,6 +10,7 @@ POLICY_FILE           the name of the fleet, and what is required
 SIGNERS_FILE          the keys of signers
 REVOKED_FILE          revoked keys; need not exist
 ROOTS_FILE            the keys of those who sign each version of this content; need not exist
+SNAPSHOT_SIGNERS_FILE the keys of those who sign snapshots of the fleet; need not exist
 
 A node without this directory requires no signatures. No variable of the inventory names the
 directory or overrides what is in it.
@@ -28,19 +29,26 @@ from .._files import DIRECTORY, open_regular
 from .._formats.strict_json import is_integer, parse_object
 from .._names import check_name
 from .._trust_place import Place
-from .allowed_signers import ROOT_NAMESPACE, Signer, check_revoked_keys, read_allowed_signers
+from .allowed_signers import ROOT_NAMESPACE, SNAPSHOT_NAMESPACE, Signer, check_revoked_keys, read_allowed_signers
 
 POLICY_FILE = "policy.json"
 SIGNERS_FILE = "allowed_signers"
 REVOKED_FILE = "revoked_keys"
 ROOTS_FILE = "roots"
-OPTIONAL_FILES = (REVOKED_FILE, ROOTS_FILE)
+SNAPSHOT_SIGNERS_FILE = "snapshot_signers"
+OPTIONAL_FILES = (REVOKED_FILE, ROOTS_FILE, SNAPSHOT_SIGNERS_FILE)
 # A certificate revocation list of a large fleet has a few kB.
 _MOST_BYTES = 1 << 20
 MOST_SIGNATURES = 16
 # The integers in a policy, and the highest value of each.
-_NUMBERS = {"threshold": MOST_SIGNATURES, "version": 1 << 53, "root_threshold": MOST_SIGNATURES, "certificate_days": 3650}
-_OPTIONAL_KEYS = ("certificate_days", "root_threshold")
+_NUMBERS = {
+    "threshold": MOST_SIGNATURES,
+    "version": 1 << 53,
+    "root_threshold": MOST_SIGNATURES,
+    "certificate_days": 3650,
+    "snapshot_hours": 24 * 365,
+}
+_OPTIONAL_KEYS = ("certificate_days", "root_threshold", "snapshot_hours")
 _REMEDY = "Run playbooks/trust.yml."
 
 
@@ -52,7 +60,8 @@ class Policy:
     signers that a statement needs. ``version`` is a number that people raise with each change.
     ``root_threshold`` is the number of different roots that have to sign that, where there are any.
     ``certificate_days`` is for how long a statement counts that somebody with a certificate has
-    signed; without it, that is until the certificate ends.
+    signed; without it, that is until the certificate ends. ``snapshot_hours`` is how old the
+    snapshot of the fleet may be that names a release; without it, no snapshot is needed.
     """
 
     fleet: str
@@ -61,6 +70,7 @@ class Policy:
     version: int
     root_threshold: int | None = None
     certificate_days: int | None = None
+    snapshot_hours: int | None = None
 
     def certified_since(self, issued: datetime.datetime, at: datetime.datetime) -> datetime.datetime:
         """Return since when, until ``at``, a certificate must have been in force at any time.
@@ -80,6 +90,7 @@ class Trust:
     signers: tuple[Signer, ...]
     revoked: bytes
     roots: tuple[Signer, ...] = ()
+    snapshot_signers: tuple[Signer, ...] = ()
 
 
 def read_trust(place: Place) -> Trust | None:
@@ -108,22 +119,41 @@ def read_trust(place: Place) -> Trust | None:
 
 def trust_of(files: t.Mapping[str, bytes], directory: str = "") -> Trust:
     """Return what files in a directory say. Raises DeliveryError if a node would not read them."""
-    policy_path, signers_path, revoked_path, roots_path = (
-        os.path.join(directory, name) for name in (POLICY_FILE, SIGNERS_FILE, REVOKED_FILE, ROOTS_FILE)
+    policy_path, signers_path, revoked_path = (
+        os.path.join(directory, name) for name in (POLICY_FILE, SIGNERS_FILE, REVOKED_FILE)
     )
     policy = _read_policy(files[POLICY_FILE], policy_path)
     signers = read_allowed_signers(files[SIGNERS_FILE].decode("utf-8", "replace"), signers_path)
     _check_threshold(policy.threshold, signers, signers_path, "signers", "release")
     revoked = files.get(REVOKED_FILE, b"")
     check_revoked_keys(revoked, revoked_path)
-    if (ROOTS_FILE in files) != (policy.root_threshold is not None):
-        missing = f"file {ROOTS_FILE}" if policy.root_threshold is not None else "key root_threshold"
-        raise DeliveryError.of(policy_path, f"lacks the {missing}: one needs the other.", _REMEDY)
-    if policy.root_threshold is None:
-        return Trust(policy, signers, revoked)
-    roots = read_allowed_signers(files[ROOTS_FILE].decode("utf-8", "replace"), roots_path, ROOT_NAMESPACE)
-    _check_threshold(policy.root_threshold, roots, roots_path, "roots", "version")
-    return Trust(policy, signers, revoked, roots)
+    roots = _other_signers(files, directory, ROOTS_FILE, "root_threshold", policy.root_threshold, ROOT_NAMESPACE)
+    if policy.root_threshold is not None:
+        _check_threshold(policy.root_threshold, roots, os.path.join(directory, ROOTS_FILE), "roots", "version")
+    snapshot_signers = _other_signers(
+        files, directory, SNAPSHOT_SIGNERS_FILE, "snapshot_hours", policy.snapshot_hours, SNAPSHOT_NAMESPACE
+    )
+    if policy.snapshot_hours is not None:
+        if not policy.required:
+            problem = "has snapshot_hours, but unsigned releases are accepted, which no snapshot names."
+            raise DeliveryError.of(policy_path, problem, "Set required to true, or remove snapshot_hours.")
+        _check_threshold(1, snapshot_signers, os.path.join(directory, SNAPSHOT_SIGNERS_FILE), "signers", "snapshot")
+    return Trust(policy, signers, revoked, roots, snapshot_signers)
+
+
+def _other_signers(
+    files: t.Mapping[str, bytes], directory: str, name: str, key: str, value: int | None, namespace: str
+) -> tuple[Signer, ...]:
+    """Return the signers in a file that is there if a key of the policy is.
+
+    Raises DeliveryError.
+    """
+    if (name in files) != (value is not None):
+        missing = f"file {name}" if value is not None else f"key {key}"
+        raise DeliveryError.of(os.path.join(directory, POLICY_FILE), f"lacks the {missing}: one needs the other.", _REMEDY)
+    if name not in files:
+        return ()
+    return read_allowed_signers(files[name].decode("utf-8", "replace"), os.path.join(directory, name), namespace)
 
 
 def _read_policy(data: bytes, path: str) -> Policy:

@@ -309,6 +309,7 @@ _RESULTS: dict[str, dict[str, Form]] = {
         "signers": ListOf(_NAME),
         "roots": ListOf(_NAME),
         "root_threshold": Nullable(_INTEGER),
+        "snapshot_hours": Nullable(_INTEGER),
     },
     "preflight_info": {
         "checks": ListOf(

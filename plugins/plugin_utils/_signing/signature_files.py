@@ -10,6 +10,7 @@ SIGNATURES/NAME/DIGEST12.json           the statement
 SIGNATURES/NAME/DIGEST12.*.sig          its signatures, one file for each key
 SIGNATURES/NAME/DIGEST12.manifest       the manifest whose sha256 the statement has
 SIGNATURES/NAME/DIGEST12.openssf        a bundle for model-signing, if there is one
+SIGNATURES/fleet.json, fleet.*.sig      the snapshot of the fleet, and its signatures
 
 Nothing is verified here.
 """
@@ -25,6 +26,7 @@ import typing as t
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import Manifest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.snapshot import MAX_BYTES as MAX_SNAPSHOT
 from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.ssh_formats import MAX_SIGNATURE
 from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.statement import (
     MAX_BYTES,
@@ -37,22 +39,43 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.trust 
 from .._once import once_a_run
 
 
-class SignatureFiles:
+class SignedFile:
+    """A text, and its signatures in files beside it."""
+
+    def __init__(self, base: str, limit: int) -> None:
+        self.text = f"{base}.json"
+        self._base = base
+        self._limit = limit
+
+    def signature(self, signer: str) -> str:
+        """Return the path of a signature. ``signer`` tells it from those of others."""
+        return f"{self._base}.{signer}.sig"
+
+    def signatures(self) -> list[str]:
+        return sorted(glob.glob(f"{glob.escape(self._base)}.*.sig"))
+
+    def read(self) -> dict[str, t.Any] | None:
+        """Return the text and its signatures, or None if there is no text.
+
+        Raises DeliveryError for a file that cannot be one.
+        """
+        if not os.path.lexists(self.text):
+            return None
+        paths = self.signatures()
+        if len(paths) > MOST_SIGNATURES:
+            problem = f"has {len(paths)} signatures; at most {MOST_SIGNATURES} are read."
+            raise DeliveryError.of(self.text, problem, "Delete those that are no longer needed.")
+        return {"statement": _read(self.text, self._limit), "signatures": [_read(path, MAX_SIGNATURE) for path in paths]}
+
+
+class SignatureFiles(SignedFile):
     """The files about one release."""
 
     def __init__(self, directory: str, name: str, release: str) -> None:
         self.directory = os.path.join(directory, name)
-        self.statement = os.path.join(self.directory, f"{release}.json")
+        super().__init__(os.path.join(self.directory, release), MAX_BYTES)
         self.manifest = _manifest_path(self.directory, release)
         self.openssf = os.path.join(self.directory, f"{release}.openssf")
-        self._signatures = os.path.join(self.directory, f"{release}.")
-
-    def signature(self, signer: str) -> str:
-        """Return the path of a signature. ``signer`` tells it from those of others."""
-        return f"{self._signatures}{signer}.sig"
-
-    def signatures(self) -> list[str]:
-        return sorted(glob.glob(f"{glob.escape(self._signatures)}*.sig"))
 
     def manifest_of(self, statement: Statement) -> Manifest | None:
         """Return the manifest of another release of the adapter, None without the signed one."""
@@ -63,18 +86,10 @@ class SignatureFiles:
             return manifest if manifest_sha256(manifest) == statement.manifest else None
         return None
 
-    def read(self) -> dict[str, t.Any] | None:
-        """Return the statement and its signatures as texts, or None if there is no statement.
 
-        Raises DeliveryError for a file that cannot be one.
-        """
-        if not os.path.lexists(self.statement):
-            return None
-        paths = self.signatures()
-        if len(paths) > MOST_SIGNATURES:
-            problem = f"has {len(paths)} signatures; at most {MOST_SIGNATURES} are read."
-            raise DeliveryError.of(self.statement, problem, "Delete those that are no longer needed.")
-        return {"statement": _read(self.statement, MAX_BYTES), "signatures": [_read(path, MAX_SIGNATURE) for path in paths]}
+def snapshot_files(directory: str) -> SignedFile:
+    """Return the files of the snapshot of the fleet."""
+    return SignedFile(os.path.join(directory, "fleet"), MAX_SNAPSHOT)
 
 
 def statements_in(directory: str) -> list[Statement]:
@@ -113,7 +128,7 @@ def with_signed(arguments: c.Mapping[str, t.Any]) -> dict[str, t.Any]:
         signed = SignatureFiles(directory, name, release).read()
         if signed is not None:
             found.append({"adapter": name, **signed})
-    return {**arguments, "signed": found}
+    return {**arguments, "signed": found, "snapshot": snapshot_files(directory).read()}
 
 
 def _name_and_release(text: str) -> tuple[str, str]:

@@ -136,20 +136,20 @@ def sign(proposal: Proposal, key: str, trust: Trust, now: datetime.datetime, ope
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(old)
         if bundle is not None:
-            _write(files.openssf, bundle)
-        _write(files.manifest, canonical(proposal.manifest.to_json()))
-        _write(files.statement, text)
-    _write(files.signature(read_signature(signature).key.short), signature)
+            write_at_once(files.openssf, bundle)
+        write_at_once(files.manifest, canonical(proposal.manifest.to_json()))
+        write_at_once(files.text, text)
+    write_at_once(files.signature(read_signature(signature).key.short), signature)
     return outcome.signer
 
 
-def ssh_sign(text: bytes, key: str) -> bytes:
+def ssh_sign(text: bytes, key: str, namespace: str = NAMESPACE) -> bytes:
     """Return the signature of a text by a key. Raises DeliveryError.
 
     ``key`` is the file of a private key, or of the public key or certificate of one that ssh-agent
     has.
     """
-    command = [ssh_keygen(), "-Y", "sign", "-f", os.path.expanduser(key), "-n", NAMESPACE]
+    command = [ssh_keygen(), "-Y", "sign", "-f", os.path.expanduser(key), "-n", namespace]
     remedy = "Name the file of a key, or the .pub file of a key that ssh-agent has (ssh-add -L)."
     try:
         done = subprocess.run(command, input=text, capture_output=True, timeout=_SECONDS, check=False)
@@ -186,7 +186,7 @@ def _public_key(key: str) -> PublicKey | None:
     return None
 
 
-def _write(path: str, data: bytes) -> None:
+def write_at_once(path: str, data: bytes) -> None:
     """Replace a file at once."""
     descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".new-")
     with open(descriptor, "wb") as stream:

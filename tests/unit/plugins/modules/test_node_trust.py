@@ -68,7 +68,7 @@ def test_node_trust_first_run_writes_what_the_node_reads(run: RunModule, place: 
     finally:
         os.umask(umask)
     expected = {"changed": True, "fleet": FLEET, "required": True, "threshold": 1, "version": 1, "signers": ["alice", "bob"]}
-    expected.update(roots=[], root_threshold=None)
+    expected.update(roots=[], root_threshold=None, snapshot_hours=None)
     assert {key: value for key, value in done.items() if key != "diff"} == expected
     assert (done["diff"]["before"], "alice namespaces" in done["diff"]["after"]) == ("", True)
     trust = read_trust(place)

@@ -45,7 +45,7 @@ def test_steps_are_modules_with_unique_keys() -> None:
     every = (*STEPS, PREFLIGHT, RECORD)
     modules = {path.stem for path in PLUGINS.glob("modules/*.py")}
     # These take no time that a progress display could show.
-    others = {"adapter_selection_info", "adapter_sign", "fleet_info", "node_trust"}
+    others = {"adapter_selection_info", "adapter_sign", "fleet_info", "fleet_snapshot", "node_trust"}
     assert modules - {step.module for step in every} == others
     assert {step.module for step in every} <= modules
     assert len({step.key for step in every}) == len(every)

@@ -52,7 +52,8 @@ def checks(
     tmp_path: pathlib.Path, *signed: dict[str, t.Any], manifests: t.Sequence[Manifest] = (GRAMMAR, PARAPHRASE)
 ) -> list[Check]:
     checklist = Checklist()
-    params = {"signed": list(signed), "models_dir": str(tmp_path / "models"), "store": str(tmp_path / "store")}
+    places = {"models_dir": str(tmp_path / "models"), "store": str(tmp_path / "store")}
+    params = {"signed": list(signed), "snapshot": None, **places}
     check_signatures(checklist, params, {one.name: one for one in manifests})
     assert {one.check for one in checklist.checks} <= {"signatures"}
     return checklist.checks

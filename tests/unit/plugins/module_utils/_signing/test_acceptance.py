@@ -25,7 +25,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.accept
     check_everywhere,
     record_accepted,
 )
-from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.allowed_signers import NAMESPACE
+from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.allowed_signers import NAMESPACE, SNAPSHOT_NAMESPACE
 from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.refusal import Refusal
 from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.serials import (
     Accepted,
@@ -33,8 +33,10 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.serial
     read_record,
     with_accepted,
 )
+from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.snapshot import Snapshot
 from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.statement import MAX_BYTES, Statement
 from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.trust import read_trust
+from ansible_collections.lorafleet.delivery.plugins.module_utils._trust_place import Place
 
 from tests.support.fido import PRESENT, SecurityKey
 from tests.support.paths import CHECKOUT
@@ -64,6 +66,10 @@ class Case:
         self.revoked: t.Optional[bytes] = None
         self.policy: dict[str, t.Any] = {}
         self.trusts = True
+        # If set, the policy requires a snapshot, and this one is signed by daily and offered.
+        self.snapshot: t.Optional[Snapshot] = None
+        self.snapshot_text: t.Optional[bytes] = None
+        self.snapshot_signer = "daily"
         self.record: t.Optional[Record] = self.accepted(1, 7)
         self.active = False
         self.now = NOW
@@ -96,8 +102,26 @@ class Case:
         signatures = [self.keys.sign(text, key) for key in self.signers] if self.signatures is None else self.signatures
         return {NAME: Signed(text.decode(), tuple(one.decode() for one in signatures))}
 
+    def require_snapshot(self, serial: int = 8, version: int = 2, age: datetime.timedelta = HOUR, **changes: t.Any) -> None:
+        self.policy = {"snapshot_hours": 30}
+        entry = {NAME: (serial, manifest_of(version).digest)}
+        self.snapshot = Snapshot(**{"fleet": "lab", "issued": NOW - age, "adapters": entry, **changes})
+        self.snapshot_text = self.snapshot.to_bytes()
 
-# Only a node knows its serials and its clock, what it has accepted, and whether it serves that.
+    def trust(self, base: pathlib.Path) -> Place:
+        daily = None
+        if "snapshot_hours" in self.policy:
+            daily = signer_line("daily", self.keys.public("daily"), namespace=SNAPSHOT_NAMESPACE)
+        return write_trust(base, "".join(self.lines), self.revoked, snapshot_signers=daily, **self.policy)
+
+    def offered_snapshot(self) -> t.Optional[Signed]:
+        if self.snapshot is None or self.snapshot_text is None:
+            return None
+        signature = self.keys.sign(self.snapshot.to_bytes(), self.snapshot_signer, SNAPSHOT_NAMESPACE)
+        return Signed(self.snapshot_text.decode(), (signature.decode(),))
+
+
+# Only a node knows its clock, its serials and snapshots, what it has accepted and what it serves.
 OF_A_NODE = {
     refusal.KEY_NOT_IN_FORCE,
     refusal.CERTIFICATE,
@@ -106,6 +130,11 @@ OF_A_NODE = {
     refusal.SERIAL_LOWER,
     refusal.SERIAL_REUSED,
     refusal.EXPIRED,
+    refusal.NO_SNAPSHOT,
+    refusal.SNAPSHOT,
+    refusal.SNAPSHOT_OLDER,
+    refusal.SNAPSHOT_EXPIRED,
+    refusal.NOT_IN_SNAPSHOT,
 }
 Row = t.Callable[[Case], None]
 REFUSED: list[t.Any] = []
@@ -421,6 +450,65 @@ def statement_of_tomorrow(case: Case) -> None:
     changed(case, issued=NOW + DAY)
 
 
+# Snapshots of the fleet
+
+
+@refused(refusal.NO_SNAPSHOT)
+def snapshot_that_is_missing(case: Case) -> None:
+    case.require_snapshot()
+    case.snapshot = None
+
+
+@refused(refusal.SNAPSHOT)
+def snapshot_of_a_stranger(case: Case) -> None:
+    case.require_snapshot()
+    case.snapshot_signer = "alice"
+
+
+@refused(refusal.SNAPSHOT)
+def snapshot_that_was_changed(case: Case) -> None:
+    case.require_snapshot(serial=7)
+    assert case.snapshot_text is not None
+    case.snapshot_text = case.snapshot_text.replace(b'"serial": 7', b'"serial": 8')
+
+
+@refused(refusal.SNAPSHOT)
+def snapshot_of_another_fleet(case: Case) -> None:
+    case.require_snapshot(fleet="production")
+
+
+@refused(refusal.SNAPSHOT_EXPIRED)
+def snapshot_of_the_day_before_yesterday(case: Case) -> None:
+    case.require_snapshot(age=31 * HOUR)
+
+
+@refused(refusal.SNAPSHOT_OLDER)
+def snapshot_before_one_that_was_seen(case: Case) -> None:
+    case.require_snapshot(age=2 * HOUR)
+    assert case.record is not None
+    case.record = dataclasses.replace(case.record, snapshot=NOW - HOUR)
+
+
+@refused(refusal.CLOCK)
+def snapshot_of_tomorrow(case: Case) -> None:
+    case.require_snapshot(age=-DAY)
+
+
+@refused(refusal.NOT_IN_SNAPSHOT)
+def release_before_that_of_the_snapshot(case: Case) -> None:
+    case.require_snapshot(serial=9, version=3)
+
+
+@refused(refusal.NOT_IN_SNAPSHOT)
+def statement_before_that_of_the_snapshot(case: Case) -> None:
+    case.require_snapshot(serial=9)
+
+
+@refused(refusal.NOT_IN_SNAPSHOT)
+def snapshot_without_the_adapter(case: Case) -> None:
+    case.require_snapshot(adapters={})
+
+
 # Texts that are no statements
 
 
@@ -587,6 +675,23 @@ def active_release_whose_certificate_has_ended(case: Case) -> None:
 
 
 @accepted
+def release_that_a_snapshot_names(case: Case) -> None:
+    case.require_snapshot()
+
+
+@accepted
+def active_release_without_a_snapshot(case: Case) -> None:
+    case.require_snapshot()
+    case.snapshot, case.record, case.active = None, case.accepted(2, 8, case.record), True
+
+
+@accepted
+def stale_snapshot_where_none_is_required(case: Case) -> None:
+    case.require_snapshot(age=31 * HOUR)
+    case.policy = {}
+
+
+@accepted
 def signer_beside_other_revoked_keys(case: Case) -> None:
     case.revoked = case.keys.krl(case.public("bob"))
 
@@ -602,11 +707,11 @@ def case(keys: Keys) -> Case:
 
 
 def acceptance_of(case: Case, path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Acceptance:
-    place = write_trust(path, "".join(case.lines), case.revoked, **case.policy)
+    place = case.trust(path)
     if not case.trusts:
         place = place._replace(directory=str(path / "nowhere"))
     monkeypatch.setattr(_trust_place, "PLACE", place)
-    return Acceptance(case.offered(), case.now)
+    return Acceptance(case.offered(), case.now, case.offered_snapshot())
 
 
 def refusal_of(case: Case, path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Refusal:
@@ -655,6 +760,8 @@ def test_accept_returns_statement_and_signers(
     assert found.signatures
     assert {*found.signatures} <= {"alice", "carol", "ci@lab"}
     assert refusal_everywhere(case) is None
+    needed = "snapshot_hours" in case.policy and not case.active and case.snapshot is not None
+    assert found.snapshot == (case.snapshot.issued if needed and case.snapshot else None)
 
 
 @pytest.mark.parametrize("trusts", [True, False])
@@ -695,7 +802,7 @@ def test_accept_return_ignores_serial_expiry_and_signers_of_today(
 ) -> None:
     case.record = case.accepted(2, 8, case.record)
     case.now = NOW + 999 * DAY
-    case.lines, case.policy = case.lines[1:], {"threshold": 2}
+    case.lines, case.policy = case.lines[1:], {"threshold": 2, "snapshot_hours": 30}
     case.revoked = case.keys.krl(case.public("bob"))
     returned(case, tmp_path, monkeypatch, manifest_of(1))
 
@@ -755,7 +862,17 @@ def test_record_accepted_writes_what_is_new_only(tmp_path: pathlib.Path) -> None
     record_accepted(str(path), dataclasses.replace(new, statement=again), [release_of(1)])
     record = read_record(str(path))
     assert record is not None
-    assert record.serial == 8
+    assert (record.serial, record.snapshot) == (8, None)
+
+
+def test_record_accepted_keeps_the_newest_snapshot(tmp_path: pathlib.Path) -> None:
+    path = str(tmp_path / "accepted.json")
+    new = Accepted(statement_about(manifest_of(1), 7), {"alice": "signature"}, NOW)
+    for snapshot, expected in ((NOW, NOW), (NOW - DAY, NOW), (None, NOW), (NOW + DAY, NOW + DAY)):
+        record_accepted(path, dataclasses.replace(new, snapshot=snapshot), [release_of(1)])
+        record = read_record(path)
+        assert record is not None
+        assert record.snapshot == expected
 
 
 def test_documentation_names_each_code() -> None:

@@ -12,6 +12,7 @@ import typing as t
 
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
+from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.allowed_signers import SNAPSHOT_NAMESPACE
 from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.trust import Policy, read_trust
 from ansible_collections.lorafleet.delivery.plugins.module_utils._trust_place import PLACE, Place
 
@@ -142,6 +143,7 @@ def test_read_trust_returns_roots_and_their_threshold(keys: Keys, tmp_path: path
     [
         (["rita"], {}, "lacks the key root_threshold"),
         (None, {"root_threshold": 1}, "lacks the file roots"),
+        (None, {"snapshot_hours": 30}, "lacks the file snapshot_signers"),
         (["rita"], {"root_threshold": None}, "a value for root_threshold"),
         (["rita"], {"root_threshold": 0}, "a value for root_threshold"),
         (["rita"], {"root_threshold": 2}, "roots: names 1 roots, but 2 have to sign each version"),
@@ -153,6 +155,17 @@ def test_read_trust_with_other_roots_is_error(
     roots = None if people is None else root_lines(keys, *people)
     with pytest.raises(DeliveryError, match=words):
         read_trust(write_trust(tmp_path, signer_line("alice", keys.public("alice")), roots=roots, **policy))
+
+
+def test_read_trust_with_snapshots_of_unsigned_releases_is_error(keys: Keys, tmp_path: pathlib.Path) -> None:
+    line = signer_line("alice", keys.public("alice"))
+    daily = signer_line("daily", keys.public("daily"), namespace=SNAPSHOT_NAMESPACE)
+    with pytest.raises(DeliveryError, match="unsigned releases are accepted"):
+        read_trust(write_trust(tmp_path, line, snapshot_signers=daily, required=False, snapshot_hours=30))
+    with pytest.raises(DeliveryError, match="lacks the key snapshot_hours"):
+        read_trust(write_trust(tmp_path, line, snapshot_signers=daily))
+    with pytest.raises(DeliveryError, match="snapshot_signers: names 0 signers, but 1 have to sign each snapshot"):
+        read_trust(write_trust(tmp_path, line, snapshot_signers="", snapshot_hours=30))
 
 
 def test_read_trust_with_signers_as_roots_is_error(keys: Keys, tmp_path: pathlib.Path) -> None:

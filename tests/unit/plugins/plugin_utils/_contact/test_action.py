@@ -151,7 +151,8 @@ def test_contact_action_sends_what_is_signed_about_the_manifests(monkeypatch: py
     given = {"manifests": [manifest_of(1).to_text()], "signatures": str(tmp_path)}
     plugin._task, plugin._connection = Task(args=given), Connection()
     plugin.run(None, {"inventory_hostname": "jw2-1"})
-    assert sent == [{**given, "signed": [{"adapter": NAME, "statement": "statement", "signatures": ["signature"]}]}]
+    signed = [{"adapter": NAME, "statement": "statement", "signatures": ["signature"]}]
+    assert sent == [{**given, "signed": signed, "snapshot": None}]
     # A directory that is missing fails the task, as what a host answers does.
     plugin._task.args["signatures"] = str(tmp_path / "none")
     monkeypatch.setattr(ActionBase, "_get_remote_user", lambda _action: "deploy")

@@ -25,7 +25,7 @@ from tests.support.answers import described
 from tests.support.paths import PLUGINS
 
 # Modules whose action plugin never contacts a host.
-ON_CONTROLLER = {"adapter_selection_info", "adapter_sign", "fleet_info"}
+ON_CONTROLLER = {"adapter_selection_info", "adapter_sign", "fleet_info", "fleet_snapshot"}
 MODULES = sorted({path.stem for path in (PLUGINS / "modules").glob("*.py")} - ON_CONTROLLER)
 # Imported before a test installs Ansible's importer, which would need the collection's metadata.
 ACTIONS_OF = {name: importlib.import_module(f"ansible_collections.lorafleet.delivery.plugins.action.{name}") for name in MODULES}

@@ -37,7 +37,7 @@ class Controller:
         statement = statement_about(manifest_of(version), 7, issued=now - 9 * DAY, expires=now + days * DAY)
         files = SignatureFiles(str(self.signatures), NAME, release_of(version))
         pathlib.Path(files.directory).mkdir(exist_ok=True)
-        pathlib.Path(files.statement).write_bytes(statement.to_bytes())
+        pathlib.Path(files.text).write_bytes(statement.to_bytes())
         pathlib.Path(files.signature("key")).write_bytes(self.keys.sign(statement.to_bytes(), signer))
 
     def check(self, version: int = 1, **changes: t.Any) -> None:

@@ -88,7 +88,7 @@ def test_sign_with_openssf_key_writes_bundle_and_its_digest(tmp_path: pathlib.Pa
         """Return what was done, and what the statement says about a bundle."""
         proposal = proposed(openssf_key)
         sign(proposal, keys.private("alice"), trust, now, openssf_key)
-        return proposal.action, read_statement(pathlib.Path(proposal.files.statement).read_bytes()).openssf
+        return proposal.action, read_statement(pathlib.Path(proposal.files.text).read_bytes()).openssf
 
     assert signed("") == ("signed", None)
     bundle = pathlib.Path(proposed("").files.openssf)

@@ -24,7 +24,7 @@ ARGUMENTS = {"manifests": [manifest_of(version).to_text() for version in (1, 2)]
 def files(tmp_path: pathlib.Path) -> SignatureFiles:
     found = SignatureFiles(str(tmp_path), NAME, release_of(1))
     pathlib.Path(found.directory).mkdir()
-    pathlib.Path(found.statement).write_text("statement", encoding="utf-8")
+    pathlib.Path(found.text).write_text("statement", encoding="utf-8")
     for signer in ("b", "a", "json"):
         pathlib.Path(found.signature(signer)).write_text(f"signature {signer}", encoding="utf-8")
     return found
@@ -35,7 +35,10 @@ def test_with_signed_adds_statements_with_their_signatures(files: SignatureFiles
     arguments = {**ARGUMENTS, "signatures": str(tmp_path)}
     signatures = ["signature a", "signature b", "signature json"]
     expected = [{"adapter": NAME, "statement": "statement", "signatures": signatures}]
-    assert with_signed(arguments) == {**arguments, "signed": expected}
+    assert with_signed(arguments) == {**arguments, "signed": expected, "snapshot": None}
+    (tmp_path / "fleet.json").write_text("snapshot", encoding="utf-8")
+    (tmp_path / "fleet.c.sig").write_text("signature c", encoding="utf-8")
+    assert with_signed(arguments)["snapshot"] == {"statement": "snapshot", "signatures": ["signature c"]}
     assert files.read() == {"statement": "statement", "signatures": signatures}
 
 
@@ -77,7 +80,7 @@ def test_with_signed_of_text_that_is_no_manifest_is_error_in_each_task(tmp_path:
 
 
 def test_read_passes_on_no_more_than_a_node_reads(files: SignatureFiles) -> None:
-    pathlib.Path(files.statement).write_bytes(b"x" * (1 << 20))
+    pathlib.Path(files.text).write_bytes(b"x" * (1 << 20))
     pathlib.Path(files.signature("a")).write_bytes(b"x" * (1 << 20))
     found = files.read()
     assert found is not None
