@@ -30,7 +30,7 @@ MAX_LINES = 1000
 KRL_MAGIC = b"SSHKRL\n\0"
 
 _SIGNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}")
-_OPTION = re.compile(r'([a-z-]+)(?:="([^"\\]*)")?(?:,|$)')
+_OPTION = re.compile(r'([a-z-]+)(?:="([^"\\]*)")?(?:,(?=.)|$)')
 _TIME = re.compile(r"(\d{8})(?:(\d{4})(\d{2})?)?Z?", re.ASCII)
 
 

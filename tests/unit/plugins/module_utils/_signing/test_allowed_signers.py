@@ -60,6 +60,8 @@ def test_signer_is_in_force_between_its_times(keys: Keys) -> None:
         (f"alice,bob {NAMESPACES} TYPE KEY", "a pattern or a list"),
         (f"!alice {NAMESPACES} TYPE KEY", "a pattern or a list"),
         (f"alice {NAMESPACES},{NAMESPACES} TYPE KEY", "twice"),
+        # ssh-keygen reads no option behind it, and refuses the line.
+        (f"alice {NAMESPACES}, TYPE KEY", "has options of another form"),
         (f"alice {NAMESPACES},verify-required TYPE KEY", "unknown option verify-required"),
         (f'alice {NAMESPACES},cert-authority="yes" TYPE KEY', "a value for cert-authority"),
         (f'alice {NAMESPACES},valid-before="tomorrow" TYPE KEY', "a time of another form"),
