@@ -26,10 +26,10 @@ fi
 
 ansible_playbook=$1
 key=.cache/demo/signing/key trust=.cache/demo/trust
-mkdir -p .cache/demo/signing $trust .cache/demo/signatures
-test -e $key || ssh-keygen -q -t ed25519 -N '' -C demo -f $key
-echo '{"fleet": "demo", "required": true, "threshold": 1, "version": 1}' > $trust/policy.json
-echo "demo namespaces=\"release@lorafleet.delivery\" $(cut -d' ' -f1,2 $key.pub)" > $trust/allowed_signers
+mkdir -p .cache/demo/signing "$trust" .cache/demo/signatures
+test -e "$key" || ssh-keygen -q -t ed25519 -N '' -C demo -f "$key"
+echo '{"fleet": "demo", "required": true, "threshold": 1, "version": 1}' > "$trust/policy.json"
+echo "demo namespaces=\"release@lorafleet.delivery\" $(cut -d' ' -f1,2 "$key.pub")" > "$trust/allowed_signers"
 playbook playbooks/sign.yml -e training_signing_confirmed=true
 
 # The new namespace is private: nothing of this is seen outside.
