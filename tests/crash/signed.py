@@ -17,6 +17,7 @@ import typing as t
 from unittest import mock
 
 from ansible_collections.lorafleet.delivery.plugins.module_utils import _trust_place
+from ansible_collections.lorafleet.delivery.plugins.module_utils._argspec import SIGNATURES
 from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.allowed_signers import read_allowed_signers
 from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.refusal import Refusal
 from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.ssh_signatures import SshSignatures, Verified
@@ -48,4 +49,4 @@ class SignedReleases:
         offers = [offer for offer in self._offers if any(digest in offer["statement"] for digest in digests)]
         verify = lambda _ssh, *signed: self._outcomes[signed]  # noqa: E731
         with mock.patch.object(_trust_place, "PLACE", self._place), mock.patch.object(SshSignatures, "verify", verify):
-            yield _Acceptance(offers)
+            yield _Acceptance({**{name: option.get("default") for name, option in SIGNATURES.items()}, "signed": offers})
