@@ -54,9 +54,7 @@ def _sign_all(options: dict[str, t.Any], check_mode: bool) -> dict[str, t.Any]:
     manifests = [Manifest.from_text(text_of(manifest)) for manifest in options["manifests"]]
     # All of them before the first one is signed.
     times = now, options["days"], options["renew_days"]
-    proposals = [
-        propose(manifest, directory, trust.policy.fleet, *times, options["key"], options["openssf_key"]) for manifest in manifests
-    ]
+    proposals = [propose(manifest, directory, trust, *times, options["key"], options["openssf_key"]) for manifest in manifests]
     adapters = []
     for proposal in proposals:
         signs = proposal.action != UNCHANGED and not check_mode

@@ -24,11 +24,16 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.allowe
 from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.refusal import Refusal
 from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.ssh_formats import (
     MAX_SIGNATURE,
+    FormatError,
     PublicKey,
     read_public_key,
     read_signature,
 )
-from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.ssh_signatures import SshSignatures, ssh_keygen
+from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.ssh_signatures import (
+    SshSignatures,
+    Verified,
+    ssh_keygen,
+)
 from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.statement import (
     Statement,
     manifest_sha256,
@@ -84,7 +89,7 @@ class Proposal:
 def propose(
     manifest: Manifest,
     directory: str,
-    fleet: str,
+    trust: Trust,
     now: datetime.datetime,
     days: int,
     renew_days: int,
@@ -94,19 +99,21 @@ def propose(
     """Return what is to be signed about a release by a key.
 
     A new statement is valid for ``days``. One with less than ``renew_days`` left is renewed, and
-    with ``openssf_key`` also one without an OpenSSF bundle. Raises DeliveryError for files in the
-    directory that are no statements.
+    with ``openssf_key`` also one without an OpenSSF bundle. A certificate adds nothing to what
+    enough others have signed: a CI job has another one each time. Raises DeliveryError for files in
+    the directory that are no statements.
     """
+    fleet = trust.policy.fleet
     files = SignatureFiles(directory, manifest.name, manifest.release)
     known = statements_in(files.directory)
     highest = max(known, key=lambda statement: statement.serial, default=None)
     own = next((statement for statement in known if statement.digest == manifest.digest), None)
     lacks_bundle = bool(openssf_key) and own is not None and own.openssf is None
-    if own is not None and own is highest and not lacks_bundle and _is_current(own, manifest, fleet, now, renew_days):
-        public = _public_key(key)
-        done = public is not None and os.path.exists(files.signature(public.short))
-        return Proposal(manifest, own, files, UNCHANGED if done else ADDED, highest)
     action = SIGNED if own is None else RENEWED if own is highest else AGAIN
+    if own is not None and own is highest and not lacks_bundle and _is_current(own, manifest, fleet, now, renew_days):
+        action = _action_on_current(own, files, trust, now, _public_key(key))
+        if action != RENEWED:
+            return Proposal(manifest, own, files, action, highest)
     serial = 1 if highest is None else highest.serial + 1
     statement = statement_of(manifest, fleet, serial, now, now + datetime.timedelta(days=days))
     return Proposal(manifest, statement, files, action, highest)
@@ -139,8 +146,20 @@ def sign(proposal: Proposal, key: str, trust: Trust, now: datetime.datetime, ope
             write_at_once(files.openssf, bundle)
         write_at_once(files.manifest, canonical(proposal.manifest.to_json()))
         write_at_once(files.text, text)
+    else:
+        _drop_expired(files, proposal.statement, trust, now)
     write_at_once(files.signature(read_signature(signature).key.short), signature)
     return outcome.signer
+
+
+def is_signed(files: SignatureFiles, statement: Statement, trust: Trust, now: datetime.datetime) -> bool:
+    """Return whether enough signers have signed a statement about this fleet."""
+    signed = files.read()
+    if signed is None or statement.fleet != trust.policy.fleet:
+        return False
+    with _ssh_signatures(statement, trust, now) as ssh:
+        outcomes = [ssh.verify(statement.to_bytes(), one.encode("utf-8", "replace")) for one in signed["signatures"]]
+    return len({one.signer for one in outcomes if isinstance(one, Verified)}) >= trust.policy.threshold
 
 
 def ssh_sign(text: bytes, key: str, namespace: str = NAMESPACE) -> bytes:
@@ -159,6 +178,38 @@ def ssh_sign(text: bytes, key: str, namespace: str = NAMESPACE) -> bytes:
         why = " ".join(done.stderr.decode("utf-8", "replace").split())[-300:] or f"exit status {done.returncode}"
         raise DeliveryError.of(key, f"did not sign: {why.rstrip('.')}.", remedy)
     return done.stdout
+
+
+def _action_on_current(own: Statement, files: SignatureFiles, trust: Trust, now: datetime.datetime, key: PublicKey | None) -> str:
+    """Return what a key does about a statement that needs no other. None is an unknown key."""
+    if key is None or not key.is_certificate:
+        return UNCHANGED if key is not None and os.path.exists(files.signature(key.short)) else ADDED
+    if is_signed(files, own, trust, now):
+        return UNCHANGED
+    # Nodes would count the signature until the certificate ends, and not for certificate_days.
+    outlived = trust.policy.certificate_days is not None and trust.policy.certified_since(own.issued, now) == now
+    return RENEWED if outlived and own.issued < now else ADDED
+
+
+def _drop_expired(files: SignatureFiles, statement: Statement, trust: Trust, now: datetime.datetime) -> None:
+    """Delete the signatures by certificates that do not count any more.
+
+    There would be one more each day.
+    """
+    with _ssh_signatures(statement, trust, now) as ssh:
+        for path in files.signatures():
+            with open(path, "rb") as stream:
+                signature = stream.read(MAX_SIGNATURE)
+            with contextlib.suppress(FormatError):
+                if read_signature(signature).key.is_certificate and isinstance(
+                    ssh.verify(statement.to_bytes(), signature), Refusal
+                ):
+                    os.unlink(path)
+
+
+def _ssh_signatures(statement: Statement, trust: Trust, now: datetime.datetime) -> SshSignatures:
+    since = trust.policy.certified_since(statement.issued, now)
+    return SshSignatures(trust.signers, trust.revoked, now, certified_since=since)
 
 
 def _is_current(own: Statement, manifest: Manifest, fleet: str, now: datetime.datetime, renew_days: int) -> bool:

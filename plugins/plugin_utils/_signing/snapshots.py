@@ -17,12 +17,11 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.allowe
 from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.refusal import Refusal
 from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.snapshot import Snapshot, read_snapshot
 from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.ssh_formats import read_signature
-from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.ssh_signatures import SshSignatures, Verified
-from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.statement import Statement
+from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.ssh_signatures import SshSignatures
 from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.trust import Trust
 
 from .signature_files import SignatureFiles, snapshot_files, statements_in
-from .signing import ssh_sign, write_at_once
+from .signing import is_signed, ssh_sign, write_at_once
 
 
 def snapshot_of(directory: str, trust: Trust, now: datetime.datetime) -> Snapshot:
@@ -33,7 +32,7 @@ def snapshot_of(directory: str, trust: Trust, now: datetime.datetime) -> Snapsho
     adapters = {}
     for name in sorted(os.listdir(directory)):
         for statement in sorted(statements_in(os.path.join(directory, name)), key=lambda one: -one.serial):
-            if statement.adapter == name and _counts(SignatureFiles(directory, name, statement.release), statement, trust, now):
+            if statement.adapter == name and is_signed(SignatureFiles(directory, name, statement.release), statement, trust, now):
                 adapters[name] = (statement.serial, statement.digest)
                 break
     # What cannot be read must not be signed.
@@ -57,14 +56,3 @@ def sign_snapshot(snapshot: Snapshot, directory: str, key: str, trust: Trust) ->
     write_at_once(files.text, text)
     write_at_once(files.signature(read_signature(signature).key.short), signature)
     return outcome.signer
-
-
-def _counts(files: SignatureFiles, statement: Statement, trust: Trust, now: datetime.datetime) -> bool:
-    """Return whether enough signers have signed a statement about this fleet."""
-    signed = files.read()
-    if signed is None or statement.fleet != trust.policy.fleet:
-        return False
-    since = trust.policy.certified_since(statement.issued, now)
-    with SshSignatures(trust.signers, trust.revoked, now, certified_since=since) as ssh:
-        outcomes = [ssh.verify(statement.to_bytes(), one.encode("utf-8", "replace")) for one in signed["signatures"]]
-    return len({one.signer for one in outcomes if isinstance(one, Verified)}) >= trust.policy.threshold

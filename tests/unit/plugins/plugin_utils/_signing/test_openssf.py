@@ -23,7 +23,7 @@ from ansible_collections.lorafleet.delivery.plugins.plugin_utils._signing.signin
 
 from tests.support import releases
 from tests.support.releases import NAME, TEMPLATE, WEIGHTS, manifest_of, write_version
-from tests.support.signing import DAY, FLEET, NOW, Keys, run, signer_line, write_trust
+from tests.support.signing import DAY, NOW, Keys, run, signer_line, write_trust
 
 TOOL = shutil.which("model_signing", path=os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]]))
 
@@ -82,7 +82,7 @@ def test_sign_with_openssf_key_writes_bundle_and_its_digest(tmp_path: pathlib.Pa
     now = NOW
 
     def proposed(openssf_key: str) -> Proposal:
-        return propose(manifest_of(1), str(tmp_path), FLEET, now, 90, 14, keys.private("alice"), openssf_key)
+        return propose(manifest_of(1), str(tmp_path), trust, now, 90, 14, keys.private("alice"), openssf_key)
 
     def signed(openssf_key: str) -> tuple[str, str | None]:
         """Return what was done, and what the statement says about a bundle."""

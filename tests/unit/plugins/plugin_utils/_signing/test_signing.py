@@ -18,7 +18,13 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import 
 from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.ssh_signatures import SshSignatures, Verified
 from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.statement import read_statement
 from ansible_collections.lorafleet.delivery.plugins.module_utils._signing.trust import read_trust
-from ansible_collections.lorafleet.delivery.plugins.plugin_utils._signing.signing import Proposal, propose, sign, ssh_sign
+from ansible_collections.lorafleet.delivery.plugins.plugin_utils._signing.signing import (
+    Proposal,
+    is_signed,
+    propose,
+    sign,
+    ssh_sign,
+)
 
 from tests.support.releases import NAME, manifest_of, release_of
 from tests.support.signing import DAY, FLEET, NOW, Keys, run, signer_line, write_trust
@@ -41,7 +47,7 @@ class Signatures:
         self.now = NOW
 
     def propose(self, manifest: Manifest, signer: str = "alice", **changes: t.Any) -> Proposal:
-        options = {"fleet": FLEET, "days": 90, "renew_days": 14, "key": self.keys.private(signer), **changes}
+        options = {"trust": self.trust, "days": 90, "renew_days": 14, "key": self.keys.private(signer), **changes}
         return propose(manifest, str(self.directory), now=self.now, **options)
 
     def sign(self, manifest: Manifest, signer: str = "alice") -> tuple[str, int]:
@@ -120,7 +126,55 @@ def test_sign_renews_statement_about_another_manifest_or_fleet(signatures: Signa
     signatures.sign(manifest_of(1))
     changed = dataclasses.replace(manifest_of(1), golden={"positions": []})
     assert signatures.propose(changed).action == "renewed"
-    assert signatures.propose(manifest_of(1), fleet="other").action == "renewed"
+    policy = dataclasses.replace(signatures.trust.policy, fleet="other")
+    assert signatures.propose(manifest_of(1), trust=dataclasses.replace(signatures.trust, policy=policy)).action == "renewed"
+
+
+@pytest.mark.parametrize(
+    ("policy", "days", "action"),
+    [({"certificate_days": 14}, 1, "unchanged"), ({"certificate_days": 14}, 15, "renewed"), ({}, 1, "added")],
+)
+def test_sign_by_certificate_of_another_day_leaves_one_signature_that_counts(
+    tmp_path: pathlib.Path, keys: Keys, policy: dict[str, int], days: int, action: str
+) -> None:
+    signatures = Signatures(tmp_path, keys)
+    line = signer_line("ci", keys.public("authority"), "cert-authority")
+    trust = read_trust(write_trust(tmp_path, line, **policy))
+    assert trust is not None
+    signatures.trust = trust
+
+    def sign_with_certificate() -> str:
+        """Sign as a CI job does, with a key and a certificate of this hour."""
+        hour = f"{signatures.now:%Y%m%d%H%M%S}:{signatures.now + DAY / 24:%Y%m%d%H%M%S}"
+        certificate = keys.certificate("authority", f"job-{action}-{signatures.now:%d}", "ci", hour)
+        proposal = signatures.propose(manifest_of(1), key=certificate)
+        if proposal.action != "unchanged":
+            assert sign(proposal, certificate, trust, signatures.now) == "ci"
+        return proposal.action
+
+    assert sign_with_certificate() == "signed"
+    signatures.now += days * DAY
+    assert sign_with_certificate() == action
+    proposal = signatures.propose(manifest_of(1))
+    assert len(proposal.files.signatures()) == 1
+    assert is_signed(proposal.files, proposal.statement, trust, signatures.now)
+    # Somebody with a key still adds a signature.
+    assert proposal.action == "added"
+
+
+def test_sign_by_certificate_adds_to_what_too_few_have_signed(tmp_path: pathlib.Path, keys: Keys) -> None:
+    signatures = Signatures(tmp_path, keys)
+    lines = signer_line("ci", keys.public("authority"), "cert-authority") + signer_line("alice", keys.public("alice"))
+    trust = read_trust(write_trust(tmp_path, lines, certificate_days=14, threshold=2))
+    assert trust is not None
+    signatures.trust = trust
+    signatures.sign(manifest_of(1))
+    signatures.now += DAY
+    certificate = keys.certificate("authority", "job-of-two", "ci", "20260602000000:20260603000000")
+    proposal = signatures.propose(manifest_of(1), key=certificate)
+    assert proposal.action == "added"
+    assert sign(proposal, certificate, trust, signatures.now) == "ci"
+    assert signatures.propose(manifest_of(1), key=certificate).action == "unchanged"
 
 
 def test_propose_shows_what_has_changed_since_the_release_before(signatures: Signatures) -> None:
