@@ -36,7 +36,7 @@ class SignedReleases:
         line = signer_line("alice", keys.public("alice"))
         self._place = write_trust(directory, line)
         self._offers = [offered(keys, manifest_of(version), serial) for version, serial in serials.items()]
-        self._outcomes: dict[tuple[bytes, bytes], t.Union[Verified, Refusal]] = {}
+        self._outcomes: dict[tuple[bytes, ...], t.Union[Verified, Refusal]] = {}
         now = datetime.datetime.now(tz=datetime.timezone.utc)
         with SshSignatures(read_allowed_signers(line, "line"), b"", now) as ssh:
             for offer in self._offers:
@@ -47,6 +47,9 @@ class SignedReleases:
     def accepting(self, requests: t.Sequence[Request]) -> t.Iterator[_Acceptance]:
         digests = {request.manifest.digest for request in requests if request.manifest is not None}
         offers = [offer for offer in self._offers if any(digest in offer["statement"] for digest in digests)]
-        verify = lambda _ssh, *signed: self._outcomes[signed]  # noqa: E731
-        with mock.patch.object(_trust_place, "PLACE", self._place), mock.patch.object(SshSignatures, "verify", verify):
+        with mock.patch.object(_trust_place, "PLACE", self._place), mock.patch.object(SshSignatures, "verify", self._verified):
             yield _Acceptance({**{name: option.get("default") for name, option in SIGNATURES.items()}, "signed": offers})
+
+    def _verified(self, *signed: bytes) -> t.Union[Verified, Refusal]:
+        """Return at once what ssh-keygen has said before."""
+        return self._outcomes[signed]
