@@ -11,6 +11,7 @@ through a real sshd on loopback. The adapters are those of tests/support/tiny_ad
 from __future__ import annotations
 
 import collections.abc as c
+import contextlib
 import json
 import os
 import pathlib
@@ -170,12 +171,21 @@ class Barrier:
 
     def __init__(self, fleet: Fleet, host: str, module: str) -> None:
         self._path = fleet.root / f"barrier-{host}"
+        self._held: int | None = None
         os.mkfifo(self._path)
         fleet.before_module(host, module, f"test ! -e {self._path} || cat {self._path}")
 
     @property
     def closed(self) -> bool:
         return self._path.exists()
+
+    def reached(self) -> bool:
+        """Return whether the module waits."""
+        if self._held is None:
+            # Possible only while somebody reads, who then waits until it is closed.
+            with contextlib.suppress(OSError):
+                self._held = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)
+        return self._held is not None
 
     def open(self) -> None:
         with self._path.open("w"):
