@@ -450,7 +450,7 @@ options:
   engine_policy:
     description:
       - What to do with an adapter that an engine refuses or misreads.
-      - V(enforce) holds it back. V(report) delivers it with a warning.
+      - V(enforce) blocks it. V(report) delivers it with a warning.
     type: str
     choices:
       - enforce

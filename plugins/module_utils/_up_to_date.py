@@ -30,7 +30,7 @@ def check_up_to_date(
     """Return the active release of each adapter as module adapter_up_to_date_info returns it.
 
     ``judge`` is that of a node whose engines are known. Reads only. Raises DeliveryError with the
-    reasons if anything has to be done for any adapter, or if an engine holds one back. No file is
+    reasons if anything has to be done for any adapter, or if an engine blocks one. No file is
     hashed unless all receipts are valid.
     """
     cases, problems = find_cases(options)

@@ -392,7 +392,7 @@ def _options(module: DeliveryModule, acceptance: _Acceptance) -> ActivationOptio
 def _judge(module: DeliveryModule, verdicts: dict[str, list[dict[str, t.Any]]]) -> t.Callable[[Manifest], None] | None:
     """Return a function that adds the verdicts on a release to ``verdicts``, by its adapter's name.
 
-    The function raises DeliveryError if an engine holds the release back. Returns None unless
+    The function raises DeliveryError if an engine blocks the release. Returns None unless
     engines are to judge.
     """
     if module.params["state"] == "active" or not module.params["engines"]:

@@ -184,9 +184,9 @@ EXAMPLES = r"""
 RETURN = r"""
 adapters:
   description:
-    - The transfer of each adapter. If an engine holds one back, only name, engines and
+    - The transfer of each adapter. If an engine blocks one, only name, engines and
       engine_notes.
-  returned: success, or if an engine holds an adapter back
+  returned: success, or if an engine blocks an adapter
   type: list
   elements: dict
   contains:
@@ -381,7 +381,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._ways import RE
 def verdicts_on(module: DeliveryModule, manifests: list[Manifest]) -> dict[str, dict[str, t.Any]]:
     """Return the verdicts on each adapter by name.
 
-    Fails if an engine holds one back, or could not serve them all.
+    Fails if an engine blocks one, or could not serve them all.
     """
     # For the phase that plans, as in check_manifests.
     from ansible_collections.lorafleet.delivery.plugins.module_utils._engines.judgement import Judge, config_of_base

@@ -16,7 +16,7 @@ description:
     M(lorafleet.delivery.adapter_release) would find anything to do, so that a node that is up to date can skip them.
   - A node is up to date when each release of O(manifests) is active, every file of the release and of the served directory has
     the digest of the manifest, modes and owners are as requested, the receipt of the load test is valid for the installed
-    packages, the device, the base and the level, no engine holds an adapter back, no release has to be pruned, and no earlier run
+    packages, the device, the base and the level, no engine blocks an adapter, no release has to be pruned, and no earlier run
     left unfinished work. If the node trusts signers, it must have accepted the releases as they are signed now.
   - A node that is not up to date is not a failure. The module returns the reasons, and the modules named above then make the
     changes or fail. A release without a receipt is not hashed.

@@ -6,7 +6,7 @@
 
 """Check a manifest that another host made, against what the inventory declares. Reads no files.
 
-A training server checks its adapters before it describes them, but whoever owns it can describe
+A training server checks its adapters before it describes them, but its owner can describe
 what it likes. So the controller checks every manifest that it gets, and the node every manifest
 that it is given.
 """

@@ -66,7 +66,7 @@ def suggested_row(config: Config, declared: Declaration, row: Row) -> Row | None
     merged = {**row, **changes}
     suggested = {key: merged[key] for key in _ORDER if merged.get(key) not in (None, False, "", [], {}, AS_TRAINED)}
     text = json.dumps(suggested)
-    # In an inventory, Ansible evaluates templates, whoever wrote them.
+    # In an inventory, Ansible evaluates templates, whatever their source.
     return None if _TEMPLATE.search(text) or len(text) > _LONGEST else suggested
 
 

@@ -159,7 +159,7 @@ def _url_problems(url: str, remote: bool, engine: str, option: str) -> t.Iterato
     elif not remote and not _is_loopback(t.cast(str, parts.hostname)):
         yield Problem(
             option,
-            f"{subject}, which other hosts can reach: whoever reaches it can load adapters.",
+            f"{subject}, which other hosts can reach: any client that reaches it can load adapters.",
             "Let the engine listen on 127.0.0.1, or set allow_remote.",
         )
 

@@ -4,7 +4,7 @@
 
 # This module util is PRIVATE to the collection: it may change or vanish in any release.
 
-"""What follows from the verdicts on an adapter: whether it is held back, and what is said."""
+"""What follows from the verdicts on an adapter: whether it is blocked, and what is said."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Judgement:
         return self.enforced and verdict.state in (REFUSED, WRONG)
 
     def problems(self, wish: str = "deliver it") -> list[Problem]:
-        """Return a problem for each engine that holds the adapter back.
+        """Return a problem for each engine that blocks the adapter.
 
         ``wish`` completes the sentence on how to have one's way.
         """

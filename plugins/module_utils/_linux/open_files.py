@@ -23,7 +23,7 @@ def in_use(directories: t.Iterable[str]) -> set[str]:
     for directory in directories:
         for top, names, files in os.walk(directory):
             if top != directory:
-                # A release is not deeper. Whoever owned the directory may have nested thousands.
+                # A release is not deeper. The owner of the directory may have nested thousands.
                 names.clear()
             for path in (top, *(os.path.join(top, name) for name in files)):
                 with contextlib.suppress(FileNotFoundError):

@@ -162,7 +162,7 @@ def _end_with(status: int) -> t.NoReturn:
 
 
 def _close_all_but(kept: int) -> None:
-    """Close descriptors: whoever waits for the end of a pipe must not wait for this process."""
+    """Close descriptors: a reader of a pipe must not wait for this process to end."""
     for descriptor in map(int, os.listdir("/proc/self/fd")):
         if descriptor != kept:
             with contextlib.suppress(OSError):

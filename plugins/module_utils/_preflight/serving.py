@@ -96,7 +96,7 @@ def _ask(checklist: Checklist, declared: DeclaredEngine, store: str) -> _Asked |
                 names=names,
             )
         except (Dead, Busy, Unanswered) as exc:
-            # It may come up until it is to be told.
+            # It may have started when it has to load them.
             checklist.add(check, WARNING, f"{exc.message.rstrip('.')}.", engine.options.restart)
             return silent
         except EngineError as exc:

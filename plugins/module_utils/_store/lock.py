@@ -87,7 +87,7 @@ def _no_locks(directory: str, problem: str) -> DeliveryError:
 
 
 def _try(path: str) -> int | None:
-    # Private: whoever can open a file, if only to read it, can lock it for good.
+    # Private: any user who can open a file, if only to read it, can lock it for good.
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, _MODE)
     try:
         # Earlier versions of the collection made locks that everybody can read.

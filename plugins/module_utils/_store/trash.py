@@ -38,7 +38,7 @@ def empty_trash(paths: AdapterPaths) -> None:
     """Delete the trash.
 
     What a process reads, or may have just begun to read, is left for the next run. So is what
-    cannot be deleted: whoever owned it may have mounted something there.
+    cannot be deleted: its owner may have mounted something there.
     """
     trash = list_trash(paths)
     if not sees_all_processes():

@@ -326,7 +326,7 @@ _RESULTS: dict[str, dict[str, Form]] = {
 }
 # Of a module that has failed, as far as they are of another form.
 _PARTIAL: dict[str, dict[str, Form]] = {
-    # The adapters that an engine holds back.
+    # The adapters that an engine blocks.
     "adapter_sync": {"adapters": ListOf(Record({"name": _NAME}, {**_TRANSFER, **_JUDGED}))},
 }
 _DIFFS: dict[str, Form] = {

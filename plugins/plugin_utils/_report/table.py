@@ -98,7 +98,7 @@ def _stacked(cells: c.Sequence[str]) -> list[str]:
 def note_lines(report: Data) -> list[str]:
     """Return the notes of load tests and about engines, and on statements that are about to expire.
 
-    Each is there once for all nodes that have it. What holds an adapter back is among the failures.
+    Each is there once for all nodes that have it. What blocks an adapter is among the failures.
     """
     nodes: dict[str, dict[str, None]] = {}
     # How many notes a node has before this one.

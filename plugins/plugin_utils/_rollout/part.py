@@ -19,7 +19,7 @@ from .record import forget, passed_of
 
 
 class Part(t.NamedTuple):
-    """The names of the adapters to work on now, or the problems that hold the node back.
+    """The names of the adapters to work on now, or the problems that block the node.
 
     ``rollout`` is the key of that name in the result of adapter_selection_info.
     """

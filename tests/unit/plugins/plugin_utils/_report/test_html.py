@@ -259,5 +259,5 @@ def test_as_html_shows_what_is_held_back_and_notes_of_unknown_engines() -> None:
     second.update(engines=[], engine_notes=["Some engines ignore it."])
     text = " ".join(Page(as_html(report)).text.split())
     said = "It ignores use_rslora. Log-probabilities were up to 1.161 away from PEFT's. Set alpha."
-    assert f"Engines llama_cpp: wrong, held back{said}" in text
+    assert f"Engines llama_cpp: wrong, blocked{said}" in text
     assert "Engines Some engines ignore it." in text
