@@ -75,7 +75,7 @@ ssbzSibBsu/6iGtCOGEoXJf//////////wIBAg==
 """
 # Seconds between two looks at the state, and between two statements to the controller.
 _POLL_INTERVAL = 0.1
-_INTERVAL = 0.5
+_INTERVAL = 1
 # Seconds between two tries to connect to the members that are not connected.
 _DIAL_INTERVAL = 3
 # Seconds for libtorrent to listen, and to write what it has received.

@@ -21,7 +21,7 @@ _BLOCK = 1 << 14
 _LEAF = bytes(32)
 # Pieces are the units that peers offer. Smaller ones spread faster, but each takes 32 bytes of the
 # controller's link to each node.
-_SMALLEST_PIECE = 1 << 16
+_SMALLEST_PIECE = 1 << 15
 _MOST_PIECES = 1 << 11
 
 

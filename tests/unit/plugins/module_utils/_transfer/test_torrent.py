@@ -14,7 +14,7 @@ import libtorrent
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._transfer import torrent
 
-PIECE = 1 << 16
+PIECE = 1 << 15
 
 
 def described(*contents: bytes) -> dict[bytes, object]:

@@ -37,6 +37,9 @@ from tests.support.ways import LOCAL, WAYS, Site, interpreter, random_bytes
 
 LIMIT = 30
 MIB = 1 << 20
+# The size of a piece of the weights, and the characters of all their hashes.
+PIECE = torrent.piece_size(3 * MIB)
+LAYER = 4 * torrent.layer_size(3 * MIB, PIECE) // 3
 
 
 @pytest.fixture
@@ -154,11 +157,11 @@ def test_swarm_transfers_the_missing_pieces_of_a_staged_file(site: Site, run: pa
     data = bytearray(content(site)["weights"])
     # Two pieces of it are missing, and one is wrong.
     for piece in (3, 20):
-        data[piece << 16 : (piece + 1) << 16] = bytes(1 << 16)
-    data[40 << 16] ^= 1
+        data[piece * PIECE : (piece + 1) * PIECE] = bytes(PIECE)
+    data[40 * PIECE] ^= 1
     (site.staging / "weights").write_bytes(data)
     received = fetch(site.swarm(run), site)
-    assert received == 3 * (1 << 16) + len(b"{}a template")
+    assert received == 3 * PIECE + len(b"{}a template")
     assert site.arrived() == content(site)
 
 
@@ -348,8 +351,8 @@ def offering(site: Site, crowded: bool) -> t.Iterator[tuple[t.Any, int, bytes]]:
 
     path = site.source / "weights"
     with contextlib.closing(open(path, "rb")) as file:
-        found = torrent.hashes_of(file.read, path.stat().st_size, 1 << 16)
-        job = {"files": [{"path": str(path), "size": path.stat().st_size}], "piece": 1 << 16, "ports": (0, 0)}
+        found = torrent.hashes_of(file.read, path.stat().st_size, PIECE)
+        job = {"files": [{"path": str(path), "size": path.stat().st_size}], "piece": PIECE, "ports": (0, 0)}
         source = member._Source(libtorrent, {**job, "tls": None, "rate": 0, "crowded": crowded, "staging": None}, queue.Queue())
         port = source._listen()
         source._join([found], [file.fileno()])
@@ -491,9 +494,8 @@ def described(layer: str) -> str:
         (f'{{"file": 9, "root": "{"00" * 32}", "layer": ""}}', "sbs29: described a file that it was not asked for"),
         (f'{{"file": 0, "root": "{"00" * 32}", "layer": "{"A" * 400}"}}', "sbs29: described a file with too many hashes"),
         ('{"port": 8710}', "sbs29: described the files incompletely"),
-        # As many characters as 48 hashes have.
-        (described(layer="A" * 2046 + "==") + '\n{"port": 8710}', "sbs29: described the files incompletely"),
-        (described(layer="A" + "=" * 2047) + '\n{"port": 8710}', "sbs29: described the files incompletely"),
+        (described(layer="A" * (LAYER - 2) + "==") + '\n{"port": 8710}', "sbs29: described the files incompletely"),
+        (described(layer="A" + "=" * (LAYER - 1)) + '\n{"port": 8710}', "sbs29: described the files incompletely"),
     ],
     ids=["port", "no hash", "other file", "long layer", "no layer", "short layer", "no base64"],
 )
@@ -508,7 +510,7 @@ def test_swarm_whose_source_dies_again_and_again_is_started_a_few_times(
 ) -> None:
     monkeypatch.setattr(swarm, "_RETRY_DELAY", 0)
     # It is ready each time, and then it is gone.
-    said = [*described(layer="A" * 2048).splitlines(), '{"port": 8711}']
+    said = [*described(layer="A" * LAYER).splitlines(), '{"port": 8711}']
     dying = interpreter(run, "\n".join(["echo; echo '-- begin --'; read job", *(f"echo '{line}'" for line in said)]))
     one = dataclasses.replace(site, tries=3, timeout=3)
     way = one.swarm(run, source_python=dying, node_python=answering(tmp_path, '{"port": 8710}'))
@@ -531,10 +533,10 @@ def test_swarm_whose_source_failed_for_another_node_is_not_started_again(
 
 def test_swarm_node_that_gets_no_bytes_says_so(site: Site) -> None:
     data = (site.source / "weights").read_bytes()
-    hashes = torrent.hashes_of(io.BytesIO(data).read, len(data), 1 << 16)
+    hashes = torrent.hashes_of(io.BytesIO(data).read, len(data), PIECE)
     with contextlib.ExitStack() as running:
         node = program.Program(running, LOCAL, "jw2-1", sys.executable, swarm._PARTS, swarm._NODE_ANSWERS, LIMIT)
-        job = {"piece": 1 << 16, "ports": (0, 0), "tls": None, "rate": 0, "crowded": True, "reach": LIMIT, "lock_timeout": 0}
+        job = {"piece": PIECE, "ports": (0, 0), "tls": None, "rate": 0, "crowded": True, "reach": LIMIT, "lock_timeout": 0}
         files = [{"path": "weights", "size": len(data), "wanted": True}]
         node.begin(**job, files=files, staging=str(site.staging), timeout=1)
         [listening] = node.answers(LIMIT) or [{}]
