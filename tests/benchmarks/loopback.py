@@ -35,13 +35,13 @@ def tokenizer(path: pathlib.Path) -> None:
 
 
 class Loopback:
-    """Nodes in ``root``, each with the adapters of its agent.
+    """Nodes in ``root``, each with the adapters of its agent, behind the servers of their names.
 
     The training server is the controller itself. ``adapters`` maps names to node and size.
     """
 
-    def __init__(self, root: pathlib.Path, server: sshd.Server) -> None:
-        self.root, self.server = root, server
+    def __init__(self, root: pathlib.Path, servers: t.Mapping[str, sshd.Server]) -> None:
+        self.root, self.servers = root, servers
         self.source = root / SOURCE
         self.adapters = {f"{agent}_{label}_lora": (node, label) for node, agent in AGENTS.items() for label in true_size.SIZES}
         self.source.mkdir()
@@ -77,9 +77,9 @@ class Loopback:
 
     def ssh(self, node: str) -> list[str]:
         """Return the ssh command line for a node."""
-        options = self.server.ssh_common_args.split()
-        key = ["-i", str(self.server.private_key), "-p", str(self.server.port)]
-        return ["ssh", *options, *key, f"{self.server.user}@127.0.0.1"]
+        server = self.servers[node]
+        key = ["-i", str(server.private_key), "-p", str(server.port)]
+        return ["ssh", *server.ssh_common_args.split(), *key, f"{server.user}@{server.address}"]
 
     def _inventory(self) -> pathlib.Path:
         def rows(node: str) -> list[dict[str, t.Any]]:
@@ -99,7 +99,7 @@ class Loopback:
 
         def node(name: str) -> dict[str, t.Any]:
             return {
-                **self.server.variables(),
+                **self.servers[name].variables(),
                 # All nodes have the same address and would share a connection otherwise.
                 "ansible_control_path": f"%(directory)s/{name}-%%p",
                 "agent_name": AGENTS[name],
