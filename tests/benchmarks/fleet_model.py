@@ -21,7 +21,7 @@ PAYLOAD = 0.951
 # Seconds before the first byte: connections, keys and certificates.
 BEGIN = 0.3
 # Copies that the slowest link of a swarm carries, on one node and more for each doubling.
-SPREAD, SPREAD_MORE = 0.98, 0.185
+SPREAD, SPREAD_MORE = 0.95, 0.17
 # CPU seconds that a peer of a TLS swarm needs for a MB: 1.9 to 2.0 for 50 MB.
 SWARM_CPU = 0.04
 # CPU seconds of a deploy with nothing to do: to start, and for each node. Of the latter, the module
@@ -54,25 +54,29 @@ class Measured:
     copies: float | None = None
 
 
-# Of the benchmark, docs/benchmarks.md#ways-of-transfer.
+# Of the benchmark, docs/benchmarks.md#ways-of-transfer: network namespaces on a machine with two
+# cores, links shaped by tbf.
 _STAR = Site(controller=10, source=100, node=100)
 _RELAYED = Site(controller=40, source=400, node=400)
-_SPREAD = Site(controller=10, source=10, node=10)
 # Of prototypes.
 _WIDE = Site(controller=100, source=1000, node=1000)
 _NARROW = Site(controller=40, source=40, node=40)
-# Network namespaces on a machine with two cores, links shaped by tbf. The swarms of one and three
-# nodes are not here: they took 1.9 and 1.4 times as long as the model says.
 BENCHMARK = (
-    Measured(DIRECT, 1, 95.5, _STAR, 8.6, 1.00),
-    Measured(DIRECT, 3, 78.2, _STAR, 21.0, 3.01),
-    Measured(DIRECT, 8, 31.3, _STAR, 23.3, 8.04),
-    Measured(DIRECT, 16, 23.5, _STAR, 35.3, 16.15),
-    Measured(RELAY, 1, 95.5, _RELAYED, 20.9, 1.00),
-    Measured(RELAY, 3, 50.4, _RELAYED, 33.6, 3.02),
-    Measured(RELAY, 8, 25.2, _RELAYED, 45.8, 8.44),
-    # Without its 1.52 copies: the model says 1.72.
-    Measured(SWARM, 16, 30.4, _SPREAD, 42.2),
+    Measured(DIRECT, 1, 95.5, _STAR, 8.3, 1.00),
+    Measured(DIRECT, 3, 78.2, _STAR, 20.2, 3.01),
+    Measured(DIRECT, 8, 31.3, _STAR, 22.2, 8.04),
+    Measured(DIRECT, 16, 23.5, _STAR, 33.0, 16.23),
+    Measured(DIRECT, 32, 15.6, _STAR, 45.2, 32.43),
+    Measured(RELAY, 1, 95.5, _RELAYED, 20.8, 1.00),
+    Measured(RELAY, 3, 50.4, _RELAYED, 33.7, 3.01),
+    Measured(RELAY, 8, 25.2, _RELAYED, 46.1, 8.23),
+    Measured(RELAY, 16, 15.6, _RELAYED, 57.5, 17.50),
+    Measured(RELAY, 32, 10.4, _RELAYED, 79.0, 34.38),
+    Measured(SWARM, 1, 40.0, Site(controller=10, source=40, node=40), 9.2, 1.01),
+    Measured(SWARM, 3, 40.0, Site(controller=10, source=40, node=40), 11.5, 1.29),
+    Measured(SWARM, 8, 30.4, Site(controller=10, source=20, node=20), 18.0, 1.35),
+    Measured(SWARM, 16, 30.4, Site(controller=10, source=10, node=10), 38.9, 1.50),
+    Measured(SWARM, 32, 20.8, Site(controller=10, source=5, node=5), 67.1, 1.89),
 )
 # Single runs.
 PROTOTYPES = (
@@ -117,7 +121,7 @@ def transfer_seconds(way: str, nodes: int, size: float, site: Site, streams: int
         return BEGIN + max(over(min(site.source, site.node), spread(nodes)), work)
     rounds = math.ceil(nodes / streams)
     links = [over(site.source, nodes), over(site.node, rounds)]
-    return BEGIN + max([*links, over(site.controller, nodes)] if way == RELAY else links)
+    return BEGIN * rounds + max([*links, over(site.controller, nodes)] if way == RELAY else links)
 
 
 def deploy_cpu(nodes: int) -> float:
