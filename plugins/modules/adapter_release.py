@@ -307,7 +307,7 @@ def _requests(params: dict[str, t.Any]) -> list[Request]:
         return AdapterPaths(params["models_dir"], params["store"], name)
 
     if params["state"] == "active":
-        manifests = [Manifest.from_text(text) for text in params["manifests"]]
+        manifests = [Manifest.from_argument(text) for text in params["manifests"]]
         return [Request(paths(manifest.name), manifest=manifest) for manifest in manifests]
     release = params["release"]
     if release is not None and (len(params["names"]) != 1 or not is_release_name(release)):

@@ -492,7 +492,7 @@ def main() -> None:
             raise DeliveryError.of("adapter_sync", "was run without its action plugin.", remedy)
         check_transfer_options(module.params)
         check_not_source(module.params["models_dir"], module.params["store"], module.params["source_directories"])
-        manifests = [Manifest.from_text(manifest) for manifest in module.params["manifests"]]
+        manifests = [Manifest.from_argument(manifest) for manifest in module.params["manifests"]]
         verdicts: dict[str, dict[str, t.Any]] = {}
         if phase == "plan":
             # Before anything is hashed or written.

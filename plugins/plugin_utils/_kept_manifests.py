@@ -21,6 +21,7 @@ import tempfile
 import urllib.parse
 
 from ansible import constants as C
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import packed
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._text import first
 
@@ -77,10 +78,19 @@ def text_of(manifest: str) -> str:
 
 def with_texts(arguments: c.Mapping[str, object]) -> dict[str, object]:
     """Return the arguments of a module with the texts of its manifests. Raises DeliveryError."""
+    return _with_each(arguments, text_of)
+
+
+def with_packed(arguments: c.Mapping[str, object]) -> dict[str, object]:
+    """Return the arguments of a module with packed manifests, which hosts get. They are texts."""
+    return _with_each(arguments, packed)
+
+
+def _with_each(arguments: c.Mapping[str, object], change: c.Callable[[str], str]) -> dict[str, object]:
     manifests = arguments["manifests"]
     if not isinstance(manifests, list):
         return dict(arguments)
-    return {**arguments, "manifests": [text_of(one) if isinstance(one, str) else one for one in manifests]}
+    return {**arguments, "manifests": [change(one) if isinstance(one, str) else one for one in manifests]}
 
 
 def _digest(text: str) -> str:

@@ -111,7 +111,7 @@ def find_cases(options: LoadTestOptions) -> tuple[list[Case], list[Problem]]:
     check_way_to_store(options.store)
     manifests = None
     if options.manifests is not None:
-        manifests = {manifest.name: manifest for manifest in map(Manifest.from_text, options.manifests)}
+        manifests = {manifest.name: manifest for manifest in map(Manifest.from_argument, options.manifests)}
     cases: list[Case] = []
     problems: list[Problem] = []
     for row in options.adapters:

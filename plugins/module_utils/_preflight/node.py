@@ -167,7 +167,7 @@ def _check_activation(checklist: Checklist, params: dict[str, t.Any], exchange: 
 
 def _check_training_server(checklist: Checklist, params: dict[str, t.Any]) -> dict[str, Manifest]:
     """Add what failed on the training server; returns the manifests of this node's adapters."""
-    manifests = {manifest.name: manifest for manifest in map(Manifest.from_text, params["manifests"])}
+    manifests = {manifest.name: manifest for manifest in map(Manifest.from_argument, params["manifests"])}
     missing = {adapter_check(row["name"]): row["name"] for row in params["adapters"] if row["name"] not in manifests}
     for found in params["source_checks"]:
         if found["state"] != FAILED:

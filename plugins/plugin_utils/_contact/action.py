@@ -18,7 +18,7 @@ from ansible.utils.display import Display
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError, Problem
 from ansible_collections.lorafleet.delivery.plugins.module_utils._text import escaped, human_bytes, shown
 
-from .._kept_manifests import with_texts
+from .._kept_manifests import with_packed, with_texts
 from .._signing.signature_files import with_signed
 from .answers import INSPECT, answer_of
 from .failures import Account, Failure, explain
@@ -36,7 +36,7 @@ class GatedAction(ActionBase):
         """Run a module of this collection. Raises DeliveryError for an answer of another form."""
         arguments = kwargs.get("module_args") or self._task.args
         if "manifests" in arguments:
-            kwargs["module_args"] = with_signed(with_texts(arguments))
+            kwargs["module_args"] = with_packed(with_signed(with_texts(arguments)))
         host = host_of(self, kwargs.get("task_vars") or {})
         # Modules on this machine would inherit the limit, and hosts behind other connections too.
         bounded = bounded_memory(MAX_MEMORY) if self._connection.transport == "ssh" else contextlib.nullcontext()

@@ -8,12 +8,14 @@ import pathlib
 
 import pytest
 from ansible import constants as C
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import packed
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._kept_manifests import (
     check_source,
     keep,
     record_source,
     text_of,
+    with_packed,
     with_texts,
 )
 
@@ -53,6 +55,12 @@ def test_text_of_reference_of_another_run_is_refused(tmp_path: pathlib.Path, mon
 def test_with_texts_other_arguments_and_values_are_unchanged() -> None:
     assert with_texts({"manifests": [keep(TEXT), TEXT, 3], "store": "/s"}) == {"manifests": [TEXT, TEXT, 3], "store": "/s"}
     assert with_texts({"manifests": "no list"}) == {"manifests": "no list"}
+
+
+def test_with_packed_other_arguments_and_values_are_unchanged() -> None:
+    found = with_packed({"manifests": [TEXT, 3], "store": "/s"})
+    assert found == {"manifests": [packed(TEXT), 3], "store": "/s"}
+    assert with_packed({"manifests": "no list"}) == {"manifests": "no list"}
 
 
 def test_check_source_accepts_only_a_host_that_described_the_manifest() -> None:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import hashlib
 import json
 import re
@@ -20,6 +21,7 @@ from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manife
     MadeOf,
     Manifest,
     TensorEntry,
+    packed,
 )
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import DeliveryError
 from ansible_collections.lorafleet.delivery.plugins.module_utils._forms import FORMS
@@ -210,6 +212,43 @@ def test_from_text_invalid_json_is_rejected(text: str) -> None:
 def test_from_text_what_readers_understand_differently_is_rejected(text: str, problem: str) -> None:
     with pytest.raises(DeliveryError, match=re.escape(problem)):
         Manifest.from_text(text)
+
+
+@given(MANIFESTS)
+def test_from_argument_packed_or_not_is_the_same_manifest(manifest: Manifest) -> None:
+    text = manifest.to_text()
+    assert Manifest.from_argument(packed(text)) == Manifest.from_argument(text) == manifest
+
+
+def test_packed_takes_less_than_half_of_a_large_manifest() -> None:
+    digests = [hashlib.sha256(bytes([number])).hexdigest() for number in range(200)]
+    tensors = tuple(TensorEntry(f"layers.{at}.lora_A.weight", "F32", (16, 3072), digest) for at, digest in enumerate(digests))
+    text = dataclasses.replace(manifest_of(1), tensors=tensors).to_text()
+    assert len(packed(text)) < len(text) / 2
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("zlib:", "is not one packed text"),
+        ("zlib:e30=", "cannot be unpacked"),
+        ("zlib:not base64", "cannot be unpacked"),
+        ("zlib:\ud800", "cannot be unpacked"),
+        (packed("{}")[:-8], "is not one packed text"),
+        (packed(" " * MAX_TEXT + "{}"), f"is not one packed text of at most {MAX_TEXT} bytes"),
+        (packed("[]"), "expected an object"),
+        (packed(packed("{}")), "is not valid JSON"),
+        ("<html>", "JSON"),
+    ],
+)
+def test_from_argument_what_packed_does_not_return_is_rejected(text: str, problem: str) -> None:
+    with pytest.raises(DeliveryError, match=re.escape(problem)):
+        Manifest.from_argument(text)
+
+
+def test_from_text_of_a_host_is_not_unpacked() -> None:
+    with pytest.raises(DeliveryError, match="is not valid JSON"):
+        Manifest.from_text(packed(manifest_of(1).to_text()))
 
 
 def test_from_json_too_many_tensors_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:

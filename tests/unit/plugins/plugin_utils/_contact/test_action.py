@@ -13,6 +13,7 @@ import typing as t
 import pytest
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
+from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter.manifest import packed
 from ansible_collections.lorafleet.delivery.plugins.module_utils._errors import Problem
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact import action
 from ansible_collections.lorafleet.delivery.plugins.plugin_utils._contact.action import ContactAction, failed
@@ -152,7 +153,8 @@ def test_contact_action_sends_what_is_signed_about_the_manifests(monkeypatch: py
     plugin._task, plugin._connection = Task(args=given), Connection()
     plugin.run(None, {"inventory_hostname": "jw2-1"})
     signed = [{"adapter": NAME, "statement": "statement", "signatures": ["signature"]}]
-    assert sent == [{**given, "signed": signed, "snapshot": None}]
+    manifests = [packed(one) for one in given["manifests"]]
+    assert sent == [{**given, "manifests": manifests, "signed": signed, "snapshot": None}]
     # A directory that is missing fails the task, as what a host answers does.
     plugin._task.args["signatures"] = str(tmp_path / "none")
     monkeypatch.setattr(ActionBase, "_get_remote_user", lambda _action: "deploy")
