@@ -30,9 +30,8 @@ def lacking() -> str:
     if os.geteuid() != 0:
         return "control groups need root"
     controllers = _ROOT / "cgroup.subtree_control"
-    usable = (_VERSION_1 / "cpu.cfs_quota_us").exists() or (_VERSION_1 / "cgroup.procs").exists()
-    usable = usable or (controllers.exists() and "cpu" in controllers.read_text(encoding="utf-8").split())
-    return "" if usable else "the kernel has no control group for processors"
+    version_2 = controllers.exists() and "cpu" in controllers.read_text(encoding="utf-8").split()
+    return "" if _VERSION_1.exists() or version_2 else "no control groups for processors are mounted"
 
 
 class Host:
