@@ -6,12 +6,14 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import dataclasses
 import hashlib
 import json
 import re
 import typing as t
+import zlib
 
 import pytest
 from ansible_collections.lorafleet.delivery.plugins.module_utils._adapter import manifest as module
@@ -235,6 +237,7 @@ def test_packed_takes_less_than_half_of_a_large_manifest() -> None:
         ("zlib:not base64", "cannot be unpacked"),
         ("zlib:\ud800", "cannot be unpacked"),
         (packed("{}")[:-8], "is not one packed text"),
+        (f"zlib:{base64.b64encode(zlib.compress(b'{}') + b'more').decode()}", "is not one packed text"),
         (packed(" " * MAX_TEXT + "{}"), f"is not one packed text of at most {MAX_TEXT} bytes"),
         (packed("[]"), "expected an object"),
         (packed(packed("{}")), "is not valid JSON"),
