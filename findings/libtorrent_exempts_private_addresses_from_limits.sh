@@ -6,16 +6,18 @@
 # In libtorrent, the rate limits and the upload slots of a session do not count for peers with
 # private addresses. Between the hosts of a data centre, nothing limits a session.
 #
-# A session puts peers of 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 169.254.0.0/16, 127.0.0.0/8 and
-# their like in IPv6 into a class of their own ("local"), and takes them out of the one that
-# upload_rate_limit and download_rate_limit belong to ("global"). The class local also ignores
-# unchoke_slots_limit. Such peers are not in num_uploads either.
+# A session puts peers of 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 169.254.0.0/16 and 127.0.0.0/8
+# into a class of their own ("local"), and takes them out of the one that upload_rate_limit and
+# download_rate_limit belong to ("global"). The class local also ignores unchoke_slots_limit. Such
+# peers are not in num_uploads either.
 #
 # Seen with libtorrent 2.1.1, a seed with upload_rate_limit=100000 and unchoke_slots_limit=5, peers
 # on 127.0.0.1:
 #   as it is                   15 of 15 peers unchoked, num_uploads 0, 16 MB sent in 3 seconds
 #   without the class local     5 of 15 peers unchoked, num_uploads 5, 0.3 MB
 #   limit of the torrent       15 of 15 peers unchoked, num_uploads 0, 0.3 MB
+# In a network namespace with such addresses, the first line was the same on 10.9.9.9, 172.31.5.5,
+# 192.168.9.9 and 169.254.9.9. On 172.32.5.5 and 8.8.4.4, the limits held as in the second line.
 #
 # Consequence: limit torrents (torrent_handle.set_upload_limit), which counts for all peers, or give
 # the session a peer_class_filter without the class local.

@@ -82,7 +82,7 @@ def with_texts(arguments: c.Mapping[str, object]) -> dict[str, object]:
 
 
 def with_packed(arguments: c.Mapping[str, object]) -> dict[str, object]:
-    """Return the arguments of a module with packed manifests, which hosts get. They are texts."""
+    """Return the arguments of a module as hosts get them: the texts of its manifests are packed."""
     return _with_each(arguments, packed)
 
 

@@ -18,7 +18,7 @@ RELAY, DIRECT, SWARM = "relay", "direct", "swarm"
 
 # The share of a link's rate that is payload: 700 MB took 59.2 s at 100 Mbit/s.
 PAYLOAD = 0.951
-# Seconds before the first byte: connections, keys and certificates.
+# Seconds before the first byte of each round of streams: connections, keys and certificates.
 BEGIN = 0.3
 # Copies that the slowest link of a swarm carries, on one node and more for each doubling.
 SPREAD, SPREAD_MORE = 0.95, 0.17

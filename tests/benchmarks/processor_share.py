@@ -22,6 +22,7 @@ _ROOT = pathlib.Path("/sys/fs/cgroup")
 _VERSION_1 = _ROOT / "cpu"
 # Microseconds: the kernel's own default.
 _PERIOD = 100_000
+# Seconds in which killed processes have to end.
 _LIMIT = 10
 
 

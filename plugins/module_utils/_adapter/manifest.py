@@ -264,11 +264,11 @@ class Manifest:
 
 
 def packed(text: str) -> str:
-    """Return the text of a manifest in a third of the characters, for ``from_argument``.
+    """Return a text of a third of the length, which ``from_argument`` reads.
 
-    Nodes get it with each module, and Python reads slowly what comes with a module.
+    A node gets the manifests with each module, and Python reads a module slowly.
     """
-    # Higher levels take longer and save little more: half of a manifest are hashes.
+    # Higher levels take longer and save little more, because half of a manifest is hashes.
     return _PACKED + base64.b64encode(zlib.compress(_encoded(text), 1)).decode("ascii")
 
 

@@ -28,8 +28,8 @@ from .memory import MAX_MEMORY, bounded_memory
 class GatedAction(ActionBase):
     """Lets only known keys in known forms pass from a host, see ``answers``.
 
-    Replaces references to manifests with their texts, and adds the statements that people have
-    signed about them.
+    Replaces references to manifests with their texts, adds the statements that people have signed
+    about them, and packs the texts.
     """
 
     def _execute_module(self, *args: t.Any, **kwargs: t.Any) -> dict[str, t.Any]:
