@@ -243,6 +243,7 @@ def test_packed_takes_less_than_half_of_a_large_manifest() -> None:
         (packed(packed("{}")), "is not valid JSON"),
         ("<html>", "JSON"),
     ],
+    ids=["empty", "not deflated", "no base64", "no ASCII", "cut off", "data behind", "too long", "no object", "twice", "other"],
 )
 def test_from_argument_what_packed_does_not_return_is_rejected(text: str, problem: str) -> None:
     with pytest.raises(DeliveryError, match=re.escape(problem)):
